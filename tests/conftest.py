@@ -1,0 +1,51 @@
+"""What all tests share: checked shapes, one profile for hypothesis, one torch thread, small networks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+assert not any(name.startswith("trt_layermerge.merging") for name in sys.modules), "imported too early to be checked"
+install_import_hook("trt_layermerge.merging", "beartype.beartype")
+
+from trt_layermerge.network.discover import find_chains  # noqa: E402
+from trt_layermerge.network.network import Network  # noqa: E402
+
+settings.register_profile("default", deadline=None, max_examples=40)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+torch.set_num_threads(1)
+
+
+def quick_network(source: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """A network from modules and ``+`` alone, without the seconds that ``torch.export`` takes."""
+    module = fx.symbolic_trace(source.eval())
+    called: set[str] = set()
+    for node in [node for node in module.graph.nodes if node.op == "call_module"]:
+        part = module.get_submodule(node.target)
+        if isinstance(part, nn.Identity):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            module.graph.erase_node(node)
+        elif node.target in called and not list(part.parameters()):
+            node.target = f"{node.target}_{len(called)}"  # an activation for each call, as the normal form has it
+            module.add_submodule(node.target, part)
+        called.add(node.target)
+    module.recompile()
+    ShapeProp(module).propagate(torch.zeros(2, *input_shape))
+    for node in module.graph.nodes:
+        node.meta["shape"] = tuple(node.meta["tensor_meta"].shape[1:]) if "tensor_meta" in node.meta else ()
+    return Network("quick", module, input_shape, *find_chains(module))
+
+
+@pytest.fixture(scope="session")
+def quick() -> Callable[[nn.Module, tuple[int, ...]], Network]:
+    return quick_network
