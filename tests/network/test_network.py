@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.network.network import load_network, trace
+
+MODEL = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.py"
+    path.write_text(MODEL)
+    return path
+
+
+def test_the_input_shape_must_come_from_somewhere(file: Path) -> None:
+    with pytest.raises(UsageError, match=r"input shape of .*small.py is not known") as caught:
+        load_network(str(file))
+    assert caught.value.exit_code == ExitCode.USAGE and "--input" in str(caught.value)
+    assert load_network(str(file), None, (3, 9, 9)).input_shape == (3, 9, 9)
+    file.write_text(f"{MODEL}\nINPUT_SHAPE = [3, 8, 8]\n")
+    assert load_network(str(file)).input_shape == (3, 8, 8)
+    assert load_network(str(file), None, (3, 9, 9)).input_shape == (3, 9, 9)  # what is asked for goes first
+
+
+def test_weights_are_those_of_the_checkpoint(file: Path, tmp_path: Path) -> None:
+    state = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3)).state_dict()
+    torch.save(state, tmp_path / "weights.pt")
+    network = load_network(str(file), tmp_path / "weights.pt", (3, 8, 8))
+    torch.testing.assert_close(dict(network.module.state_dict()), dict(state), rtol=0, atol=0)
+    assert [layer.name for layer in network.layers] == ["0", "2"]
+
+
+def test_the_hash_is_of_names_and_numbers() -> None:
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    same, other = trace("a", source, (3, 8, 8)), trace("b", source, (3, 9, 9))
+    assert same.weights_hash == other.weights_hash and len(same.weights_hash) == 64
+    with torch.no_grad():
+        source[1].running_mean[0] += 1e-6
+    assert trace("a", source, (3, 8, 8)).weights_hash != same.weights_hash

@@ -1,0 +1,70 @@
+"""Running a part of a graph: up to some of its values, or on from some of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+
+from torch import fx
+
+
+def up_to(module: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
+    """The part of a graph that computes the named values; it returns them as a tuple and shares all weights."""
+    part = fx.GraphModule(module, copy.deepcopy(module.graph))
+    nodes = {node.name: node for node in part.graph.nodes}
+    _set_output(part.graph, tuple(nodes[name] for name in names))
+    return _shaken(part)
+
+
+def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """The part of a graph that is left to compute once the named values are known.
+
+    Returns:
+        The part, and the names of those known values that it needs, in the order in which it takes them; the network's
+        own input follows them where something else needs it and it is not known.
+    """
+    part = fx.GraphModule(module, copy.deepcopy(module.graph))
+    graph = part.graph
+    needed: list[str] = []
+    for node in _frontier(graph, known):
+        with graph.inserting_before(next(iter(graph.nodes))):
+            value = graph.placeholder(f"known_{node.name}")
+        node.replace_all_uses_with(value)
+        needed.insert(0, node.name)
+    part.graph.eliminate_dead_code()
+    for node in list(graph.nodes):
+        if node.op == "placeholder" and not node.users:
+            graph.erase_node(node)  # the network's own input, when all that is needed from it is known
+    return _shaken(part), tuple(needed)
+
+
+def _frontier(graph: fx.Graph, known: Collection[str]) -> list[fx.Node]:
+    """The known values from which the output can be computed, in order of execution."""
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    seen: set[fx.Node] = set()
+    frontier: set[fx.Node] = set()
+    todo = [output]
+    while todo:
+        for node in todo.pop().all_input_nodes:
+            if node.name in known and node.op != "get_attr":
+                frontier.add(node)
+            elif node not in seen:
+                seen.add(node)
+                todo.append(node)
+    return [node for node in graph.nodes if node in frontier]
+
+
+def _set_output(graph: fx.Graph, results: tuple[fx.Node, ...]) -> None:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    graph.erase_node(output)
+    graph.output(results)
+
+
+def _shaken(part: fx.GraphModule) -> fx.GraphModule:
+    """Without what the output does not depend on."""
+    training = part.training
+    part.graph.eliminate_dead_code()
+    part.graph.lint()
+    shaken = fx.GraphModule(part, part.graph)
+    shaken.training = training
+    return shaken

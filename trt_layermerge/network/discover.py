@@ -1,0 +1,292 @@
+"""Finding the chains of a normal form: where they start, which skips belong to them, and why they end.
+
+From a tensor, the walk goes from convolution to convolution; at an addition it asks whether the other operand is a
+tensor of its own path, directly or through one convolution, which makes a skip. A path with a tensor that something
+outside it reads is cut at that tensor.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+from torch import fx, nn
+
+from trt_layermerge.network.activations import activation_name
+from trt_layermerge.network.chain import Break, Chain, Layer, Skip
+from trt_layermerge.network.geometry import Geometry
+
+
+def find_chains(module: fx.GraphModule) -> tuple[tuple[Chain, ...], tuple[Break, ...]]:
+    """The chains of a normal form in order of execution, and every break with its reason."""
+    finder = _Finder(module)
+    chains: list[Chain] = []
+    breaks = []
+    taken: set[str] = set()
+    for conv in finder.convolutions():
+        if conv.name in taken:
+            continue
+        reason = finder.unusable(conv)
+        if reason is not None:
+            breaks.append(Break(str(conv.target), reason))
+            continue
+        chain = finder.chain(len(chains), conv, taken)
+        taken.update(layer.conv for layer in chain.layers)
+        taken.update(skip.conv for skip in chain.skips if skip.conv is not None)
+        if conv.name not in taken:  # another branch of the same tensor went first
+            chains.append(chain)
+            chain = finder.chain(len(chains), conv, taken, forced=True)
+            taken.update(layer.conv for layer in chain.layers)
+        chains.append(chain)
+    breaks.extend(Break(chain.layers[-1].name, chain.reason) for chain in chains)
+    return tuple(chains), tuple(breaks)
+
+
+def geometry_of(conv: nn.Conv2d) -> Geometry:
+    """The geometry of a convolution module.
+
+    Raises:
+        ValueError: Its padding is not the same zeros on both sides, which ``nn.Conv2d`` cannot tell in numbers.
+    """
+    padding = conv.padding
+    if isinstance(padding, str):
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        if any(pad % 2 for pad in total):
+            raise ValueError("its 'same' padding is not the same on both sides")
+        padding = (total[0] // 2, total[1] // 2)
+    return Geometry(
+        conv.in_channels,
+        conv.out_channels,
+        (conv.kernel_size[0], conv.kernel_size[1]),
+        (conv.stride[0], conv.stride[1]),
+        (padding[0], padding[1], padding[0], padding[1]),
+        (conv.dilation[0], conv.dilation[1]),
+        conv.groups,
+    )
+
+
+@dataclass
+class _Path:
+    """A chain while it is walked: tensors 0..l, the layers between them, the skips found so far."""
+
+    tensors: list[fx.Node]
+    layers: list[Layer] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    reason: str = ""
+
+    def cut(self, length: int, reason: str) -> _Path:
+        skips = [skip for skip in self.skips if skip.end <= length]
+        return _Path(self.tensors[: length + 1], self.layers[:length], skips, reason)
+
+
+class _Finder:
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
+        self.nodes = {node.name: node for node in module.graph.nodes}
+        calls = (str(node.target) for node in module.graph.nodes if node.op == "call_module")
+        self.uses = Counter(calls)
+
+    def convolutions(self) -> Iterator[fx.Node]:
+        """All convolutions, in order of execution."""
+        for node in self.module.graph.nodes:
+            if isinstance(self._module(node), nn.Conv2d):
+                yield node
+
+    def unusable(self, conv: fx.Node) -> str | None:
+        """Why a convolution can be in no chain, in words; ``None`` if it can."""
+        if self.uses[str(conv.target)] > 1:
+            return "its weights are shared: it is called more than once"
+        shapes = [node.meta.get("shape", ()) for node in (conv, conv.all_input_nodes[0])]
+        if any(len(shape) != 3 for shape in shapes):
+            return "the size of its input is not fixed"
+        try:
+            geometry_of(self._convolution(conv))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def chain(self, index: int, conv: fx.Node, taken: set[str], *, forced: bool = False) -> Chain:
+        """The longest valid chain that starts at the input of ``conv``; ``forced`` makes ``conv`` its first layer."""
+        path = self._walk(conv.all_input_nodes[0], conv if forced else None, taken)
+        while (length := self._first_leak(path)) is not None:
+            path = path.cut(length, self._why_leaks(path, length))
+        return Chain(index, path.tensors[0].name, tuple(path.layers), tuple(path.skips), path.reason)
+
+    def _walk(self, start: fx.Node, first: fx.Node | None, taken: set[str]) -> _Path:
+        path = _Path([start])
+        while True:
+            at_start = not path.layers
+            conv = first if first and at_start else self._next(path.tensors[-1], taken, at_start=at_start)
+            if isinstance(conv, str):
+                path.reason = conv
+                return path
+            if (stop := self._advance(path, conv)) is not None:
+                path.reason = stop
+                return path
+
+    def _next(self, tensor: fx.Node, taken: set[str], *, at_start: bool) -> fx.Node | str:
+        """The convolution that continues the path behind a tensor, or why there is none.
+
+        What only starts a path may branch: the first branch goes first, the others start paths of their own.
+        """
+        readers = [user for user in tensor.users if isinstance(self._module(user), nn.Conv2d)]
+        readers = [user for user in readers if user.name not in taken and self.unusable(user) is None]
+        if not readers:
+            return self._why_ends(tensor)
+        main = [user for user in readers if not self._feeds_addition(user)]
+        if len(main) > 1 and not at_start:
+            return f"its output branches into {len(main)} convolutions"
+        return main[0] if main else max(readers, key=lambda n: self._convolution(n).weight[0, 0].numel())
+
+    def _feeds_addition(self, conv: fx.Node) -> bool:
+        """Whether a convolution's result goes straight into an addition: it may be a skip's own."""
+        out, _ = self._unit(conv)
+        user = _sole_user(out)
+        return user is not None and user.target is operator.add
+
+    def _unit(self, conv: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+        """A convolution's result behind its norm, and the norm."""
+        user = _sole_user(conv)
+        module = None if user is None else self._module(user)
+        if user is not None and isinstance(module, nn.BatchNorm2d) and self.uses[str(user.target)] == 1:
+            return user, user
+        return conv, None
+
+    def _advance(self, path: _Path, conv: fx.Node) -> str | None:
+        """Add the layer of ``conv`` to the path; returns why the path ends behind it, if that is already known."""
+        module = self._convolution(conv)
+        result, norm = self._unit(conv)
+        skips, stop = self._skips(path, result, geometry_of(module))
+        total = self.nodes[skips[-1].add] if skips else result
+        act, activation = self._activation(total) if stop is None else (None, None)
+        out = act or total
+        layer = Layer(
+            index=len(path.layers) + 1,
+            name=str(conv.target),
+            conv=conv.name,
+            norm=_name(norm),
+            adds=tuple(skip.add for skip in skips),
+            act=_name(act),
+            activation=activation,
+            geometry=geometry_of(module),
+            bias=norm is not None or module.bias is not None,
+            input_shape=path.tensors[-1].meta["shape"],
+            output_shape=out.meta["shape"],
+        )
+        path.layers.append(layer)
+        path.skips += skips
+        path.tensors.append(out)
+        return stop
+
+    def _activation(self, tensor: fx.Node) -> tuple[fx.Node, str] | tuple[None, None]:
+        """The activation that alone reads a tensor, and its canonical name."""
+        user = _sole_user(tensor)
+        module = None if user is None else self._module(user)
+        name = None if module is None else activation_name(module)
+        if user is None or name is None or self.uses[str(user.target)] > 1:  # a PReLU may be shared
+            return None, None
+        return user, name
+
+    def _skips(self, path: _Path, result: fx.Node, geometry: Geometry) -> tuple[list[Skip], str | None]:
+        """The skips added to a layer's result, and why the path ends there if an addition is no skip."""
+        skips: list[Skip] = []
+        while (add := _sole_user(result)) is not None and add.target is operator.add:
+            skip = self._skip(path, add, result, geometry)
+            if isinstance(skip, str):
+                return skips, skip
+            skips.append(skip)
+            result = add
+        return skips, None
+
+    def _skip(self, path: _Path, add: fx.Node, result: fx.Node, geometry: Geometry) -> Skip | str:
+        """The skip whose addition to the result of the next layer this is, or why it is none."""
+        other, end = _other(add, result), len(path.layers) + 1
+        if other is result:
+            return "is added to itself"
+        if other in path.tensors:
+            skip = Skip(path.tensors.index(other), end, add.name)
+        elif (conv := self._projection(other)) is not None and (source := conv.all_input_nodes[0]) in path.tensors:
+            module, norm = self._convolution(conv), self._unit(conv)[1]
+            skip = Skip(
+                path.tensors.index(source),
+                end,
+                add.name,
+                name=str(conv.target),
+                conv=conv.name,
+                norm=_name(norm),
+                geometry=geometry_of(module),
+                bias=norm is not None or module.bias is not None,
+            )
+        else:
+            return f"adds a tensor from outside the chain ({self._describe(other)})"
+        branch = [*(layer.geometry for layer in path.layers[skip.start :]), geometry]
+        stride = (prod(g.stride[0] for g in branch), prod(g.stride[1] for g in branch))
+        if stride != (skip.geometry.stride if skip.geometry else (1, 1)):  # of a single pixel, or nearly
+            return f"adds a tensor of another stride ({self._describe(other)})"
+        return skip
+
+    def _projection(self, operand: fx.Node) -> fx.Node | None:
+        """The convolution of whose unit, read by nobody else, an operand is the result."""
+        inputs = operand.all_input_nodes
+        for conv in (operand, *inputs[:1]):
+            if isinstance(self._module(conv), nn.Conv2d):
+                whole = self._unit(conv)[0] is operand and len(operand.users) == 1
+                return conv if whole and self.unusable(conv) is None else None
+        return None
+
+    def _first_leak(self, path: _Path) -> int | None:
+        """Number of the first tensor inside the path that something outside of it reads."""
+        for index in range(1, len(path.layers)):
+            if set(path.tensors[index].users) - self._own_readers(path, index):
+                return index
+        return None
+
+    def _own_readers(self, path: _Path, index: int) -> set[fx.Node]:
+        names = {path.layers[index].conv} if index < len(path.layers) else set()
+        names |= {skip.conv or skip.add for skip in path.skips if skip.start == index}
+        return {self.nodes[name] for name in names}
+
+    def _why_leaks(self, path: _Path, index: int) -> str:
+        outside = set(path.tensors[index].users) - self._own_readers(path, index)
+        return f"its output is also read by {', '.join(sorted(self._describe(node) for node in outside))}"
+
+    def _why_ends(self, tensor: fx.Node) -> str:
+        if not tensor.users:
+            return "nothing reads its output"
+        return "feeds " + ", ".join(dict.fromkeys(self._describe(user) for user in tensor.users))
+
+    def _describe(self, node: fx.Node) -> str:
+        if node.op == "output":
+            return "the network's output"
+        module = self._module(node)
+        if isinstance(module, nn.GroupNorm):
+            return "a group norm, whose statistics come from the data, so that it cannot be folded"
+        if isinstance(module, nn.Conv2d):
+            return f"convolution {node.target}"
+        if module is not None:
+            return f"{type(module).__name__} {node.target}"
+        return str(getattr(node.target, "__name__", node.target)).split(".")[0]
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def _convolution(self, node: fx.Node) -> nn.Conv2d:
+        module = self._module(node)
+        assert isinstance(module, nn.Conv2d)
+        return module
+
+
+def _name(node: fx.Node | None) -> str | None:
+    return None if node is None else node.name
+
+
+def _sole_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _other(add: fx.Node, operand: fx.Node) -> fx.Node:
+    first, second = (arg for arg in add.args if isinstance(arg, fx.Node))
+    return second if first is operand else first

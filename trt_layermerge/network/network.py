@@ -1,0 +1,88 @@
+"""A network as the other rooms see it: its normal form, and the chains found in it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import fx, nn
+
+from trt_layermerge.errors import ModelError, UsageError
+from trt_layermerge.network.chain import Break, Chain, Layer
+from trt_layermerge.network.discover import find_chains
+from trt_layermerge.network.source import load_source
+from trt_layermerge.network.trace import normal_form
+
+
+@dataclass(frozen=True)
+class Network:
+    """A traced CNN.
+
+    Attributes:
+        name: The spec that it came from.
+        module: The normal form: trainable, with the source's state-dict names.
+        input_shape: Shape of one sample, without the batch.
+        chains: Its chains, in order of execution.
+        breaks: Where chains end and which convolutions are in none, with reasons.
+    """
+
+    name: str
+    module: fx.GraphModule
+    input_shape: tuple[int, ...]
+    chains: tuple[Chain, ...]
+    breaks: tuple[Break, ...]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of all chains."""
+        return tuple(layer for chain in self.chains for layer in chain.layers)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 of the state as it was when first asked for: names and numbers."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def trace(name: str, source: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """Bring a module into normal form and find its chains.
+
+    Raises:
+        ModelError: It cannot be traced, or there is no convolution in it that we can work on.
+    """
+    module = normal_form(source, input_shape)
+    chains, breaks = find_chains(module)
+    if not chains:
+        reasons = "; ".join(f"{item.after}: {item.reason}" for item in breaks)
+        raise ModelError(
+            f"{name} has no convolution to work on" + (f" ({reasons})" if reasons else ""),
+            hint="only 2-D convolutions can be merged",
+        )
+    return Network(name, module, input_shape, chains, breaks)
+
+
+def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int, ...] | None = None) -> Network:
+    """Load a model spec with its weights and trace it.
+
+    Args:
+        spec: See ``source.py``.
+        weights: A checkpoint; without one the network has the weights that its factory gives it.
+        input_shape: Shape of one sample; needed where the source does not tell it.
+
+    Raises:
+        ModelError: The network, its weights or its graph cannot be used.
+        UsageError: The input shape is not known.
+    """
+    source = load_source(spec, weights)
+    shape = input_shape or source.input_shape
+    if shape is None:
+        raise UsageError(
+            f"the input shape of {spec} is not known",
+            hint="pass --input CxHxW, or set INPUT_SHAPE = (C, H, W) beside the factory",
+        )
+    return trace(spec, source.module, shape)

@@ -1,0 +1,216 @@
+"""Model specs: where the user's network comes from, and its weights.
+
+A spec is ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or ``FILE.py[:factory]``; a factory takes no
+arguments and returns an ``nn.Module``. Weights are safetensors, or a PyTorch state dict read with ``weights_only``:
+nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trt_layermerge.errors import ModelError
+
+DEFAULT_FACTORY = "model"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network as the user gave it.
+
+    Attributes:
+        spec: What the user wrote.
+        module: The network, in evaluation mode.
+        input_shape: Shape of one sample where the source tells it, else ``None``.
+    """
+
+    spec: str
+    module: nn.Module
+    input_shape: tuple[int, ...] | None
+
+
+def load_source(spec: str, weights: Path | None = None) -> Source:
+    """Make the network of a spec and load its weights.
+
+    Raises:
+        ModelError: No such network, its factory fails, or the weights do not fit.
+    """
+    kind, _, name = spec.partition(":")
+    shape: tuple[int, ...] | None
+    if kind == "torchvision":
+        module, shape = _torchvision(name)
+    elif kind == "timm":
+        module, shape = _timm(name)
+    else:
+        module, shape = _factory(spec)
+    if weights is not None:
+        load_weights(module, weights)
+    return Source(spec, module.eval(), shape)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a checkpoint into a network, all or nothing.
+
+    Raises:
+        ModelError: The file is missing, damaged or of another kind, or its names or shapes do not fit.
+    """
+    state = _read_state(path)
+    expected = module.state_dict()
+    wrong = [
+        f"{name} is {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the model"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    missing = [f"{name} is missing" for name in expected if name not in state and "num_batches_tracked" not in name]
+    unexpected = [f"{name} is not in the model" for name in state if name not in expected]
+    if problems := wrong + missing + unexpected:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise ModelError(f"{path} does not fit the model: {shown}", hint="is it the checkpoint of this very model?")
+    module.load_state_dict(state, strict=False)  # strictness was checked above, with better words
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise ModelError(f"there is no weights file {path}")
+    try:
+        state: Any
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may drive the readers into any of theirs
+        first_line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"cannot read the weights file {path}: {first_line or type(error).__name__}",
+            hint="it must be a whole .safetensors file, or a state dict saved with torch.save",
+        ) from error
+    for wrapper in ("state_dict", "model", "model_state_dict"):  # as training scripts commonly nest it
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path} does not hold a state dict", hint="save model.state_dict(), not the model itself")
+    return state
+
+
+def _torchvision(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    models = _optional("torchvision.models")
+    known = models.list_models(module=models)  # classification; the others download their backbones
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    kwargs = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # else they warn of a change
+    return models.get_model(name, weights=None, **kwargs), (3, 299, 299) if "inception" in name else (3, 224, 224)
+
+
+def _timm(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    timm = _optional("timm")
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    module = timm.create_model(name)
+    return module, tuple(module.default_cfg["input_size"])
+
+
+def _optional(name: str) -> Any:
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(
+            f"{package} is not installed", hint=f"pip install 'trt-layermerge[zoo]' or pip install {package}"
+        ) from error
+
+
+def _unknown(library: str, name: str, known: Iterable[str]) -> ModelError:
+    close = difflib.get_close_matches(name, list(known), n=3)
+    hint = f"did you mean {', '.join(close)}?" if close else f"{library}'s own documentation lists its models"
+    return ModelError(f"{library} has no model {name!r}", hint=hint)
+
+
+def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None]:
+    location, _, name = spec.rpartition(":") if ":" in spec else (spec, "", DEFAULT_FACTORY)
+    if location.endswith(".py"):
+        scope = _run_file(Path(location))
+    elif "/" in location or not all(part.isidentifier() for part in location.split(".")) or ":" not in spec:
+        raise ModelError(
+            f"cannot understand the model spec {spec!r}",
+            hint="write torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory",
+        )
+    else:
+        with _importable_from(Path.cwd()):  # as with python -m; a console script does not look there
+            scope = _guarded(f"import {location}", lambda: importlib.import_module(location))
+    factory = getattr(scope, name, None)
+    if not callable(factory):
+        callables = [key for key, value in vars(scope).items() if callable(value) and not key.startswith("_")]
+        close = difflib.get_close_matches(name, callables, n=3)
+        raise ModelError(
+            f"{location} has no function {name!r}",
+            hint=f"did you mean {', '.join(close)}?" if close else f"it defines {', '.join(callables) or 'none'}",
+        )
+    module = _guarded(f"run {spec}", factory)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"{spec} returned {type(module).__name__}, not a torch.nn.Module")
+    return module, _declared_shape(location, getattr(scope, "INPUT_SHAPE", None))
+
+
+def _declared_shape(location: str, shape: Any) -> tuple[int, ...] | None:
+    if shape is None:
+        return None
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ModelError(f"INPUT_SHAPE of {location} is {shape!r}", hint="write INPUT_SHAPE = (C, H, W)")
+    return tuple(shape)
+
+
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ModelError(f"there is no model file {path}")
+    spec = importlib.util.spec_from_file_location(f"_trt_layermerge_model_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    sys.modules[spec.name] = module  # dataclasses and pickling look their module up there
+    with _importable_from(path.parent.resolve()):
+        _guarded(f"import {path}", lambda: loader.exec_module(module))
+    return module
+
+
+@contextmanager
+def _importable_from(folder: Path) -> Iterator[None]:
+    """Let the user's code import what lies in a folder."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:  # the user's code may have changed it too
+            sys.path.remove(str(folder))
+
+
+def _guarded(what: str, action: Callable[[], Any]) -> Any:
+    """Run the user's code; whatever it raises becomes one message with the place it came from."""
+    try:
+        return action()
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"cannot {what}: {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code an error comes from: neither in this file nor in the machinery of imports."""
+    if isinstance(error, SyntaxError):
+        return ""  # its own message tells
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    frames = [frame for frame in frames if frame[0] not in (__file__, importlib.__file__) and frame[0][0] != "<"]
+    return f" (line {frames[-1][1]} of {frames[-1][0]})" if frames else ""
