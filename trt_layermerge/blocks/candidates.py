@@ -1,0 +1,231 @@
+"""Enumerating the choices of a network.
+
+Every block that crosses no skip at one end only is a candidate. For each of its composed kernels, ``merge`` keeps the
+subset of convolutions with the largest L1 norm (LayerMerge, section 3.2); ``fit`` takes the odd kernels up to the
+composed one; ``identity`` drops the block where that leaves the shape as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.compose import compose, inner_skips
+from trt_layermerge.network.chain import Chain, Skip
+from trt_layermerge.network.geometry import Geometry, Pair
+from trt_layermerge.network.network import Network
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which candidates are worth looking at.
+
+    Attributes:
+        max_kernel: Largest kernel of a merged or fitted convolution, per axis.
+        max_layers: Most layers in one block.
+    """
+
+    max_kernel: int = 7
+    max_layers: int = 12
+
+
+def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, ...]:
+    """All choices of all chains, in order of chain, start and end; ``keep`` of every layer among them."""
+    limits = limits or Limits()
+    weights = _l1_norms(network)
+    return tuple(
+        choice
+        for chain in network.chains
+        for block in blocks_of(chain, limits.max_layers)
+        for choice in _choices(chain, block, limits, weights)
+    )
+
+
+def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
+    """The blocks of a chain that contain a skip whole, lie inside one, or have nothing to do with it."""
+    for start in range(len(chain)):
+        for end in range(start + 1, min(len(chain), start + max_layers) + 1):
+            if not any(skip.crosses(start, end) for skip in chain.skips):
+                yield Block(chain.index, start, end)
+
+
+def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geometry:
+    """The one convolution that the kept layers of a block and the skips inside it make."""
+    return compose(
+        chain,
+        block,
+        kept,
+        identity=lambda channels: Geometry(channels, channels, (1, 1), groups=channels),
+        layer=lambda layer: layer.geometry,
+        skip=_skip_geometry,
+    )
+
+
+def _skip_geometry(skip: Skip) -> Geometry:
+    assert skip.geometry is not None
+    return skip.geometry
+
+
+def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
+    layers = tuple(range(block.start + 1, block.end + 1))
+    reducible = all(chain.layers[index - 1].geometry.keeps_shape for index in layers)
+    plain = len(block) == 1 and not inner_skips(chain, block)
+    if len(block) == 1:
+        layer = chain.layers[block.start]
+        yield Choice(block, Kind.KEEP, layer.geometry, layers, reducible)
+    for geometry, kept in _kept_sets(chain, block, limits.max_kernel, weights):
+        if not kept and _passes_on(chain, block):
+            yield Choice(block, Kind.IDENTITY, None, (), reducible)
+        elif not (plain and kept == layers):  # that is keeping the layer
+            yield Choice(block, Kind.MERGE, geometry, kept, reducible)
+    full = composed_geometry(chain, block, layers)
+    for geometry in _fit_geometries(full, limits.max_kernel):
+        if not (plain and geometry.kernel == full.kernel):
+            yield Choice(block, Kind.FIT, geometry, (), reducible)
+
+
+def _fit_geometries(full: Geometry, max_kernel: int) -> Iterator[Geometry]:
+    """Odd kernels around the centre of the composed one, from 1 up to its size."""
+    seen: set[Pair] = set()
+    for size in range(1, max(full.kernel) + 1, 2):
+        rows = _centred(size, full.kernel[0], full.padding[0], full.padding[2])
+        columns = _centred(size, full.kernel[1], full.padding[1], full.padding[3])
+        if rows is None or columns is None or max(rows[0], columns[0]) > max_kernel:
+            continue
+        kernel = (rows[0], columns[0])
+        if kernel not in seen:
+            seen.add(kernel)
+            yield Geometry(
+                full.in_channels,
+                full.out_channels,
+                kernel,
+                full.stride,
+                (rows[1], columns[1], rows[2], columns[2]),
+                groups=full.groups,
+            )
+
+
+def _centred(size: int, extent: int, before: int, after: int) -> tuple[int, int, int] | None:
+    """Kernel and padding of the middle ``size`` taps of a kernel; ``None`` where its middle has no such place."""
+    size = min(size, extent)
+    margin, odd = divmod(extent - size, 2)
+    if odd or before < margin or after < margin:
+        return None
+    return size, before - margin, after - margin
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of a block from which the block goes on, or from which a skip is still to arrive.
+
+    Attributes:
+        index: Its number in the chain.
+        geometry: Of all that was composed up to it.
+        touched: Whether a layer behind it was kept.
+    """
+
+    index: int
+    geometry: Geometry
+    touched: bool = False
+
+
+State = tuple[_Tensor, ...]
+"""The tensors that matter to the rest of a block, the last one being where it goes on."""
+
+
+def _kept_sets(
+    chain: Chain, block: Block, max_kernel: int, weights: dict[str, float]
+) -> list[tuple[Geometry, tuple[int, ...]]]:
+    """For each composed kernel and grouping, the layers to keep: those with the largest sum of L1 norms.
+
+    A dynamic program over the tensors of the block; it composes as ``compose`` does.
+    """
+    skips, channels = inner_skips(chain, block), chain.shape(block.start)[0]
+    origin = _Tensor(block.start, Geometry(channels, channels, (1, 1), groups=channels))
+    reached: dict[int, dict[State, tuple[float, tuple[int, ...]]]] = {block.start: {(origin,): (0.0, ())}}
+    for index in range(block.start, block.end):
+        for state, (norm, kept) in reached.pop(index, {}).items():
+            for target, own in _moves(chain, skips, state[-1]):
+                grown = own is not None and own.touched
+                arrived = _arrive(skips, state, target, own)
+                if max(arrived[-1].geometry.kernel) > max_kernel:
+                    continue
+                total = norm + (weights[chain.layers[index].conv] if grown else 0.0)
+                best = reached.setdefault(target, {})
+                if arrived not in best or total > best[arrived][0]:
+                    best[arrived] = total, (*kept, target) if grown else kept
+    largest: dict[tuple[Pair, int], tuple[float, Geometry, tuple[int, ...]]] = {}
+    for (*_, last), (norm, kept) in reached.get(block.end, {}).items():
+        key = last.geometry.kernel, last.geometry.groups
+        if key not in largest or norm > largest[key][0]:
+            largest[key] = norm, last.geometry, kept
+    return [(geometry, kept) for _, geometry, kept in largest.values()]
+
+
+def _moves(chain: Chain, skips: tuple[Skip, ...], tensor: _Tensor) -> Iterator[tuple[int, _Tensor | None]]:
+    """How a block may go on from a tensor: where to, and with what beside the skips that arrive there.
+
+    One may keep the next layer, drop it where that keeps the shape, or drop the whole branch that a skip leads around,
+    unless another skip starts or ends inside of the branch.
+    """
+    index, layer = tensor.index, chain.layers[tensor.index].geometry
+    yield index + 1, _Tensor(index + 1, tensor.geometry.then(layer), touched=True)
+    if layer.keeps_shape:
+        yield index + 1, _Tensor(index + 1, tensor.geometry)
+    for skip in skips:
+        inside = range(skip.start + 1, skip.end)
+        if skip.start == index and not any(other.start in inside or other.end in inside for other in skips):
+            yield skip.end, None
+
+
+def _arrive(skips: tuple[Skip, ...], state: State, target: int, own: _Tensor | None) -> State:
+    """The state at tensor ``target``, all skips that end there added."""
+    touched = own is not None and own.touched
+    state = tuple(replace(tensor, touched=tensor.touched or touched) for tensor in state)
+    tensors = {tensor.index: tensor for tensor in state}
+    arriving = [skip for skip in skips if skip.end == target]
+    dropped = own is None or not all(tensors[skip.start].touched for skip in arriving)
+    total = None if own is None or dropped else own.geometry
+    for skip in arriving:
+        start = tensors[skip.start].geometry
+        term = start if skip.geometry is None else start.then(skip.geometry)
+        total = term if total is None else total.beside(term)
+    assert total is not None
+    needed = {skip.start for skip in skips if skip.end > target}
+    return (*(tensor for tensor in state if tensor.index in needed), _Tensor(target, total))
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """A map, of which one only wants to know whether it is the identity."""
+
+    identity: bool
+
+    def then(self, second: _Passing) -> _Passing:
+        return _Passing(self.identity and second.identity)
+
+    def beside(self, other: _Passing) -> _Passing:
+        return _Passing(False)
+
+
+def _passes_on(chain: Chain, block: Block) -> bool:
+    """Whether a block with all its layers dropped is the identity: no skip of it has a convolution of its own."""
+    nothing: tuple[int, ...] = ()
+    other = _Passing(False)
+    result = compose(
+        chain, block, nothing, identity=lambda _: _Passing(True), layer=lambda _: other, skip=lambda _: other
+    )
+    return result.identity
+
+
+def _l1_norms(network: Network) -> dict[str, float]:
+    """L1 norm of the weights of every layer's convolution, by its node."""
+    norms = {}
+    for layer in network.layers:
+        conv = network.module.get_submodule(layer.name)
+        assert isinstance(conv, nn.Conv2d)
+        norms[layer.conv] = float(conv.weight.detach().abs().sum())
+    return norms
