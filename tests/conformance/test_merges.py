@@ -1,0 +1,169 @@
+"""What every merge must pass, in float64: a span of a network by span. New kinds of spans are added to ``SPANS``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.choice import Block, Kind
+from trt_layermerge.merging.linear import LinearisedBlock, folded
+from trt_layermerge.merging.proof import prove_block, prove_network
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.activations import activation_name
+from trt_layermerge.network.network import Network, trace
+
+LIMITS = Limits(max_kernel=99, max_layers=6)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A chain that merges are tried on.
+
+    Attributes:
+        name: For people.
+        build: Makes it; all of it must be one chain.
+        shape: Of its input.
+        skips: Number of skips that the chain must have.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, int, int] = (4, 19, 17)
+    skips: int = 0
+
+
+class Add(nn.Module):
+    """``body(x) + skip(x)``."""
+
+    def __init__(self, body: nn.Module, skip: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.skip = body, nn.Identity() if skip is None else skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.skip(x)
+
+
+def conv(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, **settings) -> nn.Conv2d:
+    """Padded so that odd kernels keep the size, unless told otherwise."""
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    dilation = settings.get("dilation", 1)
+    settings.setdefault("padding", tuple(dilation * (k - 1) // 2 for k in size))
+    return nn.Conv2d(inputs, outputs, kernel, **settings)
+
+
+def unit(*arguments, **settings) -> nn.Sequential:
+    """Convolution and norm."""
+    module = conv(*arguments, bias=False, **settings)
+    return nn.Sequential(module, nn.BatchNorm2d(module.out_channels, eps=1e-3))
+
+
+def row(*modules: nn.Module) -> nn.Sequential:
+    """One after the other with activations between."""
+    return nn.Sequential(*[part for module in modules for part in (module, nn.ReLU())][:-1])
+
+
+def residual(skip: nn.Module | None = None, **settings) -> nn.Module:
+    """A residual block on four channels."""
+    return Add(row(unit(4, 4, **settings), unit(4, 4)), skip)
+
+
+SPANS = [
+    Span("stride before a large kernel", lambda: row(unit(4, 6, stride=2), unit(6, 4, 5))),
+    Span("stride twice", lambda: row(unit(4, 6, stride=2), unit(6, 6, stride=(2, 1)), conv(6, 2))),
+    Span("dilation", lambda: row(conv(4, 4, dilation=2), unit(4, 4, stride=2), conv(4, 4, dilation=3))),
+    Span("groups in groups", lambda: row(unit(8, 8, groups=4), unit(8, 8, groups=2), conv(8, 8)), (8, 13, 11)),
+    Span("coprime groups", lambda: row(conv(6, 6, groups=2), conv(6, 6, groups=3)), (6, 9, 9)),
+    Span("inverted residual", lambda: Add(row(unit(4, 12, 1), unit(12, 12, groups=12), unit(12, 4, 1))), skips=1),
+    Span("depthwise with a multiplier", lambda: row(conv(4, 8, groups=4), conv(8, 8, 5, groups=8), conv(8, 3, 1))),
+    Span("depthwise only", lambda: row(unit(4, 4, groups=4), unit(4, 4, 5, stride=2, groups=4))),
+    Span("asymmetric kernels", lambda: row(unit(4, 4, (1, 7)), unit(4, 4, (7, 1)), conv(4, 4, (3, 5)))),
+    Span("even kernels", lambda: row(conv(4, 4, 2), unit(4, 4, 4, padding=1), conv(4, 4, (2, 3), stride=2))),
+    Span("no padding", lambda: row(unit(4, 4, padding=0), conv(4, 4, 5, padding=0))),
+    Span("more padding than kernel", lambda: row(conv(4, 4, 1, padding=2), unit(4, 4, padding=3))),
+    Span("residual inside a block", lambda: row(unit(4, 4), residual(), unit(4, 2)), skips=1),
+    Span("projection skip", lambda: row(unit(4, 4), residual(unit(4, 4, 1, stride=2), stride=2)), skips=1),
+    Span("large projection", lambda: residual(conv(4, 4, 5, dilation=2)), skips=1),
+    Span("nested skips", lambda: Add(row(unit(4, 4), residual(), conv(4, 4))), skips=2),
+    Span("nested skips from one tensor", lambda: Add(row(residual(), conv(4, 4))), skips=2),
+    Span("nested projections", lambda: Add(row(residual(conv(4, 4, 1)), unit(4, 4)), unit(4, 4, 1)), skips=2),
+    Span(
+        "projection where the branch has other channels",
+        lambda: row(
+            conv(4, 4), Add(row(conv(4, 2, 1), Add(row(conv(2, 2), conv(2, 3)), conv(2, 3, 1)), conv(3, 4, 1)))
+        ),
+        skips=2,
+    ),
+    Span("two blocks in a row", lambda: row(residual(), residual()), skips=2),
+    Span("skip around one layer", lambda: row(conv(4, 4), Add(unit(4, 4)), Add(conv(4, 4), conv(4, 4, 1))), skips=2),
+]
+
+
+@pytest.fixture(scope="module", params=SPANS, ids=lambda span: span.name)
+def network(request) -> Network:
+    span = request.param
+    torch.manual_seed(0)
+    module = span.build()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias)
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    traced = trace(span.name, module, span.shape)
+    (chain,) = traced.chains
+    assert len(chain.skips) == span.skips
+    return traced
+
+
+def merges(network: Network):
+    return [choice for choice in choices_of(network, LIMITS) if choice.kind is Kind.MERGE]
+
+
+def noise(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_merge_is_proved(network):
+    """Each choice of what to keep, dropped branches among them; and its geometry is what the planner was told."""
+    (chain,), choices = network.chains, merges(network)
+    assert any(len(choice.block) == len(chain) for choice in choices)
+    for choice in choices:
+        merged = folded(network.module, chain, choice.block, choice.kept)
+        assert merged.geometry == choice.geometry
+        assert prove_block(LinearisedBlock(network.module, chain, choice.block, choice.kept), merged).error <= 1e-10
+        assert merged(noise(chain.shape(choice.block.start))).shape[1:] == chain.shape(choice.block.end)
+
+
+def test_all_kept_is_the_span_without_its_activations(network):
+    """Where no output pixel sees padding, merging changes nothing but the activations."""
+    (chain,) = network.chains
+    merged = folded(network.module, chain, Block(0, 0, len(chain)), range(1, len(chain) + 1))
+    linear = copy.deepcopy(network.module)
+    for name, part in list(linear.named_modules()):
+        if activation_name(part) is not None:
+            linear.set_submodule(name, nn.Identity())
+    g, large = merged.geometry, [2 * size + 40 for size in network.input_shape[1:]]
+    x = noise((network.input_shape[0], *large))
+    with torch.no_grad():
+        actual, expected = merged(x), linear.double()(x)
+    assert actual.shape == expected.shape
+    for axis in (0, 1):
+        low = ceil(g.padding[axis] / g.stride[axis])
+        high = (large[axis] + g.padding[axis] - g.kernel[axis]) // g.stride[axis] + 1
+        actual, expected = (side.narrow(axis + 2, low, high - low) for side in (actual, expected))
+    assert actual.numel() > 0
+    assert (actual - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def test_the_merged_network_is_the_linearised_one(network):
+    for choice in merges(network)[-5:]:
+        result = carry_out(network, [choice], [])
+        linearised, merged = result.linearised.double(), result.merged.double()
+        assert prove_network(linearised, merged, noise(network.input_shape)).end_to_end <= 1e-5  # float32 weights

@@ -1,0 +1,172 @@
+"""Convolutions as values, and how they compose: pure functions of weights.
+
+All zero padding of a composition stands at its input (design, section 4), so that a composition is exactly equal to its
+parts when they run without padding of their own on an input that was padded once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trt_layermerge.network.discover import geometry_of
+from trt_layermerge.network.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A 2-D convolution with its weights.
+
+    Attributes:
+        geometry: Everything but the weights.
+        weight: ``[out, in / groups, height, width]``.
+        bias: ``[out]``.
+    """
+
+    geometry: Geometry
+    weight: Float[Tensor, "out in_per_group height width"]
+    bias: Float[Tensor, " out"]
+
+    def __call__(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out rows columns"]:
+        """Apply it."""
+        g = self.geometry
+        top, left, bottom, right = g.padding
+        padded = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(padded, self.weight, self.bias, g.stride, 0, g.dilation, g.groups)
+
+    def then(self, second: Convolution) -> Convolution:
+        """This convolution and then ``second`` as one; see :func:`compose`."""
+        return compose(self, second)
+
+    def beside(self, other: Convolution) -> Convolution:
+        """The sum of this convolution and ``other`` on the same input as one; see :func:`add`."""
+        return add(self, other)
+
+    def to(self, dtype: torch.dtype) -> Convolution:
+        """The same with weights of another type."""
+        return replace(self, weight=self.weight.to(dtype), bias=self.bias.to(dtype))
+
+
+def identity(channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
+    """The convolution that returns its input: 1x1, depthwise."""
+    geometry = Geometry(channels, channels, (1, 1), groups=channels)
+    return Convolution(geometry, torch.ones(channels, 1, 1, 1, dtype=dtype), torch.zeros(channels, dtype=dtype))
+
+
+def from_modules(conv: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype = torch.float64) -> Convolution:
+    """A module's convolution with its batch norm, in evaluation mode, folded in.
+
+    With ``g = gamma / sqrt(var + eps)`` of the norm, the weights become ``g W`` and the bias ``g (b - mean) + beta``.
+    """
+    bias = torch.zeros(conv.out_channels, dtype=dtype) if conv.bias is None else conv.bias.detach().to(dtype)
+    result = Convolution(geometry_of(conv), conv.weight.detach().to(dtype), bias)
+    if norm is None:
+        return result
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var.to(dtype) + norm.eps).rsqrt()
+    shift = -norm.running_mean.to(dtype) * scale
+    if norm.weight is not None:
+        gamma, beta = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+        scale, shift = scale * gamma, shift * gamma + beta
+    return Convolution(result.geometry, result.weight * scale[:, None, None, None], result.bias * scale + shift)
+
+
+def to_module(convolution: Convolution, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A trainable module that computes a convolution; uneven padding gets a module of its own."""
+    g = convolution.geometry
+    top, left, bottom, right = g.padding
+    even = (top, left) == (bottom, right)
+    padding = (top, left) if even else (0, 0)
+    module = nn.Conv2d(
+        g.in_channels,
+        g.out_channels,
+        g.kernel,
+        g.stride,
+        padding,
+        g.dilation,
+        g.groups,
+        device="meta",  # nothing is drawn at random, so the global generator stays where it is
+    )
+    module.weight = nn.Parameter(
+        convolution.weight.to(dtype, copy=True).contiguous()
+    )  # training leaves the value alone
+    module.bias = nn.Parameter(convolution.bias.to(dtype, copy=True))
+    return module if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), module)
+
+
+def compose(first: Convolution, second: Convolution) -> Convolution:
+    """``second`` after ``first`` as one convolution.
+
+    Tap ``u`` of the second kernel at output pixel ``o`` reads the first one's output at ``o s2 + u d2 - p2``, so that
+    together with its tap ``k`` it reads input pixel ``o s1 s2 + (u d2 s1 + k d1) - (p2 s1 + p1)``: the taps of the
+    composition are the full convolution of the two kernels, the first with its taps ``d1`` apart, the second with
+    its taps ``d2 s1`` apart. That is what a transposed convolution does to an image, with this stride and dilation.
+    """
+    geometry = first.geometry.then(second.geometry)
+    g, mid = geometry.groups, first.geometry.out_channels
+    inner, outer = regroup(first, g).weight, regroup(second, g).weight
+    # Once for all groups: batch = inputs of a group, channels = mid channels.
+    images = inner.reshape(g, mid // g, *inner.shape[1:]).permute(2, 0, 1, 3, 4).flatten(1, 2)
+    kernels = outer.reshape(g, -1, *outer.shape[1:]).transpose(1, 2).flatten(0, 1)
+    (sh, sw), (dh, dw) = first.geometry.stride, second.geometry.dilation
+    taps = F.conv_transpose2d(images, kernels, stride=first.geometry.dilation, dilation=(sh * dh, sw * dw), groups=g)
+    passed = outer.sum((2, 3)).reshape(g, -1, mid // g) @ first.bias.reshape(g, mid // g, 1)
+    return Convolution(geometry, taps.transpose(0, 1).contiguous(), second.bias + passed.reshape(-1))
+
+
+def add(a: Convolution, b: Convolution) -> Convolution:
+    """The sum of two convolutions of the same input as one: both kernels on one grid, where their padding lines up."""
+    geometry = a.geometry.beside(b.geometry)
+    return Convolution(geometry, embed(a, geometry) + embed(b, geometry), a.bias + b.bias)
+
+
+def embed(convolution: Convolution, geometry: Geometry) -> Float[Tensor, "out in_per_group height width"]:
+    """The weights of a convolution in the larger frame of another geometry, which computes the same there.
+
+    Raises:
+        ValueError: The frame is not larger, or its groups do not hold the convolution's.
+    """
+    weight = _stretch(regroup(convolution, geometry.groups).weight, convolution.geometry.dilation)
+    top = geometry.padding[0] - convolution.geometry.padding[0]
+    left = geometry.padding[1] - convolution.geometry.padding[1]
+    bottom, right = geometry.kernel[0] - weight.shape[2] - top, geometry.kernel[1] - weight.shape[3] - left
+    if min(top, left, bottom, right) < 0:
+        raise ValueError(f"{convolution.geometry} does not fit in {geometry}")
+    return F.pad(weight, (left, right, top, bottom))
+
+
+def regroup(convolution: Convolution, groups: int) -> Convolution:
+    """The same convolution with fewer groups: zeros where channels were apart.
+
+    Raises:
+        ValueError: ``groups`` does not divide the groups that it has.
+    """
+    old = convolution.geometry.groups
+    if old == groups:
+        return convolution
+    if old % groups:
+        raise ValueError(f"{old} groups cannot become {groups}")
+    joined, (out, per_group, height, width) = old // groups, convolution.weight.shape
+    blocks = convolution.weight.reshape(groups, joined, out // old, per_group, height, width)
+    weight = blocks.new_zeros(groups, joined, out // old, joined, per_group, height, width)
+    diagonal = torch.arange(joined)
+    weight[:, diagonal, :, diagonal] = blocks.transpose(0, 1)
+    return Convolution(
+        replace(convolution.geometry, groups=groups),
+        weight.reshape(out, joined * per_group, height, width),
+        convolution.bias,
+    )
+
+
+def _stretch(weight: Tensor, factor: tuple[int, int]) -> Tensor:
+    """Put ``factor - 1`` zeros between taps."""
+    if factor == (1, 1):
+        return weight
+    out, per_group, height, width = weight.shape
+    stretched = weight.new_zeros(out, per_group, (height - 1) * factor[0] + 1, (width - 1) * factor[1] + 1)
+    stretched[:, :, :: factor[0], :: factor[1]] = weight
+    return stretched

@@ -1,0 +1,136 @@
+"""The linearised block: a block without its inner activations, all zero padding at its input, nothing merged.
+
+It computes exactly what the merged convolution computes, with the source's own convolutions and norms, so that it can
+be trained as the papers do it, and so that the merge can be proved against it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from trt_layermerge.blocks.choice import Block
+from trt_layermerge.blocks.compose import branch_dropped, compose, inner_skips
+from trt_layermerge.merging.algebra import Convolution, from_modules, identity
+from trt_layermerge.network.chain import Chain, Layer, Skip
+from trt_layermerge.network.geometry import Geometry, Sides
+
+
+def folded(
+    module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int], dtype: torch.dtype = torch.float64
+) -> Convolution:
+    """The one convolution that the kept layers of a block and its inner skips make, norms folded."""
+
+    def weights(item: Layer | Skip) -> Convolution:
+        assert item.conv is not None
+        conv, norm = called(module, item.conv), None if item.norm is None else called(module, item.norm)
+        assert isinstance(conv, nn.Conv2d)
+        return from_modules(conv, norm, dtype)
+
+    return compose(chain, block, kept, identity=lambda channels: identity(channels, dtype), layer=weights, skip=weights)
+
+
+def called(module: fx.GraphModule, node: str) -> nn.Module:
+    """The module that a node of the normal form calls."""
+    targets = {n.name: str(n.target) for n in module.graph.nodes if n.op == "call_module"}
+    return module.get_submodule(targets[node])
+
+
+class LinearisedBlock(nn.Module):
+    """The kept layers of a block in a row, linear, on an input that is padded once.
+
+    Tensor ``l`` inside the block is larger than in the source by a margin on each side: what later layers need of the
+    padding that was moved to the input. Each reader crops what it does not need.
+    """
+
+    def __init__(self, module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int]) -> None:
+        super().__init__()
+        self.chain, self.block, self.kept = chain, block, frozenset(kept)
+        self.skips = inner_skips(chain, block)
+        self.margins = self._margins()
+        self.parts = nn.ModuleDict()
+        for index in sorted(self.kept):
+            self._copy(module, str(index), chain.layers[index - 1])
+        for number, skip in enumerate(self.skips):
+            if skip.conv is not None and skip.end in self.margins:
+                self._copy(module, f"skip{number}", skip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tensor ``end`` of the block before its activation, from tensor ``start``, ``[batch, channels, h, w]``."""
+        top, left, bottom, right = self.margins[self.block.start]
+        tensors = {self.block.start: F.pad(x, (left, right, top, bottom))}
+        for index in range(self.block.start + 1, self.block.end + 1):
+            if index in self.margins:
+                tensors[index] = self._tensor(index, tensors)
+        return tensors[self.block.end]
+
+    def _tensor(self, index: int, tensors: dict[int, Tensor]) -> Tensor:
+        arriving = [(n, skip) for n, skip in enumerate(self.skips) if skip.end == index]
+        total = None
+        if not any(branch_dropped(skip, self.kept) for _, skip in arriving):
+            layer = self.chain.layers[index - 1].geometry if index in self.kept else None
+            total = self._part(str(index), layer, index - 1, index, tensors)
+        for number, skip in arriving:
+            term = self._part(f"skip{number}", skip.geometry, skip.start, index, tensors)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def _part(
+        self, name: str, geometry: Geometry | None, source: int, target: int, tensors: dict[int, Tensor]
+    ) -> Tensor:
+        need = _needed(geometry, self.margins[target])
+        x = _crop(tensors[source], self.margins[source], need)
+        return self.parts[name](x) if geometry is not None else x
+
+    def _margins(self) -> dict[int, Sides]:
+        """Margin of every tensor that is read: the most that a reader needs, from the block's end to its start.
+
+        What a dropped branch leads through is read by nobody and has none.
+        """
+        margins: dict[int, Sides] = {self.block.end: (0, 0, 0, 0)}
+        for index in range(self.block.end, self.block.start, -1):
+            if index not in margins:
+                continue
+            arriving = [skip for skip in self.skips if skip.end == index]
+            if not any(branch_dropped(skip, self.kept) for skip in arriving):
+                geometry = self.chain.layers[index - 1].geometry if index in self.kept else None
+                _raise_to(margins, index - 1, _needed(geometry, margins[index]))
+            for skip in arriving:
+                _raise_to(margins, skip.start, _needed(skip.geometry, margins[index]))
+        return margins
+
+    def _copy(self, module: fx.GraphModule, name: str, item: Layer | Skip) -> None:
+        assert item.conv is not None
+        conv = copy.deepcopy(called(module, item.conv))
+        assert isinstance(conv, nn.Conv2d)
+        conv.padding = (0, 0)
+        norm = nn.Identity() if item.norm is None else copy.deepcopy(called(module, item.norm))
+        self.parts[name] = nn.Sequential(conv, norm)
+
+
+def _needed(geometry: Geometry | None, margin: Sides) -> Sides:
+    """Margin that the input of a convolution needs for its output to have ``margin``."""
+    if geometry is None:
+        return margin
+    (sh, sw), padding = geometry.stride, geometry.padding
+    return (
+        margin[0] * sh + padding[0],
+        margin[1] * sw + padding[1],
+        margin[2] * sh + padding[2],
+        margin[3] * sw + padding[3],
+    )
+
+
+def _raise_to(margins: dict[int, Sides], index: int, need: Sides) -> None:
+    has = margins.get(index, (0, 0, 0, 0))
+    margins[index] = (max(has[0], need[0]), max(has[1], need[1]), max(has[2], need[2]), max(has[3], need[3]))
+
+
+def _crop(x: Tensor, has: Sides, need: Sides) -> Tensor:
+    top, left, bottom, right = (a - b for a, b in zip(has, need, strict=True))
+    return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
