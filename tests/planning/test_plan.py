@@ -1,0 +1,138 @@
+"""Plan files come back as they went, and one that is not right says which field is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_layermerge.errors import ExitCode, InputError, TableError
+from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.plan import Plan, PlanFile, read_plan, write_plan
+from trt_layermerge.planning.problem import Item
+
+ITEMS = (
+    Item(0, 0, 2, "a", "fit", 40, -0.1),
+    Item(0, 2, 3, "b", "keep", 10, -0.2),
+    Item(1, 0, 1, "c", "merge", 9, 0.7),
+)
+PLAN = Plan("joint", ITEMS, latency_ns=56, objective=-0.1 + -0.2 + 0.7, original_ns=100)
+FILE = PlanFile.of(PLAN, Budget.parse("0.6"), {"profile": "0" * 64, "importance": "f" * 64})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.json"
+    write_plan(path, FILE)
+    return path
+
+
+def test_a_plan_knows_its_latency_and_speedup() -> None:
+    assert (PLAN.latency_ms, PLAN.fixed_ns, PLAN.speedup) == (56e-6, -3, 100 / 56)
+    assert replace(PLAN, latency_ns=0).speedup == float("inf")
+
+
+def test_a_file_comes_back_as_it_went(path: Path) -> None:
+    assert read_plan(path) == FILE
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.floats(-1e9, 1e9)), min_size=1, max_size=5))
+def test_all_numbers_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, float]]) -> None:
+    items = tuple(Item(0, i, i + 1, str(i), "fit", *row) for i, row in enumerate(rows))
+    objective = 0.0
+    for item in items:
+        objective += item.value
+    plan = Plan("joint", items, sum(item.latency_ns for item in items), objective, original_ns=10**13)
+    file, path = PlanFile.of(plan, Budget.parse("1"), {}), tmp_path_factory.mktemp("plans") / "plan.json"
+    write_plan(path, file)
+    assert read_plan(path) == file
+
+
+def test_the_file_says_what_it_is(path: Path) -> None:
+    document = json.loads(path.read_text())
+    assert list(document)[:2] == ["format", "version"]
+    assert (document["format"], document["version"]) == ("trt-layermerge plan", 1)
+    assert (document["budget"], document["budget_ns"]) == ("0.6", 60)
+
+
+CHANGES: list[tuple[str, Any, str]] = [
+    ("format", "a letter", "format"),
+    ("version", 2, "version"),
+    ("version", "1", "version"),
+    ("method", None, "method"),
+    ("budget", "soon", "budget"),
+    ("budget_ns", 59, "budget_ns"),
+    ("budget_ns", "60", "budget_ns"),
+    ("latency_ns", 55, "latency_ns"),
+    ("latency_ns", 55.5, "latency_ns"),
+    ("original_ns", 0, "original_ns"),
+    ("objective", 1.0, "objective"),
+    ("objective", "high", "objective"),
+    ("tables", {"profile": "short"}, r"tables\.profile"),
+    ("items", [], "latency_ns"),
+    ("items", [1], r"items\[0\]"),
+    ("surprise", 1, "surprise"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "named"), CHANGES)
+def test_a_wrong_field_is_named(path: Path, field: str, value: object, named: str) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(TableError, match=rf"plan\.json: field {named}[.:]") as error:
+        read_plan(path)
+    assert error.value.exit_code is ExitCode.BAD_INPUT
+
+
+@pytest.mark.parametrize("field", ["format", "version", "items", "tables", "objective"])
+def test_a_missing_field_is_named(path: Path, field: str) -> None:
+    document = json.loads(path.read_text())
+    del document[field]
+    path.write_text(json.dumps(document))
+    with pytest.raises(TableError, match=rf"plan\.json: field {field}: Field required"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "value", "named"),
+    [
+        (0, "latency_ns", "40", r"items\[0\]\.latency_ns"),
+        (1, "value", float("nan"), r"items\[1\]\.value"),
+        (1, "start", 1, "items: item 'b' .* does not follow layer 2"),
+        (1, "kind", "fuse", "items: item 'b' .* kind 'fuse'"),
+        (1, "key", "a", "items: item 'b'|items: item 'a'"),
+        (2, "latency_ns", 8, "latency_ns"),
+        (2, "value", 0.8, "objective"),
+    ],
+)
+def test_a_wrong_item_is_named(path: Path, row: int, field: str, value: object, named: str) -> None:
+    document = json.loads(path.read_text())
+    document["items"][row][field] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(TableError, match=rf"field ({named})"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": ', b"\xff\xfe"])
+def test_what_is_not_a_plan_file_is_named(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=r"plan\.json: not a plan file"):
+        read_plan(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"none\.json: cannot read the plan: No such file"):
+        read_plan(tmp_path / "none.json")
+
+
+def test_a_plan_over_its_budget_is_neither_written_nor_read(path: Path) -> None:
+    with pytest.raises(InputError, match="field latency_ns: 56 ns is more than the budget of 50 ns"):
+        write_plan(path, PlanFile.of(PLAN, Budget.parse("0.5"), {}))
+    assert read_plan(path) == FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"budget": "0.5", "budget_ns": 50}))
+    with pytest.raises(TableError, match="field latency_ns: 56 ns is more than"):
+        read_plan(path)

@@ -1,0 +1,183 @@
+"""The plans of largest value within one budget, exactly, and not only the first of them: close ones can be measured.
+
+First, from the last node back, the best completion of every partial plan for every latency that is left; partial
+completions that cannot reach the value of the plans looked for are dropped by the Lagrangian bounds of the hull.
+Then a best-first search, which with exact completions never goes wrong: each step belongs to one of the plans found.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count as counter
+
+import numpy as np
+
+from trt_layermerge.planning.bounds import Hull
+from trt_layermerge.planning.path import Floats, Ints, Mask, Path, undominated
+from trt_layermerge.planning.plan import Plan
+from trt_layermerge.planning.problem import Problem
+
+PRICES = 9  # prices around the budget whose bounds are looked at
+WIDEN = 4.0  # how much deeper to look when there were not enough plans
+DEPTHS = 8  # how often, before nothing is dropped any more
+
+Edges = tuple[int, "Edges"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounds:
+    """Upper bounds on values for one budget, of some prices."""
+
+    price: Floats
+    before: Floats
+    after: Floats
+    slack: float
+    room: int
+
+    @staticmethod
+    def of(hull: Hull, room: int) -> _Bounds:
+        edge = int(np.searchsorted(hull.latency, room, side="right")) - 1
+        near = slice(max(0, edge - PRICES // 2), edge + PRICES // 2 + 1)
+        slack = 2 * float(hull.slack[near].max())
+        return _Bounds(hull.price[near], hull.before[:, near], hull.after[:, near], slack, room)
+
+    @property
+    def top(self) -> float:
+        """No plan within the budget has a larger value."""
+        return float((self.after[0] + self.price * self.room).min())
+
+    def admits(self, path: Path, floor: float) -> Mask:
+        """Which edges some plan of that value may use."""
+        score = path.value[:, None] - path.latency[:, None] * self.price + self.price * self.room
+        score += self.before[path.start] + self.after[path.end]
+        return np.asarray((score >= floor - self.slack).all(axis=1))
+
+    def reaches(self, node: int, latency: Ints, value: Floats, floor: float) -> Mask:
+        """Which completions from a node, of these latencies and values, are part of some plan of that value."""
+        before = self.before[node] + np.outer(self.room - latency, self.price)
+        mask: Mask = value + before.min(axis=1) >= floor - self.slack
+        return mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Outgoing:
+    """Edges by the node they begin at."""
+
+    order: Ints
+    first: Ints
+
+    @staticmethod
+    def of(path: Path) -> _Outgoing:
+        order = np.argsort(path.start, kind="stable")
+        return _Outgoing(order, np.searchsorted(path.start[order], np.arange(path.nodes + 1)))
+
+    def of_node(self, node: int) -> Ints:
+        return self.order[self.first[node] : self.first[node + 1]]
+
+
+def best_plans(problem: Problem, budget_ns: int, count: int) -> tuple[Plan, ...]:
+    """The plans of largest value within a budget, the best one first, of equal ones the fastest first.
+
+    Plans differ if they differ in any choice. Values that differ by less than the rounding of their sums count as
+    equal. There are fewer than ``count`` only if no more plans are within the budget.
+
+    Args:
+        problem: The problem.
+        budget_ns: Largest latency in ns, end to end.
+        count: How many plans.
+    """
+    path = Path.of(problem, dominated=True)
+    hull, room = Hull.of(path), budget_ns - problem.fixed_ns
+    if count < 1 or room < hull.latency[0]:
+        return ()
+    bounds = _Bounds.of(hull, room)
+    good = float(hull.value[np.searchsorted(hull.latency, room, side="right") - 1])
+    width = max(bounds.top - good, 1e-6 * abs(good), bounds.slack)
+    found: list[tuple[float, Edges]] = []
+    for depth in range(DEPTHS + 1):
+        floor = good - width * WIDEN**depth if depth < DEPTHS else -np.inf
+        found = _search(path.only(bounds.admits(path, floor)), bounds, floor, count)
+        if len(found) == count and found[-1][0] >= floor:
+            break
+    plans = [_plan(problem, edges) for _, edges in found]
+    return tuple(sorted(plans, key=lambda plan: (-plan.objective, plan.latency_ns)))
+
+
+def _search(path: Path, bounds: _Bounds, floor: float, count: int) -> list[tuple[float, Edges]]:
+    """The best plans by value, those below the floor left out or in a wrong order; edges count as items."""
+    outgoing = _Outgoing.of(path)
+    labels = _completions(path, outgoing, bounds, floor)
+    ticket, found = counter(), list[tuple[float, Edges]]()
+    heap: list[tuple[float, int, int, int, int, float, Edges]] = []
+    for value, total in _completed(labels[0], 0, 0.0, bounds.room):
+        heap.append((-value, total, next(ticket), 0, 0, 0.0, None))
+    while heap and len(found) < count:
+        best, _, _, node, latency, value, edges = heapq.heappop(heap)
+        if node == path.nodes - 1:
+            found.append((-best, edges))
+            continue
+        for edge in outgoing.of_node(node).tolist():
+            end, item = int(path.end[edge]), int(path.item[edge])
+            spent, gained = latency + int(path.latency[edge]), value + float(path.value[edge])
+            for reached, total in _completed(labels[end], spent, gained, bounds.room):
+                heapq.heappush(heap, (-reached, total, next(ticket), end, spent, gained, (item, edges)))
+        if len(heap) > 4 * count + 64:  # each entry is a plan of its own, so the others are never needed
+            heap = heapq.nsmallest(count, heap)
+    return found
+
+
+def _completions(path: Path, outgoing: _Outgoing, bounds: _Bounds, floor: float) -> list[tuple[Ints, Floats]]:
+    """For each node the ways on to the last one that none beats: latencies and values, both ascending."""
+    quickest = _quickest(path)
+    none = np.empty(0, np.int64), np.empty(0)
+    labels: list[tuple[Ints, Floats]] = [none] * path.nodes
+    labels[-1] = np.zeros(1, np.int64), np.zeros(1)
+    for node in range(path.nodes - 2, -1, -1):
+        edges = outgoing.of_node(node)
+        ends = path.end[edges].tolist()
+        if not ends or quickest[node] > bounds.room:
+            continue
+        sizes = [len(labels[end][0]) for end in ends]
+        latency = np.concatenate([labels[end][0] for end in ends]) + np.repeat(path.latency[edges], sizes)
+        value = np.concatenate([labels[end][1] for end in ends]) + np.repeat(path.value[edges], sizes)
+        fits = latency <= bounds.room - quickest[node]
+        latency, value = latency[fits], value[fits]
+        if floor > -np.inf and len(latency):
+            reaches = bounds.reaches(node, latency, value, floor)
+            latency, value = latency[reaches], value[reaches]
+        labels[node] = undominated(latency, value) if len(latency) else none
+    return labels
+
+
+def _quickest(path: Path) -> list[int]:
+    """Least latency from the first node to each."""
+    quickest = np.full(path.nodes, 2**61, np.int64)
+    quickest[0] = 0
+    for node in range(1, path.nodes):
+        edges = path.into(node)
+        if edges.stop > edges.start:
+            quickest[node] = (quickest[path.start[edges]] + path.latency[edges]).min()
+    result: list[int] = quickest.tolist()
+    return result
+
+
+def _completed(label: tuple[Ints, Floats], latency: int, value: float, room: int) -> Iterator[tuple[float, int]]:
+    """Value and latency of the best plan that a partial one can become, if it can become one."""
+    index = int(np.searchsorted(label[0], room - latency, side="right")) - 1
+    if index >= 0:
+        yield value + float(label[1][index]), latency + int(label[0][index])
+
+
+def _plan(problem: Problem, edges: Edges) -> Plan:
+    items = []
+    while edges is not None:
+        item, edges = edges
+        items.append(problem.items[item])
+    items.reverse()
+    objective = 0.0
+    for chosen in items:  # one after the other, as the frontier adds
+        objective += chosen.value
+    latency_ns = problem.fixed_ns + sum(chosen.latency_ns for chosen in items)
+    return Plan(problem.method, tuple(items), latency_ns, objective, problem.original_ns)

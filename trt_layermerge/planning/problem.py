@@ -1,0 +1,170 @@
+"""What is to be planned: chains of layers, the choices for their blocks, and what each choice costs and is worth.
+
+A problem knows latencies and importances, not where they come from; ``frontier`` solves it, ``methods`` makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from trt_layermerge.errors import InputError
+
+KINDS = frozenset({"keep", "merge", "fit", "identity"})
+LARGEST_VALUE = 1e100  # sums stay finite
+LONGEST_NS = 10**15  # eleven days; sums of so many layers as there will ever be stay exact in int64
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One choice for one block: what it costs and what it is worth.
+
+    Attributes:
+        chain: Index of the chain.
+        start: The block is (start, end]: it turns layers start + 1 to end of the chain.
+        end: Last layer of the block.
+        key: Name of the choice, unique in a problem; its meaning is the caller's.
+        kind: ``keep``, ``merge``, ``fit`` or ``identity``.
+        latency_ns: Latency of the block under this choice, in ns, rounded up.
+        value: Importance of the choice in the scale of the method; larger is better.
+        low_ns: Lower end of the 95 % confidence interval of the latency; None where it is taken as certain.
+        high_ns: Upper end of it.
+        kernel: Kernel of the one convolution that is left, 0 for none; None where that is not known.
+        depthwise: Whether that convolution is depthwise; None where that is not known.
+        breaks: Layers inside the block after which a new convolution begins though no activation is left there, as
+            method ``depth`` may plan; for all other items, none.
+        parts: Names of the choices between the breaks; none where there are no breaks, and the key says it all.
+    """
+
+    chain: int
+    start: int
+    end: int
+    key: str
+    kind: str
+    latency_ns: int
+    value: float
+    low_ns: int | None = None
+    high_ns: int | None = None
+    kernel: int | None = None
+    depthwise: bool | None = None
+    breaks: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tile every chain with blocks and pick a choice for each: the largest sum of values under a latency budget.
+
+    Attributes:
+        lengths: Number of layers of each chain.
+        items: All choices, in any order.
+        fixed_ns: Latency outside of all blocks, in ns; a difference of two measurements, so it may be negative.
+        original_ns: Measured end-to-end latency of the original network, in ns.
+        method: Name of the method that set the values.
+
+    Raises:
+        InputError: An item lies outside its chain, is not finite, is negative, or shares its key; or a chain
+            cannot be tiled.
+    """
+
+    lengths: tuple[int, ...]
+    items: tuple[Item, ...]
+    fixed_ns: int
+    original_ns: int
+    method: str = "custom"
+
+    def __post_init__(self) -> None:
+        """Check everything."""
+        if self.original_ns <= 0:
+            raise InputError(f"the latency of the original network is {self.original_ns} ns; it must be positive")
+        if max(abs(self.fixed_ns), self.original_ns) > LONGEST_NS:
+            raise InputError("a latency of more than eleven days cannot be right", hint="latencies are in ns")
+        for chain, length in enumerate(self.lengths):
+            if length < 1:
+                raise InputError(f"chain {chain} has {length} layers; it needs at least one")
+        for item in self.items:
+            _check(item, self.lengths)
+        _check_keys(self.items)
+        blocks: list[set[tuple[int, int]]] = [set() for _ in self.lengths]
+        for item in self.items:
+            blocks[item.chain].add((item.start, item.end))
+        for chain, length in enumerate(self.lengths):
+            _check_reach(chain, length, blocks[chain])
+
+
+def tiling_fault(items: Sequence[Item], lengths: Sequence[int] | None = None) -> str | None:
+    """Why items in order do not tile the chains 0, 1, ... block after block, in words; None where they do.
+
+    Args:
+        items: The items of a plan.
+        lengths: Layers of each chain; None where they are not known, and chains may then end anywhere.
+    """
+    ends: list[int] = []
+    for item in items:
+        if item.chain == len(ends):
+            ends.append(0)
+        if not ends or item.chain != len(ends) - 1:
+            return f"{describe(item)} is not in the order of the chains"
+        if item.start != ends[-1] or item.end <= item.start:
+            return f"{describe(item)} does not follow layer {ends[-1]}"
+        ends[-1] = item.end
+    if lengths is not None and ends != list(lengths):
+        return f"the chains end at layers {ends}, not {list(lengths)}"
+    return None
+
+
+def describe(item: Item) -> str:
+    """An item as messages name it."""
+    return f"item {item.key!r} of block ({item.start}, {item.end}] in chain {item.chain}"
+
+
+def _check(item: Item, lengths: tuple[int, ...]) -> None:
+    if not 0 <= item.chain < len(lengths):
+        raise InputError(f"{describe(item)}: there are {len(lengths)} chains, numbered from 0")
+    if not 0 <= item.start < item.end <= lengths[item.chain]:
+        raise InputError(f"{describe(item)}: the chain has layers 1 to {lengths[item.chain]}")
+    if item.kind not in KINDS:
+        raise InputError(f"{describe(item)}: kind {item.kind!r} is none of {', '.join(sorted(KINDS))}")
+    if not 0 <= item.latency_ns <= LONGEST_NS:
+        raise InputError(f"{describe(item)}: latency {item.latency_ns} ns is not between 0 and eleven days")
+    if not abs(item.value) <= LARGEST_VALUE:
+        raise InputError(f"{describe(item)}: value {item.value} is not finite, or absurdly large")
+    if (item.low_ns, item.high_ns) != (None, None):
+        _check_interval(item)
+    if (item.breaks or item.parts) and not _in_parts(item):
+        raise InputError(f"{describe(item)}: its breaks {list(item.breaks)} and parts {list(item.parts)} do not fit")
+
+
+def _check_interval(item: Item) -> None:
+    low, high = item.low_ns, item.high_ns
+    if low is None or high is None or not 0 <= low <= item.latency_ns <= high <= LONGEST_NS:
+        raise InputError(
+            f"{describe(item)}: latency {item.latency_ns} ns is not within its interval {low} to {high} ns"
+        )
+
+
+def _in_parts(item: Item) -> bool:
+    ends = (item.start, *item.breaks, item.end)
+    return all(a < b for a, b in pairwise(ends)) and len(item.parts) == len(item.breaks) + 1
+
+
+def _check_keys(items: Iterable[Item]) -> None:
+    seen: dict[str, Item] = {}
+    for item in items:
+        other = seen.setdefault(item.key, item)
+        if other is not item:
+            raise InputError(f"{describe(item)}: its key is also that of block ({other.start}, {other.end}]")
+
+
+def _check_reach(chain: int, length: int, blocks: Iterable[tuple[int, int]]) -> None:
+    reached = {0}
+    for start, end in sorted(blocks):
+        if start in reached:
+            reached.add(end)
+    if length not in reached:
+        layer = max(reached)
+        raise InputError(
+            f"chain {chain} cannot be tiled: no block that begins after layer {layer} reaches layer {layer + 1}",
+            hint="every layer needs at least its 'keep' choice",
+        )

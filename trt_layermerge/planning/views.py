@@ -1,0 +1,94 @@
+"""Plans and frontiers as JSON and CSV for other programs: plain dictionaries and text, latencies in ms.
+
+Nothing here is read back; a plan that is to be carried out goes into a plan file (``plan``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from trt_layermerge.planning.budget import milliseconds
+from trt_layermerge.planning.depth import Interval
+from trt_layermerge.planning.frontier import Frontier
+from trt_layermerge.planning.plan import Plan
+from trt_layermerge.planning.problem import Item
+
+
+def plan_view(plan: Plan, budget_ns: int | None = None) -> dict[str, Any]:
+    """A plan: ``method``, ``budget_ms``, ``latency_ms``, ``objective`` and ``blocks``.
+
+    Latencies are the doubles nearest to them. Of a block ``kernel`` and ``depthwise`` are None where they are not
+    known; ``chain`` is there where the network has several, ``breaks`` where method ``depth`` has inner ones, from
+    start to end.
+
+    Args:
+        plan: The plan.
+        budget_ns: The budget it was made for, in ns; None where there was none.
+    """
+    chains = len({item.chain for item in plan.items})
+    return {
+        "method": plan.method,
+        "budget_ms": None if budget_ns is None else budget_ns / 1e6,
+        "latency_ms": plan.latency_ms,
+        "objective": plan.objective,
+        "blocks": [_block(item, chains) for item in plan.items],
+    }
+
+
+def frontier_view(frontier: Frontier) -> list[dict[str, float]]:
+    """The points of a frontier, ``latency_ms`` and ``objective``, the fastest first."""
+    return [{"latency_ms": latency / 1e6, "objective": value} for latency, value in _points(frontier)]
+
+
+def plan_csv(plan: Plan) -> str:
+    """The blocks of a plan as CSV: start, end, kernel, depthwise, latency_ms, importance; unknown cells are empty."""
+    lines = ["start,end,kernel,depthwise,latency_ms,importance"]
+    for item in plan.items:
+        kernel = "" if item.kernel is None else item.kernel
+        depthwise = "" if item.depthwise is None else int(item.depthwise)
+        lines.append(f"{item.start},{item.end},{kernel},{depthwise},{_ms(item.latency_ns)},{item.value!r}")
+    return "\n".join(lines) + "\n"
+
+
+def frontier_csv(frontier: Frontier) -> str:
+    """The points of a frontier as CSV: latency_ms, exact in decimal, and objective."""
+    lines = ["latency_ms,objective", *(f"{_ms(latency)},{value!r}" for latency, value in _points(frontier))]
+    return "\n".join(lines) + "\n"
+
+
+def fastest_csv(intervals: Iterable[Interval]) -> str:
+    """The table of stage one of method ``depth`` as CSV: start, end, latency_ms and breaks such as ``0|1|4``."""
+    lines = ["start,end,latency_ms,breaks"]
+    for one in sorted(intervals, key=lambda one: (one.start, one.end)):
+        lines.append(f"{one.start},{one.end},{_ms(one.latency_ns)},{'|'.join(map(str, one.breaks))}")
+    return "\n".join(lines) + "\n"
+
+
+def fastest_view(intervals: Iterable[Interval]) -> list[dict[str, Any]]:
+    """The same as JSON, with ``breaks`` as a list."""
+    return [
+        {"start": one.start, "end": one.end, "latency_ms": one.latency_ns / 1e6, "breaks": list(one.breaks)}
+        for one in sorted(intervals, key=lambda one: (one.start, one.end))
+    ]
+
+
+def _block(item: Item, chains: int) -> dict[str, Any]:
+    block: dict[str, Any] = {"chain": item.chain} if chains > 1 else {}
+    block |= {
+        "start": item.start,
+        "end": item.end,
+        "kernel": item.kernel,
+        "depthwise": item.depthwise,
+        "latency_ms": item.latency_ns / 1e6,
+        "importance": item.value,
+    }
+    return block | ({"breaks": [item.start, *item.breaks, item.end]} if item.breaks else {})
+
+
+def _points(frontier: Frontier) -> list[tuple[int, float]]:
+    return list(zip(frontier.latency_ns.tolist(), frontier.value.tolist(), strict=True))
+
+
+def _ms(latency_ns: int) -> str:
+    return milliseconds(latency_ns).removesuffix(" ms")
