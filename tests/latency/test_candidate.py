@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from math import erf
+
+import numpy as np
+import onnx
+import pytest
+
+from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.errors import InputError
+from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
+from trt_layermerge.runtimes.protocol import BuildOptions
+
+SIGMOID = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+HARDSIGMOID = lambda x: np.clip(x / 6 + 0.5, 0, 1)  # noqa: E731
+ACTIVATIONS = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hardtanh(-1,2)": lambda x: np.clip(x, -1, 2),
+    "hardtanh(-0.5,1e+06)": lambda x: np.clip(x, -0.5, 1e6),
+    "leaky_relu(0.01)": lambda x: np.where(x > 0, x, 0.01 * x),
+    "elu(0.7)": lambda x: np.where(x > 0, x, 0.7 * np.expm1(np.minimum(x, 0))),
+    "silu": lambda x: x * SIGMOID(x),
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "gelu": lambda x: x / 2 * (1 + np.vectorize(erf)(x / np.sqrt(2))),
+    "sigmoid": SIGMOID,
+    "tanh": np.tanh,
+    "hardswish": lambda x: x * HARDSIGMOID(x),
+    "hardsigmoid": HARDSIGMOID,
+}
+
+
+def run(signature: Signature, **inputs: np.ndarray) -> np.ndarray:
+    model = candidate_model(signature)
+    onnx.checker.check_model(model, full_check=True)
+    return OnnxRuntime().build(model, BuildOptions()).run(inputs)["output"]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_is_what_its_name_says(name: str) -> None:
+    x = np.linspace(-8, 8, 2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
+    expected = ACTIVATIONS[name](x.astype(np.float64))
+    np.testing.assert_allclose(run(Signature(2, (3, 4, 4), None, activation=name), input=x), expected, atol=2e-6)
+
+
+def test_a_prelu_has_a_slope_for_each_channel() -> None:
+    x = -np.ones((1, 3, 2, 2), np.float32)
+    y = run(Signature(1, (3, 2, 2), None, activation="prelu"), input=x)
+    assert len(np.unique(y)) == 3 and (y < 0).all() and (y > -0.3).all()
+
+
+@pytest.mark.parametrize("name", ["softsign", "leaky_relu", "relu(3)", "hardtanh(1)", "elu(1,2)", "elu(+-)"])
+def test_an_activation_nobody_knows_is_named(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        candidate_model(Signature(1, (3, 4, 4), None, activation=name))
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_convolution_then_addition_then_activation(bias: bool, residual: bool) -> None:
+    geometry = Geometry(4, 6, (3, 5), (2, 1), (0, 1, 2, 3), (1, 2), groups=2)
+    signature = Signature(2, (4, 9, 10), geometry, bias, residual, "relu")
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2, 4, 9, 10)).astype(np.float32)
+    r = random.standard_normal((2, *signature.output_shape)).astype(np.float32)
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in candidate_model(signature).graph.initializer]
+    assert len(weights) == 1 + bias
+    expected = convolve(x, weights[0], geometry)
+    expected += weights[1][:, None, None] if bias else 0
+    expected += r if residual else 0
+    actual = run(signature, input=x, **({"residual": r} if residual else {}))
+    assert actual.shape == (2, *signature.output_shape)
+    np.testing.assert_allclose(actual, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
+
+
+def convolve(x: np.ndarray, weights: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Tap by tap in float64, group by group."""
+    top, left, bottom, right = geometry.padding
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    height, width = geometry.output_size((x.shape[2] - top - bottom, x.shape[3] - left - right))
+    (sh, sw), (dh, dw), g = geometry.stride, geometry.dilation, geometry.groups
+    output = np.zeros((x.shape[0], geometry.out_channels, height, width))
+    for i in range(geometry.kernel[0]):
+        for j in range(geometry.kernel[1]):
+            tap = x[:, :, i * dh :: sh, j * dw :: sw][:, :, :height, :width]
+            tap = tap.reshape(x.shape[0], g, -1, height, width)
+            kernel = weights[:, :, i, j].reshape(g, geometry.out_channels // g, -1)
+            output += np.einsum("ngchw,goc->ngohw", tap, kernel).reshape(output.shape)
+    return output
+
+
+def test_the_same_signature_is_the_same_model() -> None:
+    signature = Signature(1, (3, 4, 4), Geometry(3, 4, (3, 3)), activation="prelu")
+    assert candidate_model(signature).SerializeToString() == candidate_model(signature).SerializeToString()
+
+
+def test_half_precision_is_typed_in_the_graph() -> None:
+    model = candidate_model(Signature(1, (3, 4, 4), Geometry(3, 4, (3, 3)), activation="relu", precision="fp16"))
+    onnx.checker.check_model(model, full_check=True)
+    values = [*model.graph.input, *model.graph.output]
+    assert {value.type.tensor_type.elem_type for value in values} == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_precision_nobody_knows_is_named() -> None:
+    with pytest.raises(InputError, match="int8"):
+        candidate_model(Signature(1, (3, 4, 4), None, activation="relu", precision="int8"))
+
+
+def test_nothing_has_no_model() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        candidate_model(Signature(1, (3, 4, 4), None))

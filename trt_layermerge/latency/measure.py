@@ -1,0 +1,265 @@
+"""Filling a profile: what to time, in which order, until when, and what to make of a machine that is disturbed.
+
+One *sample* is the median of one burst, a few runs in a row that take about 5 ms; runs of one burst are not
+independent, bursts are nearly so. Candidates are timed in groups, round after round, one burst each, so that whatever
+changes on the machine changes for all of them. Each round also times a *sentinel*, a block that is always the same: a
+round in which it is slow was disturbed, and is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.errors import IncompatibleError, InputError
+from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
+from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
+from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
+
+SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
+"""What is re-timed in every round to see the machine drift."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with how many are done, how many there are, and the last one's key."""
+
+_SENTINEL_WINDOW = 5
+_BUILD_SECONDS = 0.03
+_SECONDS_PER_MAC = 1e-10
+
+
+@dataclass(frozen=True)
+class MeasurementPolicy:
+    """How sure a latency has to be, and how long that may take.
+
+    Attributes:
+        relative_ci: Sampling goes on until the 95 % interval of the median is within this share of the median.
+        min_samples: Fewest bursts.
+        max_seconds: Longest time in the runs of one candidate; after six bursts at least.
+        burst_seconds: Length of a burst.
+        min_burst: Fewest runs in a burst; but a run ten times as long as a burst is a burst of its own.
+        max_burst: Most runs in a burst.
+        group: Candidates that are timed in turns.
+        disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
+        patience: Rounds of a group that may be thrown away, beyond one for each that was not.
+        tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
+            more is ``degraded``. At 20 % slow samples the median lies at the 62nd percentile of the others, still
+            amid them, and its interval is that of all samples.
+    """
+
+    relative_ci: float = 0.02
+    min_samples: int = 30
+    max_seconds: float = 1.5
+    burst_seconds: float = 0.005
+    min_burst: int = 3
+    max_burst: int = 200
+    group: int = 8
+    disturbance: float = 0.10
+    patience: int = 10
+    tolerated: float = 0.20
+
+    def burst(self, run_ns: float) -> int:
+        """Number of runs in a burst of an engine one run of which takes so many ns."""
+        if run_ns > 10e9 * self.burst_seconds:
+            return 1
+        return min(max(self.min_burst, ceil(1e9 * self.burst_seconds / max(run_ns, 1.0))), self.max_burst)
+
+
+def fill(
+    profile: Profile,
+    signatures: Iterable[Signature],
+    runtime: Runtime,
+    options: BuildOptions,
+    policy: MeasurementPolicy,
+    progress: Progress | None = None,
+) -> None:
+    """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
+
+    A candidate that cannot be built gets a row that says so, and another try the next time. So does one whose latency
+    stayed less sure than the policy asks.
+
+    Raises:
+        IncompatibleError: The profile is not of this runtime and these options.
+        RuntimeNotAvailableError: The device is not here.
+    """
+    if differences := profile.key.differences(ProfileKey.of(runtime.describe(options))):
+        raise IncompatibleError(
+            f"profile {profile.path} cannot take latencies of this runtime: {'; '.join(differences)}",
+            hint="open the profile of this device, runtime and precision",
+        )
+    pending = missing(signatures, profile)
+    sentinel: _Sentinel | None = None
+    for begin in range(0, len(pending), policy.group):
+        sentinel = sentinel or _Sentinel(runtime.build(candidate_model(SENTINEL), options), policy)
+        rows = _measured(pending[begin : begin + policy.group], runtime, options, sentinel, policy)
+        for done, row in enumerate(rows, start=begin + 1):
+            profile.add(row)
+            if progress is not None:
+                progress(done, len(pending), row.signature.key)
+
+
+def missing(signatures: Iterable[Signature], profile: Profile) -> list[Signature]:
+    """The signatures that a profile has no sure latency of, each once; empty ones need none.
+
+    Raises:
+        IncompatibleError: A signature is of another precision than the profile.
+    """
+    pending = {s.key: s for s in signatures if not s.empty and ((row := profile.get(s)) is None or row.status != "ok")}
+    for key, signature in pending.items():
+        if signature.precision != profile.key.precision:
+            raise IncompatibleError(f"profile {profile.path} is of {profile.key.precision}, it cannot hold: {key}")
+    return list(pending.values())
+
+
+def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[str, Timing]:
+    """Time engines end to end, in turns, until all latencies are sure enough or the time is up.
+
+    There is no sentinel here: all engines get the same rounds, so a disturbance slows all of them.
+    """
+    trials = {name: _Trial(engine, policy) for name, engine in engines.items()}
+    while not all(trial.finished for trial in trials.values()):
+        for trial in trials.values():
+            trial.accept(trial.burst())
+    return {name: trial.timing for name, trial in trials.items()}
+
+
+def estimate_seconds(signatures: Iterable[Signature], profile: Profile, policy: MeasurementPolicy) -> float:
+    """How long ``fill`` will take, in seconds, on a machine that is not disturbed; from multiply-accumulates.
+
+    The rows that the profile has tell how long one of those takes; without rows, 0.1 ns.
+    """
+    pace = _seconds_per_mac(profile)
+    return sum(_estimate(signature.batch * signature.macs * pace, policy) for signature in missing(signatures, profile))
+
+
+def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:
+    # At least a microsecond a run: what calling a runtime costs.
+    run = max(run_seconds, 1e-6)
+    sentinel = policy.min_burst * SENTINEL.batch * SENTINEL.macs * _SECONDS_PER_MAC / policy.group
+    sampling = policy.min_samples * (run * policy.burst(1e9 * run) + sentinel)
+    return _BUILD_SECONDS + min(sampling, max(policy.max_seconds, SMALLEST_SAMPLE * run))
+
+
+def _seconds_per_mac(profile: Profile) -> float:
+    paces = [
+        1e-9 * row.timing.median_ns / (row.signature.batch * row.signature.macs)
+        for row in profile
+        if row.timing is not None and row.signature.macs
+    ]
+    return float(np.median(paces)) if paces else _SECONDS_PER_MAC
+
+
+def _measured(
+    group: Sequence[Signature], runtime: Runtime, options: BuildOptions, sentinel: _Sentinel, policy: MeasurementPolicy
+) -> Iterator[ProfileRow]:
+    """The rows of a group, each as soon as it is known."""
+    trials: dict[Signature, _Trial] = {}
+    for signature in group:
+        try:
+            trials[signature] = _Trial(runtime.build(candidate_model(signature), options), policy)
+        except InputError as error:
+            yield ProfileRow(signature, None, "failed", error.message)
+    accepted = discarded = 0
+    while trials:
+        bursts = {signature: trial.burst() for signature, trial in trials.items()}
+        reading = sentinel.read()
+        disturbed = sentinel.disturbed(reading)
+        if disturbed and discarded < accepted + policy.patience:
+            discarded += 1
+            continue
+        accepted += 1
+        for signature, sample in bursts.items():
+            trials[signature].accept(sample, reading, disturbed=disturbed)
+            if trials[signature].finished:
+                yield _row(signature, trials.pop(signature), sentinel)
+
+
+def _row(signature: Signature, trial: _Trial, sentinel: _Sentinel) -> ProfileRow:
+    reason = trial.doubt
+    drift = round(float(np.median(trial.readings)) / sentinel.first, 4)
+    return ProfileRow(signature, trial.timing, "ok" if reason is None else "degraded", reason, drift)
+
+
+class _Trial:
+    """One engine under measurement."""
+
+    def __init__(self, engine: Engine, policy: MeasurementPolicy) -> None:
+        """Warm the engine up, which also tells how many runs make a burst."""
+        self._engine, self._policy = engine, policy
+        self._samples: list[float] = []
+        self._disturbed = 0
+        self._spent_ns = 0
+        self.readings: list[float] = []
+        self._runs = policy.burst(float(np.min(engine.time(policy.min_burst))))
+
+    def burst(self) -> float:
+        """Time one burst; the median of its runs, in ns."""
+        times = self._engine.time(self._runs)
+        self._spent_ns += int(times.sum())
+        return float(np.median(times))
+
+    def accept(self, sample: float, reading: float | None = None, *, disturbed: bool = False) -> None:
+        """Count a burst, with the sentinel's latency in its round."""
+        self._samples.append(sample)
+        self._disturbed += disturbed
+        if reading is not None:
+            self.readings.append(reading)
+
+    @property
+    def timing(self) -> Timing:
+        """What is known so far."""
+        return Timing.of(self._samples)
+
+    @property
+    def finished(self) -> bool:
+        """Known well enough, or the time is up."""
+        count, late = len(self._samples), self._spent_ns >= 1e9 * self._policy.max_seconds
+        if count < (SMALLEST_SAMPLE if late else max(self._policy.min_samples, SMALLEST_SAMPLE)):
+            return False
+        return late or self.timing.relative_ci <= self._policy.relative_ci
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the timing is less sure than asked for, in words."""
+        policy, reached = self._policy, self.timing.relative_ci
+        if self._disturbed > policy.tolerated * len(self._samples):
+            share = f"{self._disturbed} of {len(self._samples)} samples"
+            return f"{share} were taken while the sentinel was more than {policy.disturbance:.0%} slow"
+        if reached > policy.relative_ci:
+            return f"the interval is within {reached:.1%} of the median, not {policy.relative_ci:.1%}, when time is up"
+        return None
+
+
+class _Sentinel:
+    """The block that is always the same, and how fast it was at its best.
+
+    At its best: the lowest median of five readings in a row; one lucky reading is no standard.
+    """
+
+    def __init__(self, engine: Engine, policy: MeasurementPolicy) -> None:
+        """Warm the engine up and take the first readings."""
+        self._engine, self._policy = engine, policy
+        self._recent: deque[float] = deque(maxlen=_SENTINEL_WINDOW)
+        self._best = float("inf")
+        engine.time(policy.min_burst)
+        for _ in range(_SENTINEL_WINDOW):
+            self.read()
+        self.first = self._best
+
+    def read(self) -> float:
+        """Time the sentinel, in ns."""
+        reading = float(np.median(self._engine.time(self._policy.min_burst)))
+        self._recent.append(reading)
+        if len(self._recent) == _SENTINEL_WINDOW:
+            self._best = min(self._best, float(np.median(self._recent)))
+        return reading
+
+    def disturbed(self, reading: float) -> bool:
+        """Whether so slow a sentinel means that something else was going on."""
+        return reading > (1 + self._policy.disturbance) * self._best

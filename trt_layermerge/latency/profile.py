@@ -1,0 +1,218 @@
+"""The profile: everything measured on one device, one line a signature, in a text file fit to commit and to diff.
+
+How it is kept is ``journal``'s business; here is what its rows mean. Where a signature has several rows the last one
+counts; two runs at once, and a second try after a failure, leave such files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed
+from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.runtimes.protocol import Device
+
+Status = Literal["ok", "degraded", "failed"]
+
+
+@dataclass(frozen=True)
+class ProfileKey:
+    """What all rows of a profile have in common; see ``Device`` for the attributes."""
+
+    device: str
+    driver: str | None
+    runtime: str
+    runtime_version: str
+    precision: str
+    timing: str
+    threads: int
+    clocks: str
+
+    @classmethod
+    def of(cls, device: Device) -> ProfileKey:
+        """The key under which latencies of a device are kept."""
+        return cls(
+            device=device.name,
+            driver=device.driver,
+            runtime=device.runtime,
+            runtime_version=device.runtime_version,
+            precision=device.precision,
+            timing=device.timing,
+            threads=device.threads,
+            clocks=device.clocks,
+        )
+
+    def differences(self, other: ProfileKey) -> list[str]:
+        """What differs, in words: ``threads: 1, here 2``."""
+        return differences(asdict(self), asdict(other))
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """What is known about one signature.
+
+    Attributes:
+        signature: What was timed.
+        timing: Its latency; ``None`` where it failed.
+        status: ``ok``; ``degraded``: measured, but less surely than the policy asks; ``failed``: cannot be measured.
+        reason: Why it is not ``ok``, in words.
+        drift: Median of the sentinel while this was measured, over its first median in the same run.
+        simulated: No device was timed.
+        clock_mhz: The device's clock rate, where it tells.
+        temperature_c: The device's temperature, where it tells.
+    """
+
+    signature: Signature
+    timing: Timing | None
+    status: Status = "ok"
+    reason: str | None = None
+    drift: float | None = None
+    simulated: bool = False
+    clock_mhz: float | None = None
+    temperature_c: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse rows that say two things at once."""
+        if self.status not in get_args(Status):
+            raise ValueError(f"status {self.status!r} is none of {', '.join(get_args(Status))}")
+        if (self.status == "failed") != (self.timing is None):
+            raise ValueError(f"a row that is {self.status} {'needs a' if self.timing is None else 'has no'} timing")
+        if (self.status == "ok") != (self.reason is None):
+            raise ValueError(f"a row that is {self.status} {'needs a' if self.reason is None else 'has no'} reason")
+
+
+class Profile:
+    """One profile on disk and in memory. ``Profile.open`` makes it."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Read the rows of a journal."""
+        self._journal, self._key = journal, ProfileKey(**journal.key)
+        # By text, not by value: the bias of a signature without a convolution is not written, and does not matter.
+        self._rows: dict[str, ProfileRow] = {}
+        for number, record in journal:
+            try:
+                row = _row(record)
+            except ValueError as error:
+                raise journal.malformed(number, error) from error
+            self._rows[row.signature.key] = row
+
+    @classmethod
+    def open(cls, path: Path, key: ProfileKey) -> Profile:
+        """Read a profile, or begin one.
+
+        Raises:
+            IncompatibleError: The profile belongs to something else; the message says what differs.
+            TableError: The file is not a profile, or a line is not a row. The file is left as it is.
+        """
+        return cls(Journal.open(path, _FORMAT, asdict(key)))
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """Read a profile, whatever its key.
+
+        Raises:
+            IncompatibleError: It is of another version of the format.
+            TableError: The file is not a profile, or a line is not a row.
+        """
+        return cls(Journal.read(path, _FORMAT))
+
+    @staticmethod
+    def path_for(root: Path, key: ProfileKey) -> Path:
+        """Where a profile lies: ``<root>/<device>/<runtime>-<version>-<precision>.jsonl``."""
+        name = f"{_slug(key.runtime)}-{_slug(key.runtime_version)}-{_slug(key.precision)}.jsonl"
+        return root / _slug(key.device) / name
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._journal.path
+
+    @property
+    def key(self) -> ProfileKey:
+        """What all rows have in common."""
+        return self._key
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file as it is now."""
+        return self._journal.sha256
+
+    def get(self, signature: Signature) -> ProfileRow | None:
+        """The row of a signature, whatever its status."""
+        return self._rows.get(signature.key)
+
+    def add(self, row: ProfileRow) -> None:
+        """Append a row; when this returns it is on disk."""
+        self._journal.append(_row_fields(row))
+        self._rows[row.signature.key] = row
+
+    def __len__(self) -> int:
+        """Number of signatures."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[ProfileRow]:
+        """The rows, in the order their signatures were first met."""
+        return iter(self._rows.values())
+
+
+def read_timing(record: Mapping[str, Any]) -> Timing:
+    """The timing in a record that may hold more.
+
+    Raises:
+        ValueError: A field is missing, of another type, or contradicts another; goes on from "the line".
+    """
+    values = typed({name: record[name] for name in _TIMING_TYPES if name in record}, _TIMING_TYPES)
+    timing = Timing(**values)
+    if not 0 <= timing.ci_low_ns <= timing.median_ns <= timing.ci_high_ns:
+        raise ValueError("has a confidence interval that does not hold its median")
+    return timing
+
+
+def _row(record: Record) -> ProfileRow:
+    """Build a row from its record.
+
+    Raises:
+        ValueError: A field is missing, too many, of another type, or contradicts another.
+    """
+    timed = record.get("status") != "failed"
+    values = typed(record, _ROW_TYPES, also=tuple(_TIMING_TYPES) if timed else ())
+    return ProfileRow(Signature.parse(values.pop("signature")), read_timing(record) if timed else None, **values)
+
+
+def _row_fields(row: ProfileRow) -> dict[str, Any]:
+    timing = {} if row.timing is None else asdict(row.timing)
+    others = {
+        field.name: getattr(row, field.name) for field in fields(row) if field.name not in ("signature", "timing")
+    }
+    return {"signature": row.signature.key, "status": others.pop("status")} | timing | others
+
+
+def _slug(text: str) -> str:
+    """Fit for a file name: ``Intel(R) Xeon(R) Processor`` becomes ``intel-xeon-processor``."""
+    plain = re.sub(r"\((r|tm|c)\)", " ", text.lower())
+    return re.sub(r"[^a-z0-9._]+", "-", plain).strip("-.") or "unknown"
+
+
+_NONE = type(None)
+_KEY_TYPES: Types = {field.name: (str,) for field in fields(ProfileKey)} | {"threads": (int,), "driver": (str, _NONE)}
+_TIMING_TYPES: Types = {field.name: (int,) for field in fields(Timing)} | {"cv": (float, int)}
+_ROW_TYPES: Types = {
+    "signature": (str,),
+    "status": (str,),
+    "reason": (str, _NONE),
+    "drift": (float, int, _NONE),
+    "simulated": (bool,),
+    "clock_mhz": (float, int, _NONE),
+    "temperature_c": (float, int, _NONE),
+}
+_FORMAT = Format(
+    "profile",
+    1,
+    _KEY_TYPES,
+    "restore the file from version control, or remove the line to have its signature measured again",
+)

@@ -1,0 +1,274 @@
+"""ONNX Runtime: the CPU that is everywhere, CUDA where asked for and present; never one in place of the other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from trt_layermerge import files
+from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.runtimes import device as machine
+from trt_layermerge.runtimes.isolation import in_place, isolated
+from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ERRORS = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+    ValueError,  # of the Python layer, where an input is missing
+)
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxRuntime:
+    """Builds engines with ONNX Runtime, on one provider."""
+
+    def __init__(self, provider: str = _CPU) -> None:
+        """Choose where to run.
+
+        Args:
+            provider: ``CPUExecutionProvider`` or ``CUDAExecutionProvider``.
+
+        Raises:
+            RuntimeNotAvailableError: The installed ONNX Runtime does not have the provider.
+        """
+        available = ort.get_available_providers()
+        if provider not in available:
+            raise RuntimeNotAvailableError(
+                f"ONNX Runtime {ort.__version__} has no {provider} here, only {', '.join(available)}",
+                hint="pip install onnxruntime-gpu, with the driver and CUDA it names" if provider == _CUDA else None,
+            )
+        self._provider = provider
+
+    @property
+    def name(self) -> str:
+        """``onnxruntime``, or ``onnxruntime-cuda``."""
+        return "onnxruntime" if self._provider == _CPU else "onnxruntime-cuda"
+
+    def describe(self, options: BuildOptions) -> Device:
+        """The device here, as engines built with these options see it."""
+        on_cpu = self._provider == _CPU
+        place = ", amid blocked neighbours" if options.isolated and on_cpu else ""
+        return Device(
+            name=machine.cpu_name() if on_cpu else machine.gpu_name() or "unknown GPU",
+            runtime=self.name,
+            runtime_version=ort.__version__,
+            driver=None if on_cpu else machine.gpu_driver(),
+            precision=options.precision,
+            threads=options.threads,
+            timing=f"wall clock of one run, bound buffers{place}",
+            clocks=machine.cpu_clock_policy() if on_cpu else "not told",
+        )
+
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> OnnxEngine:
+        """Build an engine; see ``Runtime.build``."""
+        proto = _with_shapes(_read(model), shapes or {})
+        # Only the CPU has a blocked layout to stay in.
+        if options.isolated and self._provider == _CPU:
+            proto = isolated(proto, lambda bracketed: self._optimised(bracketed, options))
+            return self._engine(proto, options, optimise=False)
+        return self._engine(proto, options, optimise=True)
+
+    def load(self, path: Path, options: BuildOptions) -> OnnxEngine:
+        """Read an engine that ``OnnxEngine.save`` wrote; it is not optimised again."""
+        return self._engine(_read(path), options, optimise=False)
+
+    def _engine(self, model: onnx.ModelProto, options: BuildOptions, *, optimise: bool) -> OnnxEngine:
+        session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise))
+        shared = in_place(model) if options.isolated else None
+        saved = (lambda: self._optimised(model, options)) if optimise else lambda: model
+        return OnnxEngine(session, self.describe(options), saved, shared)
+
+    def _optimised(self, model: onnx.ModelProto, options: BuildOptions) -> onnx.ModelProto:
+        with tempfile.TemporaryDirectory() as folder:
+            settings, path = _session_options(options, optimise=True), Path(folder) / "optimised.onnx"
+            settings.optimized_model_filepath = str(path)
+            self._session(model.SerializeToString(), settings)
+            return onnx.load(path)
+
+    def _session(self, model: bytes, settings: ort.SessionOptions) -> ort.InferenceSession:
+        with _model_errors("ONNX Runtime cannot build the model"):
+            session = ort.InferenceSession(model, settings, providers=[self._provider])
+        if session.get_providers()[0] != self._provider:
+            raise RuntimeNotAvailableError(
+                f"{self._provider} did not start; ONNX Runtime would have used {session.get_providers()[0]} instead",
+                hint="look at the driver, CUDA and cuDNN versions that this onnxruntime-gpu needs",
+            )
+        return session
+
+
+class OnnxEngine:
+    """A session with its inputs and outputs in place. ``OnnxRuntime`` makes it."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        device: Device,
+        saved: Callable[[], onnx.ModelProto],
+        shared: tuple[str, str] | None = None,
+    ) -> None:
+        """Run the session once, to find what only running it tells: output shapes, and whether it runs.
+
+        Args:
+            session: All its input shapes are known.
+            device: What it was built for.
+            saved: The model to write, on demand: a session that reads it needs no optimiser.
+            shared: An input and an output that are to share their memory while the engine is timed.
+
+        Raises:
+            ModelError: The session does not run, or a shape is open.
+        """
+        self._session, self._device, self._saved, self._shared = session, device, saved, shared
+        self._feeds = _random_feeds(session)
+        self.inputs: Mapping[str, Shape] = {name: feed.shape for name, feed in self._feeds.items()}
+        self._results = self.run(self._feeds)
+        self.outputs: Mapping[str, Shape] = {name: result.shape for name, result in self._results.items()}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the outputs; see ``Engine.run``."""
+        names = [output.name for output in self._session.get_outputs()]
+        with _model_errors("ONNX Runtime cannot run the model on these inputs"):
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def time(self, repeats: int) -> Nanoseconds:
+        """Time single runs; see ``Engine.time``. The inputs are seeded random numbers."""
+        binding, run, clock = self._binding, self._session.run_with_iobinding, perf_counter_ns
+        times = np.empty(repeats, np.int64)
+        for index in range(repeats):
+            begin = clock()
+            run(binding)
+            times[index] = clock() - begin
+        return times
+
+    def save(self, path: Path) -> None:
+        """Write the optimised model."""
+        files.write_bytes(path, self._saved().SerializeToString())
+
+    def describe(self) -> Device:
+        """The device the engine was built for."""
+        return self._device
+
+    @cached_property
+    def _binding(self) -> ort.IOBinding:
+        binding, place = self._session.io_binding(), "cpu" if self._session.get_providers()[0] == _CPU else "cuda"
+        feeds = {name: ort.OrtValue.ortvalue_from_numpy(feed, place, 0) for name, feed in self._feeds.items()}
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, result in self._results.items():
+            value = ort.OrtValue.ortvalue_from_numpy(result, place, 0)
+            if self._shared is not None and self._shared[1] == name:
+                value = feeds[self._shared[0]]
+            binding.bind_ortvalue_output(name, value)
+        return binding
+
+
+@contextmanager
+def _model_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _ERRORS as error:
+        raise ModelError(f"{what}: {error}") from error
+
+
+def _session_options(options: BuildOptions, *, optimise: bool) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = options.threads
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    level = ort.GraphOptimizationLevel
+    settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    settings.log_severity_level = 3
+    if options.threads == 1:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return settings
+
+
+def _read(model: Model) -> onnx.ModelProto:
+    """The model in memory.
+
+    Raises:
+        ModelError: It is not ONNX, or its weights lie where they may not.
+    """
+    where = f"file {model}" if isinstance(model, Path) else "the model"
+    try:
+        proto = _parsed(model)
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{where} cannot be read as ONNX: {error}") from error
+    if not proto.graph.node:
+        raise ModelError(f"{where} is not an ONNX model: it has no graph")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
+    return proto
+
+
+def _parsed(model: Model) -> onnx.ModelProto:
+    if isinstance(model, Path):
+        return onnx.load(model)  # follows external data, within the model's folder only
+    return onnx.load_from_string(model) if isinstance(model, bytes) else model
+
+
+def _with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
+    """A copy of the model with all dimensions of its inputs fixed.
+
+    Raises:
+        ModelError: A shape does not fit its input, or a dimension is still open.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    weights = {tensor.name for tensor in result.graph.initializer}
+    inputs = {value.name: value for value in result.graph.input if value.name not in weights}
+    if unknown := sorted(shapes.keys() - inputs.keys()):
+        raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs)}")
+    for name, value in inputs.items():
+        _fix(value, shapes.get(name))
+    return result
+
+
+def _fix(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
+    dimensions = value.type.tensor_type.shape.dim
+    known = tuple(dimension.dim_value for dimension in dimensions)
+    wanted = known if shape is None else shape
+    if len(wanted) != len(known) or any(have not in (0, want) for have, want in zip(known, wanted, strict=True)):
+        raise ModelError(f"input {value.name!r} of shape {known} cannot take {wanted} (0 stands for an open dimension)")
+    if not all(wanted):
+        raise ModelError(f"input {value.name!r} has an open shape {wanted}", hint="give the shape, batch included")
+    for dimension, size in zip(dimensions, wanted, strict=True):
+        dimension.dim_value = size
+
+
+def _random_feeds(session: ort.InferenceSession) -> dict[str, Array]:
+    generator = np.random.default_rng(0)
+    return {value.name: _random_feed(value, generator) for value in session.get_inputs()}
+
+
+def _random_feed(value: ort.NodeArg, generator: np.random.Generator) -> Array:
+    if value.type not in _DTYPES or not all(isinstance(size, int) for size in value.shape):
+        raise ModelError(f"input {value.name!r} is {value.type} of shape {value.shape}, not a tensor of fixed shape")
+    dtype = _DTYPES[value.type]
+    # Floats as activations are; whole numbers that are an index of anything.
+    drawn = generator.standard_normal(value.shape) if np.issubdtype(dtype, np.floating) else np.zeros(value.shape)
+    return drawn.astype(dtype)

@@ -1,0 +1,132 @@
+"""What every runtime can do, whoever made it: build an engine from ONNX, run it, time it, save it, say what it is.
+
+Rooms above this one speak to these protocols only and never import a runtime's library. Precision lives in the ONNX
+graph; ``BuildOptions.precision`` names it, for tables and manifests, and changes nothing in the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+Nanoseconds = NDArray[np.int64]
+Model = onnx.ModelProto | bytes | Path
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        threads: CPU threads of one run.
+        precision: What the ONNX graph is written in: ``fp32``, ``fp16`` or ``int8``.
+        isolated: Build the model as it would run amid a network, without the changes of memory layout that a runtime
+            puts where a network begins and ends. For timing candidate blocks; inputs and outputs are then in the
+            runtime's own layout.
+    """
+
+    threads: int = 1
+    precision: str = "fp32"
+    isolated: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no runtime can build."""
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {self.threads}")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a latency depends on besides the model: the key of a profile.
+
+    Attributes:
+        name: The CPU's or GPU's model name; no serial number, so that equal machines share a profile.
+        runtime: Name in the registry, such as ``onnxruntime``.
+        runtime_version: Version of the runtime's library.
+        driver: Version of the device's driver; ``None`` on a CPU.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        threads: CPU threads of one run.
+        timing: What is timed and with which clock, in words.
+        clocks: Who decides on the device's clock rate, in words.
+    """
+
+    name: str
+    runtime: str
+    runtime_version: str
+    driver: str | None
+    precision: str
+    threads: int
+    timing: str
+    clocks: str
+
+
+class Engine(Protocol):
+    """A model made ready for one device and one shape of each input."""
+
+    @property
+    def inputs(self) -> Mapping[str, Shape]:
+        """Names and shapes of the inputs, in order."""
+
+    @property
+    def outputs(self) -> Mapping[str, Shape]:
+        """Names and shapes of the outputs, in order."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the outputs, by name.
+
+        Raises:
+            ModelError: The inputs are not the engine's.
+        """
+
+    def time(self, repeats: int) -> Nanoseconds:
+        """Time single runs, one after the other, on inputs that are already in place.
+
+        Returns:
+            Nanoseconds of each run; nothing is allocated, copied or left unfinished within them.
+        """
+
+    def save(self, path: Path) -> None:
+        """Write the engine, so that ``Runtime.load`` reads it back; after a kill the file is the old or the new one."""
+
+    def describe(self) -> Device:
+        """The device the engine was built for."""
+
+
+class Runtime(Protocol):
+    """A library that turns ONNX into engines."""
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+
+    def describe(self, options: BuildOptions) -> Device:
+        """The device here, as engines built with these options see it."""
+
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> Engine:
+        """Build an engine.
+
+        Args:
+            model: ONNX: in memory, serialised, or in a file.
+            options: How to build it.
+            shapes: The shape of each input whose shape the model leaves open.
+
+        Raises:
+            ModelError: The model cannot be read or built, or a shape is still open.
+            RuntimeNotAvailableError: The device is not here.
+        """
+
+    def load(self, path: Path, options: BuildOptions) -> Engine:
+        """Read an engine that ``Engine.save`` wrote.
+
+        Raises:
+            ModelError: The file is no engine of this runtime.
+            RuntimeNotAvailableError: The device is not here.
+        """
