@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from trt_layermerge.errors import TaskError
+from trt_layermerge.training.check import check_task
+from trt_layermerge.training.task import Classification
+
+
+@dataclass(frozen=True)
+class Calibrated(Classification):
+    """Calibration batches as given."""
+
+    batches: tuple[Any, ...] = ()
+
+    def calibration_batches(self) -> Iterator[Any]:
+        for batch in self.batches:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+def test_a_good_task_passes(task: Classification) -> None:
+    check_task(task, (2, 4, 4))
+
+
+def test_both_shapes_are_named(task: Classification) -> None:
+    with pytest.raises(TaskError, match=r"\[8, 2, 4, 4\].*\[batch, 3, 224, 224\]"):
+        check_task(task, (3, 224, 224))
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ((), "nothing"),
+        ((torch.zeros(2, 1),), "a Tensor"),
+        (((torch.zeros(2, 1), [0, 1]),), "a tuple of .Tensor, list."),
+        (({"image": 1},), "a dict"),
+        (((torch.zeros(2, 1), torch.zeros(3)),), r"\[2, 1\] with targets \[3\]"),
+        (((torch.zeros(2, 1, dtype=torch.uint8), torch.zeros(2)),), "torch.uint8"),
+        ((RuntimeError("disk gone"),), "RuntimeError: disk gone"),
+    ],
+)
+def test_what_is_wrong_is_said(task: Classification, batches: tuple[Any, ...], words: str) -> None:
+    bad = Calibrated("bad", task.train, task.test, held_out=1, batches=batches)
+    with pytest.raises(TaskError, match=f"'bad'.*{words}") as caught:
+        check_task(bad, (1,))
+    assert caught.value.exit_code == 3

@@ -1,0 +1,163 @@
+"""The file a training run resumes from: weights and momenta in safetensors, the run's identity in its header.
+
+It is written whole or not at all, and read with suspicion: a file that is cut short, altered, of another program or of
+another run is refused with words that say which. How to train is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from trt_layermerge.errors import IncompatibleError, TableError
+from trt_layermerge.files import write_bytes
+
+FORMAT = "trt_layermerge checkpoint"
+VERSION = "1"
+WEIGHT, MOMENTUM = "weight/", "momentum/"
+
+Identity = dict[str, str | int | float | bool | None]
+"""Everything that makes a run what it is, under names that a user understands."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come.
+
+    Args:
+        step: Number of steps done.
+        losses: Mean loss of each epoch that is done.
+        running: Sum of the losses of the steps of the epoch that is not.
+        finished: Whether there is nothing left to do.
+    """
+
+    step: int
+    losses: tuple[float, ...] = ()
+    running: float = 0.0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one moment between two steps.
+
+    Args:
+        identity: Which run it is.
+        position: How far it has come.
+        weights: The model's state dict.
+        momenta: The optimiser's momentum of each parameter that has one; empty when the run is finished.
+    """
+
+    identity: Identity
+    position: Position
+    weights: Mapping[str, Tensor]
+    momenta: Mapping[str, Tensor]
+
+    def write(self, path: Path) -> None:
+        """Write it; a kill leaves the file before or the file after, never a part."""
+        named = {WEIGHT + name: value for name, value in self.weights.items()}
+        named |= {MOMENTUM + name: value for name, value in self.momenta.items()}
+        # Copies, because safetensors refuses tied weights and strides of its own.
+        tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in named.items()}
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "identity": json.dumps(self.identity),
+            "position": json.dumps(asdict(self.position)),
+        }
+        header["seal"] = _seal(header, tensors)
+        write_bytes(path, save(tensors, header))
+
+    @staticmethod
+    def read(path: Path) -> Checkpoint:
+        """Read it and see that it is whole.
+
+        Raises:
+            TableError: The file is damaged, or is something else.
+            IncompatibleError: It was written by another version of this program.
+        """
+        header, tensors = _opened(path)
+        try:
+            if header["seal"] != _seal(header, tensors):
+                raise ValueError("its content is not what was written")
+            position = json.loads(header["position"])
+            return Checkpoint(
+                json.loads(header["identity"]),
+                Position(**position | {"losses": tuple(position["losses"])}),
+                _under(WEIGHT, tensors),
+                _under(MOMENTUM, tensors),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
+
+    def require(self, identity: Identity, path: Path) -> None:
+        """See that this checkpoint belongs to a run.
+
+        Raises:
+            IncompatibleError: It does not; the message names what differs.
+        """
+        names = [*identity, *(name for name in self.identity if name not in identity)]
+        there, here = ({name: run.get(name, "absent") for name in names} for run in (self.identity, identity))
+        differ = [f"{name}: {there[name]} there, {here[name]} here" for name in names if there[name] != here[name]]
+        if not differ:
+            return
+        more = [f"and {len(differ) - 5} more"] if len(differ) > 5 else []
+        raise IncompatibleError(
+            f"checkpoint {path} belongs to another run:\n    " + "\n    ".join(differ[:5] + more),
+            hint="repeat the command as it was, name another checkpoint, or delete this one to start afresh",
+        )
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and every bit of the values, wherever they live and however they are laid out."""
+    state = blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name} {described(tensor)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def described(tensor: Tensor) -> str:
+    """Type and shape, as in ``float32[16, 3, 3, 3]``."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _seal(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Hash of all that a checkpoint says."""
+    said = json.dumps([header["identity"], header["position"], digest(tensors)])
+    return blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def _opened(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a file that says it is a checkpoint of this version."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a dict
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    if header.get("format") != FORMAT:
+        raise TableError(f"{path} is not a training checkpoint", hint="name another file; this one is left as it is")
+    if header.get("version") != VERSION:
+        raise IncompatibleError(
+            f"checkpoint {path} is of version {header.get('version')}; this program reads version {VERSION}",
+            hint="finish it with the program that began it, or delete it to start afresh",
+        )
+    return header, tensors
+
+
+def _damaged(path: Path, error: Exception) -> TableError:
+    return TableError(f"checkpoint {path} is damaged: {error}", hint="delete it; training starts afresh")
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

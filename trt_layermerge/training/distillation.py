@@ -1,0 +1,25 @@
+"""What a student network learns from its teacher: softened logits, compared."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)).
+
+    As in Hinton, Vinyals and Dean, arXiv 1503.02531, section 2; T^2 keeps the gradient's size as T changes.
+
+    Args:
+        student: Logits ``[batch, classes, ...]``.
+        teacher: Logits of the same shape.
+        temperature: T, above 0.
+
+    Returns:
+        A scalar: the mean over the batch and over every further position.
+    """
+    learned = functional.log_softmax(student / temperature, 1)
+    taught = functional.log_softmax(teacher / temperature, 1)
+    divergence = functional.kl_div(learned, taught, reduction="none", log_target=True)
+    return divergence.sum(1).mean() * temperature**2

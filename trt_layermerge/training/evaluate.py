@@ -1,0 +1,90 @@
+"""Loss and accuracy of a model, or of outputs that are at hand already, over some batches of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trt_layermerge.errors import TaskError
+from trt_layermerge.training.check import asking, require_batch
+from trt_layermerge.training.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a model is on some data.
+
+    Args:
+        loss: Mean loss of a sample.
+        accuracy: Mean metric of a sample; for classification the share of right answers, 0..1.
+        samples: Number of samples.
+    """
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put all of a model in training or evaluation mode; afterwards every module has the mode it had before."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's first parameter or buffer lives; the CPU if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
+    """Score a model in evaluation mode, without gradients; its modes are left as they were.
+
+    Raises:
+        TaskError: There are no batches, they are not pairs of tensors, or the metric is not one number a sample.
+    """
+    device = device_of(model)
+
+    def outputs() -> Iterator[Batch]:
+        for batch in batches:
+            inputs, target = require_batch(batch, task, "a data set to evaluate on")
+            with torch.inference_mode():  # not around the loop: a task may keep the tensors it makes, and train on them
+                output = model(inputs.to(device))
+            yield output, target.to(device)
+
+    with in_mode(model, training=False):
+        return score(outputs(), task)
+
+
+def score(outputs: Iterable[tuple[Tensor, Tensor]], task: Task) -> Score:
+    """Score outputs of a model, ``[batch, ...]`` each, paired with their targets.
+
+    Raises:
+        TaskError: There are none, or the metric is not one number a sample.
+    """
+    loss, quality, samples = 0.0, 0.0, 0
+    for output, target in outputs:
+        with torch.inference_mode(), asking(task, "loss or metric"):
+            metric = task.metric(output, target)
+            if metric.shape != target.shape[:1]:
+                raise TaskError(
+                    f"task {task.name!r}: metric returns {list(metric.shape)} for a batch of {len(target)}",
+                    hint="return one number for each sample",
+                )
+            loss += float(task.loss(output, target)) * len(target)
+            quality += float(metric.double().sum())
+        samples += len(target)
+    if samples == 0:
+        raise TaskError(f"task {task.name!r}: there is no data to evaluate on")
+    return Score(loss / samples, quality / samples, samples)

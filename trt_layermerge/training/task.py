@@ -1,0 +1,164 @@
+"""What the compressor must know about the user's data: batches of it, a loss, and a metric.
+
+A user writes a small Python file with a function ``task()`` that returns a :class:`Task`; :class:`Classification` is
+the ready-made one. Nothing here trains or evaluates: that is ``loop.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from trt_layermerge.errors import TaskError
+from trt_layermerge.training.seeds import mixed_seed
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs ``[batch, ...]`` and their targets ``[batch, ...]``."""
+
+
+class Task(Protocol):
+    """Data, loss and metric of one job.
+
+    The training data is split three ways, once and for all seeds: what fine-tuning sees, a *calibration* part of that
+    which fits and importance may look at, and a *held-out* part that only importance is judged on. The test data is
+    for the final figure and for nothing else.
+    """
+
+    @property
+    def name(self) -> str:
+        """A short name for reports."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches that ``training_batches`` yields for one epoch from its first step."""
+        ...
+
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, the same for the same arguments; ``first_step`` skips what was seen before."""
+        ...
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """Unaugmented training data, always in the same order."""
+        ...
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """Unaugmented data that neither fine-tuning nor calibration sees, always in the same order."""
+        ...
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The test data, always in the same order."""
+        ...
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of a batch, a scalar."""
+        ...
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """Quality of every sample, ``[batch]``, higher is better; its mean over a data set is the accuracy."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Image classification over two map-style data sets of ``(image, label)``.
+
+    Args:
+        name: A short name for reports.
+        train: Training data without augmentation; a part of it is held out.
+        test: Test data, read for the final figure only.
+        batch_size: Images in one batch.
+        held_out: Number of training images that are set aside for judging importance.
+        calibration: Number of the other training images that fits may use.
+        augment: Changes a batch of training images, using the generator for all its randomness so that a resumed run
+            sees what an uninterrupted one does.
+        label_smoothing: As in ``torch.nn.functional.cross_entropy``.
+        workers: Processes that load data; 0 loads in this one.
+
+    Raises:
+        TaskError: Nothing is left to train on, or a batch would be empty.
+    """
+
+    name: str
+    train: Dataset[Any]
+    test: Dataset[Any]
+    batch_size: int = 128
+    held_out: int = 5000
+    calibration: int = 2048
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    label_smoothing: float = 0.0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a split that leaves nothing to train on."""
+        images = _length(self.train)
+        if not 0 <= self.held_out < images:
+            raise TaskError(
+                f"task {self.name!r}: {self.held_out} of {images} training images cannot be held out",
+                hint="lower held_out; a tenth of the training images is a good start",
+            )
+        if self.batch_size < 1:
+            raise TaskError(f"task {self.name!r}: batch_size is {self.batch_size}; it must be at least 1")
+
+    @cached_property
+    def _split(self) -> tuple[list[int], list[int]]:
+        """Indices of what is trained on and what is held out: one fixed shuffle, the same for every run."""
+        order = torch.randperm(_length(self.train), generator=torch.Generator().manual_seed(0)).tolist()
+        return order[self.held_out :], order[: self.held_out]
+
+    def _batches(self, data: Dataset[Any], indices: Sequence[int], first_step: int = 0) -> Iterator[Batch]:
+        batches = [list(indices[i : i + self.batch_size]) for i in range(0, len(indices), self.batch_size)]
+        yield from DataLoader(
+            data,
+            batch_sampler=batches[first_step:],
+            num_workers=self.workers,
+            generator=torch.Generator(),  # its own, or starting a loader would move the global one
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches only: a last odd one would make a noisy step."""
+        return len(self._split[0]) // self.batch_size
+
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, shuffled and augmented by ``(seed, epoch, step)`` alone."""
+        indices = torch.tensor(self._split[0])
+        shuffle = torch.Generator().manual_seed(mixed_seed(seed, epoch, 0))
+        indices = indices[torch.randperm(len(indices), generator=shuffle)]
+        kept = indices[: self.steps_per_epoch * self.batch_size].tolist()
+        for step, (images, labels) in enumerate(self._batches(self.train, kept, first_step), first_step):
+            if self.augment is not None:
+                images = self.augment(images, torch.Generator().manual_seed(mixed_seed(seed, epoch, step + 1)))
+            yield images, labels
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """The first ``calibration`` images that are not held out."""
+        return self._batches(self.train, self._split[0][: self.calibration])
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """The held-out images."""
+        return self._batches(self.train, self._split[1])
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The test images."""
+        return self._batches(self.test, range(_length(self.test)))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of logits ``[batch, classes]``."""
+        return functional.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """1 where the largest logit is the label's, else 0."""
+        return (output.argmax(1) == target).float()
+
+
+def _length(data: Dataset[Any]) -> int:
+    """Number of samples; torch leaves ``__len__`` out of ``Dataset``, though every map-style one has it."""
+    return len(cast(Sized, data))
