@@ -1,0 +1,240 @@
+"""What is measured is what one would get by making the one change and running the whole network."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.compose import outer_skips
+from trt_layermerge.errors import ModelError, TaskError
+from trt_layermerge.importance.estimate import WORST_LOSS, Samples, first, measure, table_key
+from trt_layermerge.importance.table import ImportanceTable
+from trt_layermerge.merging import fitting
+from trt_layermerge.merging.algebra import to_module
+from trt_layermerge.merging.fitting import NormalEquations
+from trt_layermerge.merging.linear import folded
+from trt_layermerge.merging.rewrite import rewrite
+from trt_layermerge.merging.sequential import prior_of
+from trt_layermerge.network.cut import up_to
+
+SAMPLES = Samples(calibration=10, held_out=7)
+
+
+class Block(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, stride, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 1), nn.BatchNorm2d(4))
+        self.skip = nn.Conv2d(4, 4, 1, stride) if stride > 1 else nn.Identity()
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.body(x) + self.skip(x))
+
+
+@pytest.fixture(scope="module")
+def network(quick):
+    torch.manual_seed(0)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    return quick(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), Block(1), Block(2), *head), (2, 6, 6))
+
+
+class TrainingSideOnly:
+    """A task that lets nobody see its test data or train."""
+
+    name = "double"
+    steps_per_epoch = 0
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.images = torch.randn(24, 2, 6, 6, generator=generator)
+        self.labels = torch.randint(0, 3, (24,), generator=generator)
+        self.seen: set[int] = set()
+        self.calibration = slice(0, 12)
+
+    def _batches(self, part: slice, size: int):
+        yield from zip(self.images[part].split(size), self.labels[part].split(size), strict=True)
+
+    def calibration_batches(self):
+        return self._batches(self.calibration, 4)
+
+    def held_out_batches(self):
+        return self._batches(slice(12, 24), 5)
+
+    def test_batches(self):
+        raise AssertionError("test data was read")
+
+    def training_batches(self, **_):
+        raise AssertionError("nothing is trained")
+
+    def loss(self, output, target):
+        return F.cross_entropy(output, target)
+
+    def metric(self, output, target):
+        return (output.argmax(1) == target).float()
+
+
+@pytest.fixture
+def task():
+    return TrainingSideOnly()
+
+
+@pytest.fixture
+def table(tmp_path, network, task):
+    return ImportanceTable.open(tmp_path / "importance.jsonl", table_key(network, task, SAMPLES))
+
+
+def naive(network, choice, task):
+    """Loss, accuracy and unexplained share of one change: every pixel of all calibration data, the whole network."""
+    chain, module, unexplained = network.chains[choice.block.chain], None, None
+    if choice.kind is Kind.MERGE:
+        module = to_module(folded(network.module, chain, choice.block, choice.kept))
+    if choice.kind is Kind.FIT:
+        skips = [skip.norm or skip.conv or chain.tensor(skip.start) for skip in outer_skips(chain, choice.block)]
+        ends = [chain.tensor(choice.block.start), chain.layers[choice.block.end - 1].before_activation]
+        with torch.no_grad():
+            x, total, *added = up_to(network.module, [*ends, *skips])(task.images[:10])
+        equations = NormalEquations(choice.geometry)
+        equations.add(x, total - sum(added))
+        fitted = equations.solve(choice.geometry, prior_of(network.module, chain, choice))
+        module, unexplained = to_module(fitted.convolution), fitted.unexplained
+    with torch.no_grad():
+        output = rewrite(network, {choice: module}).eval()(task.images[12:19])
+    target = task.labels[12:19]
+    return float(task.loss(output, target)), float(task.metric(output, target).mean()), unexplained
+
+
+def test_rows_are_what_the_whole_network_does(network, task, table):
+    """Also: every choice but ``keep`` has a row, and no test data was read."""
+    choices, told = choices_of(network), []
+    measure(network, choices, task, table, SAMPLES, lambda *what: told.append(what))
+    wanted = [choice for choice in choices if choice.kind is not Kind.KEEP]
+    assert {choice.kind for choice in wanted} == {Kind.MERGE, Kind.FIT, Kind.IDENTITY}
+    assert {row.choice for row in table} == {choice.key for choice in wanted}
+    assert told == [(n, len(wanted), row.choice) for n, row in enumerate(table, start=1)]
+    with torch.no_grad():
+        before = float(task.loss(network.module(task.images[12:19]), task.labels[12:19]))
+    for choice in wanted:
+        row, (loss, accuracy, unexplained) = table.get(choice.key), naive(network, choice, task)
+        assert row.loss_before == pytest.approx(before, rel=1e-5)
+        assert row.loss_after == pytest.approx(loss, rel=1e-4), choice.key
+        assert row.accuracy_after == pytest.approx(accuracy)
+        if unexplained is None:
+            assert row.unexplained is None
+        else:
+            assert row.unexplained == pytest.approx(unexplained, rel=1e-3, abs=1e-6)
+
+
+def few_samples():
+    """So few that which pixels are drawn matters."""
+    return mock.patch.multiple(fitting, FEWEST_SAMPLES=24, SAMPLES_PER_UNKNOWN=1)
+
+
+@pytest.mark.parametrize(("stops", "step"), [([1], 1), ([2, 9, 10], -1), ([30], -1)])
+def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, stops, step):
+    """Also where the largest kernel of a block, which tells how much data it sees, was measured before the stop."""
+    choices = choices_of(network)[::step]
+    told: list[str] = []
+
+    def progress(done, total, label):
+        told.append(label)
+        if done in stops and done == len(told):
+            raise KeyboardInterrupt
+
+    with few_samples():
+        for _ in stops:
+            with pytest.raises(KeyboardInterrupt):
+                measure(network, choices, task, table, SAMPLES, progress)
+            table = ImportanceTable.open(table.path, table_key(network, task, SAMPLES))
+            assert [row.choice for row in table] == told
+        measure(network, choices, task, table, SAMPLES, lambda done, total, label: told.append(label))
+        whole = ImportanceTable.open(tmp_path / "whole.jsonl", table_key(network, task, SAMPLES))
+        measure(network, choices, task, whole, SAMPLES)
+    assert len(told) == len(set(told)) == len(table), "something was measured twice"
+    for row, expected in zip(table, whole, strict=True):
+        assert astuple(replace(row, seconds=0)) == astuple(replace(expected, seconds=0))
+
+
+def test_a_finished_table_costs_nothing(network, task, table):
+    choices = choices_of(network)
+    measure(network, choices, task, table, SAMPLES)
+    task.held_out_batches = task.calibration_batches = task.test_batches
+    measure(network, choices, task, table, SAMPLES, lambda *_: pytest.fail("measured twice"))
+    measure(network, [choice for choice in choices if choice.kind is Kind.KEEP], task, table, SAMPLES)
+
+
+def test_the_order_of_choices_does_not_matter(network, task, table, tmp_path):
+    choices = choices_of(network)
+    other = ImportanceTable.open(tmp_path / "other.jsonl", table_key(network, task, SAMPLES))
+    with few_samples():
+        measure(network, choices, task, table, SAMPLES)
+        measure(network, reversed(choices), task, other, SAMPLES)
+    for row in table:
+        assert replace(other.get(row.choice), seconds=0) == replace(row, seconds=0)
+
+
+def test_the_network_is_left_as_it_was(network, task, table):
+    state = {name: value.clone() for name, value in network.module.state_dict().items()}
+    code = str(network.module.graph)
+    measure(network, choices_of(network), task, table, SAMPLES)
+    assert str(network.module.graph) == code
+    assert all(torch.equal(state[name], value) for name, value in network.module.state_dict().items())
+    assert not any(parameter.is_inference() for parameter in network.module.parameters())
+
+
+def test_figures_that_are_not_finite_are_the_worst(network, task, table):
+    """A change may blow up; tables hold numbers only."""
+    choice = next(choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY)
+    calls, loss = [], task.loss
+
+    def metric(output, target):
+        calls.append(len(target))
+        return torch.full((len(target),), 1.0 if len(calls) <= 2 else float("nan"))  # two batches before the change
+
+    task.metric = metric
+    task.loss = lambda output, target: loss(output, target) * (1 if len(calls) <= 2 else float("nan"))
+    measure(network, [choice], task, table, SAMPLES)
+    assert calls == [5, 2, 5, 2]
+    (row,) = table
+    assert (row.loss_after, row.accuracy_after) == (WORST_LOSS, -WORST_LOSS)
+
+
+def test_a_network_that_is_broken_is_named(network, task, table):
+    task.loss = lambda output, target: output.sum() * float("nan")
+    with pytest.raises(ModelError, match="quick has a loss of nan"):
+        measure(network, choices_of(network), task, table, SAMPLES)
+
+
+def test_activations_that_are_not_finite_name_the_block(network, task, table):
+    fits = [choice for choice in choices_of(network) if choice.kind is Kind.FIT]
+    task.images[0] = float("inf")
+    with pytest.raises(ModelError, match=f"block {fits[0].block} cannot be fitted"):
+        measure(network, fits, task, table, SAMPLES)
+
+
+def test_no_data_is_an_error_of_the_task(network, task, table):
+    task.calibration = slice(0, 0)
+    task.calibration_batches = lambda: iter([(torch.zeros(0, 2, 6, 6), torch.zeros(0))])
+    with pytest.raises(TaskError, match="no calibration data"):
+        measure(network, choices_of(network), task, table, SAMPLES)
+    task.held_out_batches = lambda: iter([])
+    with pytest.raises(TaskError, match="no data"):
+        measure(network, choices_of(network), task, table, SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (1, [1]), (3, [3]), (4, [3, 1]), (6, [3, 3]), (7, [3, 3, 1]), (9, [3, 3, 1])]
+)
+def test_first_samples(count, sizes):
+    data = torch.arange(7)
+    batches = [(part, part + 10) for part in data.split(3)]
+    taken = list(first(batches, count))
+    assert [len(inputs) for inputs, _ in taken] == sizes
+    assert torch.equal(torch.cat([data[:0], *(inputs for inputs, _ in taken)]), data[:count])
+    assert all(torch.equal(target, inputs + 10) for inputs, target in taken)
