@@ -1,0 +1,186 @@
+"""Whatever is wrong with what the user hands in: one message, the right exit code, and nothing of theirs is touched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def refused(ran: Any, code: int, *words: str) -> None:
+    assert ran.code == code, f"{ran.code}: {ran.err}"
+    assert "Traceback" not in ran.err and len(re.findall("(?i)^error: ", ran.err, re.M)) == 1, ran.err
+    assert ran.out == ""
+    for word in words:
+        assert re.search(word, ran.err), ran.err
+
+
+TASK = "def task():\n    return {}\n"
+MODEL = "from torch import nn\nINPUT_SHAPE = (1, 8, 8)\ndef model():\n    return {}\n"
+BAD_FILES: dict[str, tuple[str, str | bytes, int, str]] = {
+    "truncated weights": ("weights.safetensors", b"\x10\x00\x00", 3, "cannot read the weights file"),
+    "task syntax": ("task.py", "def task(:\n", 3, r"task\.py, line 1: SyntaxError"),
+    "task raises": ("task.py", "def task():\n    return 1 / 0\n", 3, r"task\.py, line 2: ZeroDivisionError"),
+    "task exits": ("task.py", "raise SystemExit(0)\n", 3, r"task\.py, line 1: SystemExit"),
+    "no task": ("task.py", TASK.format(3), 3, "returns a int, which is no task: it lacks name"),
+    "no task function": ("task.py", "def tusk(): ...\n", 3, "has no function 'task'"),
+    "model raises": ("model.py", "import no_such_module\n", 3, r"line 1 of .*model\.py"),
+    "no network": ("model.py", MODEL.format("3"), 3, "returned int, not a torch.nn.Module"),
+    "no convolution": ("model.py", MODEL.format("nn.Flatten()"), 3, "has no convolution to work on"),
+    "no such function": ("model.py", "def modle(): ...\n", 3, "has no function 'model'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_files_that_cannot_be_used(run: Any, desk: Any, name: str) -> None:
+    file, content, code, message = BAD_FILES[name]
+    (desk.folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = desk.files()
+    arguments = [part for part in desk.job if "weights" not in str(part)] if file == "model.py" else desk.job
+    refused(run("compress", *arguments, "--json"), code, message)
+    assert desk.files() == before
+
+
+def test_weights_of_another_network_are_refused(run: Any, desk: Any) -> None:
+    (desk.folder / "model.py").write_text((desk.folder / "model.py").read_text().replace("(8, 2)", "(8, 5)"))
+    before = desk.files()
+    refused(run("compress", *desk.job), 3, r"head\.weight is \(2, 8\) in the file, \(5, 8\) in the model")
+    assert desk.files() == before
+
+
+ARGUMENTS: dict[str, tuple[list[object], int, str]] = {
+    "budget 0": (["--budget", 0], 2, "budget of 0"),
+    "budget above 1": (["--budget", 1.5], 2, "above 1"),
+    "budget in words": (["--budget", "abc"], 2, "cannot read the budget 'abc'"),
+    "budget nan": (["--budget", "nan"], 2, "cannot read the budget"),
+    "negative budget": (["--budget=-1ms"], 2, "cannot read the budget"),
+    "runtime": (["--runtime", "onnxrt"], 2, "did you mean 'onnxruntime'"),
+    "runtime not here": (["--runtime", "tensorrt"], 6, "tensorrt"),
+    "method": (["--method", "layermerg"], 2, "did you mean 'layermerge'"),
+    "option": (["--epoch", 3], 2, "--epochs"),
+    "epochs": (["--epochs", 0], 2, "epochs"),
+    "lr": (["--lr", "-1"], 2, "lr"),
+    "threads": (["--threads", 0], 2, "threads"),
+    "shape of the task": (["--input", "3x8x8"], 3, "shape|channels"),
+    "weights missing": (["--weights", "/no/such/file"], 3, "/no/such/file"),
+    "task missing": (["--task", "/no/such.py"], 3, "no task file"),
+    "config missing": (["--config", "/no/such.toml"], 2, "cannot read the configuration"),
+    "output below a file": (["--output", "FOLDER/model.py/x"], 3, "is not a folder"),
+    "output is a file": (["--output", "FOLDER/model.py"], 3, "is not a folder"),
+    "profiles is a file": (["--profiles", "FOLDER/model.py"], 3, "is not a folder"),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_arguments_that_cannot_be_served(run: Any, desk: Any, name: str) -> None:
+    arguments, code, message = ARGUMENTS[name]
+    before = desk.files()
+    given = [str(part).replace("FOLDER", str(desk.folder)) for part in arguments]
+    refused(run("compress", *desk.job, *given), code, message)
+    assert desk.files() == before, "it fails before anything long begins"
+
+
+@pytest.mark.parametrize("speedup", ["-2", "0", "0.5", "nan", "inf", "fast"])
+def test_a_speedup_below_1_is_refused(run: Any, desk: Any, speedup: str) -> None:
+    before = desk.files()
+    refused(run("compress", *desk.stage, f"--speedup={speedup}"), 2, "speedup")
+    assert desk.files() == before
+
+
+MODELS = {
+    "missing.py": "there is no model file",
+    "FOLDER/model.py:modle": "did you mean model",
+    "what is this": "cannot understand the model spec",
+    "no_such_package.x:net": "cannot import no_such_package",
+    "torchvision:resnet0": "torchvision",
+    "FOLDER/task.py:task": "not a torch.nn.Module",
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_that_are_none(run: Any, desk: Any, model: str) -> None:
+    refused(run("inspect", model.replace("FOLDER", str(desk.folder)), "--json"), 3, MODELS[model])
+
+
+def _table(content: bytes) -> bytes:
+    first, _, rest = content.partition(b"\n")
+    return first + b"\nno row\n" + rest
+
+
+def _of_others(content: bytes) -> bytes:
+    return re.sub(rb'"(threads|calibration)": (\d+)', rb'"\1": 77', content, count=1)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes], int, str]] = {
+    "profile row": ("profiles/*/*.jsonl", _table, 3, "line 2: the line is not JSON"),
+    "profile of others": ("profiles/*/*.jsonl", _of_others, 9, "threads: 77, here 1"),
+    "profile is notes": ("profiles/*/*.jsonl", lambda _: b"my notes\n", 3, "line 1"),
+    "importance row": ("out/importance.jsonl", _table, 3, "line 2: the line is not JSON"),
+    "importance of others": ("out/importance.jsonl", _of_others, 9, "calibration: 77, here 64"),
+    "plan": ("out/plan.json", lambda content: content[:-3], 3, r"plan\.json"),
+    "plan changed": (
+        "out/plan.json",
+        lambda content: content.replace(b'"value": 0.0', b'"value": 5.0'),
+        3,
+        "objective",
+    ),
+    "baseline": ("out/baseline.json", lambda content: content[:-3], 3, r"baseline\.json is damaged"),
+    "checkpoint": ("out/*.checkpoint.safetensors", lambda content: content[:-1], 3, r"checkpoint.* is damaged"),
+    "start": ("out/*.start.safetensors", lambda content: content[:-1], 3, r"start\.safetensors is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_tables_are_named_and_left_alone(run: Any, done: Any, name: str) -> None:
+    pattern, damage, code, message = DAMAGE[name]
+    (path,) = done.folder.glob(pattern)
+    path.write_bytes(damage(path.read_bytes()))
+    if name.startswith(("importance", "baseline")):
+        (done.folder / "out" / "plan.json").unlink()  # with a plan, they are not needed
+    before = done.files()
+    refused(run("compress", *done.job, "--json"), code, message)
+    after = done.files()  # with more rows in the profile, perhaps: what was too noisy is measured again
+    assert all(
+        after[name] == before[name] for name in before if pattern.startswith("profiles") or "profiles" not in name
+    )
+    assert all(after[name].startswith(before[name]) for name in before if "profiles" in name)
+
+
+def test_a_budget_that_nobody_can_meet_names_the_fastest(run: Any, done: Any) -> None:
+    path = done.folder / "out" / "baseline.json"
+    slow = {"median_ns": 10**9, "ci_low_ns": 10**9, "ci_high_ns": 10**9}
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | slow))
+    before = done.files()
+    refused(run("compress", *done.stage, "--budget", "0.001ms", "--json"), 4, r"the fastest takes [\d.]+ ms")
+    refused(run("solve", *done.stage, "--speedup", "9000", "--json"), 4, r"the fastest takes [\d.]+ ms")
+    after = done.files()
+    assert all(after[name] == before[name] for name in before if not name.startswith("profiles"))
+
+
+def test_stages_say_what_comes_before_them(run: Any, desk: Any) -> None:
+    refused(run("solve", *desk.stage), 3, "trt-layermerge profile")
+    no_task = [part for part in desk.stage if "task" not in str(part)]
+    for name in ("compress", "importance", "solve"):
+        refused(run(name, *no_task), 2, "no task is given")
+
+
+def test_build_refuses_what_is_no_model(run: Any, desk: Any) -> None:
+    model = desk.folder / "weights.safetensors"
+    before = desk.files()
+    refused(run("build", "/no/such.onnx"), 3, "/no/such.onnx")
+    refused(run("build", desk.folder), 3, "ONNX")
+    refused(run("build", model), 3, "ONNX")
+    refused(run("build", model, "--output", model), 2, "--output is the model itself")
+    refused(run("build", model, "--runtime", "tensorrt"), 6)
+    assert desk.files() == before
+
+
+def test_verify_refuses_what_is_no_manifest(run: Any, desk: Any, done: Any) -> None:
+    refused(run("verify", "--manifest", "/no/such.json"), 3, "cannot read the manifest")
+    refused(run("verify", "--manifest", desk.folder / "task.py"), 3, "is not a manifest")
+    refused(run("verify"), 2, "--manifest")
+    (done.folder / "out" / "checks.safetensors").unlink()
+    refused(run("verify", "--manifest", done.folder / "out" / "manifest.json"), 3, "checks.safetensors is missing")

@@ -1,0 +1,106 @@
+"""What each command prints, what it writes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"}
+
+
+def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> None:
+    ran = run("inspect", desk.folder / "model.py", "--json")
+    assert ran.code == 0 and ran.err == ""
+    found = ran.json
+    assert found.keys() == {"model", "layers", "skips", "breaks", "choices", "signatures"}
+    assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
+    assert [(skip["start"], skip["end"]) for skip in found["skips"]] == [(1, 3)]
+    assert found["choices"] > found["signatures"] > 4 and all(item["reason"] for item in found["breaks"])
+    text = run("inspect", desk.folder / "model.py").out
+    assert "skip in chain 0: tensor 1 to layer 3" in text and f"{found['choices']} candidate choices" in text
+
+
+def test_compress_prints_one_object_and_nothing_else(first_run: Any) -> None:
+    _, ran = first_run
+    assert ran.code == 0, ran.err
+    found = ran.json  # which does not parse if anything else was printed, by the task file for one
+    assert "the task is loading" in ran.err
+    assert found.keys() == {
+        "original", "compressed", "speedup", "predicted_latency_ms", "proof", "engine", "manifest", "report"
+    }  # fmt: skip
+    assert found["original"].keys() == found["compressed"].keys() == FIGURES
+    assert found["speedup"] == pytest.approx(found["original"]["latency_ms"] / found["compressed"]["latency_ms"])
+    assert all(Path(found[name]).is_file() for name in ("engine", "manifest", "report"))
+    assert "test accuracy" in ran.err and "Traceback" not in ran.err
+
+
+def test_compress_shows_people_a_table(run: Any, done: Any) -> None:
+    ran = run("compress", *done.job)
+    assert ran.code == 0 and "test accuracy" in ran.out and "proof" in ran.out and "manifest.json" in ran.out
+    assert "measure latencies" not in ran.err, "the plan is made"
+
+
+def test_dry_runs_measure_and_write_nothing(run: Any, desk: Any) -> None:
+    before = desk.files()
+    found = {name: run(name, *desk.stage, "--dry-run", "--json") for name in ("profile", "importance")}
+    found["compress"] = run("compress", *desk.job, "--dry-run", "--json")
+    assert [ran.code for ran in found.values()] == [0, 0, 0]
+    assert found["profile"].json["to_measure"] > 4 and found["importance"].json["to_measure"] > 4
+    assert found["compress"].json.keys() == {"stages", "seconds"}
+    assert found["compress"].json["stages"][0]["stage"] == "profile"
+    for name in ("profile", "importance"):
+        assert "to measure into" in run(name, *desk.stage, "--dry-run").out
+    assert "together" in run("compress", *desk.job, "--dry-run").out
+    assert desk.files() == before
+
+
+def test_stages_find_what_was_measured(run: Any, done: Any) -> None:
+    before = done.files()
+    profile, importance = run("profile", *done.stage, "--json"), run("importance", *done.stage, "--json")
+    assert profile.json.keys() == {"profile", "measured", "rows", "ok", "degraded", "failed"}
+    assert profile.json["rows"] == sum(profile.json[status] for status in ("ok", "degraded", "failed")) > 4
+    assert importance.json.keys() == {"table", "rows"} and importance.json["rows"] > 0
+    solved = run("solve", *done.stage, "--budget", "0.9", "--json").json
+    assert solved["latency_ms"] <= solved["budget_ms"] < solved["original_ms"]
+    assert sum(block["end"] - block["start"] for block in solved["blocks"]) == 4
+    after = done.files()
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {name for name in after if name.startswith("profiles") or name.endswith("plan.json")}
+    assert "signatures in all" in run("profile", *done.stage).out
+    assert "choices" in run("importance", *done.stage).out
+    assert "predicted" in run("solve", *done.stage, "--budget", "0.9").out
+
+
+def test_verify_says_what_agrees(run: Any, done: Any) -> None:
+    manifest = done.folder / "out" / "manifest.json"
+    found = run("verify", "--manifest", manifest, "--json")
+    assert found.code == 0 and found.err == "" and found.json.keys() == {
+        "manifest", "files", "engine_error", "samples", "runtime", "runtime_version", "device"
+    }  # fmt: skip
+    assert "3 files as delivered" in run("verify", "--manifest", manifest).out
+    with open(done.folder / "out" / "compressed.engine.onnx", "ab") as file:
+        file.write(b"x")
+    refused = run("verify", "--manifest", manifest, "--json")
+    assert refused.code == 5 and refused.out == "" and "is not the file that was delivered" in refused.err
+
+
+def test_build_makes_an_engine_of_any_batch(run: Any, done: Any, tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    shutil.copy(done.folder / "out" / "compressed.onnx", model)
+    found = run("build", model, "--batch", 3, "--json").json
+    assert found["engine"] == str(tmp_path / "net.engine.onnx") and found["inputs"] == {"input": [3, 1, 8, 8]}
+    ran = run("build", model, "--output", tmp_path / "sub" / "e.onnx")
+    assert ran.code == 0 and (tmp_path / "sub" / "e.onnx").is_file() and "batch 8" in ran.out
+
+
+def test_a_file_holds_the_settings_and_the_command_line_goes_first(run: Any, done: Any) -> None:
+    lines = [f"{name} = '{done.source}/{file}'" for name, file in [("model", "model.py"), ("task", "task.py")]]
+    lines += [f"weights = '{done.source}/weights.safetensors'", f"output = '{done.folder}/nowhere'"]
+    lines += ["max-layers = 2", "max-kernel = 5", "calibration = 64", "held-out = 64", "epochs = 1", "budget = 0.9"]
+    (done.folder / "job.toml").write_text("\n".join(lines))
+    at = ["--output", done.folder / "out", "--profiles", done.folder / "profiles"]
+    assert run("solve", "--config", done.folder / "job.toml", *at).code == 0
+    assert not (done.folder / "nowhere").exists()

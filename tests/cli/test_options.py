@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from trt_layermerge.cli.options import combined, config_option, make_job, network_options, plan_options
+
+from trt_layermerge.cli.options import data_options, device_options, training_options  # isort: skip
+from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.planning.budget import Budget
+
+ALL = (network_options, device_options, data_options, plan_options, training_options, config_option)
+
+
+def job_of(*arguments: str, options: Any = ALL) -> Job:
+    """The job that a command with these arguments would do."""
+    made: list[Job] = []
+    command = click.command()(combined(*options)(lambda **given: made.append(make_job(**given))))
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return made[0]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Any:
+    def write(text: str) -> str:
+        (tmp_path / "c.toml").write_text(text)
+        return str(tmp_path / "c.toml")
+
+    return write
+
+
+def test_without_options_a_job_has_its_own_defaults() -> None:
+    assert job_of("m.py") == Job(model="m.py", output=Path("engines/job"))
+
+
+def test_a_file_says_what_the_command_line_does_not(config: Any) -> None:
+    path = config(
+        'model = "m.py:net"\ninput = "3x8x9"\nbudget = 0.5\nepochs = 7\nfinetune = true\ntask = "t.py"\n'
+        "held-out = 5\nheld_out = 6\nlr = 1e-3\nthreads = 2\n"
+    )
+    job = job_of("--config", path, "--epochs", "3")
+    assert (job.model, job.input_shape, job.budget) == ("m.py:net", (3, 8, 9), Budget.parse("0.5"))
+    assert job.recipe is not None and (job.recipe.epochs, job.recipe.lr) == (3, 1e-3)
+    assert (job.task, job.samples.held_out, job.options.threads) == (Path("t.py"), 6, 2)
+    assert job_of("other.py", "--config", path, "--no-finetune").recipe is None
+    assert job_of("other.py", "--config", path).model == "other.py"
+    assert job_of("--config", config('model = "m"\nfinetune = false')).recipe is None
+
+
+def test_a_stage_takes_what_it_has_from_the_file_of_a_job(config: Any) -> None:
+    path = config('model = "m"\nepochs = 7\nbudget = 0.5\nbatch = 3')
+    job = job_of("--config", path, options=(network_options, config_option))
+    assert job.batch == 3 and job.recipe is None
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("epoch", "epochs"), ("held_ot", "held_out"), ("as_json", None), ("input_shape", None)]
+)
+def test_an_unknown_key_is_refused_with_a_near_one(config: Any, key: str, hint: str | None) -> None:
+    with pytest.raises(UsageError, match=f"there is no option '{key}'") as caught:
+        job_of("m", "--config", config(f"{key} = 1"))
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert hint is None or f"did you mean '{hint}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[section]\nlr = 1", "task = [1]", "lr = 2026-01-01"])
+def test_a_value_that_is_no_value_is_refused(config: Any, text: str) -> None:
+    with pytest.raises(UsageError):
+        job_of("m", "--config", config(text))
+
+
+@pytest.mark.parametrize("text", ["epochs = 2.5", 'batch = "many"', "batch = 0", "batch = true", 'input = "3,8"'])
+def test_a_value_of_another_kind_is_refused_as_on_the_command_line(config: Any, text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        job_of("m", "--config", config(text))
+
+
+def test_a_file_that_is_none_is_refused(config: Any, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for path in (config("= ="), str(tmp_path / "none"), str(tmp_path), str(tmp_path / "binary")):
+        with pytest.raises(UsageError, match="cannot read the configuration"):
+            job_of("m", "--config", path)
+
+
+def test_budget_and_speedup_are_the_same_thing(config: Any) -> None:
+    assert job_of("m", "--speedup", "1.8").budget == Budget.parse("1.8x")
+    with pytest.raises(UsageError, match="say the same thing"):
+        job_of("m", "--speedup", "1.8", "--budget", "0.5")
+    with pytest.raises(UsageError, match="say the same thing"):
+        job_of("m", "--config", config("budget = 0.5\nspeedup = 2"))
+    assert job_of("m", "--config", config("budget = 0.5"), "--speedup", "2").budget == Budget.parse("2.0x")
+    assert job_of("m", "--config", config("speedup = 2"), "--budget", "0.5").budget == Budget.parse("0.5")
+
+
+@pytest.mark.parametrize("shape", ["3x8x", "3xx8", "x", "0x8x8", "-1x8x8", "3,8,8", ""])
+def test_a_shape_is_written_with_an_x(shape: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a shape like 3x224x224"):
+        job_of("m", "--input", shape)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trt_layermerge.delivery.export import INPUT, OPSET, OUTPUT, export_onnx
+from trt_layermerge.errors import ModelError
+
+
+def test_any_batch_gives_what_the_network_gives(delivered: Path, network: nn.Module) -> None:
+    session = onnxruntime.InferenceSession(delivered / "network.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 2, 7):
+        inputs = torch.randn(batch, 2, 6, 6)
+        (output,) = session.run([OUTPUT], {INPUT: inputs.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(output, network(inputs).numpy(), atol=1e-6)
+
+
+def test_the_file_is_whole_and_of_the_opset(delivered: Path) -> None:
+    model = onnx.load(delivered / "network.onnx", load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert {item.version for item in model.opset_import if item.domain in ("", "ai.onnx")} == {OPSET}
+    assert [value.name for value in model.graph.input] == [INPUT]
+    assert [value.name for value in model.graph.output] == [OUTPUT]
+    assert all(weight.data_location != onnx.TensorProto.EXTERNAL for weight in model.graph.initializer)
+    assert sorted(path.name for path in delivered.iterdir() if "network" in path.name) == ["network.onnx"]
+
+
+def test_nothing_is_printed_and_logging_is_as_before(
+    tmp_path: Path, network: nn.Module, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root.manager, "disable", logging.INFO)
+    export_onnx(network, (2, 6, 6), tmp_path / "n.onnx")
+    assert capfd.readouterr() == ("", "")
+    assert logging.root.manager.disable == logging.INFO
+
+
+class Undecided(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def test_what_cannot_be_expressed_is_told_in_a_line_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^the network cannot be written as ONNX: [^\n]+$"):
+        export_onnx(Undecided(), (2, 6, 6), tmp_path / "n.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.planning.budget import Budget
+from trt_layermerge.training.recipe import Recipe
+
+JOB = Job(model="m", output=Path("out"))
+DEVICE: dict[str, Any] = {"device": "cpu", "threads": 1}
+PLAN = {
+    "model": "n",
+    "task": Path("t.py"),
+    "batch": 9,
+    "budget": Budget.parse("0.5"),
+    "method": "layermerge",
+    "limits": Limits(3, 2),
+    "samples": Samples(1, 2),
+}
+TRAINING = {"fit_samples": 1, "recipe": Recipe(epochs=9)}
+NEITHER = {"output": Path("elsewhere"), "profiles": Path("elsewhere"), "weights": Path("same.pt")}
+
+
+@pytest.mark.parametrize("field", PLAN | TRAINING | NEITHER)
+def test_the_fingerprint_tells_what_decides_the_plan(field: str) -> None:
+    changed = replace(JOB, **{field: (PLAN | TRAINING | NEITHER)[field]})
+    assert (changed.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)) == (field not in PLAN)
+    assert (changed.training_name("p") == JOB.training_name("p")) == (field not in TRAINING)
+
+
+def test_weights_device_and_plan_count_too() -> None:
+    assert len({JOB.fingerprint("w", DEVICE), JOB.fingerprint("v", DEVICE), JOB.fingerprint("w", {})}) == 3
+    assert JOB.training_name("p") != JOB.training_name("q")
+
+
+def test_how_often_training_is_saved_makes_no_other_run() -> None:
+    assert JOB.recipe is not None
+    assert replace(JOB, recipe=replace(JOB.recipe, checkpoint_seconds=1)).training_name("p") == JOB.training_name("p")
+    assert replace(JOB, recipe=None).training_name("p") != JOB.training_name("p")

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.report.html import write_report
+
+GOLDEN = Path(__file__).parents[1] / "delivery" / "assets" / "manifest-v1.json"
+VOID = {"meta"}
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return read_manifest(GOLDEN)
+
+
+class Balance(HTMLParser):
+    """Raises where a tag is closed that is not open; knows the text of the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def page(folder: Path, manifest: Manifest) -> str:
+    write_report(folder / "report.html", manifest)
+    return (folder / "report.html").read_text()
+
+
+def test_the_page_is_whole_and_tells_every_figure(tmp_path: Path, manifest: Manifest) -> None:
+    parser = Balance()
+    parser.feed(page(tmp_path, manifest))
+    assert parser.open == []
+    text = " ".join(" ".join(parser.text).split())
+    assert manifest.model in text and f"{manifest.speedup:.2f}x" in text
+    for figures in (manifest.original, manifest.compressed):
+        assert f"{figures.latency_ms:.3f}" in text and f"{figures.parameters:,}" in text
+        assert figures.accuracy is not None and f"{100 * figures.accuracy:.2f}" in text
+    for name, digest in manifest.files.items():
+        assert name in text and digest in text
+    assert all(item["key"].split(" ", 1)[1] in text for item in manifest.plan["items"])
+    assert f"budget was {manifest.plan['budget']}" in text and "1.23 %" in text
+    assert "http" not in page(tmp_path, manifest), "self-contained"
+
+
+def test_whatever_comes_from_outside_is_escaped(tmp_path: Path, manifest: Manifest) -> None:
+    evil = "<script>alert('&')</script>"
+    device = manifest.device.model_copy(update={"name": evil})
+    plan = manifest.plan | {"method": evil, "budget": evil}
+    plan["items"] = [item | {"key": f"0:0-1 {evil}"} for item in plan["items"]]
+    changes = {"model": evil, "device": device, "git": evil, "plan": plan, "versions": {evil: evil}}
+    html = page(tmp_path, manifest.model_copy(update=changes))
+    assert "<script" not in html and "&lt;script&gt;alert(&#39;&amp;&#39;)" in html
+
+
+def test_simulated_latencies_are_called_so(tmp_path: Path, manifest: Manifest) -> None:
+    assert "simulated" not in page(tmp_path, manifest)
+    assert "simulated" in page(tmp_path, manifest.model_copy(update={"simulated": True}))
+
+
+def test_without_accuracies_there_is_no_row_of_them(tmp_path: Path, manifest: Manifest) -> None:
+    def without(name: str) -> dict[str, object]:
+        return {name: getattr(manifest, name).model_copy(update={"accuracy": None})}
+
+    assert "accuracy" in page(tmp_path, manifest)
+    assert "accuracy" not in page(tmp_path, manifest.model_copy(update=without("original") | without("compressed")))

@@ -1,0 +1,95 @@
+"""``compress``: the whole job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from trt_layermerge.cli.options import (
+    combined,
+    config_option,
+    data_options,
+    device_options,
+    dry_run_option,
+    json_option,
+    make_job,
+    network_options,
+    plan_options,
+    training_options,
+)
+from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.estimate import job_plan
+from trt_layermerge.pipeline.stages import load
+
+
+@click.command("compress")
+@combined(
+    network_options,
+    device_options,
+    data_options,
+    plan_options,
+    training_options,
+    config_option,
+    dry_run_option,
+    json_option,
+)
+def command(as_json: bool, dry_run: bool, **given: Any) -> None:
+    """Compress MODEL under a latency budget: measure, plan, merge, fine-tune, prove, deliver.
+
+    Interrupted in any way, the same command goes on where it stopped.
+    """
+    loaded = load(make_job(**given))
+    loaded.require_task()
+    if dry_run:
+        stages = job_plan(loaded)
+        if as_json:
+            print_json({"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
+            return
+        for stage in stages:
+            click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
+        click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
+        return
+    with screen() as reporter:
+        result = compress(loaded, reporter)
+    if as_json:
+        print_json(result.as_json())
+    _show(result, Console(stderr=as_json))
+
+
+def _show(result: Result, console: Console) -> None:
+    manifest, proof = result.manifest, result.manifest.proof
+    original, compressed = manifest.original, manifest.compressed
+    device = manifest.device
+    table = Table("", "original", "compressed", "change", title=manifest.model)
+    table.add_row(
+        "latency, ms",
+        *(f"{f.latency_ms:.3f} ({f.latency_ci_ms[0]:.3f} to {f.latency_ci_ms[1]:.3f})" for f in (original, compressed)),
+        f"{manifest.speedup:.2f}x",
+    )
+    if original.accuracy is not None and compressed.accuracy is not None:
+        table.add_row(
+            "test accuracy",
+            f"{original.accuracy:.2%}",
+            f"{compressed.accuracy:.2%}",
+            f"{100 * (compressed.accuracy - original.accuracy):+.2f} points",
+        )
+    for name in ("layers", "parameters", "flops"):
+        before, after = getattr(original, name), getattr(compressed, name)
+        table.add_row(name, f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
+    console.print(table)
+    off = manifest.predicted_latency_ms / compressed.latency_ms - 1
+    console.print(f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},")
+    console.print(f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns")
+    console.print(f"predicted  {manifest.predicted_latency_ms:.3f} ms, {off:+.1%} off what was measured")
+    console.print(
+        f"proof      {proof.merged_blocks} merged blocks and {proof.folded_norms} folded norms within "
+        f"{proof.worst_block:.1e} (float64);\n           end to end: merge {proof.merge_end_to_end:.1e}, "
+        f"fold {proof.fold_end_to_end:.1e}, engine {proof.engine:.1e}"
+    )
+    for name, file in result.as_json().items():
+        if name in ("engine", "manifest", "report"):
+            console.print(f"{name:<10} {file}", soft_wrap=True)

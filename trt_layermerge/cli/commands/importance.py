@@ -1,0 +1,47 @@
+"""``importance``: measure what each choice does to the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from trt_layermerge.cli.options import (
+    combined,
+    config_option,
+    data_options,
+    device_options,
+    dry_run_option,
+    json_option,
+    make_job,
+    network_options,
+)
+from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.pipeline.estimate import importance_plan
+from trt_layermerge.pipeline.stages import importance_stage, load, worthwhile
+
+
+@click.command("importance")
+@combined(network_options, device_options, data_options, config_option, dry_run_option, json_option)
+@click.option(
+    "--all", "everything", is_flag=True, help="Also choices that the profile knows to be slower than keeping."
+)
+def command(as_json: bool, dry_run: bool, everything: bool, **given: Any) -> None:
+    """Measure the held-out loss of MODEL with each choice made alone; resumes where it stopped."""
+    loaded = load(make_job(**given))
+    loaded.require_task()
+    # Without latencies nothing is known to be slow, and everything is measured.
+    choices = loaded.choices if everything or not len(loaded.profile) else worthwhile(loaded)
+    if dry_run:
+        pending, seconds = importance_plan(loaded, choices)
+        if as_json:
+            print_json({"table": str(loaded.job.importance_file), "to_measure": pending, "seconds": round(seconds, 1)})
+        else:
+            click.echo(f"{pending} choices to measure into {loaded.job.importance_file}, about {minutes(seconds)}")
+        return
+    with screen() as reporter:
+        table = importance_stage(loaded, reporter, choices)
+    if as_json:
+        print_json({"table": str(table.path), "rows": len(table)})
+    else:
+        click.echo(f"{table.path}: {len(table)} choices")

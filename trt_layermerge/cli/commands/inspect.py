@@ -1,0 +1,82 @@
+"""``inspect``: what can be merged in a network, and why the rest cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.cost import signatures
+from trt_layermerge.cli.options import config_option, json_option, make_job, network_options
+from trt_layermerge.cli.show import print_json
+from trt_layermerge.network.chain import Chain, Layer, Skip
+from trt_layermerge.network.network import load_network
+
+
+@click.command("inspect")
+@network_options
+@config_option
+@json_option
+def command(as_json: bool, **given: Any) -> None:
+    """Show the chains, skips and breaks of MODEL, and count its candidates.
+
+    MODEL is torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory.
+    """
+    job = make_job(**given)
+    network = load_network(job.model, job.weights, job.input_shape)
+    choices = choices_of(network, job.limits)
+    distinct = {
+        signature
+        for choice in choices
+        for signature in signatures(network.chains[choice.block.chain], choice, job.setting)
+    }
+    found = {
+        "model": network.name,
+        "layers": [_layer(chain, layer) for chain in network.chains for layer in chain.layers],
+        "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
+        "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
+        "choices": len(choices),
+        "signatures": len(distinct),
+    }
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _layer(chain: Chain, layer: Layer) -> dict[str, Any]:
+    return {
+        "chain": chain.index,
+        "index": layer.index,
+        "name": layer.name,
+        "convolution": str(layer.geometry),
+        "norm": layer.norm is not None,
+        "activation": layer.activation,
+        "input": list(layer.input_shape),
+        "output": list(layer.output_shape),
+    }
+
+
+def _skip(chain: Chain, skip: Skip) -> dict[str, Any]:
+    convolution = None if skip.geometry is None else str(skip.geometry)
+    return {"chain": chain.index, "start": skip.start, "end": skip.end, "name": skip.name, "convolution": convolution}
+
+
+def _show(found: dict[str, Any]) -> None:
+    console = Console()
+    table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
+    for layer in found["layers"]:
+        shape = "x".join(map(str, layer["output"]))
+        table.add_row(
+            str(layer["chain"]), str(layer["index"]), layer["name"], layer["convolution"], layer["activation"], shape
+        )
+    console.print(table)
+    for skip in found["skips"]:
+        through = f" through {skip['name']}" if skip["name"] else ""
+        console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{through}")
+    for item in found["breaks"]:
+        console.print(f"break after {item['after']}: {item['reason']}")
+    console.print(f"{found['choices']} candidate choices, {found['signatures']} distinct signatures")

@@ -1,0 +1,44 @@
+"""``profile``: fill the device's latency lookup table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from trt_layermerge.cli.options import (
+    combined,
+    config_option,
+    data_options,
+    device_options,
+    dry_run_option,
+    json_option,
+    make_job,
+    network_options,
+)
+from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.pipeline.stages import load, profile_plan, profile_stage
+
+
+@click.command("profile")
+@combined(network_options, device_options, data_options, config_option, dry_run_option, json_option)
+def command(as_json: bool, dry_run: bool, **given: Any) -> None:
+    """Measure every candidate block of MODEL on this device; what the profile holds is not measured again."""
+    loaded = load(make_job(**given))
+    pending, seconds = profile_plan(loaded)
+    if dry_run:
+        found = {"profile": str(loaded.profile.path), "to_measure": pending, "seconds": round(seconds, 1)}
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(f"{pending} signatures to measure into {loaded.profile.path}, about {minutes(seconds)}")
+        return
+    with screen() as reporter:
+        profile_stage(loaded, reporter)
+    rows = [row.status for row in loaded.profile]
+    counts = {status: rows.count(status) for status in ("ok", "degraded", "failed")}
+    if as_json:
+        print_json({"profile": str(loaded.profile.path), "measured": pending, "rows": len(rows), **counts})
+    else:
+        states = ", ".join(f"{count} {status}" for status, count in counts.items())
+        click.echo(f"{loaded.profile.path}: {pending} measured; {len(rows)} signatures in all: {states}")

@@ -1,0 +1,187 @@
+"""Options that commands share, the TOML file that may hold them, and the job that they make."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.cli.show import only_json
+from trt_layermerge.errors import UsageError
+from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods import DEFAULT, METHODS
+from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.training.recipe import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """Read a shape as people write it: ``3x224x224``."""
+    if text is None:
+        return None
+    sizes = text.split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise click.BadParameter(f"{text!r} is not a shape like 3x224x224")
+    return tuple(int(size) for size in sizes)
+
+
+def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    """Take defaults of a command from a TOML file; keys are the options' names.
+
+    Raises:
+        UsageError: The file cannot be read, is no TOML, or has a key that no command of a job has.
+    """
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}") from error
+    own, known = _keys(ctx.command.params), _keys(_job_parameters())
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else None
+            raise UsageError(f"{path}: there is no option {key!r}", hint=hint)
+        if not isinstance(value, (str, int, float)):
+            raise UsageError(f"{path}: {key} is neither text nor a number")
+        if name in own:
+            # As text, so that it is read as it would be on the command line.
+            ctx.default_map = {**(ctx.default_map or {}), own[name]: str(value)}
+
+
+def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
+    """What parameters may be called in a file, with click's name for each: ``input`` is ``input_shape``."""
+    return {
+        spelling.removeprefix("--").replace("-", "_"): str(parameter.name)
+        for parameter in parameters
+        for spelling in parameter.opts
+        if parameter.expose_value
+    }
+
+
+def _job_parameters() -> list[click.Parameter]:
+    """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
+    groups = (network_options, device_options, data_options, plan_options, training_options)
+    return click.command()(combined(*groups)(lambda: None)).params
+
+
+def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator; help lists them in this order."""
+    return lambda function: reduce(lambda inner, decorator: decorator(inner), reversed(decorators), function)
+
+
+config_option = click.option(
+    "--config", type=PATH, is_eager=True, expose_value=False, callback=read_config, help="TOML file with any of these."
+)
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=only_json,
+    help="Print one JSON object, and nothing else.",
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
+
+network_options = combined(
+    click.argument("model"),
+    click.option("--weights", type=PATH, help="Checkpoint: safetensors, or a state dict of torch.save."),
+    click.option(
+        "--input", "input_shape", callback=read_shape, metavar="CxHxW", help="Shape of one sample, such as 3x224x224."
+    ),
+    click.option("--max-kernel", type=click.IntRange(1), default=7, show_default=True, help="Of a merged block."),
+    click.option("--max-layers", type=click.IntRange(1), default=12, show_default=True, help="In one block."),
+    click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
+    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(METHODS)}."),
+)
+device_options = combined(
+    click.option("--runtime", default="onnxruntime", show_default=True, help="What engines run in."),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
+    click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
+)
+data_options = combined(
+    click.option("--task", type=PATH, help="Python file with a function task() that returns data, loss and metric."),
+    click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
+    click.option("--calibration", type=click.IntRange(1), default=512, show_default=True, help="Images for fits."),
+    click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
+)
+plan_options = combined(
+    click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),
+    click.option("--speedup", type=float, help="The same as a factor: 1.8."),
+)
+training_options = combined(
+    click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),
+    click.option("--epochs", type=int, default=Recipe.epochs, show_default=True),
+    click.option("--lr", type=float, default=Recipe.lr, show_default=True, help="Peak learning rate."),
+    click.option("--weight-decay", type=float, default=Recipe.weight_decay, show_default=True),
+    click.option("--warmup", type=float, default=Recipe.warmup, show_default=True, help="Share of all steps."),
+    click.option("--distillation", type=float, default=0.9, show_default=True, help="Weight of the original's word."),
+    click.option("--temperature", type=float, default=Recipe.temperature, show_default=True),
+    click.option("--clip-norm", type=float, help="Longest gradient."),
+    click.option("--precision-training", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--fit-samples", type=click.IntRange(1), default=2048, show_default=True, help="Images for the fits."),
+)
+
+
+def make_job(**given: Any) -> Job:
+    """A job from the options of a command; those that the command does not have keep their defaults."""
+    known = Job(model=given["model"], output=given.get("output") or Path("engines/job"))
+    return replace(
+        known,
+        weights=given.get("weights"),
+        input_shape=given.get("input_shape"),
+        task=given.get("task"),
+        profiles=given.get("profiles", known.profiles),
+        runtime=given.get("runtime", known.runtime),
+        options=BuildOptions(threads=given.get("threads", 1)),
+        batch=given["batch"],
+        budget=_budget(given.get("budget"), given.get("speedup")),
+        method=given["method"],
+        limits=Limits(given["max_kernel"], given["max_layers"]),
+        samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
+        fit_samples=given.get("fit_samples", known.fit_samples),
+        recipe=_recipe(given),
+    )
+
+
+def _budget(budget: Any, speedup: float | None) -> Budget:
+    if budget is not None and speedup is not None:
+        source = click.get_current_context().get_parameter_source
+        if source("budget") is source("speedup"):
+            raise UsageError("--budget and --speedup say the same thing; pass one of them")
+        if source("budget") is ParameterSource.COMMANDLINE:  # it goes before what a file says
+            speedup = None
+    if speedup is not None:
+        return Budget.from_speedup(speedup)
+    return Budget.parse("0.6" if budget is None else str(budget))
+
+
+def _recipe(given: dict[str, Any]) -> Recipe | None:
+    if not given.get("finetune"):
+        return None
+    return Recipe(
+        epochs=given["epochs"],
+        lr=given["lr"],
+        weight_decay=given["weight_decay"],
+        warmup=given["warmup"],
+        distillation=given["distillation"],
+        temperature=given["temperature"],
+        clip_norm=given["clip_norm"],
+        precision=given["precision_training"],
+        seed=given["seed"],
+    )

@@ -1,0 +1,68 @@
+"""ONNX from a network: one input, one output, dynamic batch, opset 18, weights inside the file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+from torch.export import Dim
+
+from trt_layermerge.errors import ModelError
+from trt_layermerge.files import replacing
+
+OPSET = 18
+"""Old enough for TensorRT 10 and ONNX Runtime 1.14, new enough for what torch emits."""
+
+INPUT, OUTPUT = "input", "output"
+
+
+def export_onnx(module: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
+    """Write a network as ONNX.
+
+    Args:
+        module: In evaluation mode; takes ``[batch, *input_shape]``.
+        input_shape: Shape of one sample.
+        path: Where to; replaced as a whole.
+
+    Raises:
+        ModelError: torch's exporter cannot express the network in ONNX.
+    """
+    example = torch.zeros(2, *input_shape)  # one would be taken for a fixed batch
+    with replacing(path) as neighbour:
+        try:
+            with _quiet():
+                program = torch.onnx.export(
+                    module.eval(),
+                    (example,),
+                    input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    dynamic_shapes=({0: Dim("batch")},),
+                    opset_version=OPSET,
+                    dynamo=True,
+                    verbose=False,
+                )
+            assert program is not None
+            program.save(neighbour, external_data=False)
+            onnx.checker.check_model(neighbour, full_check=True)
+        except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
+            raise ModelError(f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporter from printing its progress and internal warnings."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -1,0 +1,142 @@
+"""Verification: does an engine do what the PyTorch network does, and is a delivery still what was delivered?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from trt_layermerge.delivery.export import INPUT, OUTPUT
+from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
+from trt_layermerge.files import sha256, write_bytes
+from trt_layermerge.merging.proof import relative_error
+from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.training.task import Batch
+
+TOLERANCE = 1e-4
+"""Largest difference of engine and PyTorch over the largest output."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was verified.
+
+    Attributes:
+        manifest: The manifest that was read.
+        files: Number of files whose hashes are right.
+        engine: Relative error of the engine against the recorded outputs of the PyTorch network.
+        samples: Real inputs compared.
+    """
+
+    manifest: Manifest
+    files: int
+    engine: float
+    samples: int
+
+
+def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """An engine's outputs for a data set, with the targets."""
+    for inputs, target in batches:
+        yield run_engine(engine, inputs), target
+
+
+def run_engine(engine: Engine, inputs: Tensor) -> Tensor:
+    """An engine's output for any number of inputs, in batches of its own size; the last one is filled up."""
+    size = engine.inputs[INPUT][0]
+    missing = -len(inputs) % size
+    filled = np.ascontiguousarray(torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]).numpy())
+    outputs = [engine.run({INPUT: filled[begin : begin + size]})[OUTPUT] for begin in range(0, len(filled), size)]
+    return torch.from_numpy(np.concatenate(outputs))[: len(inputs)]
+
+
+def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor) -> tuple[float, Tensor]:
+    """Compare an engine with a PyTorch network on real inputs.
+
+    Returns:
+        The relative error, and the network's outputs.
+
+    Raises:
+        VerificationError: They differ by more than 1e-4 of the largest output.
+    """
+    with torch.no_grad():
+        expected = module.eval()(inputs)
+    return _compare(engine, inputs, expected, "the PyTorch network"), expected
+
+
+def write_checks(path: Path, inputs: Tensor, outputs: Tensor) -> None:
+    """Write real inputs and the PyTorch network's outputs, for whoever gets the engine to check it with."""
+    write_bytes(path, save({"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}))
+
+
+def verify_delivery(path: Path) -> Verification:
+    """Check a delivered engine: files, device, and outputs on the recorded inputs.
+
+    Raises:
+        InputError: The manifest or a file is missing or damaged.
+        VerificationError: A file is not the one that was delivered, or the engine computes something else.
+        IncompatibleError: The engine was built for another device or runtime.
+        RuntimeNotAvailableError: Its runtime is not here.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest.files.items():
+        _check_hash(path.parent / name, expected)
+    device = manifest.device
+    runtime = _runtime(path, device.runtime)
+    options = BuildOptions(threads=device.threads, precision=device.precision)
+    if differences := device.differences(runtime.describe(options)):
+        raise IncompatibleError(
+            f"the engine of {path} was built for something else: {'; '.join(differences)}",
+            hint=f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}",
+        )
+    inputs, outputs = _read_checks(path.parent / manifest.checks)
+    engine = runtime.load(path.parent / manifest.engine, options)
+    error = _compare(engine, inputs, outputs, "the recorded outputs of the PyTorch network")
+    return Verification(manifest, len(manifest.files), error, len(inputs))
+
+
+def _runtime(path: Path, name: str) -> Runtime:
+    try:
+        return get_runtime(name)
+    except UsageError as error:  # of the manifest's writer, not of who verifies it
+        raise TableError(f"{path} is not a manifest: device.runtime: {error.message}", hint=error.hint) from error
+
+
+def _compare(engine: Engine, inputs: Tensor, expected: Tensor, what: str) -> float:
+    if INPUT not in engine.inputs or OUTPUT not in engine.outputs:
+        raise VerificationError(f"the engine takes {', '.join(engine.inputs)} and gives {', '.join(engine.outputs)}")
+    actual = run_engine(engine, inputs)
+    if actual.shape != expected.shape:
+        raise VerificationError(f"the engine gives {list(actual.shape)}, {what} {list(expected.shape)}")
+    error = relative_error(actual, expected)
+    if error > TOLERANCE:
+        raise VerificationError(
+            f"the engine differs from {what} by {error:.1e} of the largest output (allowed: {TOLERANCE:.0e})",
+            hint="do not use it; please report this with the manifest",
+        )
+    return error
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is missing", hint="the manifest names it; copy the whole folder")
+    if sha256(path) != expected:
+        raise VerificationError(
+            f"{path} is not the file that was delivered: its SHA-256 differs from the manifest's",
+            hint="copy it again, or deliver the engine anew with compress",
+        )
+
+
+def _read_checks(path: Path) -> tuple[Tensor, Tensor]:
+    try:
+        tensors = load_file(path)
+        return tensors["inputs"], tensors["outputs"]
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise InputError(f"{path} does not hold inputs and outputs: {error}") from error

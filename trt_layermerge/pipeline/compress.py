@@ -1,0 +1,240 @@
+"""The whole job: plan, carry the plan out, fine-tune, prove, deliver, verify, measure, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, fx
+
+from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.manifest import (
+    DeviceFields,
+    Figures,
+    Manifest,
+    ProofFigures,
+    git_state,
+    hashes,
+    plan_fields,
+    versions,
+    write_manifest,
+)
+from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
+from trt_layermerge.errors import TableError
+from trt_layermerge.files import sha256, write_bytes, write_json
+from trt_layermerge.importance.estimate import first
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
+from trt_layermerge.merging.sequential import Compression, carry_out
+from trt_layermerge.network.count import size_of
+from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
+from trt_layermerge.planning.plan import PlanFile
+from trt_layermerge.report.html import write_report
+from trt_layermerge.runtimes.protocol import Engine
+from trt_layermerge.training.evaluate import score
+from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.task import Task
+
+CHECKED_SAMPLES = 64
+"""Real inputs of the end-to-end comparisons, taken from the held-out data."""
+
+COMPRESSED_ONNX, ENGINE, CHECKS = "compressed.onnx", "compressed.engine.onnx", "checks.safetensors"
+MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made.
+
+    Attributes:
+        manifest: As it was written.
+        folder: Where everything lies.
+    """
+
+    manifest: Manifest
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``compress --json`` prints."""
+        manifest = self.manifest
+        return {
+            "original": manifest.original.model_dump(mode="json"),
+            "compressed": manifest.compressed.model_dump(mode="json"),
+            "speedup": manifest.speedup,
+            "predicted_latency_ms": manifest.predicted_latency_ms,
+            "proof": manifest.proof.model_dump(mode="json"),
+            "engine": str(self.folder / manifest.engine),
+            "manifest": str(self.folder / MANIFEST),
+            "report": str(self.folder / REPORT),
+        }
+
+
+def compress(loaded: Loaded, reporter: Reporter) -> Result:
+    """Do the whole job; interrupted, the same call goes on where it stopped.
+
+    Raises:
+        LayerMergeError: See the stages; what was measured and trained until then is on disk.
+    """
+    file = plan_stage(loaded, reporter)
+    inputs = _real_inputs(loaded.require_task())
+    compression = _carry_out(loaded, chosen(loaded, file), reporter)
+    merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
+    trained = _fine_tuned(loaded, compression.merged, reporter)
+    reporter.stage("prove")
+    delivered = fold_norms(trained)
+    fold = prove_network(trained, delivered, inputs, prove_folds(trained))
+    reporter.stage("deliver")
+    engines = _build(loaded, delivered, inputs)
+    original, compressed = _measured(loaded, engines, delivered, reporter)
+    proof = _proof_figures(merge, fold, engines.difference, compression)
+    return _write(loaded.job, _manifest(loaded, file, original, compressed, proof))
+
+
+@dataclass(frozen=True)
+class _Engines:
+    """Both networks as engines, and how far the compressed one is from its PyTorch network."""
+
+    original: Engine
+    compressed: Engine
+    difference: float
+
+
+def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
+    reporter.stage("merge")
+    batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
+    return carry_out(loaded.network, choices, batches, reporter.progress)
+
+
+def _fine_tuned(loaded: Loaded, model: fx.GraphModule, reporter: Reporter) -> fx.GraphModule:
+    job = loaded.job
+    if job.recipe is None:
+        return model
+    reporter.stage("fine-tune")
+    name = job.training_name(sha256(job.plan_file))
+    _start_from_the_same(model, job.output / f"{name}.start.safetensors")
+    fine_tune(
+        model,
+        loaded.require_task(),
+        job.recipe,
+        checkpoint=job.output / f"{name}.checkpoint.safetensors",
+        teacher=loaded.network.module,
+        progress=reporter.progress,
+    )
+    return model
+
+
+def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:
+    """Keep the weights that training starts from, or take those that an interrupted run started from.
+
+    A fit that is solved again may differ in its last bits, and training goes on only from the very same start.
+    """
+    if not path.exists():
+        write_bytes(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
+        return
+    try:
+        model.load_state_dict(load_file(path))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise TableError(
+            f"{path} is damaged: {str(error).splitlines()[0]}",
+            hint="remove it, and the checkpoint of the same name, to train anew",
+        ) from error
+
+
+def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engines:
+    """Export and build both networks; write and verify the compressed one as it will be loaded."""
+    job, shape = loaded.job, loaded.network.input_shape
+    shapes = {INPUT: (job.batch, *shape)}
+    export_onnx(fold_norms(loaded.network.module), shape, job.original_onnx)
+    export_onnx(delivered, shape, job.output / COMPRESSED_ONNX)
+    original = loaded.runtime.build(job.original_onnx, job.options, shapes)
+    loaded.runtime.build(job.output / COMPRESSED_ONNX, job.options, shapes).save(job.output / ENGINE)
+    engine = loaded.runtime.load(job.output / ENGINE, job.options)
+    difference, outputs = verify_engine(engine, delivered, inputs)
+    write_checks(job.output / CHECKS, inputs, outputs)
+    return _Engines(original, engine, difference)
+
+
+def _measured(
+    loaded: Loaded, engines: _Engines, delivered: fx.GraphModule, reporter: Reporter
+) -> tuple[Figures, Figures]:
+    """Figures of the original and of the compressed network, timed in turns."""
+    reporter.stage("measure")
+    timings = compare({"original": engines.original, "compressed": engines.compressed}, loaded.job.policy)
+    reporter.stage("test")
+    task = loaded.require_task()
+    return (
+        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task),
+        _figures(engines.compressed, delivered, timings["compressed"], task),
+    )
+
+
+def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task) -> Figures:
+    """A network's figures; the test data is read here and nowhere else."""
+    size = size_of(module)
+    return Figures(
+        latency_ms=timing.median_ns / 1e6,
+        latency_ci_ms=(timing.ci_low_ns / 1e6, timing.ci_high_ns / 1e6),
+        accuracy=score(engine_outputs(engine, task.test_batches()), task).accuracy,
+        layers=size.layers,
+        parameters=size.parameters,
+        flops=size.flops,
+    )
+
+
+def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compression) -> ProofFigures:
+    return ProofFigures(
+        merged_blocks=len(merge.blocks),
+        folded_norms=len(fold.blocks),
+        worst_block=max(merge.worst_block, fold.worst_block),
+        merge_end_to_end=merge.end_to_end,
+        fold_end_to_end=fold.end_to_end,
+        engine=engine,
+        samples=merge.samples,
+        fitted_blocks={key: fitted.unexplained for key, fitted in compression.fits.items()},
+    )
+
+
+def _manifest(loaded: Loaded, file: PlanFile, original: Figures, compressed: Figures, proof: ProofFigures) -> Manifest:
+    job = loaded.job
+    return Manifest(
+        files=hashes(job.output, [COMPRESSED_ONNX, ENGINE, CHECKS]),
+        engine=ENGINE,
+        onnx=COMPRESSED_ONNX,
+        checks=CHECKS,
+        batch=job.batch,
+        device=DeviceFields(**asdict(loaded.runtime.describe(job.options))),
+        simulated=False,
+        model=job.model,
+        task=loaded.require_task().name,
+        original=original,
+        compressed=compressed,
+        speedup=original.latency_ms / compressed.latency_ms,
+        predicted_latency_ms=file.plan.latency_ms,
+        plan=plan_fields(job.plan_file),
+        proof=proof,
+        seeds={} if job.recipe is None else {"training": job.recipe.seed},
+        versions=versions(),
+        git=git_state(),
+    )
+
+
+def _real_inputs(task: Task) -> Tensor:
+    return torch.cat([inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES)])
+
+
+def _write(job: Job, manifest: Manifest) -> Result:
+    result = Result(manifest, job.output)
+    write_manifest(job.output / MANIFEST, manifest)
+    verify_delivery(job.output / MANIFEST)  # as a user's machine will
+    write_report(job.output / REPORT, manifest)
+    write_json(job.output / RESULT, result.as_json())
+    return result

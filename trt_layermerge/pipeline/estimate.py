@@ -1,0 +1,69 @@
+"""How long the stages of a job will take, before they are run: from a few timed passes of the network itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import TypedDict
+
+import torch
+
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.importance.estimate import first
+from trt_layermerge.pipeline.stages import Loaded, importance_table, profile_plan, worthwhile
+
+TRAINING_STEP = 3.5
+"""A step of the compressed network and its teacher, in forward passes of the original."""
+
+
+class StagePlan(TypedDict):
+    """One stage: its name, what it would do, and how many seconds it should take."""
+
+    stage: str
+    what: str
+    seconds: float
+
+
+def seconds_per_image(loaded: Loaded) -> float:
+    """Time of the original for one image, in seconds: the fastest of three batches."""
+    inputs, _ = next(first(loaded.require_task().calibration_batches(), 64))
+    times = []
+    with torch.inference_mode():
+        for _ in range(3):
+            began = time.perf_counter()
+            loaded.network.module(inputs)
+            times.append(time.perf_counter() - began)
+    return min(times) / len(inputs)
+
+
+def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, float]:
+    """How many choices are still to be measured, and an estimate of the seconds it takes."""
+    samples, table = loaded.job.samples, importance_table(loaded)
+    todo = [choice for choice in choices if choice.kind is not Kind.KEEP and table.get(choice.key) is None]
+    starts = {(choice.block.chain, choice.block.start) for choice in todo}
+    # A choice runs what is left behind its block, half of the network on average; a start runs all of it.
+    images = len(todo) * samples.held_out / 2 + len(starts) * (samples.calibration + samples.held_out / 2)
+    return len(todo), images * seconds_per_image(loaded)
+
+
+def job_plan(loaded: Loaded) -> list[StagePlan]:
+    """What every stage of the job would do, and how long it should take."""
+    job, task = loaded.job, loaded.require_task()
+    pending, profiling = profile_plan(loaded)
+    choices = loaded.choices if pending else worthwhile(loaded)
+    measured, importance = importance_plan(loaded, choices)
+    if pending:
+        importance /= 2  # about half of all choices turn out to be slower than keeping
+    pace = seconds_per_image(loaded)
+    stages: list[StagePlan] = [
+        {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling},
+        {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},
+        {"stage": "merge", "what": f"fits on {job.fit_samples} images", "seconds": 20 * pace * job.fit_samples},
+    ]
+    if job.recipe is not None:
+        steps = job.recipe.epochs * task.steps_per_epoch
+        batch = len(next(iter(task.calibration_batches()))[1])
+        seconds = steps * batch * pace * TRAINING_STEP
+        stages.append({"stage": "fine-tune", "what": f"{steps} steps of {batch} images", "seconds": seconds})
+    stages.append({"stage": "deliver", "what": "engines, proof, timing, test", "seconds": 60.0})
+    return stages

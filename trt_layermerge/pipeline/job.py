@@ -1,0 +1,129 @@
+"""A job: everything that decides what comes out of it, and where its files lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.blocks.cost import Setting
+from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods import DEFAULT
+from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.training.recipe import Recipe
+
+
+class Reporter(Protocol):
+    """Is told what a job is doing; the command line shows it."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+        ...
+
+    def progress(self, done: int, total: int, label: str) -> None:
+        """So many of its steps are done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """The settings of a job.
+
+    Attributes:
+        model: Model spec.
+        output: Folder for all files of the job but the profile.
+        weights: Checkpoint of the model.
+        input_shape: Shape of one sample, where neither model nor task tells.
+        task: Task file; needed from ``importance`` on.
+        profiles: Folder of the profiles.
+        runtime: Name of the runtime.
+        options: How engines are built.
+        batch: Images at once.
+        budget: Latency budget of the plan.
+        method: Planning method.
+        limits: Which candidates are looked at.
+        samples: How much data importance looks at.
+        fit_samples: Images that the fits of the chosen plan are solved on.
+        recipe: How to fine-tune; ``None`` for not at all.
+        policy: How sure latencies have to be.
+    """
+
+    model: str
+    output: Path
+    weights: Path | None = None
+    input_shape: tuple[int, ...] | None = None
+    task: Path | None = None
+    profiles: Path = Path("profiles")
+    runtime: str = "onnxruntime"
+    options: BuildOptions = field(default_factory=BuildOptions)
+    batch: int = 8
+    budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
+    method: str = DEFAULT
+    limits: Limits = field(default_factory=Limits)
+    samples: Samples = field(default_factory=Samples)
+    fit_samples: int = 2048
+    recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
+    policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
+
+    @property
+    def setting(self) -> Setting:
+        """What all signatures have in common."""
+        return Setting(self.batch, self.options.precision)
+
+    @property
+    def importance_file(self) -> Path:
+        """The importance table."""
+        return self.output / "importance.jsonl"
+
+    @property
+    def baseline_file(self) -> Path:
+        """Measured end-to-end latency of the original."""
+        return self.output / "baseline.json"
+
+    @property
+    def original_onnx(self) -> Path:
+        """The original as ONNX."""
+        return self.output / "original.onnx"
+
+    @property
+    def plan_file(self) -> Path:
+        """The plan with its certificate."""
+        return self.output / "plan.json"
+
+    def fingerprint(self, weights: str, device: dict[str, Any]) -> str:
+        """Hash of all settings that decide the plan: those of the network, the data and the device.
+
+        Args:
+            weights: Hash of the network's state.
+            device: What latencies depend on.
+        """
+        settings = {
+            "model": self.model,
+            "weights": weights,
+            "task": str(self.task),
+            "device": device,
+            "batch": self.batch,
+            "budget": str(self.budget),
+            "method": self.method,
+            "limits": asdict(self.limits),
+            "samples": asdict(self.samples),
+        }
+        return _digest(settings)
+
+    def training_name(self, plan: str) -> str:
+        """What the files of a training run are called: another plan, start or recipe is another run.
+
+        Args:
+            plan: Hash of the plan file.
+        """
+        recipe = None if self.recipe is None else asdict(replace(self.recipe, checkpoint_seconds=0.0))
+        return f"finetune-{_digest({'plan': plan, 'fit_samples': self.fit_samples, 'recipe': recipe})[:8]}"
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

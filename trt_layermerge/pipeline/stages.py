@@ -1,0 +1,304 @@
+"""The stages up to the plan: load, profile, baseline, importance, solve. Each can be run alone; each resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.cost import signatures
+from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.errors import TableError, UsageError
+from trt_layermerge.files import require_writable, write_json
+from trt_layermerge.importance.estimate import measure, table_key
+from trt_layermerge.importance.table import ImportanceTable
+from trt_layermerge.latency.measure import compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.profile import Profile, ProfileKey, read_timing
+from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.planning.frontier import Frontier, solve
+from trt_layermerge.planning.methods import Candidate, formulate, method_named
+from trt_layermerge.planning.plan import PlanFile, read_plan, write_plan
+from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.training.check import check_task, sample_shape
+from trt_layermerge.training.load import load_task
+from trt_layermerge.training.task import Task
+
+BASELINE = "trt_layermerge.baseline"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job with what it names loaded.
+
+    Attributes:
+        job: Its settings.
+        network: The original.
+        choices: All choices that its method may take.
+        runtime: Where latencies are measured.
+        profile: The device's lookup table.
+        task: Data, loss and metric, where the job names a task.
+    """
+
+    job: Job
+    network: Network
+    choices: tuple[Choice, ...]
+    runtime: Runtime
+    profile: Profile
+    task: Task | None
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """What latencies depend on besides the network."""
+        return asdict(self.profile.key)
+
+    def signatures(self, choice: Choice) -> tuple[Signature, ...]:
+        """What a choice executes."""
+        return signatures(self.network.chains[choice.block.chain], choice, self.job.setting)
+
+    def require_task(self) -> Task:
+        """The task.
+
+        Raises:
+            UsageError: The job names none.
+        """
+        if self.task is None:
+            raise UsageError(
+                "importance is measured on data, and no task is given",
+                hint="pass --task FILE.py, a file with a function task(); examples/fashion_mnist/task.py is one",
+            )
+        return self.task
+
+
+def load(job: Job) -> Loaded:
+    """Load everything that a job names, and fail before anything long begins.
+
+    Raises:
+        LayerMergeError: Something is missing, or does not fit together.
+    """
+    for folder in (job.output, job.profiles):
+        require_writable(folder)
+    method_named(job.method)
+    runtime = get_runtime(job.runtime)
+    task = None if job.task is None else load_task(job.task)
+    # The data decides: a factory's own input shape is only a default.
+    shape = job.input_shape or (None if task is None else sample_shape(task))
+    network = load_network(job.model, job.weights, shape)
+    if task is not None:
+        check_task(task, network.input_shape)
+    key = ProfileKey.of(runtime.describe(_isolated(job)))
+    profile = Profile.open(Profile.path_for(job.profiles, key), key)
+    return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)
+
+
+def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
+    """The choices that a method may take.
+
+    The papers' methods know no fits. Ours takes a ``merge`` only where there is no ``fit`` of the same convolution:
+    that has the same latency, and the product of the weights is one of the points that the fit is the best of.
+    """
+    choices = tuple(choices)
+    if method != "joint":
+        return tuple(choice for choice in choices if choice.kind is not Kind.FIT)
+    fitted = {(choice.block, choice.geometry) for choice in choices if choice.kind is Kind.FIT}
+    return tuple(
+        choice for choice in choices if choice.kind is not Kind.MERGE or (choice.block, choice.geometry) not in fitted
+    )
+
+
+def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
+    """Measure every signature that the profile does not hold yet."""
+    reporter.stage("profile")
+    wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
+    fill(loaded.profile, wanted, loaded.runtime, _isolated(loaded.job), loaded.job.policy, reporter.progress)
+
+
+def profile_plan(loaded: Loaded) -> tuple[int, float]:
+    """How many signatures are still to be measured, and an estimate of the seconds it takes."""
+    wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
+    return len(missing(wanted, loaded.profile)), estimate_seconds(wanted, loaded.profile, loaded.job.policy)
+
+
+def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
+    """Measured end-to-end latency of the original; kept, so that a plan made later rests on the same figure."""
+    job = loaded.job
+    key = {"weights": loaded.network.weights_hash, "device": loaded.device, "batch": job.batch}
+    if (known := _read_baseline(job.baseline_file, key)) is not None:
+        return known
+    reporter.stage("baseline")
+    export_onnx(fold_norms(loaded.network.module), loaded.network.input_shape, job.original_onnx)
+    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    engine = loaded.runtime.build(job.original_onnx, job.options, shapes)
+    timing = compare({"original": engine}, job.policy)["original"]
+    write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing)})
+    return timing
+
+
+def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
+    """Measure what choices do to the network; without ``choices``, all of them."""
+    reporter.stage("importance")
+    table = importance_table(loaded)
+    wanted = loaded.choices if choices is None else choices
+    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.samples, reporter.progress)
+    return table
+
+
+def importance_table(loaded: Loaded) -> ImportanceTable:
+    """The importance table of a job as it is.
+
+    Raises:
+        IncompatibleError: The one on disk belongs to another network, task or split.
+        TableError: It is damaged.
+    """
+    key = table_key(loaded.network, loaded.require_task(), loaded.job.samples)
+    return ImportanceTable.open(loaded.job.importance_file, key)
+
+
+def latency_ns(loaded: Loaded, choice: Choice) -> int | None:
+    """Latency of a choice from the profile in ns; ``None`` where it is not known."""
+    total = 0
+    for signature in loaded.signatures(choice):
+        row = loaded.profile.get(signature)
+        if row is None or row.timing is None:
+            return None
+        total += row.timing.median_ns
+    return total
+
+
+def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
+    """The choices that are faster than keeping their layers as they are, and ``keep`` of every layer.
+
+    Others can be in no plan that keeping would not beat, as long as a change does not make the network better.
+
+    Raises:
+        TableError: The profile has no latency of a layer that is kept.
+    """
+    kept: dict[tuple[int, int], int] = {}
+    for choice in loaded.choices:
+        if choice.kind is Kind.KEEP:
+            latency = latency_ns(loaded, choice)
+            if latency is None:
+                raise TableError(
+                    f"profile {loaded.profile.path} has no latency for layer {choice.block}",
+                    hint="run trt-layermerge profile with the same settings first",
+                )
+            kept[choice.block.chain, choice.block.end] = latency
+
+    def pays(choice: Choice) -> bool:
+        block, latency = choice.block, latency_ns(loaded, choice)
+        keeping = sum(kept[block.chain, index] for index in range(block.start + 1, block.end + 1))
+        return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
+
+    return tuple(choice for choice in loaded.choices if pays(choice))
+
+
+def frontier_of(loaded: Loaded, baseline: Timing, table: ImportanceTable | None) -> Frontier:
+    """The frontier of a job, from its tables.
+
+    Args:
+        loaded: The job.
+        baseline: Latency of the original.
+        table: Losses; without them every choice counts as harmless, and only the frontier's fastest plan is right.
+
+    Raises:
+        TableError: A table lacks a row that the method needs.
+    """
+    choices = worthwhile(loaded)
+    candidates = [_candidate(loaded, choice, table) for choice in choices]
+    kept = sum(item.latency_ns for item in candidates if item.kind == Kind.KEEP)
+    original = baseline.median_ns
+    lengths = [len(chain) for chain in loaded.network.chains]
+    return solve(formulate(loaded.job.method, lengths, candidates, original - kept, original))
+
+
+def solve_stage(loaded: Loaded, baseline: Timing, table: ImportanceTable) -> PlanFile:
+    """Plan, and write the plan file."""
+    job = loaded.job
+    frontier = frontier_of(loaded, baseline, table)
+    plan = frontier.best(job.budget.nanoseconds(baseline.median_ns))
+    tables = {
+        "profile": loaded.profile.sha256,
+        "importance": table.sha256,
+        "settings": job.fingerprint(loaded.network.weights_hash, loaded.device),
+    }
+    file = PlanFile.of(plan, job.budget, tables)
+    write_plan(job.plan_file, file)
+    return file
+
+
+def plan_stage(loaded: Loaded, reporter: Reporter) -> PlanFile:
+    """All stages up to the plan; a plan that was made for the very same settings is kept.
+
+    So a job that was killed while fine-tuning goes on with the plan that it had, whatever the machine measures now.
+    """
+    job = loaded.job
+    if job.plan_file.exists():
+        file = read_plan(job.plan_file)
+        if file.certificate.tables.get("settings") == job.fingerprint(loaded.network.weights_hash, loaded.device):
+            return file
+    loaded.require_task()
+    profile_stage(loaded, reporter)
+    baseline = baseline_stage(loaded, reporter)
+    # The fastest plan needs latencies only: what nobody can meet is said before hours of importance.
+    frontier_of(loaded, baseline, None).best(job.budget.nanoseconds(baseline.median_ns))
+    table = importance_stage(loaded, reporter, worthwhile(loaded))
+    reporter.stage("solve")
+    return solve_stage(loaded, baseline, table)
+
+
+def chosen(loaded: Loaded, file: PlanFile) -> tuple[Choice, ...]:
+    """The choices of a plan.
+
+    Raises:
+        TableError: The plan names a choice that this network does not have.
+    """
+    by_key = {choice.key: choice for choice in choices_of(loaded.network, loaded.job.limits)}
+    for item in file.plan.items:
+        if item.key not in by_key:
+            raise TableError(
+                f"the plan {loaded.job.plan_file} has a choice that {loaded.network.name} does not have: {item.key}",
+                hint="it was made for another network or other limits; run solve again",
+            )
+    return tuple(by_key[item.key] for item in file.plan.items)
+
+
+def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) -> Candidate:
+    block, row = choice.block, None if table is None else table.get(choice.key)
+    if row is None and table is not None and choice.kind is not Kind.KEEP:
+        raise TableError(
+            f"importance table {table.path} has no row for {choice.key!r}",
+            hint="run trt-layermerge importance with the same settings first",
+        )
+    latency = latency_ns(loaded, choice)
+    assert latency is not None  # worthwhile() left only those
+    before, after = (0.0, 0.0) if row is None else (row.loss_before, row.loss_after)
+    return Candidate(
+        block.chain, block.start, block.end, choice.key, str(choice.kind), choice.reducible, latency, before, after
+    )
+
+
+def _isolated(job: Job) -> BuildOptions:
+    """Candidate blocks are timed as they would run amid the network."""
+    return BuildOptions(job.options.threads, job.options.precision, isolated=True)
+
+
+def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
+    """The baseline of these very weights, device and batch; that of others is measured anew."""
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict) or record.get("format") != BASELINE:
+            raise ValueError("is no baseline")
+        timing = read_timing(record)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path} is damaged: it {error}", hint="remove it to have the original timed again") from error
+    return timing if all(record.get(name) == value for name, value in key.items()) else None

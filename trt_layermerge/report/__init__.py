@@ -1,0 +1,1 @@
+"""HTML for people from a manifest; the manifest itself is the JSON."""
