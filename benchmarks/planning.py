@@ -1,9 +1,23 @@
-"""How long the exact frontier takes beside the discretised recurrence for one budget: seeded random tables."""
+"""The exact frontier of all budgets beside the discretised recurrence for one budget, on seeded random tables.
+
+Each figure is of a process of its own, so that peak memory is its own too; what is said of one row are ratios within
+one run. "Over budget" says by how much plans exceed their budget: those of bins rounded down, as in the published
+program of LayerMerge, and those of every solver here, which must be none.
+
+    python benchmarks/planning.py [--quick]
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,50 +25,175 @@ from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.reference import discretised
 
-ROUNDS = 5
+ROUNDS = 5  # of which the median counts; one for what takes longer than a second
+BUDGETS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the original
+COARSE, FINE = 100_000, 10_000  # bins of 0.1 ms and of 0.01 ms
 
 
-def instance(layers: int, span: int, kernels: int, seed: int = 0) -> Problem:
-    """A chain whose blocks have up to ``span`` layers and ``kernels`` choices each; longer blocks lose more."""
-    rng, items = np.random.default_rng(seed), []
+def bound(layers: int, span: int, kernels: int, seed: int = 0) -> Problem:
+    """The same, but the loss of a choice follows from what it saves, within 5 %: each choice has its budget.
+
+    The frontiers of such tables are the largest, and bounds have least to say about them.
+    """
+    random = np.random.default_rng(seed)
+    problem = chain(layers, span, kernels, seed=seed)
+    kept = {item.end: item.latency_ns for item in problem.items if item.value == 0}
+
+    def losing(item: Item) -> Item:
+        saved = max(0, sum(kept[layer] for layer in range(item.start + 1, item.end + 1)) - item.latency_ns) / 1e6
+        return replace(item, value=-(saved**1.1) * (1 + 0.05 * float(random.standard_normal())) * 0.01)
+
+    return replace(problem, items=tuple(losing(item) if item.value else item for item in problem.items))
+
+
+def chain(layers: int, span: int, kernels: int, choices: int | None = None, seed: int = 0) -> Problem:
+    """A chain whose blocks have up to ``span`` layers and, from two layers on, ``kernels`` choices each.
+
+    A merged block takes 0.3 to 1.2 times as long as its layers, and its loss grows faster than its length.
+
+    Args:
+        layers: Number of layers.
+        span: Layers of the longest block.
+        kernels: Choices of a block of several layers.
+        choices: How many choices to leave in, picked at random beside those that keep a layer; None for all.
+        seed: Of the random numbers.
+    """
+    random = np.random.default_rng(seed)
+    until = np.concatenate([[0.0], np.cumsum(random.uniform(0.1, 1.0, layers))])
+    keeps, merges = [], []
     for start in range(layers):
         for end in range(start + 1, min(layers, start + span) + 1):
-            for kernel in range(kernels):
-                latency = int(rng.uniform(0.1, 1.0) * 1e6 * (1 + kernel))
-                loss = 0.0 if end == start + 1 and kernel == 0 else float(rng.exponential(0.01) * (end - start))
-                items.append(Item(0, start, end, f"{start}-{end} {kernel}", "merge", latency, -loss))
-    original = sum(item.latency_ns for item in items if item.value == 0)
-    return Problem((layers,), tuple(items), 0, original)
+            for kernel in range(kernels if end > start + 1 else 1):
+                single, layerwise = end == start + 1, float(until[end] - until[start])
+                latency = layerwise if single else layerwise * random.uniform(0.3, 1.2)
+                loss = 0.0 if single else float(random.exponential(0.01)) * (end - start) ** 1.5
+                item = Item(0, start, end, f"{start}-{end} {kernel}", "merge", math.ceil(latency * 1e6), -loss)
+                (keeps if single else merges).append(item)
+    if choices is not None:
+        merges = [merges[i] for i in sorted(random.permutation(len(merges))[: choices - layers])]
+    return Problem((layers,), (*keeps, *merges), 0, sum(item.latency_ns for item in keeps))
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """Median time of an action."""
-    times = []
-    for _ in range(ROUNDS):
+INSTANCES: dict[str, Callable[[], Problem]] = {
+    "MobileNetV2 shape": lambda: chain(50, 8, 2, choices=391),
+    "ResNet-34 shape": lambda: chain(32, 5, 1),
+    "dense, 50 layers": lambda: chain(50, 50, 5),
+    "dense, 100 layers": lambda: chain(100, 100, 5),
+    "dense, 200 layers": lambda: chain(200, 200, 5),
+    "dense, 400 layers": lambda: chain(400, 400, 5),
+    "local, 200 layers": lambda: chain(200, 8, 5),
+    "local, 400 layers": lambda: chain(400, 8, 5),
+    "bound, 50 layers": lambda: bound(50, 50, 5),
+    "bound, 100 layers": lambda: bound(100, 8, 5),
+}
+SMALL = tuple(INSTANCES)[:3]  # where the reference, in plain Python, comes to an end
+
+
+def budgets(problem: Problem) -> list[int]:
+    return [int(share * problem.original_ns) for share in BUDGETS]
+
+
+def rounded_down(problem: Problem, bin_ns: int) -> Problem:
+    return replace(problem, items=tuple(replace(i, latency_ns=i.latency_ns // bin_ns * bin_ns) for i in problem.items))
+
+
+def worst(pairs: Iterable[tuple[int, int]]) -> float:
+    """Largest share by which latencies exceed their budgets; 0 where none does."""
+    return max((max(0.0, latency / budget - 1) for latency, budget in pairs), default=0.0)
+
+
+def exact(problem: Problem, resolution_ns: int | None) -> dict[str, Any]:
+    frontier = solve(problem, resolution_ns)
+    met = [budget for budget in budgets(problem) if budget >= frontier.fastest.latency_ns]
+    every = [(plan.latency_ns, budget) for budget in met for plan in (frontier.best(budget),)]
+    return {"plans": len(frontier), "over": worst(every), "error_ms": frontier.error_ns / 1e6}
+
+
+def ten_best(problem: Problem) -> dict[str, Any]:
+    frontier = solve(problem)
+    met = [budget for budget in budgets(problem) if budget >= frontier.fastest.latency_ns]
+    began = time.perf_counter()
+    found = [(plan.latency_ns, budget) for budget in met for plan in frontier.best_plans(budget, 10)]
+    return {"seconds": (time.perf_counter() - began) / len(met), "over": worst(found)}
+
+
+def binned(problem: Problem, bin_ns: int) -> dict[str, Any]:
+    """The recurrence for one budget, with latencies rounded up; and, of all budgets, what rounding down leads to."""
+    budget = budgets(problem)[1]
+    began = time.perf_counter()
+    plan = discretised(problem, budget, bin_ns)
+    seconds = time.perf_counter() - began
+    true = {item.key: item.latency_ns for item in problem.items}
+    asked = budgets(problem) if seconds < 1 else []
+    low = [(discretised(rounded_down(problem, bin_ns), budget, bin_ns), budget) for budget in asked]
+    down = [(sum(true[item.key] for item in plan.items), b) for plan, b in low if plan is not None]
+    over = worst([] if plan is None else [(plan.latency_ns, budget)])
+    return {"seconds": seconds, "over": over, "down": worst(down) if down else None}
+
+
+TASKS: dict[str, Callable[[Problem], dict[str, Any]]] = {
+    "exact": lambda problem: exact(problem, None),
+    "10 us": lambda problem: exact(problem, 10_000),
+    "ten best": ten_best,
+    "0.1 ms": lambda problem: binned(problem, COARSE),
+    "0.01 ms": lambda problem: binned(problem, FINE),
+}
+
+
+def child(name: str, task: str) -> None:
+    """Do one task and print what it took as JSON."""
+    problem, times, result = INSTANCES[name](), list[float](), dict[str, Any]()
+    before = peak_mb()
+    while len(times) < ROUNDS and sum(times) < 1.0:
         began = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+        result = TASKS[task](problem)
+        times.append(result.get("seconds", time.perf_counter() - began))
+    result |= {"seconds": float(np.median(times)), "peak_mb": peak_mb(), "before_mb": before}
+    print(json.dumps(result | {"choices": len(problem.items)}))
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+
+
+def measured(name: str, task: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--task", name, task]
+    result: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return result
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}" if share else "none"
+
+
+def report(names: Iterable[str]) -> None:
+    """Print one row for each instance and task; ratios are to the exact frontier of the same instance."""
+    print(
+        f"{'instance':<20}{'choices':>8}  {'task':<9}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'over budget':>13}  notes"
+    )
+    for name in names:
+        base = 0.0
+        for task in TASKS if name in SMALL else ("exact", "10 us", "ten best"):
+            row = measured(name, task)
+            base = base or row["seconds"]
+            notes = {
+                "exact": f"{row.get('plans')} plans; all budgets",
+                "10 us": f"{row.get('plans')} plans; error at most {row.get('error_ms', 0):.3f} ms",
+                "ten best": "one budget, after the frontier",
+            }.get(task, f"one budget; rounded down: {percent(row.get('down'))} over")
+            print(
+                f"{name:<20}{row['choices']:>8}  {task:<9}{row['seconds']:>9.4f}{row['seconds'] / base:>8.1f}"
+                f"{row['peak_mb']:>9.0f}{percent(row['over']):>13}  {notes}",
+                flush=True,
+            )
 
 
 def main() -> None:
-    """Print one row for each instance."""
-    print("seconds: the exact frontier of all budgets; one budget with bins of 0.1 ms, and of 0.01 ms")
-    print(f"{'instance':<28}{'choices':>8}{'plans':>8}{'exact':>10}{'0.1 ms':>10}{'0.01 ms':>10}")
-    shapes = {
-        "MobileNetV2-like, 50 layers": (50, 8, 1),
-        "ResNet-34-like, 32 layers": (32, 5, 1),
-        "dense, 50 layers": (50, 50, 5),
-    }
-    for name, shape in shapes.items():
-        problem = instance(*shape)
-        frontier = solve(problem)
-        budget = int(frontier.latency_ns[len(frontier) // 2])
-        exact = seconds(lambda problem=problem: solve(problem))
-        coarse = seconds(lambda problem=problem, budget=budget: discretised(problem, budget, 100_000))
-        fine = seconds(lambda problem=problem, budget=budget: discretised(problem, budget, 10_000))
-        row = f"{len(problem.items):>8}{len(frontier):>8}{exact:>10.4f}{coarse:>10.4f}{fine:>10.4f}"
-        print(f"{name:<28}{row}")
+    """The whole table, or with ``--quick`` the three shapes of the papers' networks."""
+    if sys.argv[1:2] == ["--task"]:
+        child(*sys.argv[2:4])
+    else:
+        report(SMALL if "--quick" in sys.argv else INSTANCES)
 
 
 if __name__ == "__main__":

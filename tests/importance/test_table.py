@@ -9,7 +9,7 @@ import pytest
 from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 
-KEY = TableKey("net", "abc", "task", 512, 1024)
+KEY = TableKey("abc", "task", 512, 1024)
 ROWS = [
     ImportanceRow("0:0-2 fit 3x3 g1", 0.5, 0.75, 0.9, 0.8, 0.125, 0.2),
     ImportanceRow("0:0-2 merge 5x5 g1", 0.5, 1e6, 0.9, 0, None, 0.1),
@@ -65,7 +65,7 @@ def test_torn_key_begins_anew(path):
         assert list(ImportanceTable.open(path, KEY)) == ROWS[:1]
 
 
-@pytest.mark.parametrize("field", ["network", "weights", "task", "calibration", "held_out"])
+@pytest.mark.parametrize("field", ["weights", "task", "calibration", "held_out"])
 def test_another_key_is_refused(path, field):
     before, value = path.read_bytes(), getattr(KEY, field)
     other = replace(KEY, **{field: value + ("x" if isinstance(value, str) else 1)})

@@ -50,7 +50,9 @@ def test_the_whole_job(first_run: Any) -> None:
         assert 0 < figures.latency_ci_ms[0] <= figures.latency_ms <= figures.latency_ci_ms[1]
     assert manifest.speedup == pytest.approx(manifest.original.latency_ms / manifest.compressed.latency_ms)
     assert manifest.plan == json.loads((job.output / "plan.json").read_bytes())
-    assert manifest.predicted_latency_ms == read_plan(job.plan_file).plan.latency_ms
+    plan = read_plan(job.plan_file).plan
+    assert manifest.drift == pytest.approx(manifest.original.latency_ms * 1e6 / plan.original_ns)
+    assert manifest.predicted_latency_ms == pytest.approx(plan.latency_ms * manifest.drift)
     assert manifest.task == "bright or dark" and manifest.seeds == {"training": 0} and not manifest.simulated
     assert manifest.proof.worst_block <= 1e-10 and manifest.proof.fold_end_to_end <= 1e-4
     assert json.loads((job.output / "result.json").read_bytes()) == result.as_json()
@@ -72,7 +74,7 @@ def test_stages_done_one_by_one_are_not_done_again(tmp_path: Path, quick_job: An
     loaded = load(job)
     plan = solve_stage(loaded, baseline_stage(loaded, recorder), importance_table(loaded))
     before, recorder.stages = kept(job), []
-    assert compress(load(job), recorder).manifest.predicted_latency_ms == plan.plan.latency_ms
+    assert compress(load(job), recorder).manifest.plan["latency_ns"] == plan.plan.latency_ns
     assert recorder.stages == STAGES[4:]
     after = kept(job)
     assert {name: after[name] for name in before} == before

@@ -9,6 +9,7 @@ altogether: what remains is its skip.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import reduce
 from typing import Protocol, Self, TypeVar
 
 from trt_layermerge.blocks.choice import Block
@@ -68,15 +69,21 @@ def compose(
     """
     maps = {block.start: identity(chain.shape(block.start)[0])}
     skips = inner_skips(chain, block)
-    for index in range(block.start + 1, block.end + 1):
+
+    def tensor(index: int) -> T:
+        # From the end backwards: what a dropped branch leads through is never composed, and its shapes need not fit.
+        if index not in maps:
+            maps[index] = total(index)
+        return maps[index]
+
+    def total(index: int) -> T:
         arriving = [item for item in skips if item.end == index]
-        gone = [item for item in arriving if branch_dropped(item, kept)]
-        total = None if gone else maps[index - 1]
-        if total is not None and index in kept:
-            total = total.then(layer(chain.layers[index - 1]))
-        for item in arriving:
-            term = maps[item.start] if item.geometry is None else maps[item.start].then(skip(item))
-            total = term if total is None else total.beside(term)
-        assert total is not None
-        maps[index] = total
-    return maps[block.end]
+        terms = [
+            tensor(item.start) if item.geometry is None else tensor(item.start).then(skip(item)) for item in arriving
+        ]
+        if not any(branch_dropped(item, kept) for item in arriving):
+            main = tensor(index - 1)
+            terms.insert(0, main.then(layer(chain.layers[index - 1])) if index in kept else main)
+        return reduce(lambda one, other: one.beside(other), terms)
+
+    return tensor(block.end)

@@ -105,7 +105,9 @@ class Manifest(_Frozen):
         original: Figures of the original, measured in turns with ``compressed``.
         compressed: Figures of the engine.
         speedup: Ratio of their latencies.
-        predicted_latency_ms: What the plan said.
+        predicted_latency_ms: What the plan said, carried over to the machine's speed at the final timing: the plan's
+            own figure times ``drift``.
+        drift: The original's latency at the final timing over its latency when the plan was made.
         plan: The plan and its certificate, as in the plan file.
         proof: The equivalence proof.
         seeds: Every seed that was used.
@@ -128,6 +130,7 @@ class Manifest(_Frozen):
     compressed: Figures
     speedup: float
     predicted_latency_ms: float
+    drift: float
     plan: dict[str, Any]
     proof: ProofFigures
     seeds: dict[str, int]

@@ -54,7 +54,7 @@ class Samples:
 
 def table_key(network: Network, task: Task, samples: Samples) -> TableKey:
     """The key under which importances of a network on a task are kept."""
-    return TableKey(network.name, network.weights_hash, task.name, samples.calibration, samples.held_out)
+    return TableKey(network.weights_hash, task.name, samples.calibration, samples.held_out)
 
 
 def measure(

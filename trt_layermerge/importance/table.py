@@ -16,7 +16,7 @@ _NUMBER = (float, int)
 _FORMAT = Format(
     "importance table",
     1,
-    {"network": (str,), "weights": (str,), "task": (str,), "calibration": (int,), "held_out": (int,)},
+    {"weights": (str,), "task": (str,), "calibration": (int,), "held_out": (int,)},
     "restore the file, or remove the line to have its choice measured again",
 )
 _ROW = {
@@ -35,14 +35,12 @@ class TableKey:
     """What all rows have in common.
 
     Attributes:
-        network: Model spec.
-        weights: Hash of the network's state.
+        weights: Hash of the network's state; how its spec was spelled is of no consequence.
         task: Name of the task.
         calibration: Images that fits were solved on.
         held_out: Images that losses were measured on.
     """
 
-    network: str
     weights: str
     task: str
     calibration: int

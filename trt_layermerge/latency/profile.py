@@ -123,9 +123,10 @@ class Profile:
 
     @staticmethod
     def path_for(root: Path, key: ProfileKey) -> Path:
-        """Where a profile lies: ``<root>/<device>/<runtime>-<version>-<precision>.jsonl``."""
-        name = f"{_slug(key.runtime)}-{_slug(key.runtime_version)}-{_slug(key.precision)}.jsonl"
-        return root / _slug(key.device) / name
+        """Where a profile lies: ``<root>/<device>/<runtime>-<version>-<precision>.jsonl``, with threads if several."""
+        name = f"{_slug(key.runtime)}-{_slug(key.runtime_version)}-{_slug(key.precision)}"
+        threads = "" if key.threads == 1 else f"-{key.threads}threads"
+        return root / _slug(key.device) / f"{name}{threads}.jsonl"
 
     @property
     def path(self) -> Path:

@@ -120,7 +120,9 @@ def read_plan(path: Path) -> PlanFile:
     except OSError as error:
         raise TableError(f"{path}: cannot read the plan: {error.strerror}") from error
     except ValidationError as error:
-        raise TableError(f"{path}: {_first_fault(error)}", hint="write the plan anew with the plan command") from error
+        raise TableError(
+            f"{path}: {_first_fault(error)}", hint="write the plan anew with trt-layermerge solve"
+        ) from error
     except InputError as error:
         raise TableError(f"{path}: {error.message}", hint="a plan is not to be edited by hand") from error
 

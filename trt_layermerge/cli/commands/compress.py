@@ -84,7 +84,10 @@ def _show(result: Result, console: Console) -> None:
     off = manifest.predicted_latency_ms / compressed.latency_ms - 1
     console.print(f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},")
     console.print(f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns")
-    console.print(f"predicted  {manifest.predicted_latency_ms:.3f} ms, {off:+.1%} off what was measured")
+    console.print(
+        f"predicted  {manifest.predicted_latency_ms:.3f} ms, {off:+.1%} off what was measured "
+        f"(machine since planning: {manifest.drift - 1:+.1%})"
+    )
     console.print(
         f"proof      {proof.merged_blocks} merged blocks and {proof.folded_norms} folded norms within "
         f"{proof.worst_block:.1e} (float64);\n           end to end: merge {proof.merge_end_to_end:.1e}, "
