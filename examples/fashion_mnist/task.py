@@ -34,17 +34,33 @@ def _complete(folder: Path) -> bool:
 
 
 def _unpack_debian_package() -> None:
-    """Fetch the Debian package and unpack it, as any user: nothing is installed."""
+    """Fetch the Debian package and unpack it, as any user: nothing is installed.
+
+    Where the machine's own package lists do not know it, which they do not on a new one, private lists are fetched.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(
-            ["apt-get", "download", "dataset-fashion-mnist"], cwd=scratch, check=True, stdout=subprocess.DEVNULL
-        )
+        download = ["apt-get", "download", "dataset-fashion-mnist"]
+        try:
+            _quietly(*download, folder=scratch)
+        except RuntimeError:
+            private = ["-o", f"Dir::State::lists={scratch}/lists", "-o", f"Dir::Cache={scratch}/cache"]
+            for folder in ("lists/partial", "cache/archives/partial"):
+                (Path(scratch) / folder).mkdir(parents=True)
+            _quietly("apt-get", "update", *private, folder=scratch)
+            _quietly(*download, *private, folder=scratch)
         package = next(Path(scratch).glob("dataset-fashion-mnist_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(package), scratch], check=True)
+        _quietly("dpkg-deb", "-x", package.name, ".", folder=scratch)
         DATA.mkdir(exist_ok=True)
         for names in FILES.values():
             for name in names:
                 shutil.move(f"{scratch}{INSTALLED}/{name}", DATA / name)
+
+
+def _quietly(*command: str, folder: str) -> None:
+    """Run a command; what it says is of interest only if it fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:3])} failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _download() -> None:
@@ -58,11 +74,20 @@ def _download() -> None:
 
 
 def data_folder() -> Path:
-    """The folder with the four files, fetched if they are not here yet."""
+    """The folder with the four files, fetched if they are not here yet.
+
+    Raises:
+        RuntimeError: They cannot be had; the message says where to put them by hand.
+    """
     for folder in (DATA, INSTALLED):
         if _complete(folder):
             return folder
-    (_unpack_debian_package if shutil.which("apt-get") and shutil.which("dpkg-deb") else _download)()
+    fetch = _unpack_debian_package if shutil.which("apt-get") and shutil.which("dpkg-deb") else _download
+    try:
+        fetch()
+    except (OSError, RuntimeError) as error:
+        names = ", ".join(name for pair in FILES.values() for name in pair)
+        raise RuntimeError(f"cannot fetch Fashion-MNIST ({error}); put {names} into {DATA}") from error
     return DATA
 
 

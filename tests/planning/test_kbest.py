@@ -30,12 +30,15 @@ def large(seed: int, layers: int = 9) -> Problem:
 
 
 @settings(max_examples=250, deadline=None)
-@given(problems(), BUDGETS, st.integers(1, 12), st.sampled_from([1, kbest.DEPTHS]))
-def test_they_are_what_brute_force_finds(problem: Problem, budget_ns: int, count: int, depths: int) -> None:
+@given(problems(), BUDGETS, st.integers(1, 12), st.sampled_from([1, kbest.DEPTHS]), st.booleans())
+def test_they_are_what_brute_force_finds(
+    problem: Problem, budget_ns: int, count: int, depths: int, best_is_known: bool
+) -> None:
     every = [totals(problem, items) for items in all_plans(problem)]
     within = sorted((value for latency, value in every if latency <= budget_ns), reverse=True)[:count]
     with mock.patch.object(kbest, "DEPTHS", depths):
-        plans = kbest.best_plans(problem, budget_ns, count)
+        known = within[0] if best_is_known and within else -np.inf
+        plans = kbest.best_plans(problem, budget_ns, count, known)
     assert [plan.objective for plan in plans] == pytest.approx(within, abs=1e-9)
     assert len({plan.items for plan in plans}) == len(plans)
     for plan in plans:
@@ -51,8 +54,9 @@ def test_bounds_lose_nothing(seed: int, count: int) -> None:
     for share in (0.3, 0.5, 1.0):
         budget_ns = int(share * max(latency for latency, _ in every))
         within = [value for latency, value in every if latency <= budget_ns][:count]
-        found = [plan.objective for plan in kbest.best_plans(problem, budget_ns, count)]
-        assert found == pytest.approx(within, abs=1e-9)
+        for known in (-np.inf, within[0]):
+            found = [plan.objective for plan in kbest.best_plans(problem, budget_ns, count, known)]
+            assert found == pytest.approx(within, abs=1e-9)
 
 
 @settings(max_examples=100, deadline=None)

@@ -53,6 +53,16 @@ def test_all_numbers_come_back_exactly(tmp_path_factory: pytest.TempPathFactory,
     assert read_plan(path) == file
 
 
+def test_what_is_known_of_an_item_comes_back_and_what_is_not_takes_no_room(path: Path) -> None:
+    known = replace(ITEMS[0], low_ns=39, high_ns=45, kernel=0, depthwise=False, breaks=(1,), parts=("x", "y"))
+    file = replace(FILE, plan=replace(PLAN, items=(known, *ITEMS[1:])))
+    write_plan(path, file)
+    assert read_plan(path) == file
+    records = json.loads(path.read_text())["items"]
+    assert set(records[1]) == {"chain", "start", "end", "key", "kind", "latency_ns", "value"}
+    assert file.plan.keys == ("x", "y", "b", "c")
+
+
 def test_the_file_says_what_it_is(path: Path) -> None:
     document = json.loads(path.read_text())
     assert list(document)[:2] == ["format", "version"]

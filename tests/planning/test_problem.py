@@ -28,6 +28,10 @@ OTHER = Item(1, 0, 1, "other", "fit", 5, 0.0)
         (replace(MERGE, latency_ns=10**19), "eleven days"),
         (replace(MERGE, value=float("nan")), "value nan"),
         (replace(MERGE, value=float("-inf")), "value -inf"),
+        (replace(MERGE, low_ns=16, high_ns=17), "not within its interval 16 to 17"),
+        (replace(MERGE, breaks=(1,), parts=("x",)), "breaks .* and parts .* do not fit"),
+        (replace(MERGE, breaks=(2,), parts=("x", "y")), "do not fit"),
+        (replace(MERGE, parts=("x", "y")), "do not fit"),
         (replace(MERGE, key="keep 1"), r"key is also that of block \(0, 1\]"),
     ],
 )

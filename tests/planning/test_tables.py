@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trt_layermerge.errors import ExitCode, TableError, UsageError
+from trt_layermerge.errors import ExitCode, InfeasibleBudgetError, TableError, UsageError
+from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.depth import Depth
 from trt_layermerge.planning.frontier import solve
+from trt_layermerge.planning.methods import METHODS
 from trt_layermerge.planning.tables import fastest_intervals, problem_from_tables, read_importances, read_latencies
 from trt_layermerge.planning.views import fastest_csv
 
@@ -146,6 +149,34 @@ def test_the_original_may_be_given_or_stood_in_for(tmp_path: Path) -> None:
     assert problem_from_tables("joint", *paths, original_ns=9, fixed_ns=-1).original_ns == 9
     assert problem_from_tables("joint", *paths, fixed_ns=-1).original_ns == 5_999_999
     assert read_latencies(paths[0]).original_ns is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from(sorted(METHODS)), st.decimals(0, 12, places=6))
+def test_no_plan_of_any_method_is_over_its_budget(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, method: str, budget_ms: Decimal
+) -> None:
+    length = data.draw(st.integers(1, 4))
+    blocks = [(s, e) for s in range(length) for e in range(s + 1, length + 1)]
+    rows = [(s, e, k) for s, e in blocks for k in ([3] if method == "depth" else [1, 3, 5])]
+    rows = data.draw(st.lists(st.sampled_from(rows), unique=True)) + [(i, i + 1, 7) for i in range(length)]
+    rows = list({row[:2] if method == "depth" else row: row for row in rows}.values())
+    exact = {row: data.draw(st.decimals(0, 4, places=9)) for row in rows}
+    worth = {row: data.draw(st.floats(-1, 1)) for row in rows}
+    paths = write(
+        tmp_path_factory.mktemp("tables"),
+        "start,end,kernel,latency_ms\n" + "".join(f"{s},{e},{k},{exact[s, e, k]}\n" for s, e, k in rows),
+        "start,end,kernel,importance\n" + "".join(f"{s},{e},{k},{worth[s, e, k]}\n" for s, e, k in rows),
+    )
+    frontier = solve(problem_from_tables(method, *paths))
+    budget_ns = int(budget_ms * 1_000_000)
+    if budget_ns < frontier.fastest.latency_ns:
+        with pytest.raises(InfeasibleBudgetError):
+            frontier.best(budget_ns)
+        return
+    latency = {f"{s}-{e} k{k}": exact[s, e, k] for s, e, k in rows}
+    for plan in (*frontier.best_plans(budget_ns, 4), frontier.best(budget_ns), plan_for(frontier, budget_ns, 0.9).plan):
+        assert sum(latency[key] for key in plan.keys) <= budget_ms
 
 
 BAD_LATENCIES = [

@@ -112,7 +112,7 @@ class Frontier:
         if count < 1:
             raise UsageError(f"cannot give the {count} best plans", hint="ask for 1 or more")
         best = self.best(budget_ns)
-        plans = best_plans(self.problem, budget_ns, count)
+        plans = best_plans(self.problem, budget_ns, count, best.objective)
         if best.objective < plans[0].objective or best.items in [plan.items for plan in plans]:
             return plans
         return (best, *plans[:-1])  # worth as much as they are, but for the rounding of sums

@@ -77,7 +77,7 @@ class _Outgoing:
         return self.order[self.first[node] : self.first[node + 1]]
 
 
-def best_plans(problem: Problem, budget_ns: int, count: int) -> tuple[Plan, ...]:
+def best_plans(problem: Problem, budget_ns: int, count: int, known: float = -np.inf) -> tuple[Plan, ...]:
     """The plans of largest value within a budget, the best one first, of equal ones the fastest first.
 
     Plans differ if they differ in any choice. Values that differ by less than the rounding of their sums count as
@@ -87,13 +87,14 @@ def best_plans(problem: Problem, budget_ns: int, count: int) -> tuple[Plan, ...]
         problem: The problem.
         budget_ns: Largest latency in ns, end to end.
         count: How many plans.
+        known: Value of some plan within the budget, if one is known: the nearer to the best, the less there is to do.
     """
     path = Path.of(problem, dominated=True)
     hull, room = Hull.of(path), budget_ns - problem.fixed_ns
     if count < 1 or room < hull.latency[0]:
         return ()
     bounds = _Bounds.of(hull, room)
-    good = float(hull.value[np.searchsorted(hull.latency, room, side="right") - 1])
+    good = max(known, float(hull.value[np.searchsorted(hull.latency, room, side="right") - 1]))
     width = max(bounds.top - good, 1e-6 * abs(good), bounds.slack)
     found: list[tuple[float, Edges]] = []
     for depth in range(DEPTHS + 1):

@@ -89,8 +89,8 @@ LAYER_ONLY = Valued("layer-only", admits=_in_layer_only, value=_exp_gain)
     M[l, t] = max( M[l - 1, t - T[l]] + I[l],  M[l - 1, t - T0[l]] + I0[l] where layer l can be dropped )
 
 with T, I of the layer as it is, and T0, I0 of what is left of it when its convolution is gone and its activation stays:
-a knapsack with one yes or no for each layer. That abstract says that layers are pruned as a whole and
-nothing is merged; the exponential scale is our reading, taken over from the method it is compared with.
+a knapsack with one yes or no for each layer. That only convolutions are removed is the paper's; the recurrence is ours,
+and so is the exponential scale, taken over from the method that it is compared with.
 """
 
 DEPTH = Depth()
