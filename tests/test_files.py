@@ -129,3 +129,25 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "access", lambda *_: False)  # root, whom containers run as, may write anywhere
     with pytest.raises(InputError, match="no permission"):
         files.require_writable(tmp_path / "x")
+
+
+def test_a_folder_takes_one_process_at_a_time(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from trt_layermerge import files\n"
+        "with files.exclusive(Path(sys.argv[1])): pass"
+    )
+    other = [sys.executable, "-c", code, str(tmp_path / "job")]
+    with files.exclusive(tmp_path / "job"):
+        refused = subprocess.run(other, capture_output=True, text=True)
+        assert refused.returncode == 1 and "another process is at work" in refused.stderr
+    assert subprocess.run(other).returncode == 0
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from trt_layermerge import files\n"
+        "with files.exclusive(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -signal.SIGKILL
+    with files.exclusive(tmp_path):
+        pass

@@ -29,6 +29,27 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same folder out of it; the lock ends with the process, however that ends.
+
+    Raises:
+        InputError: Another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is at work in {folder}", hint="wait for it, or name another folder with --output"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary neighbour of ``path`` to write to; on success it is fsynced and takes the place of ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,32 @@ def test_stages_find_what_was_measured(run: Any, done: Any) -> None:
     assert "predicted" in run("solve", *done.stage, "--budget", "0.9").out
 
 
+def test_solve_tells_a_plan_of_a_model_as_one_of_tables(run: Any, done: Any) -> None:
+    plan = done.folder / "out" / "plan.json"
+    before = plan.read_bytes()
+    frontier = run("solve", *done.stage, "--frontier", "--json").json
+    assert [point.keys() for point in frontier] == [{"latency_ms", "objective"}] * len(frontier)
+    assert run("solve", *done.stage, "--frontier", "--csv").out.startswith("latency_ms,objective\n")
+    assert plan.read_bytes() == before, "it decides for none"
+    found = run("solve", *done.stage, "--budget", "1", "--json").json
+    assert found.keys() == {
+        "method", "budget_ms", "latency_ms", "objective", "probability", "blocks", "original_ms", "plan"
+    }  # fmt: skip
+    assert all(
+        block.keys() == {"start", "end", "kernel", "depthwise", "latency_ms", "importance"} for block in found["blocks"]
+    )
+    assert plan.read_bytes() != before and 0 <= found["probability"] <= 1
+    assert run("solve", *done.stage, "--budget", "1", "--confidence", 0.2, "--json").json["probability"] >= 0.2
+    assert len(run("solve", *done.stage, "--budget", "1", "--count", 2, "--json").json) == 2
+    assert run("solve", *done.stage, "--csv").out.startswith("start,end,")
+
+
+def test_compress_shows_what_it_measured(run: Any, done: Any) -> None:
+    ran = run("compress", *done.job, "--refine", 2, "--no-finetune")
+    assert ran.code == 0 and "plan 1: predicted" in ran.out and ran.out.count(", chosen") == 1
+    assert "with probability" in ran.out and "measure plans" in ran.err
+
+
 def test_verify_says_what_agrees(run: Any, done: Any) -> None:
     manifest = done.folder / "out" / "manifest.json"
     found = run("verify", "--manifest", manifest, "--json")

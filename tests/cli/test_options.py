@@ -7,9 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from trt_layermerge.cli.options import combined, config_option, make_job, network_options, plan_options
+from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.options import combined, config_option, network_options, plan_options
 
-from trt_layermerge.cli.options import data_options, device_options, training_options  # isort: skip
+from trt_layermerge.cli.options import data_options, device_options, refine_options, training_options  # isort: skip
 from trt_layermerge.errors import ExitCode, UsageError
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
@@ -87,6 +88,20 @@ def test_a_file_that_is_none_is_refused(config: Any, tmp_path: Path) -> None:
     for path in (config("= ="), str(tmp_path / "none"), str(tmp_path), str(tmp_path / "binary")):
         with pytest.raises(UsageError, match="cannot read the configuration"):
             job_of("m", "--config", path)
+
+
+REFINE = (*ALL, refine_options)
+
+
+def test_a_plan_is_sure_or_measured_not_both(config: Any) -> None:
+    assert job_of("m", "--confidence", "0.9").confidence == 0.9
+    assert job_of("m", "--refine", "4", options=REFINE).refine == 4
+    assert job_of("m", "--config", config("refine = 4\nconfidence = 0.9")).confidence == 0.9, "a stage without --refine"
+    with pytest.raises(UsageError, match="pass one of them"):
+        job_of("m", "--refine", "4", "--confidence", "0.9", options=REFINE)
+    for confidence in ("0", "1", "1.5", "nan"):
+        with pytest.raises(UsageError, match="a confidence of"):
+            job_of("m", f"--confidence={confidence}")
 
 
 def test_budget_and_speedup_are_the_same_thing(config: Any) -> None:

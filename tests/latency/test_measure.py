@@ -112,6 +112,16 @@ def test_too_much_noise_is_admitted_in_time(tmp_path: Path) -> None:
         assert row.timing.samples * 0.005 < 2 * POLICY.max_seconds
 
 
+def test_what_was_degraded_is_measured_again_only_on_demand(tmp_path: Path) -> None:
+    shaky = replace(POLICY, disturbance=9)
+    profile = filled(tmp_path, Machine(noise=0.5), SIGNATURES[:3], shaky)
+    before = profile.path.read_bytes()
+    quiet = Machine()
+    filled(tmp_path, quiet, SIGNATURES[:3])
+    assert quiet.built == [] and profile.path.read_bytes() == before
+    assert {row.status for row in filled(tmp_path, quiet, SIGNATURES[:3], replace(POLICY, again=True))} == {"ok"}
+
+
 def test_disturbed_rounds_do_not_count(tmp_path: Path) -> None:
     # A neighbour doubles all latencies for 30 bursts out of every 100.
     profile = filled(tmp_path, Machine(slowdown=lambda burst: 2.0 if burst % 100 >= 70 else 1.0))
@@ -202,7 +212,7 @@ def test_a_profile_of_another_runtime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleError, match="runtime: machine, here other"):
         fill(open_profile(tmp_path), SIGNATURES, Machine(name="other"), OPTIONS, POLICY)
     with pytest.raises(IncompatibleError, match="fp16"):
-        missing([replace(SIGNATURES[0], precision="fp16")], open_profile(tmp_path))
+        missing([replace(SIGNATURES[0], precision="fp16")], open_profile(tmp_path), MeasurementPolicy())
 
 
 def test_engines_are_compared_in_turns() -> None:
@@ -214,6 +224,24 @@ def test_engines_are_compared_in_turns() -> None:
     assert timings["before"].samples == timings["after"].samples >= POLICY.min_samples
     assert timings["before"].median_ns / timings["after"].median_ns == pytest.approx(3, rel=0.03)
     assert compare({}, POLICY) == {}
+
+
+@pytest.mark.parametrize("first_slow", [True, False])
+def test_a_comparison_forgets_disturbed_rounds(first_slow: bool) -> None:
+    # A neighbour that comes or goes half way through, in the middle of a round, and doubles all latencies.
+    machine = Machine(noise=0.01, slowdown=lambda burst: 2.0 if (burst < 51) == first_slow else 1.0)
+    engines = {name: ScriptedEngine(machine, ns, np.random.default_rng(7)) for name, ns in (("a", 3e5), ("b", 1e5))}
+    timings = compare(engines, replace(POLICY, min_samples=40, max_seconds=2))
+    assert timings["a"].median_ns == pytest.approx(3e5, rel=0.02)
+    assert timings["a"].median_ns / timings["b"].median_ns == pytest.approx(3, rel=0.02)
+    assert timings["a"].samples == timings["b"].samples
+
+
+def test_a_comparison_on_a_wild_machine_ends_in_time() -> None:
+    machine = Machine(noise=1.0)
+    engines = {name: ScriptedEngine(machine, 1e6, np.random.default_rng(7)) for name in ("a", "b")}
+    timings = compare(engines, replace(POLICY, max_seconds=0.2))
+    assert timings["a"].samples >= 6 and timings["a"].relative_ci > POLICY.relative_ci
 
 
 @pytest.mark.parametrize(
@@ -247,4 +275,4 @@ def test_a_real_runtime_fills_a_profile(tmp_path: Path) -> None:
     fill(profile, wanted, runtime, options, policy)
     assert {row.signature.key for row in profile} == {s.key for s in wanted}
     assert all(row.status == "ok" and row.timing.median_ns > 0 for row in profile)
-    assert missing(wanted, profile) == []
+    assert missing(wanted, profile, MeasurementPolicy()) == []

@@ -20,6 +20,8 @@ PLAN = {
     "batch": 9,
     "budget": Budget.parse("0.5"),
     "method": "layermerge",
+    "confidence": 0.95,
+    "refine": 3,
     "limits": Limits(3, 2),
     "samples": Samples(1, 2),
 }

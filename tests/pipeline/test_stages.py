@@ -81,7 +81,7 @@ def test_a_plan_of_another_network_is_refused(done: Job) -> None:
     items = (replace(file.plan.items[0], key="0:0-1 merge 9x9 g1"), *file.plan.items[1:])
     write_plan(done.plan_file, replace(file, plan=replace(file.plan, items=items)))
     with pytest.raises(TableError, match="does not have: 0:0-1 merge 9x9 g1"):
-        chosen(load(done), read_plan(done.plan_file))
+        chosen(load(done), read_plan(done.plan_file).plan)
 
 
 @pytest.mark.parametrize(

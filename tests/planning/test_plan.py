@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trt_layermerge.errors import ExitCode, InputError, TableError
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.plan import Plan, PlanFile, read_plan, write_plan
+from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
 from trt_layermerge.planning.problem import Item
 
 ITEMS = (
@@ -51,6 +51,39 @@ def test_all_numbers_come_back_exactly(tmp_path_factory: pytest.TempPathFactory,
     file, path = PlanFile.of(plan, Budget.parse("1"), {}), tmp_path_factory.mktemp("plans") / "plan.json"
     write_plan(path, file)
     assert read_plan(path) == file
+
+
+REFINED = (
+    Refined(1, 2, 70, 70, 100, 0.5, 0.2, chosen=False),
+    Refined(2, 1, PLAN.latency_ns, 60, 100, PLAN.objective, 0.1, chosen=True),
+)
+
+
+def test_plans_that_were_measured_come_back_too(path: Path) -> None:
+    assert "refined" not in json.loads(path.read_bytes())
+    file = PlanFile.of(PLAN, Budget.parse("0.6"), {}, REFINED)
+    write_plan(path, file)
+    assert read_plan(path) == file
+
+
+def test_a_plan_that_was_measured_may_be_predicted_to_exceed_its_budget(path: Path) -> None:
+    write_plan(path, PlanFile.of(PLAN, Budget.parse("0.55"), {}, REFINED))
+    assert read_plan(path).plan == PLAN
+    with pytest.raises(InputError, match="more than the budget"):
+        write_plan(path, PlanFile.of(PLAN, Budget.parse("0.55"), {}))
+
+
+@pytest.mark.parametrize(
+    ("refined", "message"),
+    [
+        (REFINED[:1], "0 plans are the chosen one"),
+        (REFINED[1:] * 2, "2 plans are the chosen one"),
+        ((replace(REFINED[1], objective=0.5),), "the chosen one is not this plan"),
+    ],
+)
+def test_what_was_measured_is_of_this_plan(path: Path, refined: tuple[Refined, ...], message: str) -> None:
+    with pytest.raises(InputError, match=f"field refined: {message}"):
+        write_plan(path, PlanFile.of(PLAN, Budget.parse("0.6"), {}, refined))
 
 
 def test_what_is_known_of_an_item_comes_back_and_what_is_not_takes_no_room(path: Path) -> None:

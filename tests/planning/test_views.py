@@ -37,6 +37,7 @@ def test_a_plan_as_json() -> None:
         ],
     }
     assert plan_view(PLAN)["budget_ms"] is None
+    assert plan_view(PLAN, 2_400_000, 0.75) == view | {"probability": 0.75}
 
 
 def test_several_chains_are_told_apart() -> None:

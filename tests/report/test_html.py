@@ -67,6 +67,16 @@ def test_whatever_comes_from_outside_is_escaped(tmp_path: Path, manifest: Manife
     assert "<script" not in html and "&lt;script&gt;alert(&#39;&amp;&#39;)" in html
 
 
+def test_plans_that_were_measured_are_shown_in_both_orders(tmp_path: Path, manifest: Manifest) -> None:
+    parser = Balance()
+    parser.feed(page(tmp_path, manifest))
+    text = " ".join(" ".join(parser.text).split())
+    assert "1 2 0.045 0.019 +0.2500 0.5000 2 1 0.044 0.018 +0.1250 0.2500 chosen" in text
+    assert "with probability 0.979" in text or "with probability 0.978" in text
+    plain = page(tmp_path, manifest.model_copy(update={"refined": [], "probability": None}))
+    assert "Plans that were measured" not in plain and "with probability" not in plain
+
+
 def test_simulated_latencies_are_called_so(tmp_path: Path, manifest: Manifest) -> None:
     assert "simulated" not in page(tmp_path, manifest)
     assert "simulated" in page(tmp_path, manifest.model_copy(update={"simulated": True}))

@@ -1,11 +1,14 @@
-"""Options that commands share, the TOML file that may hold them, and the job that they make."""
+"""Options that commands share, and the TOML file that may hold them.
+
+This module imports neither torch nor a runtime, which takes seconds: ``solve`` on plain tables does without them.
+``job`` makes a job of the options.
+"""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +16,10 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.cli.show import only_json
+from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
-from trt_layermerge.importance.estimate import Samples
-from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
-from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.training.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,7 +74,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
 
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    groups = (network_options, device_options, data_options, plan_options, training_options)
+    groups = (network_options, device_options, data_options, plan_options, refine_options, training_options)
     return click.command()(combined(*groups)(lambda: None)).params
 
 
@@ -92,13 +91,15 @@ json_option = click.option(
     "as_json",
     is_flag=True,
     is_eager=True,
-    callback=only_json,
+    callback=keep_output,
     help="Print one JSON object, and nothing else.",
+)
+csv_option = click.option(
+    "--csv", "as_csv", is_flag=True, is_eager=True, callback=keep_output, help="Print CSV, and nothing else."
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
 
-network_options = combined(
-    click.argument("model"),
+_network_options = (
     click.option("--weights", type=PATH, help="Checkpoint: safetensors, or a state dict of torch.save."),
     click.option(
         "--input", "input_shape", callback=read_shape, metavar="CxHxW", help="Shape of one sample, such as 3x224x224."
@@ -108,6 +109,8 @@ network_options = combined(
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
     click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(METHODS)}."),
 )
+network_options = combined(click.argument("model"), *_network_options)
+optional_network_options = combined(click.argument("model", required=False), *_network_options)
 device_options = combined(
     click.option("--runtime", default="onnxruntime", show_default=True, help="What engines run in."),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
@@ -122,6 +125,12 @@ data_options = combined(
 plan_options = combined(
     click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),
     click.option("--speedup", type=float, help="The same as a factor: 1.8."),
+    click.option(
+        "--confidence", type=float, metavar="P", help="Least probability of meeting the budget, such as 0.95."
+    ),
+)
+refine_options = click.option(
+    "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
 )
 training_options = combined(
     click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),
@@ -138,28 +147,12 @@ training_options = combined(
 )
 
 
-def make_job(**given: Any) -> Job:
-    """A job from the options of a command; those that the command does not have keep their defaults."""
-    known = Job(model=given["model"], output=given.get("output") or Path("engines/job"))
-    return replace(
-        known,
-        weights=given.get("weights"),
-        input_shape=given.get("input_shape"),
-        task=given.get("task"),
-        profiles=given.get("profiles", known.profiles),
-        runtime=given.get("runtime", known.runtime),
-        options=BuildOptions(threads=given.get("threads", 1)),
-        batch=given["batch"],
-        budget=_budget(given.get("budget"), given.get("speedup")),
-        method=given["method"],
-        limits=Limits(given["max_kernel"], given["max_layers"]),
-        samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
-        fit_samples=given.get("fit_samples", known.fit_samples),
-        recipe=_recipe(given),
-    )
+def read_budget(budget: Any, speedup: float | None) -> Budget:
+    """The budget that ``--budget`` or ``--speedup`` asks for; 0.6 where neither does.
 
-
-def _budget(budget: Any, speedup: float | None) -> Budget:
+    Raises:
+        UsageError: Both do, or the budget cannot be.
+    """
     if budget is not None and speedup is not None:
         source = click.get_current_context().get_parameter_source
         if source("budget") is source("speedup"):
@@ -169,19 +162,3 @@ def _budget(budget: Any, speedup: float | None) -> Budget:
     if speedup is not None:
         return Budget.from_speedup(speedup)
     return Budget.parse("0.6" if budget is None else str(budget))
-
-
-def _recipe(given: dict[str, Any]) -> Recipe | None:
-    if not given.get("finetune"):
-        return None
-    return Recipe(
-        epochs=given["epochs"],
-        lr=given["lr"],
-        weight_decay=given["weight_decay"],
-        warmup=given["warmup"],
-        distillation=given["distillation"],
-        temperature=given["temperature"],
-        clip_norm=given["clip_norm"],
-        precision=given["precision_training"],
-        seed=given["seed"],
-    )

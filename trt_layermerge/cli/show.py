@@ -18,6 +18,7 @@ STAGES = {
     "baseline": "time the original",
     "importance": "measure importance",
     "solve": "plan",
+    "refine": "measure plans",
     "merge": "merge and fit",
     "fine-tune": "fine-tune",
     "prove": "prove",
@@ -73,17 +74,22 @@ def screen() -> Iterator[Screen]:
         shown.finish()
 
 
-def only_json(ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:
-    """Keep standard output for ``print_json``: what else is printed, by the user's files too, goes to the other one."""
-    if wanted:
+def keep_output(ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:
+    """Keep standard output for ``print_text``: what else is printed, by the user's files too, goes to the other one."""
+    if wanted and STDOUT not in ctx.meta:
         ctx.meta[STDOUT] = sys.stdout
         ctx.with_resource(redirect_stdout(sys.stderr))
     return wanted
 
 
 def print_json(value: Any) -> None:
-    """The one JSON object of a command."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False), file=click.get_current_context().meta[STDOUT])
+    """The one JSON value of a command."""
+    print_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """The whole output of a command, for other programs."""
+    click.echo(text, file=click.get_current_context().meta.get(STDOUT), nl=False)
 
 
 def minutes(seconds: float) -> str:

@@ -89,6 +89,28 @@ class DeviceFields(_Frozen):
         return differences(self.model_dump(include=decisive), asdict(here))
 
 
+class RefinedPlan(_Frozen):
+    """A plan that was carried out and measured, to decide between plans by measurement.
+
+    Attributes:
+        rank: Its place by objective, from 1.
+        measured_rank: Its place by measurement: plans that keep the budget first, by loss, then the others, by latency.
+        predicted_ms: Latency that it predicted, carried over to the machine's speed when it was measured.
+        measured_ms: Measured end-to-end latency of its engine.
+        objective: What it predicted of the loss, in the method's scale; larger is better.
+        held_out_loss: Measured after fitting, before any training.
+        chosen: Whether it is the one that was delivered.
+    """
+
+    rank: PositiveInt
+    measured_rank: PositiveInt
+    predicted_ms: float
+    measured_ms: float
+    objective: float
+    held_out_loss: float
+    chosen: bool
+
+
 class Manifest(_Frozen):
     """What lies beside an engine, as ``manifest.json``.
 
@@ -108,6 +130,8 @@ class Manifest(_Frozen):
         predicted_latency_ms: What the plan said, carried over to the machine's speed at the final timing: the plan's
             own figure times ``drift``.
         drift: The original's latency at the final timing over its latency when the plan was made.
+        probability: Probability of meeting the budget that the plan stated, by the intervals of its latencies.
+        refined: The plans that were measured to decide for this one, by objective; none where predictions decided.
         plan: The plan and its certificate, as in the plan file.
         proof: The equivalence proof.
         seeds: Every seed that was used.
@@ -131,6 +155,8 @@ class Manifest(_Frozen):
     speedup: float
     predicted_latency_ms: float
     drift: float
+    probability: float | None = None
+    refined: list[RefinedPlan] = []
     plan: dict[str, Any]
     proof: ProofFigures
     seeds: dict[str, int]

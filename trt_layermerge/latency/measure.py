@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, InputError
@@ -25,6 +26,8 @@ from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
+
+Samples = NDArray[np.float64]
 
 Progress = Callable[[int, int, str], None]
 """Called with how many are done, how many there are, and the last one's key."""
@@ -51,6 +54,7 @@ class MeasurementPolicy:
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
             more is ``degraded``. At 20 % slow samples the median lies at the 62nd percentile of the others, still
             amid them, and its interval is that of all samples.
+        again: Measure rows that are ``degraded`` once more.
     """
 
     relative_ci: float = 0.02
@@ -63,6 +67,7 @@ class MeasurementPolicy:
     disturbance: float = 0.10
     patience: int = 10
     tolerated: float = 0.20
+    again: bool = False
 
     def burst(self, run_ns: float) -> int:
         """Number of runs in a burst of an engine one run of which takes so many ns."""
@@ -81,8 +86,8 @@ def fill(
 ) -> None:
     """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
 
-    A candidate that cannot be built gets a row that says so, and another try the next time. So does one whose latency
-    stayed less sure than the policy asks.
+    A candidate that cannot be built gets a row that says so, and another try the next time. One whose latency stayed
+    less sure than the policy asks is ``degraded``; it gets another try where the policy says so.
 
     Raises:
         IncompatibleError: The profile is not of this runtime and these options.
@@ -93,7 +98,7 @@ def fill(
             f"profile {profile.path} cannot take latencies of this runtime: {'; '.join(differences)}",
             hint="open the profile of this device, runtime and precision",
         )
-    pending = missing(signatures, profile)
+    pending = missing(signatures, profile, policy)
     sentinel: _Sentinel | None = None
     for begin in range(0, len(pending), policy.group):
         sentinel = sentinel or _Sentinel(runtime.build(candidate_model(SENTINEL), options), policy)
@@ -104,13 +109,15 @@ def fill(
                 progress(done, len(pending), row.signature.key)
 
 
-def missing(signatures: Iterable[Signature], profile: Profile) -> list[Signature]:
-    """The signatures that a profile has no sure latency of, each once; empty ones need none.
+def missing(signatures: Iterable[Signature], profile: Profile, policy: MeasurementPolicy) -> list[Signature]:
+    """The signatures that ``fill`` would measure, each once; empty ones need no latency.
 
     Raises:
         IncompatibleError: A signature is of another precision than the profile.
     """
-    pending = {s.key: s for s in signatures if not s.empty and ((row := profile.get(s)) is None or row.status != "ok")}
+    enough = {"ok"} if policy.again else {"ok", "degraded"}
+    wanted = (signature for signature in signatures if not signature.empty)
+    pending = {s.key: s for s in wanted if (row := profile.get(s)) is None or row.status not in enough}
     for key, signature in pending.items():
         if signature.precision != profile.key.precision:
             raise IncompatibleError(f"profile {profile.path} is of {profile.key.precision}, it cannot hold: {key}")
@@ -120,13 +127,30 @@ def missing(signatures: Iterable[Signature], profile: Profile) -> list[Signature
 def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[str, Timing]:
     """Time engines end to end, in turns, until all latencies are sure enough or the time is up.
 
-    There is no sentinel here: all engines get the same rounds, so a disturbance slows all of them.
+    The engines are each other's sentinels: a round in which one of them was slower than at its best by more than
+    ``policy.disturbance`` was disturbed, and counts for none of them. Which rounds those were is decided anew when the
+    machine turns out to have been slow from the start.
     """
-    trials = {name: _Trial(engine, policy) for name, engine in engines.items()}
-    while not all(trial.finished for trial in trials.values()):
-        for trial in trials.values():
-            trial.accept(trial.burst())
-    return {name: trial.timing for name, trial in trials.items()}
+    if not engines:
+        return {}
+    trials = [_Trial(engine, policy) for engine in engines.values()]
+    rounds: list[list[float]] = []
+    while True:
+        rounds.extend([trial.burst() for trial in trials] for _ in range(SMALLEST_SAMPLE))
+        timings = [Timing.of(samples) for samples in _undisturbed(np.array(rounds), policy).T]
+        enough = timings[0].samples >= max(policy.min_samples, SMALLEST_SAMPLE)
+        sure = enough and all(timing.relative_ci <= policy.relative_ci for timing in timings)
+        if sure or any(trial.late for trial in trials):
+            return dict(zip(engines, timings, strict=True))
+
+
+def _undisturbed(rounds: Samples, policy: MeasurementPolicy) -> Samples:
+    """The rounds (rows) in which no engine (column) was slow; all of them, where those are too few to go by."""
+    if len(rounds) < _SENTINEL_WINDOW:
+        return rounds
+    best = np.median(np.lib.stride_tricks.sliding_window_view(rounds, _SENTINEL_WINDOW, axis=0), axis=-1).min(axis=0)
+    quiet = rounds[(rounds <= (1 + policy.disturbance) * best).all(axis=1)]
+    return quiet if len(quiet) >= SMALLEST_SAMPLE else rounds
 
 
 def estimate_seconds(signatures: Iterable[Signature], profile: Profile, policy: MeasurementPolicy) -> float:
@@ -134,8 +158,8 @@ def estimate_seconds(signatures: Iterable[Signature], profile: Profile, policy: 
 
     The rows that the profile has tell how long one of those takes; without rows, 0.1 ns.
     """
-    pace = _seconds_per_mac(profile)
-    return sum(_estimate(signature.batch * signature.macs * pace, policy) for signature in missing(signatures, profile))
+    pace, pending = _seconds_per_mac(profile), missing(signatures, profile, policy)
+    return sum(_estimate(signature.batch * signature.macs * pace, policy) for signature in pending)
 
 
 def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:
@@ -212,6 +236,11 @@ class _Trial:
             self.readings.append(reading)
 
     @property
+    def late(self) -> bool:
+        """The time is up."""
+        return self._spent_ns >= 1e9 * self._policy.max_seconds
+
+    @property
     def timing(self) -> Timing:
         """What is known so far."""
         return Timing.of(self._samples)
@@ -219,10 +248,10 @@ class _Trial:
     @property
     def finished(self) -> bool:
         """Known well enough, or the time is up."""
-        count, late = len(self._samples), self._spent_ns >= 1e9 * self._policy.max_seconds
-        if count < (SMALLEST_SAMPLE if late else max(self._policy.min_samples, SMALLEST_SAMPLE)):
+        count = len(self._samples)
+        if count < (SMALLEST_SAMPLE if self.late else max(self._policy.min_samples, SMALLEST_SAMPLE)):
             return False
-        return late or self.timing.relative_ci <= self._policy.relative_ci
+        return self.late or self.timing.relative_ci <= self._policy.relative_ci
 
     @property
     def doubt(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trt_layermerge.delivery.manifest import (
     Figures,
     Manifest,
     ProofFigures,
+    RefinedPlan,
     git_state,
     hashes,
     plan_fields,
@@ -27,7 +28,7 @@ from trt_layermerge.delivery.manifest import (
 )
 from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import TableError
-from trt_layermerge.files import sha256, write_bytes, write_json
+from trt_layermerge.files import exclusive, sha256, write_bytes, write_json
 from trt_layermerge.importance.estimate import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
@@ -36,8 +37,10 @@ from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out
 from trt_layermerge.network.count import size_of
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
-from trt_layermerge.planning.plan import PlanFile
+from trt_layermerge.planning.confidence import probability
+from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.runtimes.protocol import Engine
 from trt_layermerge.training.evaluate import score
@@ -46,9 +49,6 @@ from trt_layermerge.training.task import Task
 
 CHECKED_SAMPLES = 64
 """Real inputs of the end-to-end comparisons, taken from the held-out data."""
-
-FINAL_TIMING: dict[str, Any] = {"relative_ci": 0.01, "min_samples": 100, "max_seconds": 15.0}
-"""Two engines are timed with more care than hundreds of blocks."""
 
 COMPRESSED_ONNX, ENGINE, CHECKS = "compressed.onnx", "compressed.engine.onnx", "checks.safetensors"
 MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
@@ -85,11 +85,17 @@ def compress(loaded: Loaded, reporter: Reporter) -> Result:
     """Do the whole job; interrupted, the same call goes on where it stopped.
 
     Raises:
+        InputError: Another process is at work in the same folder.
         LayerMergeError: See the stages; what was measured and trained until then is on disk.
     """
-    file = plan_stage(loaded, reporter)
+    with exclusive(loaded.job.output):
+        return _compress(loaded, reporter)
+
+
+def _compress(loaded: Loaded, reporter: Reporter) -> Result:
+    file = refine_stage(loaded, reporter) if loaded.job.refine else plan_stage(loaded, reporter)
     inputs = _real_inputs(loaded.require_task())
-    compression = _carry_out(loaded, chosen(loaded, file), reporter)
+    compression = _carry_out(loaded, chosen(loaded, file.plan), reporter)
     merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
     trained = _fine_tuned(loaded, compression.merged, reporter)
     reporter.stage("prove")
@@ -171,8 +177,7 @@ def _measured(
 ) -> tuple[Figures, Figures]:
     """Figures of the original and of the compressed network, timed in turns."""
     reporter.stage("measure")
-    policy = replace(loaded.job.policy, **FINAL_TIMING)
-    timings = compare({"original": engines.original, "compressed": engines.compressed}, policy)
+    timings = compare({"original": engines.original, "compressed": engines.compressed}, loaded.job.final_policy)
     reporter.stage("test")
     task = loaded.require_task()
     return (
@@ -225,11 +230,26 @@ def _manifest(loaded: Loaded, file: PlanFile, original: Figures, compressed: Fig
         speedup=original.latency_ms / compressed.latency_ms,
         predicted_latency_ms=file.plan.latency_ms * drift,
         drift=drift,
+        probability=probability(file.plan, file.certificate.budget_ns),
+        refined=[_refined(file, one) for one in file.certificate.refined],
         plan=plan_fields(job.plan_file),
         proof=proof,
         seeds={} if job.recipe is None else {"training": job.recipe.seed},
         versions=versions(),
         git=git_state(),
+    )
+
+
+def _refined(file: PlanFile, one: Refined) -> RefinedPlan:
+    drift = one.original_ns / file.plan.original_ns
+    return RefinedPlan(
+        rank=one.rank,
+        measured_rank=one.measured_rank,
+        predicted_ms=one.predicted_ns * drift / 1e6,
+        measured_ms=one.measured_ns / 1e6,
+        objective=one.objective,
+        held_out_loss=one.loss,
+        chosen=one.chosen,
     )
 
 

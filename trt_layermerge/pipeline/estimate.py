@@ -60,6 +60,11 @@ def job_plan(loaded: Loaded) -> list[StagePlan]:
         {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},
         {"stage": "merge", "what": f"fits on {job.fit_samples} images", "seconds": 20 * pace * job.fit_samples},
     ]
+    if job.refine:
+        images = 20 * job.samples.calibration + job.samples.held_out
+        stages.insert(
+            2, {"stage": "refine", "what": f"{job.refine} plans", "seconds": job.refine * (images * pace + 20)}
+        )
     if job.recipe is not None:
         steps = job.recipe.epochs * task.steps_per_epoch
         batch = len(next(iter(task.calibration_batches()))[1])

@@ -46,6 +46,8 @@ class Job:
         batch: Images at once.
         budget: Latency budget of the plan.
         method: Planning method.
+        confidence: Least probability of meeting the budget; ``None`` to go by measured latencies alone.
+        refine: How many plans around the budget are carried out and measured to decide between them; 0 for none.
         limits: Which candidates are looked at.
         samples: How much data importance looks at.
         fit_samples: Images that the fits of the chosen plan are solved on.
@@ -64,6 +66,8 @@ class Job:
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
     method: str = DEFAULT
+    confidence: float | None = None
+    refine: int = 0
     limits: Limits = field(default_factory=Limits)
     samples: Samples = field(default_factory=Samples)
     fit_samples: int = 2048
@@ -95,6 +99,15 @@ class Job:
         """The plan with its certificate."""
         return self.output / "plan.json"
 
+    @property
+    def final_policy(self) -> MeasurementPolicy:
+        """How sure end-to-end latencies have to be: few engines are timed with more care than hundreds of blocks."""
+        return replace(self.policy, relative_ci=0.01, min_samples=100, max_seconds=15.0)
+
+    def refine_file(self, fingerprint: str) -> Path:
+        """What was measured to decide between plans, for the settings of a fingerprint."""
+        return self.output / f"refine-{fingerprint[:8]}.jsonl"
+
     def fingerprint(self, weights: str, device: dict[str, Any]) -> str:
         """Hash of all settings that decide the plan: those of the network, the data and the device.
 
@@ -110,6 +123,8 @@ class Job:
             "batch": self.batch,
             "budget": str(self.budget),
             "method": self.method,
+            "confidence": self.confidence,
+            "refine": self.refine,
             "limits": asdict(self.limits),
             "samples": asdict(self.samples),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.methods import Candidate, formulate, method_named
-from trt_layermerge.planning.plan import PlanFile, read_plan, write_plan
+from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, sample_shape
@@ -59,6 +60,11 @@ class Loaded:
     def device(self) -> dict[str, Any]:
         """What latencies depend on besides the network."""
         return asdict(self.profile.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the plan."""
+        return self.job.fingerprint(self.network.weights_hash, self.device)
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
@@ -102,16 +108,31 @@ def load(job: Job) -> Loaded:
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
     """The choices that a method may take.
 
-    The papers' methods know no fits. Ours takes a ``merge`` only where there is no ``fit`` of the same convolution:
-    that has the same latency, and the product of the weights is one of the points that the fit is the best of.
+    The papers' methods know no fits; ``depth`` drops no convolution, ``layer-only`` merges none. Ours takes a ``merge``
+    only where there is no ``fit`` of the same convolution: that has the same latency, and the product of the weights is
+    one of the points that the fit is the best of.
     """
     choices = tuple(choices)
+    if method == "depth":
+        return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _keeps_all(choice))
+    if method == "layer-only":
+        return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _drops_one(choice))
     if method != "joint":
         return tuple(choice for choice in choices if choice.kind is not Kind.FIT)
     fitted = {(choice.block, choice.geometry) for choice in choices if choice.kind is Kind.FIT}
     return tuple(
         choice for choice in choices if choice.kind is not Kind.MERGE or (choice.block, choice.geometry) not in fitted
     )
+
+
+def _keeps_all(choice: Choice) -> bool:
+    """Whether it merges several layers and drops none; of a single layer, ``keep`` is all there is to that."""
+    return choice.kind is Kind.MERGE and len(choice.block) > 1 and len(choice.kept) == len(choice.block)
+
+
+def _drops_one(choice: Choice) -> bool:
+    """Whether it drops the convolution of one layer."""
+    return choice.kind is Kind.IDENTITY and len(choice.block) == 1 and choice.reducible
 
 
 def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
@@ -124,7 +145,8 @@ def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
 def profile_plan(loaded: Loaded) -> tuple[int, float]:
     """How many signatures are still to be measured, and an estimate of the seconds it takes."""
     wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
-    return len(missing(wanted, loaded.profile)), estimate_seconds(wanted, loaded.profile, loaded.job.policy)
+    policy = loaded.job.policy
+    return len(missing(wanted, loaded.profile, policy)), estimate_seconds(wanted, loaded.profile, policy)
 
 
 def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
@@ -164,13 +186,19 @@ def importance_table(loaded: Loaded) -> ImportanceTable:
 
 def latency_ns(loaded: Loaded, choice: Choice) -> int | None:
     """Latency of a choice from the profile in ns; ``None`` where it is not known."""
-    total = 0
+    interval = _interval_ns(loaded, choice)
+    return None if interval is None else interval[1]
+
+
+def _interval_ns(loaded: Loaded, choice: Choice) -> tuple[int, int, int] | None:
+    """Latency of a choice in ns between the ends of its interval, the sums of its operations'."""
+    low = median = high = 0
     for signature in loaded.signatures(choice):
         row = loaded.profile.get(signature)
         if row is None or row.timing is None:
             return None
-        total += row.timing.median_ns
-    return total
+        low, median, high = low + row.timing.ci_low_ns, median + row.timing.median_ns, high + row.timing.ci_high_ns
+    return low, median, high
 
 
 def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
@@ -217,10 +245,21 @@ def frontier_of(loaded: Loaded, baseline: Timing, table: ImportanceTable | None)
     if kept > original:
         # The blocks take longer one by one than the network as a whole: what calling a runtime costs is in each of
         # them. Shares of the network are then the best that is known.
-        candidates = [replace(item, latency_ns=item.latency_ns * original // kept) for item in candidates]
+        candidates = [_scaled(item, original, kept) for item in candidates]
         kept = _kept_ns(candidates)
     lengths = [len(chain) for chain in loaded.network.chains]
     return solve(formulate(loaded.job.method, lengths, candidates, original - kept, original))
+
+
+def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
+    """A candidate with its latency and the ends of its interval, if it has one, multiplied by share / whole."""
+    low, high = item.low_ns, item.high_ns
+    return replace(
+        item,
+        latency_ns=item.latency_ns * share // whole,
+        low_ns=None if low is None else low * share // whole,
+        high_ns=None if high is None else -(-high * share // whole),
+    )
 
 
 def _kept_ns(candidates: Iterable[Candidate]) -> int:
@@ -229,16 +268,18 @@ def _kept_ns(candidates: Iterable[Candidate]) -> int:
 
 def solve_stage(loaded: Loaded, baseline: Timing, table: ImportanceTable) -> PlanFile:
     """Plan, and write the plan file."""
-    job = loaded.job
-    frontier = frontier_of(loaded, baseline, table)
-    plan = frontier.best(job.budget.nanoseconds(baseline.median_ns))
-    tables = {
-        "profile": loaded.profile.sha256,
-        "importance": table.sha256,
-        "settings": job.fingerprint(loaded.network.weights_hash, loaded.device),
-    }
-    file = PlanFile.of(plan, job.budget, tables)
-    write_plan(job.plan_file, file)
+    frontier, job = frontier_of(loaded, baseline, table), loaded.job
+    budget_ns = job.budget.nanoseconds(baseline.median_ns)
+    if job.confidence is None:
+        return decide(loaded, frontier.best(budget_ns), table)
+    return decide(loaded, plan_for(frontier, budget_ns, job.confidence).plan, table)
+
+
+def decide(loaded: Loaded, plan: Plan, table: ImportanceTable, refined: Sequence[Refined] = ()) -> PlanFile:
+    """Write the plan file of the plan that was decided for, with its certificate."""
+    tables = {"profile": loaded.profile.sha256, "importance": table.sha256, "settings": loaded.fingerprint}
+    file = PlanFile.of(plan, loaded.job.budget, tables, refined)
+    write_plan(loaded.job.plan_file, file)
     return file
 
 
@@ -247,35 +288,45 @@ def plan_stage(loaded: Loaded, reporter: Reporter) -> PlanFile:
 
     So a job that was killed while fine-tuning goes on with the plan that it had, whatever the machine measures now.
     """
-    job = loaded.job
-    if job.plan_file.exists():
-        file = read_plan(job.plan_file)
-        if file.certificate.tables.get("settings") == job.fingerprint(loaded.network.weights_hash, loaded.device):
-            return file
-    loaded.require_task()
-    profile_stage(loaded, reporter)
-    baseline = baseline_stage(loaded, reporter)
-    # The fastest plan needs latencies only: what nobody can meet is said before hours of importance.
-    frontier_of(loaded, baseline, None).best(job.budget.nanoseconds(baseline.median_ns))
-    table = importance_stage(loaded, reporter, worthwhile(loaded))
+    if (file := kept_plan(loaded)) is not None:
+        return file
+    baseline, table = tables_stage(loaded, reporter)
     reporter.stage("solve")
     return solve_stage(loaded, baseline, table)
 
 
-def chosen(loaded: Loaded, file: PlanFile) -> tuple[Choice, ...]:
-    """The choices of a plan.
+def kept_plan(loaded: Loaded) -> PlanFile | None:
+    """The plan on disk, if it was made for the very same settings."""
+    if not loaded.job.plan_file.exists():
+        return None
+    file = read_plan(loaded.job.plan_file)
+    return file if file.certificate.tables.get("settings") == loaded.fingerprint else None
+
+
+def tables_stage(loaded: Loaded, reporter: Reporter) -> tuple[Timing, ImportanceTable]:
+    """All that a plan rests on: the profile, the original's latency, and importances."""
+    loaded.require_task()
+    profile_stage(loaded, reporter)
+    baseline = baseline_stage(loaded, reporter)
+    # The fastest plan needs latencies only: what nobody can meet is said before hours of importance.
+    frontier_of(loaded, baseline, None).best(loaded.job.budget.nanoseconds(baseline.median_ns))
+    return baseline, importance_stage(loaded, reporter, worthwhile(loaded))
+
+
+def chosen(loaded: Loaded, plan: Plan) -> tuple[Choice, ...]:
+    """The choices of a plan; of a block that runs in several parts, those of the parts.
 
     Raises:
         TableError: The plan names a choice that this network does not have.
     """
     by_key = {choice.key: choice for choice in choices_of(loaded.network, loaded.job.limits)}
-    for item in file.plan.items:
-        if item.key not in by_key:
+    for key in plan.keys:
+        if key not in by_key:
             raise TableError(
-                f"the plan {loaded.job.plan_file} has a choice that {loaded.network.name} does not have: {item.key}",
+                f"the plan {loaded.job.plan_file} has a choice that {loaded.network.name} does not have: {key}",
                 hint="it was made for another network or other limits; run solve again",
             )
-    return tuple(by_key[item.key] for item in file.plan.items)
+    return tuple(by_key[key] for key in plan.keys)
 
 
 def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) -> Candidate:
@@ -285,11 +336,25 @@ def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) ->
             f"importance table {table.path} has no row for {choice.key!r}",
             hint="run trt-layermerge importance with the same settings first",
         )
-    latency = latency_ns(loaded, choice)
-    assert latency is not None  # worthwhile() left only those
+    interval = _interval_ns(loaded, choice)
+    assert interval is not None  # worthwhile() left only those
     before, after = (0.0, 0.0) if row is None else (row.loss_before, row.loss_after)
+    geometry = choice.geometry
     return Candidate(
-        block.chain, block.start, block.end, choice.key, str(choice.kind), choice.reducible, latency, before, after
+        block.chain,
+        block.start,
+        block.end,
+        choice.key,
+        str(choice.kind),
+        choice.reducible,
+        interval[1],
+        before,
+        after,
+        low_ns=interval[0],
+        high_ns=interval[2],
+        kernel=0 if geometry is None else max(geometry.kernel),
+        depthwise=geometry is not None and geometry.groups == geometry.in_channels > 1,
+        dropped=len(block) - len(choice.kept) if choice.kind is Kind.MERGE else None,
     )
 
 

@@ -69,6 +69,16 @@ def probability(plan: Plan, budget_ns: int, seed: int = 0) -> float:
     return float(np.mean(excess <= 0))
 
 
+def require_confidence(confidence: float) -> None:
+    """See that a plan can be as sure as that.
+
+    Raises:
+        UsageError: The confidence is not above 0 and below 1.
+    """
+    if not 0 < confidence < 1:
+        raise UsageError(f"a confidence of {confidence} cannot be", hint="write 0.95 for 95 %; 1 is never reached")
+
+
 def plan_for(frontier: Frontier, budget_ns: int, confidence: float, seed: int = 0) -> SurePlan:
     """The plan of largest value among those that meet a budget with at least some probability.
 
@@ -86,8 +96,7 @@ def plan_for(frontier: Frontier, budget_ns: int, confidence: float, seed: int = 
         UsageError: The confidence is not above 0 and below 1.
         InfeasibleBudgetError: No plan was found that is fast and sure enough.
     """
-    if not 0 < confidence < 1:
-        raise UsageError(f"a confidence of {confidence} cannot be", hint="write 0.95 for 95 %; 1 is never reached")
+    require_confidence(confidence)
     best = frontier.best(budget_ns)
     sure = probability(best, budget_ns, seed)
     if sure >= confidence:

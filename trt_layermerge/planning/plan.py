@@ -6,7 +6,7 @@ rests on. Reading it checks that its parts agree with each other; that the table
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,6 +59,31 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Refined:
+    """A plan that was carried out and measured, to decide by measurement between plans that are predicted alike.
+
+    Attributes:
+        rank: Its place by objective, from 1.
+        measured_rank: Its place by measurement, from 1: plans that keep the budget first, by loss, others by latency.
+        predicted_ns: Latency that the plan predicts, in ns.
+        measured_ns: Measured end-to-end latency of its engine, in ns.
+        original_ns: The same of the original network, measured in turns with it.
+        objective: Sum of its items' values.
+        loss: Held-out loss after fitting, before any training.
+        chosen: Whether it is the one that was decided for.
+    """
+
+    rank: int
+    measured_rank: int
+    predicted_ns: int
+    measured_ns: int
+    original_ns: int
+    objective: float
+    loss: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What a plan was made for and from.
 
@@ -66,11 +91,14 @@ class Certificate:
         budget: The budget as it was asked for.
         budget_ns: The same in ns, for the plan's original.
         tables: SHA-256 of each table the plan rests on, in hexadecimal, by a name such as ``profile``.
+        refined: The plans that were measured to decide for this one, by objective; none where predictions decided.
+            What was measured then goes before what is predicted, which may exceed the budget.
     """
 
     budget: Budget
     budget_ns: int
     tables: Mapping[str, str]
+    refined: tuple[Refined, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +109,9 @@ class PlanFile:
     certificate: Certificate
 
     @classmethod
-    def of(cls, plan: Plan, budget: Budget, tables: Mapping[str, str]) -> PlanFile:
+    def of(cls, plan: Plan, budget: Budget, tables: Mapping[str, str], refined: Iterable[Refined] = ()) -> PlanFile:
         """Certify a plan with the budget it was made for and the hashes of the tables it was made from."""
-        return cls(plan, Certificate(budget, budget.nanoseconds(plan.original_ns), dict(tables)))
+        return cls(plan, Certificate(budget, budget.nanoseconds(plan.original_ns), dict(tables), tuple(refined)))
 
 
 def write_plan(path: Path, file: PlanFile) -> None:
@@ -103,10 +131,12 @@ def write_plan(path: Path, file: PlanFile) -> None:
         fixed_ns=file.plan.fixed_ns,
         objective=file.plan.objective,
         tables=dict(file.certificate.tables),
+        refined=file.certificate.refined,
         items=file.plan.items,
     )
     _file_of(document)
-    write_json(path, document.model_dump(exclude={"items"}) | {"items": [_record(item) for item in document.items]})
+    fields = document.model_dump(exclude={"items"} if document.refined else {"items", "refined"})
+    write_json(path, fields | {"items": [_record(item) for item in document.items]})
 
 
 def read_plan(path: Path) -> PlanFile:
@@ -142,6 +172,7 @@ class _Document(BaseModel):
     fixed_ns: int
     objective: float
     tables: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    refined: tuple[Refined, ...] = ()
     items: tuple[Item, ...]
 
 
@@ -163,18 +194,32 @@ def _file_of(document: _Document) -> PlanFile:
     except InputError as error:
         raise InputError(f"field items: {error.message}") from error
     try:
-        file = PlanFile.of(plan, Budget.parse(document.budget), document.tables)
+        file = PlanFile.of(plan, Budget.parse(document.budget), document.tables, document.refined)
     except UsageError as error:
         raise InputError(f"field budget: {error.message}") from error
     if file.certificate.budget_ns != document.budget_ns:
         raise InputError(f"field budget_ns: {document.budget} of the original is {file.certificate.budget_ns} ns")
     if document.fixed_ns != plan.fixed_ns:
         raise InputError(f"field latency_ns: items and fixed_ns add up to {_latency(document)} ns")
-    if plan.latency_ns > document.budget_ns:
+    if (fault := _refined_fault(document)) is not None:
+        raise InputError(f"field refined: {fault}")
+    if plan.latency_ns > document.budget_ns and not document.refined:
         raise InputError(f"field latency_ns: {plan.latency_ns} ns is more than the budget of {document.budget_ns} ns")
     if plan.objective != _objective(items):
         raise InputError("field objective: it is not the sum of the items' values")
     return file
+
+
+def _refined_fault(document: _Document) -> str | None:
+    """Why plans that were measured do not fit the plan that was decided for, in words; None where they do."""
+    chosen = [one for one in document.refined if one.chosen]
+    if not document.refined:
+        return None
+    if len(chosen) != 1:
+        return f"{len(chosen)} plans are the chosen one"
+    if (chosen[0].predicted_ns, chosen[0].objective) != (document.latency_ns, document.objective):
+        return "the chosen one is not this plan"
+    return None
 
 
 def _check_items(plan: Plan) -> None:

@@ -15,8 +15,8 @@ from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item
 
 
-def plan_view(plan: Plan, budget_ns: int | None = None) -> dict[str, Any]:
-    """A plan: ``method``, ``budget_ms``, ``latency_ms``, ``objective`` and ``blocks``.
+def plan_view(plan: Plan, budget_ns: int | None = None, probability: float | None = None) -> dict[str, Any]:
+    """A plan: ``method``, ``budget_ms``, ``latency_ms``, ``objective``, ``blocks``; ``probability`` where it is known.
 
     Latencies are the doubles nearest to them. Of a block ``kernel`` and ``depthwise`` are None where they are not
     known; ``chain`` is there where the network has several, ``breaks`` where method ``depth`` has inner ones, from
@@ -25,6 +25,7 @@ def plan_view(plan: Plan, budget_ns: int | None = None) -> dict[str, Any]:
     Args:
         plan: The plan.
         budget_ns: The budget it was made for, in ns; None where there was none.
+        probability: Probability that the plan meets it (``confidence``).
     """
     chains = len({item.chain for item in plan.items})
     return {
@@ -32,6 +33,7 @@ def plan_view(plan: Plan, budget_ns: int | None = None) -> dict[str, Any]:
         "budget_ms": None if budget_ns is None else budget_ns / 1e6,
         "latency_ms": plan.latency_ms,
         "objective": plan.objective,
+        **({} if probability is None else {"probability": probability}),
         "blocks": [_block(item, chains) for item in plan.items],
     }
 

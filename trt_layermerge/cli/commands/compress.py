@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import (
     combined,
     config_option,
@@ -15,9 +16,9 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
-    make_job,
     network_options,
     plan_options,
+    refine_options,
     training_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
@@ -32,6 +33,7 @@ from trt_layermerge.pipeline.stages import load
     device_options,
     data_options,
     plan_options,
+    refine_options,
     training_options,
     config_option,
     dry_run_option,
@@ -88,6 +90,16 @@ def _show(result: Result, console: Console) -> None:
         f"predicted  {manifest.predicted_latency_ms:.3f} ms, {off:+.1%} off what was measured "
         f"(machine since planning: {manifest.drift - 1:+.1%})"
     )
+    if manifest.probability is not None:
+        console.print(
+            f"planned    to meet the budget of {manifest.plan['budget']} with probability {manifest.probability:.3f}"
+        )
+    for one in manifest.refined:
+        console.print(
+            f"{'measured' if one.rank == 1 else '':<10} plan {one.rank}: predicted {one.predicted_ms:.3f} ms "
+            f"{one.objective:+.4f}, measured {one.measured_ms:.3f} ms, held-out loss {one.held_out_loss:.4f}"
+            f"{', chosen' if one.chosen else ''}"
+        )
     console.print(
         f"proof      {proof.merged_blocks} merged blocks and {proof.folded_norms} folded norms within "
         f"{proof.worst_block:.1e} (float64);\n           end to end: merge {proof.merge_end_to_end:.1e}, "

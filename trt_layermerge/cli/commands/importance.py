@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import (
     combined,
     config_option,
@@ -13,7 +14,6 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
-    make_job,
     network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.cost import signatures
-from trt_layermerge.cli.options import config_option, json_option, make_job, network_options
+from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip
 from trt_layermerge.network.network import load_network

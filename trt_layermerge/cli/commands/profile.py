@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
+from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import (
     combined,
     config_option,
@@ -13,7 +15,6 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
-    make_job,
     network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
@@ -22,9 +23,11 @@ from trt_layermerge.pipeline.stages import load, profile_plan, profile_stage
 
 @click.command("profile")
 @combined(network_options, device_options, data_options, config_option, dry_run_option, json_option)
-def command(as_json: bool, dry_run: bool, **given: Any) -> None:
+@click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
+def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:
     """Measure every candidate block of MODEL on this device; what the profile holds is not measured again."""
-    loaded = load(make_job(**given))
+    job = make_job(**given)
+    loaded = load(replace(job, policy=replace(job.policy, again=again)))
     pending, seconds = profile_plan(loaded)
     if dry_run:
         found = {"profile": str(loaded.profile.path), "to_measure": pending, "seconds": round(seconds, 1)}

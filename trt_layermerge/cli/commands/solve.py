@@ -1,58 +1,183 @@
-"""``solve``: pick what to keep, merge and drop, from the tables of the other stages."""
+"""``solve``: pick what to keep, merge and drop, from tables: those of the other stages, or plain CSV."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
 from trt_layermerge.cli.options import (
+    PATH,
     combined,
     config_option,
+    csv_option,
     data_options,
     device_options,
     json_option,
-    make_job,
-    network_options,
+    optional_network_options,
     plan_options,
+    read_budget,
 )
-from trt_layermerge.cli.show import print_json, screen
-from trt_layermerge.pipeline.stages import baseline_stage, importance_table, load, solve_stage
+from trt_layermerge.cli.show import print_json, print_text, screen
+from trt_layermerge.cli.solution import Solution, Wanted, find, tell
+from trt_layermerge.errors import UsageError
+from trt_layermerge.planning.budget import Budget, Unit
+from trt_layermerge.planning.depth import Depth
+from trt_layermerge.planning.frontier import solve
+from trt_layermerge.planning.methods import Method, method_named
+from trt_layermerge.planning.tables import fastest_intervals, problem_from_tables, read_latencies
+from trt_layermerge.planning.views import fastest_csv, fastest_view
+
+TABLE_OPTIONS = ("latency", "importance", "original", "alpha", "resolution", "fastest")
+
+table_options = combined(
+    click.option("--latency", type=PATH, help="CSV of latencies, in place of MODEL."),
+    click.option("--importance", type=PATH, help="CSV of importances, with --latency."),
+    click.option(
+        "--original", metavar="MS", help="Latency of the original, such as 22.3ms, if --latency lacks layers."
+    ),
+    click.option("--alpha", type=float, help="Weight of the mean of single layers, in method depth.  [default: 0]"),
+    click.option("--resolution", type=float, metavar="MS", help="Bound the memory that huge tables take."),
+    click.option("--fastest", is_flag=True, help="Print stage one of method depth: --latency alone is needed."),
+)
+output_options = combined(
+    click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
+    click.option("--count", type=click.IntRange(1), default=1, metavar="K", help="Print the K best plans."),
+    csv_option,
+    click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'."),
+)
 
 
 @click.command("solve")
-@combined(network_options, device_options, data_options, plan_options, config_option, json_option)
-def command(as_json: bool, **given: Any) -> None:
-    """Plan MODEL for a latency budget, from the profile and the importance table; writes plan.json."""
+@combined(
+    optional_network_options,
+    device_options,
+    data_options,
+    plan_options,
+    table_options,
+    output_options,
+    config_option,
+    json_option,
+)
+def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path | None, **given: Any) -> None:
+    """Plan for a latency budget.
+
+    For MODEL, from the profile and the importance table of the other stages; writes plan.json. For a network of
+    anyone's, from two tables: --latency with the columns start,end,kernel,depthwise,latency_ms and --importance with
+    start,end,kernel,depthwise,importance.
+    """
+    wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
+    method = method_named(given["method"])
+    tables = [f"--{name}" for name in TABLE_OPTIONS if given[name] not in (None, False)]
+    if given["model"] is not None:
+        if tables:
+            raise UsageError(
+                f"{tables[0]} is for plain tables, and MODEL has tables of its own", hint="pass one of them"
+            )
+        _of_model(wanted, given)
+    elif given["latency"] is None:
+        raise UsageError("solve needs MODEL, or --latency FILE and --importance FILE", hint="see solve --help")
+    elif given["fastest"]:
+        _fastest(method, given["latency"], as_json)
+    else:
+        _of_tables(wanted, _Tables.of(method, given), given)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Two tables, and how they are to be read."""
+
+    method: Method
+    latency: Path
+    importance: Path
+    original_ns: int | None
+    resolution_ns: int | None
+
+    @classmethod
+    def of(cls, method: Method, given: dict[str, Any]) -> _Tables:
+        """What the options say.
+
+        Raises:
+            UsageError: One is missing or out of range.
+        """
+        if given["importance"] is None:
+            raise UsageError("--latency needs --importance FILE, too")
+        original = given["original"]
+        return cls(
+            _weighted(method, given["alpha"]),
+            given["latency"],
+            given["importance"],
+            None if original is None else _original_ns(original),
+            None if given["resolution"] is None else _resolution_ns(given["resolution"]),
+        )
+
+
+def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
+    known = tables.original_ns is not None or read_latencies(tables.latency).original_ns is not None
+    asked = given["budget"] is not None or given["speedup"] is not None
+    budget = read_budget(given["budget"], given["speedup"]) if asked or not wanted.whole else None
+    if budget is not None and budget.unit is not Unit.MILLISECONDS and not known:
+        raise UsageError(
+            f"a budget of {budget} refers to the original, and {tables.latency} lacks rows of single layers",
+            hint="write the budget in ms, such as 22.3ms, or say what the original takes: --original 22.3ms",
+        )
+    problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
+    frontier = solve(problem, tables.resolution_ns)
+    budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
+    tell(Solution(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
+
+
+def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
+    # They import torch, which takes seconds.
+    from trt_layermerge.cli.job import make_job
+    from trt_layermerge.pipeline.stages import baseline_stage, decide, frontier_of, importance_table, load
+
     loaded = load(make_job(**given))
     table = importance_table(loaded)
     with screen() as reporter:
         baseline = baseline_stage(loaded, reporter)
-    file = solve_stage(loaded, baseline, table)
-    plan = file.plan
+    frontier = frontier_of(loaded, baseline, table)
+    asked = not wanted.whole or given["budget"] is not None or given["speedup"] is not None
+    budget_ns = loaded.job.budget.nanoseconds(baseline.median_ns) if asked else None
+    plans = find(frontier, budget_ns, wanted)
+    more: dict[str, Any] = {"original_ms": baseline.median_ns / 1e6}
+    if not wanted.whole:
+        decide(loaded, plans[0], table)
+        more["plan"] = str(loaded.job.plan_file)
+    tell(Solution(frontier, budget_ns, plans, more=more), wanted)
+
+
+def _fastest(method: Method, latency: Path, as_json: bool) -> None:
+    if method.name != "depth":
+        raise UsageError("--fastest is stage one of method depth", hint="add --method depth")
+    intervals = fastest_intervals(latency)
     if as_json:
-        print_json(
-            {
-                "method": plan.method,
-                "budget_ms": file.certificate.budget_ns / 1e6,
-                "latency_ms": plan.latency_ms,
-                "original_ms": plan.original_ns / 1e6,
-                "objective": plan.objective,
-                "plan": str(loaded.job.plan_file),
-                "blocks": [
-                    {
-                        "chain": item.chain,
-                        "start": item.start,
-                        "end": item.end,
-                        "choice": item.key,
-                        "latency_ms": item.latency_ns / 1e6,
-                        "importance": item.value,
-                    }
-                    for item in plan.items
-                ],
-            }
-        )
-        return
-    for item in plan.items:
-        click.echo(f"{item.key:<32} {item.latency_ns / 1e6:8.4f} ms  {item.value:+.4f}")
-    click.echo(f"predicted {plan.latency_ms:.3f} ms of {plan.original_ns / 1e6:.3f} ms: {plan.speedup:.2f}x")
+        print_json(fastest_view(intervals))
+    else:
+        print_text(fastest_csv(intervals))
+
+
+def _weighted(method: Method, alpha: float | None) -> Method:
+    if alpha is None:
+        return method
+    if method.name != "depth":
+        raise UsageError(f"--alpha is of method depth, and the method is {method.name}", hint="add --method depth")
+    if not math.isfinite(alpha):
+        raise UsageError(f"an alpha of {alpha} cannot be", hint="write 1 for the whole mean, 0 for none of it")
+    return Depth(alpha)
+
+
+def _original_ns(text: str) -> int:
+    budget = Budget.parse(text)
+    if budget.unit is not Unit.MILLISECONDS:
+        raise UsageError(f"--original {text} has no unit", hint="write 22.3ms")
+    return max(1, budget.nanoseconds(0))
+
+
+def _resolution_ns(resolution: float) -> int:
+    if not (math.isfinite(resolution) and resolution >= 1e-6):
+        raise UsageError(f"a resolution of {resolution} ms cannot be", hint="write 0.01 for hundredths of a ms")
+    return round(resolution * 1e6)

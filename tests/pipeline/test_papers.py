@@ -1,0 +1,110 @@
+"""The papers' methods, from their choices to a delivered engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.latency.profile import ProfileRow
+from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.pipeline import stages
+from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.stages import Loaded, chosen, for_method, importance_table, load, plan_stage
+from trt_layermerge.planning.budget import Budget
+
+OPERATION = 100_000  # ns, whatever it is
+ALL = Limits(max_kernel=11, max_layers=4)
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Latencies that are the same everywhere, and importances: of a choice that is not named, a loss of 2 after 1."""
+
+    def simulate(job: Job, latencies: dict[str, int], losses: dict[str, float]) -> Loaded:
+        loaded = load(job)
+        for signature, name in {s: choice.key for choice in loaded.choices for s in loaded.signatures(choice)}.items():
+            latency = latencies.get(name, OPERATION)
+            timing = Timing.of([0.99 * latency, *[latency] * 4, 1.01 * latency])
+            loaded.profile.add(ProfileRow(signature, timing, simulated=True))
+        table = importance_table(loaded)
+        for choice in loaded.choices:
+            if choice.kind is not Kind.KEEP:
+                table.add(ImportanceRow(choice.key, 1.0, losses.get(choice.key, 2.0), 0.5, 0.5, None, 0.0))
+        monkeypatch.setattr(stages, "compare", lambda *_: {"original": Timing.of([5.0 * OPERATION] * 6)})
+        return loaded
+
+    return simulate
+
+
+def key(loaded: Loaded, start: int, end: int) -> str:
+    (choice,) = (one for one in loaded.choices if (one.block.start, one.block.end) == (start, end))
+    return choice.key
+
+
+def choices(loaded: Loaded, method: str) -> tuple[Choice, ...]:
+    return for_method(choices_of(loaded.network, loaded.job.limits), method)
+
+
+def test_what_the_papers_know(tmp_path: Path, quick_job: Any) -> None:
+    loaded = load(quick_job(tmp_path, limits=ALL))
+    depth, layer_only = choices(loaded, "depth"), choices(loaded, "layer-only")
+    for found in (depth, layer_only):
+        assert {choice.block.end for choice in found if choice.kind is Kind.KEEP} == {1, 2, 3, 4}
+    merges = [choice for choice in depth if choice.kind is not Kind.KEEP]
+    assert {(one.block.start, one.block.end) for one in merges} == {(0, 3), (0, 4), (1, 3), (1, 4)}
+    assert all(choice.kind is Kind.MERGE and len(choice.kept) == len(choice.block) for choice in merges)
+    dropped = [choice for choice in layer_only if choice.kind is not Kind.KEEP]
+    assert {(one.block.start, one.block.end, one.kind) for one in dropped} == {
+        (1, 2, Kind.IDENTITY),
+        (2, 3, Kind.IDENTITY),
+    }
+
+
+def test_an_interval_of_depth_may_run_in_parts(tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any) -> None:
+    """All four layers without activations, which is worth more than three; merged, the four are slow, the three not."""
+    job = quick_job(tmp_path, method="depth", limits=ALL, recipe=None, budget=Budget.parse("0.6"))
+    four, three, last = (key(load(job), *block) for block in ((0, 4), (0, 3), (1, 4)))
+    loaded = simulated(job, {four: 390_000, last: 150_000}, {four: 1.1, three: 9.0, last: 9.0})
+    file = plan_stage(loaded, recorder)
+    (item,) = file.plan.items
+    assert item.breaks == (3,) and file.plan.keys == (three, key(load(job), 3, 4)) and item.low_ns < item.latency_ns
+    assert [choice.key for choice in chosen(loaded, file.plan)] == list(file.plan.keys)
+    result = compress(load(job), recorder)
+    assert result.manifest.compressed.layers == 2 and result.manifest.proof.merged_blocks == 1
+    assert 0 <= result.manifest.probability <= 1
+
+
+def test_layer_only_drops_layers(tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any) -> None:
+    job = quick_job(tmp_path, method="layer-only", recipe=None, budget=Budget.parse("0.85"))
+    simulated(job, {}, {key_of_dropped(load(job), 2): 1.1})
+    result = compress(load(job), recorder)
+    assert [item["kind"] for item in result.manifest.plan["items"]].count("identity") >= 1
+    assert result.manifest.compressed.layers < 4 and result.manifest.proof.merged_blocks == 0
+
+
+def key_of_dropped(loaded: Loaded, layer: int) -> str:
+    (choice,) = (one for one in loaded.choices if one.kind is Kind.IDENTITY and one.block.end == layer)
+    return choice.key
+
+
+def test_a_candidate_carries_its_interval_and_its_kernel(
+    tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any
+) -> None:
+    loaded = simulated(quick_job(tmp_path, budget=Budget.parse("1")), {}, {})
+    plan = plan_stage(loaded, recorder).plan
+    for item in plan.items:
+        assert item.low_ns <= item.latency_ns <= item.high_ns and item.depthwise is False
+        assert item.kernel == (0 if item.kind == "identity" else item.kernel) and item.kernel is not None
+
+
+def test_a_sure_plan_is_another_one(tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any) -> None:
+    """Every layer kept takes just what the original does, and is as sure to exceed that as not."""
+    job = quick_job(tmp_path, method="depth", budget=Budget.parse("1"), confidence=0.95)
+    loaded = simulated(job, {}, {})
+    assert any(item.kind == "merge" for item in plan_stage(loaded, recorder).plan.items)

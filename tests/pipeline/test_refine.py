@@ -1,0 +1,169 @@
+"""Deciding between plans by measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_layermerge.errors import TableError
+from trt_layermerge.journal import Journal
+from trt_layermerge.pipeline import refine
+from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.estimate import job_plan
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.refine import ranked, refine_stage
+from trt_layermerge.pipeline.stages import load
+from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.plan import Plan, read_plan
+from trt_layermerge.planning.problem import Item
+
+
+@pytest.fixture
+def job(done: Job) -> Job:
+    """The tables of a job that was done, for another one that measures plans."""
+    return replace(done, refine=3, recipe=None, budget=Budget.parse("1"))
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often plans are carried out and engines compared."""
+    calls = {"_carry_out": 0, "compare": 0}
+
+    def count(name: str, function: Any) -> Any:
+        def counting(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        return counting
+
+    for name in calls:
+        monkeypatch.setattr(refine, name, count(name, getattr(refine, name)))
+    return calls
+
+
+def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> None:
+    result = compress(load(job), recorder)
+    refined = result.manifest.refined
+    assert recorder.stages[-6:-4] == ["refine", "merge"] and len(refined) > 1
+    assert [one.rank for one in refined] == list(range(1, len(refined) + 1))
+    assert sorted(one.measured_rank for one in refined) == [one.rank for one in refined]
+    assert [one.chosen for one in refined] == [one.measured_rank == 1 for one in refined]
+    objectives = [one.objective for one in refined]
+    assert objectives == sorted(objectives, reverse=True)
+    assert all(one.predicted_ms > 0 and one.measured_ms > 0 and one.held_out_loss > 0 for one in refined)
+    file = read_plan(job.plan_file)
+    (chosen,) = (one for one in file.certificate.refined if one.chosen)
+    assert (chosen.predicted_ns, chosen.objective) == (file.plan.latency_ns, file.plan.objective)
+    assert "Plans that were measured" in (job.output / "report.html").read_text()
+    assert not list(job.output.glob("plan-*.onnx"))
+    assert result.as_json().keys() == json.loads((job.output / "result.json").read_bytes()).keys()
+    recorder.stages = []
+    again = compress(load(job), recorder)
+    assert again.manifest.refined == refined and "refine" not in recorder.stages, "what is decided stays decided"
+
+
+class StoppedError(Exception):
+    pass
+
+
+class Stopping:
+    """Stops a job once so many plans were carried out."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.current = after, ""
+
+    def stage(self, name: str) -> None:
+        self.current = name
+
+    def progress(self, done: int, total: int, label: str) -> None:
+        if (self.current, done) == ("refine", self.after):
+            raise StoppedError
+
+
+def test_an_interrupted_job_measures_on_where_it_stopped(job: Job, recorder: Any, counted: dict[str, int]) -> None:
+    loaded = load(job)
+    with pytest.raises(StoppedError):
+        refine_stage(loaded, Stopping(1))
+    assert counted == {"_carry_out": 1, "compare": 0}
+    plans = len(refine_stage(loaded, recorder).certificate.refined)
+    assert counted == {"_carry_out": plans, "compare": 1}
+    (journal,) = job.output.glob("refine-*.jsonl")
+    before = journal.read_bytes()
+    job.plan_file.unlink()
+    refine_stage(loaded, recorder)
+    assert counted == {"_carry_out": plans, "compare": 1} and journal.read_bytes() == before
+
+
+def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: Any, counted: dict[str, int]) -> None:
+    loaded = load(job)
+    with pytest.raises(StoppedError):
+        refine_stage(loaded, Stopping(1))
+    (file,) = job.output.glob("plan-*.onnx")
+    file.write_bytes(b"")
+    plans = len(refine_stage(loaded, recorder).certificate.refined)
+    assert counted == {"_carry_out": plans + 1, "compare": 1}
+
+
+DAMAGED = ["{}", '{"plan": "x", "measured_ns": 0, "original_ns": 1}', '{"onnx": 1}', "[]", "no row"]
+
+
+def test_a_damaged_journal_is_named_and_left_alone(job: Job, recorder: Any) -> None:
+    loaded = load(job)
+    with pytest.raises(StoppedError):
+        refine_stage(loaded, Stopping(1))
+    (journal,) = job.output.glob("refine-*.jsonl")
+    sound = journal.read_text()
+    for row in DAMAGED:
+        journal.write_text(f"{sound}{row}\n")
+        with pytest.raises(TableError, match=r"refine-\w+\.jsonl, line 3"):
+            refine_stage(loaded, recorder)
+        assert journal.read_text() == f"{sound}{row}\n"
+
+
+def test_it_is_announced(job: Job) -> None:
+    assert {"stage": "refine", "what": "3 plans"}.items() <= job_plan(load(job))[2].items()
+
+
+@st.composite
+def figures(draw: st.DrawFn) -> list[tuple[int, float]]:
+    """Measured latency of some plans, and loss, for an original of 100 ns."""
+    return draw(st.lists(st.tuples(st.integers(1, 120), st.floats(0, 9)), min_size=1, max_size=6))
+
+
+def known(found: list[tuple[int, float]]) -> tuple[list[Plan], Any]:
+    names = [str(number) for number in range(len(found))]
+    plans = [Plan("joint", (Item(0, 0, 1, name, "keep", 50, 0.0),), 50, 0.0, 1000) for name in names]
+    measured = refine._Measured(Journal(Path("none"), refine._FORMAT, {}, list(rows(plans, found))))
+    return plans, measured
+
+
+def rows(plans: list[Plan], found: list[tuple[int, float]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for plan, (latency, loss) in zip(plans, found, strict=True):
+        yield 2, {"plan": refine._digest(plan), "loss": loss, "onnx": ""}
+        yield 3, {"plan": refine._digest(plan), "measured_ns": latency, "original_ns": 100}
+
+
+@given(figures())
+def test_the_lowest_loss_within_the_budget_or_else_the_fastest(found: list[tuple[int, float]]) -> None:
+    plans, measured = known(found)
+    refined = ranked(Job("m", Path("out"), budget=Budget.parse("0.6")), plans, measured)
+    (best,) = (one for one in refined if one.chosen)
+    within = [loss for latency, loss in found if latency <= 60]
+    if within:
+        assert best.measured_ns <= 60 and best.loss == min(within)
+    else:
+        assert best.measured_ns == min(latency for latency, _ in found)
+
+
+def test_a_budget_in_ms_is_one_of_the_clock() -> None:
+    plans, measured = known([(60, 1.0), (50, 2.0)])
+    for text, rank in (("0.6", 1), ("0.00006ms", 1), ("0.000055ms", 2), ("1.7x", 2)):
+        refined = ranked(Job("m", Path("out"), budget=Budget.parse(text)), plans, measured)
+        assert [one.rank for one in refined if one.chosen] == [rank]

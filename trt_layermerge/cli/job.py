@@ -1,0 +1,67 @@
+"""The job that the options of a command make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.cli.options import read_budget
+from trt_layermerge.errors import UsageError
+from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.planning.confidence import require_confidence
+from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.training.recipe import Recipe
+
+
+def make_job(**given: Any) -> Job:
+    """A job from the options of a command; those that the command does not have keep their defaults.
+
+    Raises:
+        UsageError: Options are out of range, or contradict each other.
+    """
+    confidence, refine = given.get("confidence"), given.get("refine", 0)
+    if confidence is not None:
+        require_confidence(confidence)
+        if refine:
+            raise UsageError(
+                "--refine measures what --confidence estimates; pass one of them",
+                hint="with --refine, the plan keeps the budget as its engine was measured",
+            )
+    known = Job(model=given["model"], output=given.get("output") or Path("engines/job"))
+    return replace(
+        known,
+        weights=given.get("weights"),
+        input_shape=given.get("input_shape"),
+        task=given.get("task"),
+        profiles=given.get("profiles", known.profiles),
+        runtime=given.get("runtime", known.runtime),
+        options=BuildOptions(threads=given.get("threads", 1)),
+        batch=given["batch"],
+        budget=read_budget(given.get("budget"), given.get("speedup")),
+        method=given["method"],
+        confidence=confidence,
+        refine=refine,
+        limits=Limits(given["max_kernel"], given["max_layers"]),
+        samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
+        fit_samples=given.get("fit_samples", known.fit_samples),
+        recipe=_recipe(given),
+    )
+
+
+def _recipe(given: dict[str, Any]) -> Recipe | None:
+    if not given.get("finetune"):
+        return None
+    return Recipe(
+        epochs=given["epochs"],
+        lr=given["lr"],
+        weight_decay=given["weight_decay"],
+        warmup=given["warmup"],
+        distillation=given["distillation"],
+        temperature=given["temperature"],
+        clip_norm=given["clip_norm"],
+        precision=given["precision_training"],
+        seed=given["seed"],
+    )

@@ -1,0 +1,186 @@
+"""Deciding between plans by measurement: the best ones around the budget are carried out, timed in turns, and judged.
+
+A plan's latency and loss are predicted as sums over its blocks, and that latencies and losses add up is an assumption.
+What a candidate turned out to be goes into a journal beside the plan as soon as it is known, so that a job that is
+killed measures on where it stopped. Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+
+from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.files import sha256
+from trt_layermerge.importance.estimate import WORST_LOSS, first
+from trt_layermerge.journal import Format, Journal, Record, Types, typed
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.stages import Loaded, chosen, decide, frontier_of, kept_plan, tables_stage
+from trt_layermerge.planning.plan import Plan, PlanFile, Refined
+from trt_layermerge.training.evaluate import evaluate
+
+ORIGINAL = "original"
+
+_FORMAT = Format(
+    "refinement", 1, {"settings": (str,)}, "remove the file to have its plans measured again; all else is kept"
+)
+_CARRIED: Types = {"plan": (str,), "loss": (float, int), "onnx": (str,)}
+_TIMED: Types = {"plan": (str,), "measured_ns": (int,), "original_ns": (int,)}
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """A plan that was carried out: its held-out loss after fitting, and the hash of its ONNX file."""
+
+    plan: str
+    loss: float
+    onnx: str
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A plan whose engine was timed in turns with the original's; medians in ns."""
+
+    plan: str
+    measured_ns: int
+    original_ns: int
+
+
+class _Measured:
+    """What is known of plans, on disk and in memory."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.carried: dict[str, _Carried] = {}
+        self.timed: dict[str, _Timed] = {}
+        for number, record in journal:
+            try:
+                self._know(_read(record))
+            except ValueError as error:
+                raise journal.malformed(number, error) from error
+
+    def add(self, row: _Carried | _Timed) -> None:
+        """Append a row; when this returns it is on disk."""
+        self._journal.append(asdict(row))
+        self._know(row)
+
+    def _know(self, row: _Carried | _Timed) -> None:
+        if isinstance(row, _Carried):
+            self.carried[row.plan] = row
+        else:
+            self.timed[row.plan] = row
+
+
+def refine_stage(loaded: Loaded, reporter: Reporter) -> PlanFile:
+    """All stages up to the plan, which measurement decides for; one that was decided for before is kept.
+
+    Raises:
+        LayerMergeError: See the stages; or a journal is damaged.
+    """
+    if (file := kept_plan(loaded)) is not None:
+        return file
+    job = loaded.job
+    baseline, table = tables_stage(loaded, reporter)
+    reporter.stage("solve")
+    plans = frontier_of(loaded, baseline, table).around(job.budget.nanoseconds(baseline.median_ns), job.refine)
+    reporter.stage("refine")
+    journal = Journal.open(job.refine_file(loaded.fingerprint), _FORMAT, {"settings": loaded.fingerprint})
+    measured = _Measured(journal)
+    if any(_digest(plan) not in measured.timed for plan in plans):
+        _measure(loaded, plans, measured, reporter)
+    refined = ranked(job, plans, measured)
+    best = next(plan for plan, one in zip(plans, refined, strict=True) if one.chosen)
+    file = decide(loaded, best, table, refined)
+    for plan in plans:
+        _onnx(job, plan).unlink(missing_ok=True)
+    return file
+
+
+def ranked(job: Job, plans: Sequence[Plan], measured: _Measured) -> tuple[Refined, ...]:
+    """The plans with their figures, and the first by measurement chosen.
+
+    Those whose measured latency keeps the budget come first, by loss; then the others, by latency: so if none keeps it
+    the fastest is chosen. A budget that is a share is one of the original as it was timed in turns with the plan.
+    """
+
+    def place(plan: Plan) -> tuple[bool, float, float]:
+        timed, loss = measured.timed[_digest(plan)], measured.carried[_digest(plan)].loss
+        latency = timed.measured_ns / timed.original_ns
+        exceeds = timed.measured_ns > job.budget.nanoseconds(timed.original_ns)
+        return (exceeds, latency, loss) if exceeds else (exceeds, loss, latency)
+
+    order = sorted(range(len(plans)), key=lambda index: place(plans[index]))
+    return tuple(
+        Refined(
+            rank=index + 1,
+            measured_rank=order.index(index) + 1,
+            predicted_ns=plan.latency_ns,
+            measured_ns=measured.timed[_digest(plan)].measured_ns,
+            original_ns=measured.timed[_digest(plan)].original_ns,
+            objective=plan.objective,
+            loss=measured.carried[_digest(plan)].loss,
+            chosen=order[0] == index,
+        )
+        for index, plan in enumerate(plans)
+    )
+
+
+def _measure(loaded: Loaded, plans: Iterable[Plan], measured: _Measured, reporter: Reporter) -> None:
+    """Carry out the plans that are not on disk, and time all of them in turns with the original."""
+    job, todo = loaded.job, list(plans)
+    for number, plan in enumerate(todo):
+        reporter.progress(number, len(todo) + 1, f"plan {number + 1}")
+        known = measured.carried.get(_digest(plan))
+        if known is None or not _onnx(job, plan).exists() or sha256(_onnx(job, plan)) != known.onnx:
+            measured.add(_carry_out(loaded, plan))
+    reporter.progress(len(todo), len(todo) + 1, "time all of them in turns")
+    export_onnx(fold_norms(loaded.network.module), loaded.network.input_shape, job.original_onnx)
+    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    files = {ORIGINAL: job.original_onnx} | {_digest(plan): _onnx(job, plan) for plan in todo}
+    engines = {name: loaded.runtime.build(file, job.options, shapes) for name, file in files.items()}
+    timings = compare(engines, job.final_policy)
+    for plan in todo:
+        name = _digest(plan)
+        measured.add(_Timed(name, timings[name].median_ns, timings[ORIGINAL].median_ns))
+    reporter.progress(len(todo) + 1, len(todo) + 1, "")
+
+
+def _carry_out(loaded: Loaded, plan: Plan) -> _Carried:
+    """Make a plan's network, on the data of the importance table, judge it, and write it down as ONNX."""
+    job, task = loaded.job, loaded.require_task()
+    batches = [inputs for inputs, _ in first(task.calibration_batches(), job.samples.calibration)]
+    model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches).merged)
+    loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
+    path = _onnx(job, plan)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export_onnx(model, loaded.network.input_shape, path)
+    return _Carried(_digest(plan), loss if isfinite(loss) else WORST_LOSS, sha256(path))
+
+
+def _digest(plan: Plan) -> str:
+    """Names a plan by what it does, whatever its latencies are."""
+    return hashlib.sha256("\n".join(plan.keys).encode()).hexdigest()[:16]
+
+
+def _onnx(job: Job, plan: Plan) -> Path:
+    return job.output / f"plan-{_digest(plan)}.onnx"
+
+
+def _read(record: Record) -> _Carried | _Timed:
+    """A row from its record.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if "onnx" in record:
+        return _Carried(**typed(record, _CARRIED))
+    timed = _Timed(**typed(record, _TIMED))
+    if not (timed.measured_ns > 0 and timed.original_ns > 0):
+        raise ValueError("has a latency that is not positive")
+    return timed
