@@ -274,7 +274,7 @@ class _Finder:
         name = str(getattr(node.target, "__name__", node.target)).split(".")[0]
         if "pad" in name:
             return "padding that is part of no convolution"
-        return name
+        return "an addition that is no skip of this chain" if node.target is operator.add else name
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -48,7 +48,7 @@ class PaddedConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         """As ``nn.Conv2d``, with the sides."""
-        return f"{super().extra_repr()}, sides={self.sides}"
+        return f"{super().extra_repr()}, sides={self.sides}"  # type: ignore[no-untyped-call]  # torch's
 
 
 def geometry_of(conv: nn.Conv2d) -> Geometry:
