@@ -80,6 +80,10 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
         ),
         (4, 17, 13),
     ),
+    "uneven padding": lambda: (
+        nn.Sequential(unit(4, 8), nn.ZeroPad2d((0, 1, 2, 1)), conv(8, 8, stride=2, padding=0), conv(8, 4)),
+        (4, 8, 10),
+    ),
     "residual": lambda: (residual(1), (4, 8, 8)),
     "projection": lambda: (residual(2), (4, 8, 8)),
     "shared stem": lambda: (bottleneck(1, projection=False), (4, 8, 8)),
