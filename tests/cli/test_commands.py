@@ -15,11 +15,14 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     ran = run("inspect", desk.folder / "model.py", "--json")
     assert ran.code == 0 and ran.err == ""
     found = ran.json
-    assert found.keys() == {"model", "layers", "skips", "breaks", "choices", "signatures"}
+    assert found.keys() == {"model", "layers", "skips", "breaks", "choices", "signatures", "largest_merge"}
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
     assert [(skip["start"], skip["end"]) for skip in found["skips"]] == [(1, 3)]
     assert found["choices"] > found["signatures"] > 4 and all(item["reason"] for item in found["breaks"])
+    largest = found["largest_merge"]
+    assert largest["convolutions"] >= 2 and largest["into"].count("k") == 1
     text = run("inspect", desk.folder / "model.py").out
+    assert f"{largest['convolutions']} convolutions ({largest['block']}) into one" in text
     assert "skip in chain 0: tensor 1 to layer 3" in text and f"{found['choices']} candidate choices" in text
 
 

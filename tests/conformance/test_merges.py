@@ -74,6 +74,17 @@ def residual(skip: nn.Module | None = None, **settings) -> nn.Module:
     return Add(row(unit(4, 4, **settings), unit(4, 4)), skip)
 
 
+def same(inputs: int, outputs: int, **settings) -> nn.Sequential:
+    """TensorFlow's SAME padding at stride 2 on even sizes, as sources write it."""
+    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), *unit(inputs, outputs, stride=2, padding=0, **settings))
+
+
+def repvgg(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """A 3x3 and a 1x1 convolution and, where the shape stays, a norm, side by side."""
+    both = Add(unit(inputs, outputs, 1, stride=stride), unit(inputs, outputs, stride=stride))
+    return both if stride > 1 else Add(both, nn.BatchNorm2d(outputs))
+
+
 SPANS = [
     Span("stride before a large kernel", lambda: row(unit(4, 6, stride=2), unit(6, 4, 5))),
     Span("stride twice", lambda: row(unit(4, 6, stride=2), unit(6, 6, stride=(2, 1)), conv(6, 2))),
@@ -102,6 +113,18 @@ SPANS = [
     ),
     Span("two blocks in a row", lambda: row(residual(), residual()), skips=2),
     Span("skip around one layer", lambda: row(conv(4, 4), Add(unit(4, 4)), Add(conv(4, 4), conv(4, 4, 1))), skips=2),
+    Span("padding that differs from side to side", lambda: row(same(4, 6), same(6, 6, groups=6), conv(6, 4))),
+    Span(
+        "residual around such padding", lambda: row(unit(4, 4), Add(row(same(4, 4), conv(4, 4)), same(4, 4))), skips=1
+    ),
+    Span("norm alone as skip", lambda: row(conv(4, 4), Add(unit(4, 4), nn.BatchNorm2d(4))), skips=1),
+    Span("norm around a residual", lambda: Add(row(residual(), unit(4, 4)), nn.BatchNorm2d(4)), skips=2),
+    Span("parallel branches", lambda: row(repvgg(4, 6, 2), repvgg(6, 6, 1), repvgg(6, 6, 1)), skips=5),
+    Span(
+        "sum of branches before the layer",
+        lambda: row(conv(4, 4), Add(unit(4, 4, 5), Add(unit(4, 4), nn.Identity()))),
+        skips=2,
+    ),
 ]
 
 

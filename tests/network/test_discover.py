@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from trt_layermerge.errors import ExitCode, ModelError
 from trt_layermerge.network.chain import Chain
-from trt_layermerge.network.discover import find_chains, geometry_of
+from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network, load_network, trace
+from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.trace import normal_form
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion_mnist" / "model.py"
@@ -111,6 +112,22 @@ def test_vgg16_bn() -> None:
     assert all(layer.bias and layer.norm and layer.activation == "relu" for layer in network.layers)
 
 
+def test_repvgg_is_one_chain_of_parallel_branches() -> None:
+    (chain,) = load_network("timm:repvgg_a0", None, (3, 32, 32)).chains
+    assert len(chain) == 22 and {layer.geometry.kernel for layer in chain.layers} == {(3, 3)}
+    small = [skip for skip in chain.skips if skip.conv is not None]
+    norms = [skip for skip in chain.skips if skip.conv is None]
+    assert [(skip.start, skip.end) for skip in small] == [(index, index + 1) for index in range(22)]
+    assert [skip.end for skip in norms] == [layer.index for layer in chain.layers if layer.geometry.keeps_shape]
+    assert all(skip.norm and skip.name and skip.bias and skip.geometry for skip in norms)
+
+
+def test_same_padding_of_tensorflow_breaks_no_chain() -> None:
+    (chain,) = load_network("timm:tf_efficientnet_lite0", None, (3, 64, 64)).chains
+    paddings = {layer.geometry.padding for layer in chain.layers if layer.geometry.stride == (2, 2)}
+    assert len(chain) == 49 and paddings == {(0, 0, 1, 1), (1, 1, 2, 2)}
+
+
 # Layers
 
 
@@ -154,12 +171,33 @@ def test_nodes_of_a_layer() -> None:
 def test_same_padding() -> None:
     network = found(lambda m, x: m.b(m.a(x)), a=conv(padding="same", dilation=2), b=conv(k=2, padding="same"))
     (chain,) = network.chains
-    assert names(chain) == ["a"] and chain.layers[0].geometry.padding == (2, 2, 2, 2)
-    assert network.breaks[0].after == "b" and "not the same on both sides" in network.breaks[0].reason
+    assert [layer.geometry.padding for layer in chain.layers] == [(2, 2, 2, 2), (0, 0, 1, 1)]
     assert geometry_of(conv(padding="valid")).padding == (0, 0, 0, 0)
 
 
 # Skips
+
+
+def test_a_sum_of_branches_is_taken_term_by_term() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        return F.relu((m.p(x) + (x + m.n(x))) + m.b(x))
+
+    (chain,) = chains(forward, a=conv(), b=conv(), p=conv(k=1), n=nn.BatchNorm2d(4))
+    assert names(chain) == ["a", "b"] and ends(chain) == [(1, 2, "p"), (1, 2, None), (1, 2, "n")]
+    assert set(chain.layers[1].adds) >= {skip.add for skip in chain.skips} and chain.layers[1].activation == "relu"
+
+
+def test_a_norm_that_something_else_reads_is_no_skip() -> None:
+    network = found(
+        lambda m, x: m.c(m.b(y := F.relu(m.a(x))) + (z := m.n(y))) + z,
+        n=nn.BatchNorm2d(4),
+        a=conv(),
+        b=conv(),
+        c=conv(),
+    )
+    assert [names(chain) for chain in network.chains] == [["a"], ["b"], ["c"]]
+    assert "BatchNorm2d n" in network.chains[0].reason
 
 
 def test_a_projection_may_be_written_before_or_after_the_branch() -> None:
@@ -294,7 +332,7 @@ def test_why_a_chain_ends(
 
 def test_option_a_says_what_it_adds() -> None:
     network = found(option_a, a=conv(), b=conv(4, 8, stride=2), c=conv(8, 8))
-    assert network.chains[1].reason == "adds a tensor from outside the chain (pad)"
+    assert network.chains[1].reason == "adds a tensor from outside the chain (padding that is part of no convolution)"
 
 
 def test_shared_weights_are_named() -> None:

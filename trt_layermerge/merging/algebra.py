@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.network.discover import geometry_of
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.padding import geometry_of
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,26 @@ def identity(channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
 
 
 def from_modules(conv: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype = torch.float64) -> Convolution:
-    """A module's convolution with its batch norm, in evaluation mode, folded in.
+    """A module's convolution with its batch norm, in evaluation mode, folded in."""
+    bias = torch.zeros(conv.out_channels, dtype=dtype) if conv.bias is None else conv.bias.detach().to(dtype)
+    result = Convolution(geometry_of(conv), conv.weight.detach().to(dtype), bias)
+    return result if norm is None else normalised(result, norm)
+
+
+def normalised(convolution: Convolution, norm: nn.Module) -> Convolution:
+    """A convolution and then a batch norm, in evaluation mode, as one.
 
     With ``g = gamma / sqrt(var + eps)`` of the norm, the weights become ``g W`` and the bias ``g (b - mean) + beta``.
     """
-    bias = torch.zeros(conv.out_channels, dtype=dtype) if conv.bias is None else conv.bias.detach().to(dtype)
-    result = Convolution(geometry_of(conv), conv.weight.detach().to(dtype), bias)
-    if norm is None:
-        return result
+    dtype = convolution.weight.dtype
     assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.to(dtype) + norm.eps).rsqrt()
     shift = -norm.running_mean.to(dtype) * scale
     if norm.weight is not None:
         gamma, beta = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
         scale, shift = scale * gamma, shift * gamma + beta
-    return Convolution(result.geometry, result.weight * scale[:, None, None, None], result.bias * scale + shift)
+    weight = convolution.weight * scale[:, None, None, None]
+    return Convolution(convolution.geometry, weight, convolution.bias * scale + shift)
 
 
 def to_module(convolution: Convolution, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -9,7 +9,6 @@ from torch import fx, nn
 
 from trt_layermerge.merging.algebra import from_modules, to_module
 from trt_layermerge.merging.rewrite import tidy
-from trt_layermerge.network.discover import geometry_of
 
 
 def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
@@ -30,30 +29,16 @@ def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def norm_pairs(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Every convolution whose result goes into a batch norm and nowhere else, with that norm.
-
-    Not one whose padding cannot be told in numbers (``discover.geometry_of``): its norm stays.
-    """
+    """Every convolution whose result goes into a batch norm and nowhere else, with that norm."""
     uses = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
     pairs = []
     for norm in module.graph.nodes:
         if not _is(module, norm, nn.BatchNorm2d) or uses[str(norm.target)] > 1:
             continue
         conv = norm.all_input_nodes[0]
-        if len(conv.users) == 1 and uses[str(conv.target)] == 1 and _usable(module, conv):
+        if len(conv.users) == 1 and uses[str(conv.target)] == 1 and _is(module, conv, nn.Conv2d):
             pairs.append((conv, norm))
     return pairs
-
-
-def _usable(module: fx.GraphModule, node: fx.Node) -> bool:
-    conv = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(conv, nn.Conv2d):
-        return False
-    try:
-        geometry_of(conv)
-    except ValueError:
-        return False
-    return True
 
 
 def _is(module: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> bool:

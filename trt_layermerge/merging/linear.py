@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from trt_layermerge.blocks.choice import Block
 from trt_layermerge.blocks.compose import branch_dropped, compose, inner_skips
-from trt_layermerge.merging.algebra import Convolution, from_modules, identity
+from trt_layermerge.merging.algebra import Convolution, from_modules, identity, normalised
 from trt_layermerge.network.chain import Chain, Layer, Skip
 from trt_layermerge.network.geometry import Geometry, Sides
+from trt_layermerge.network.padding import remove_padding
 
 
 def folded(
@@ -26,8 +27,11 @@ def folded(
     """The one convolution that the kept layers of a block and its inner skips make, norms folded."""
 
     def weights(item: Layer | Skip) -> Convolution:
-        assert item.conv is not None
-        conv, norm = called(module, item.conv), None if item.norm is None else called(module, item.norm)
+        norm = None if item.norm is None else called(module, item.norm)
+        if item.conv is None:
+            assert norm is not None and item.geometry is not None
+            return normalised(identity(item.geometry.in_channels, dtype), norm)
+        conv = called(module, item.conv)
         assert isinstance(conv, nn.Conv2d)
         return from_modules(conv, norm, dtype)
 
@@ -56,7 +60,7 @@ class LinearisedBlock(nn.Module):
         for index in sorted(self.kept):
             self._copy(module, str(index), chain.layers[index - 1])
         for number, skip in enumerate(self.skips):
-            if skip.conv is not None and skip.end in self.margins:
+            if skip.geometry is not None and skip.end in self.margins:
                 self._copy(module, f"skip{number}", skip)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,12 +109,11 @@ class LinearisedBlock(nn.Module):
         return margins
 
     def _copy(self, module: fx.GraphModule, name: str, item: Layer | Skip) -> None:
-        assert item.conv is not None
-        conv = copy.deepcopy(called(module, item.conv))
-        assert isinstance(conv, nn.Conv2d)
-        conv.padding = (0, 0)
-        norm = nn.Identity() if item.norm is None else copy.deepcopy(called(module, item.norm))
-        self.parts[name] = nn.Sequential(conv, norm)
+        parts = [copy.deepcopy(called(module, node)) for node in (item.conv, item.norm) if node is not None]
+        for part in parts:
+            if isinstance(part, nn.Conv2d):
+                remove_padding(part)
+        self.parts[name] = nn.Sequential(*parts)
 
 
 def _needed(geometry: Geometry | None, margin: Sides) -> Sides:

@@ -65,14 +65,16 @@ class Layer:
 class Skip:
     """Tensor ``start`` is added to the result of layer ``end``, possibly through a convolution of its own.
 
+    A batch norm alone, as in RepVGG, counts as one: 1x1 and depthwise.
+
     Attributes:
         start: Number of the tensor that it starts from.
         end: Number of the layer that it is added to.
-        add: Node of the addition.
-        name: Name of its convolution in the state dict, if it has one.
-        conv: Node of its convolution.
-        norm: Node of the batch norm behind that.
-        geometry: Of its convolution.
+        add: Node of the addition that reads it: the layer's own, or one of terms that are summed before.
+        name: Name of its convolution, or lone norm, in the state dict, if it has one.
+        conv: Node of its convolution; ``None`` where it has none or is a norm alone.
+        norm: Node of the batch norm behind that, or alone.
+        geometry: Of its convolution, or of the one that its lone norm is.
         bias: Whether its convolution, with its norm folded in, has a bias.
     """
 

@@ -1,8 +1,8 @@
 """Finding the chains of a normal form: where they start, which skips belong to them, and why they end.
 
 From a tensor, the walk goes from convolution to convolution; at an addition it asks whether the other operand is a
-tensor of its own path, directly or through one convolution, which makes a skip. A path with a tensor that something
-outside it reads is cut at that tensor.
+tensor of its own path, directly or through one convolution or batch norm, which makes a skip; sums of such tensors are
+taken term by term. A path with a tensor that something outside it reads is cut at that tensor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import fx, nn
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Break, Chain, Layer, Skip
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.padding import geometry_of
 
 
 def find_chains(module: fx.GraphModule) -> tuple[tuple[Chain, ...], tuple[Break, ...]]:
@@ -43,29 +44,6 @@ def find_chains(module: fx.GraphModule) -> tuple[tuple[Chain, ...], tuple[Break,
         chains.append(chain)
     breaks.extend(Break(chain.layers[-1].name, chain.reason) for chain in chains)
     return tuple(chains), tuple(breaks)
-
-
-def geometry_of(conv: nn.Conv2d) -> Geometry:
-    """The geometry of a convolution module.
-
-    Raises:
-        ValueError: Its padding is not the same zeros on both sides, which ``nn.Conv2d`` cannot tell in numbers.
-    """
-    padding = conv.padding
-    if isinstance(padding, str):
-        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        if any(pad % 2 for pad in total):
-            raise ValueError("its 'same' padding is not the same on both sides")
-        padding = (total[0] // 2, total[1] // 2)
-    return Geometry(
-        conv.in_channels,
-        conv.out_channels,
-        (conv.kernel_size[0], conv.kernel_size[1]),
-        (conv.stride[0], conv.stride[1]),
-        (padding[0], padding[1], padding[0], padding[1]),
-        (conv.dilation[0], conv.dilation[1]),
-        conv.groups,
-    )
 
 
 @dataclass
@@ -102,10 +80,6 @@ class _Finder:
         shapes = [node.meta.get("shape", ()) for node in (conv, conv.all_input_nodes[0])]
         if any(len(shape) != 3 for shape in shapes):
             return "the size of its input is not fixed"
-        try:
-            geometry_of(self._convolution(conv))
-        except ValueError as error:
-            return str(error)
         return None
 
     def chain(self, index: int, conv: fx.Node, taken: set[str], *, forced: bool = False) -> Chain:
@@ -159,8 +133,8 @@ class _Finder:
         """Add the layer of ``conv`` to the path; returns why the path ends behind it, if that is already known."""
         module = self._convolution(conv)
         result, norm = self._unit(conv)
-        skips, stop = self._skips(path, result, geometry_of(module))
-        total = self.nodes[skips[-1].add] if skips else result
+        skips, adds, stop = self._skips(path, result, geometry_of(module))
+        total = adds[-1] if adds else result
         act, activation = self._activation(total) if stop is None else (None, None)
         out = act or total
         layer = Layer(
@@ -168,7 +142,7 @@ class _Finder:
             name=str(conv.target),
             conv=conv.name,
             norm=_name(norm),
-            adds=tuple(skip.add for skip in skips),
+            adds=tuple(add.name for add in adds),
             act=_name(act),
             activation=activation,
             geometry=geometry_of(module),
@@ -190,24 +164,48 @@ class _Finder:
             return None, None
         return user, name
 
-    def _skips(self, path: _Path, result: fx.Node, geometry: Geometry) -> tuple[list[Skip], str | None]:
-        """The skips added to a layer's result, and why the path ends there if an addition is no skip."""
+    def _skips(self, path: _Path, result: fx.Node, geometry: Geometry) -> tuple[list[Skip], list[fx.Node], str | None]:
+        """The skips added to a layer's result, the additions, and why the path ends if an addition is of no skip."""
         skips: list[Skip] = []
+        adds: list[fx.Node] = []
         while (add := _sole_user(result)) is not None and add.target is operator.add:
-            skip = self._skip(path, add, result, geometry)
-            if isinstance(skip, str):
-                return skips, skip
-            skips.append(skip)
+            if (other := _other(add, result)) is result:
+                return skips, adds, "is added to itself"
+            terms = list(self._terms(path, add, other))
+            found = [self._skip(path, inner, term, geometry) for inner, term in terms]
+            for skip in found:
+                if isinstance(skip, str):
+                    return skips, adds, skip
+            skips += [skip for skip in found if isinstance(skip, Skip)]
+            inner_adds = dict.fromkeys(inner for inner, _ in terms if inner is not add)
+            adds += [*inner_adds, add]
             result = add
-        return skips, None
+        return skips, adds, None
 
-    def _skip(self, path: _Path, add: fx.Node, result: fx.Node, geometry: Geometry) -> Skip | str:
-        """The skip whose addition to the result of the next layer this is, or why it is none."""
-        other, end = _other(add, result), len(path.layers) + 1
-        if other is result:
-            return "is added to itself"
+    def _terms(self, path: _Path, add: fx.Node, operand: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
+        """What an addition adds, each with the addition that reads it: a sum that nothing else reads, term by term."""
+        if operand.target is operator.add and len(operand.users) == 1 and operand not in path.tensors:
+            for term in (arg for arg in operand.args if isinstance(arg, fx.Node)):
+                yield from self._terms(path, operand, term)
+        else:
+            yield add, operand
+
+    def _skip(self, path: _Path, add: fx.Node, other: fx.Node, geometry: Geometry) -> Skip | str:
+        """The skip by which a tensor is added to the result of the next layer, or why it is none."""
+        end = len(path.layers) + 1
         if other in path.tensors:
             skip = Skip(path.tensors.index(other), end, add.name)
+        elif self._lone_norm(other) and (source := other.all_input_nodes[0]) in path.tensors:
+            channels = other.meta["shape"][0]
+            skip = Skip(
+                path.tensors.index(source),
+                end,
+                add.name,
+                name=str(other.target),
+                norm=other.name,
+                geometry=Geometry(channels, channels, (1, 1), groups=channels),
+                bias=True,
+            )
         elif (conv := self._projection(other)) is not None and (source := conv.all_input_nodes[0]) in path.tensors:
             module, norm = self._convolution(conv), self._unit(conv)[1]
             skip = Skip(
@@ -228,6 +226,11 @@ class _Finder:
             return f"adds a tensor of another stride ({self._describe(other)})"
         return skip
 
+    def _lone_norm(self, operand: fx.Node) -> bool:
+        """Whether an operand is the result of a batch norm that is read by nobody else."""
+        norm = isinstance(self._module(operand), nn.BatchNorm2d)
+        return norm and len(operand.users) == 1 and self.uses[str(operand.target)] == 1
+
     def _projection(self, operand: fx.Node) -> fx.Node | None:
         """The convolution of whose unit, read by nobody else, an operand is the result."""
         inputs = operand.all_input_nodes
@@ -246,7 +249,7 @@ class _Finder:
 
     def _own_readers(self, path: _Path, index: int) -> set[fx.Node]:
         names = {path.layers[index].conv} if index < len(path.layers) else set()
-        names |= {skip.conv or skip.add for skip in path.skips if skip.start == index}
+        names |= {skip.conv or skip.norm or skip.add for skip in path.skips if skip.start == index}
         return {self.nodes[name] for name in names}
 
     def _why_leaks(self, path: _Path, index: int) -> str:
@@ -268,7 +271,10 @@ class _Finder:
             return f"convolution {node.target}"
         if module is not None:
             return f"{type(module).__name__} {node.target}"
-        return str(getattr(node.target, "__name__", node.target)).split(".")[0]
+        name = str(getattr(node.target, "__name__", node.target)).split(".")[0]
+        if "pad" in name:
+            return "padding that is part of no convolution"
+        return "an addition that is no skip of this chain" if node.target is operator.add else name
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -31,6 +31,7 @@ from trt_layermerge.network.operators import (
     Parameter,
     out_of_place,
 )
+from trt_layermerge.network.padding import absorb_padding
 
 TOLERANCE = 1e-4
 """Largest relative error between the source and its normal form, float32."""
@@ -52,6 +53,7 @@ def normal_form(source: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModu
     example = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
     with _evaluating(source):
         module = _Rewriter(source, _export(source, example)).run()
+        absorb_padding(module)
         module.eval()
         _check(source, module, example)
     return module

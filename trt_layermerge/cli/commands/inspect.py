@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
@@ -41,6 +43,7 @@ def command(as_json: bool, **given: Any) -> None:
         "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
         "choices": len(choices),
         "signatures": len(distinct),
+        "largest_merge": _largest_merge(choices),
     }
     if as_json:
         print_json(found)
@@ -66,6 +69,15 @@ def _skip(chain: Chain, skip: Skip) -> dict[str, Any]:
     return {"chain": chain.index, "start": skip.start, "end": skip.end, "name": skip.name, "convolution": convolution}
 
 
+def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
+    """The exact merge of most convolutions, then of the longest block; ``None`` where nothing can be merged."""
+    merges = [choice for choice in choices if choice.kind is Kind.MERGE and len(choice.kept) > 1]
+    if not merges:
+        return None
+    largest = max(merges, key=lambda choice: (len(choice.kept), len(choice.block)))
+    return {"block": str(largest.block), "convolutions": len(largest.kept), "into": str(largest.geometry)}
+
+
 def _show(found: dict[str, Any]) -> None:
     console = Console()
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
@@ -80,4 +92,6 @@ def _show(found: dict[str, Any]) -> None:
         console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{through}")
     for item in found["breaks"]:
         console.print(f"break after {item['after']}: {item['reason']}")
+    if largest := found["largest_merge"]:
+        console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
     console.print(f"{found['choices']} candidate choices, {found['signatures']} distinct signatures")

@@ -1,0 +1,78 @@
+"""Random plans of real networks, small inputs: a quick part of ``benchmarks/networks.py --plans``, whose code runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.network.network import Network, load_network, trace
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "examples" / "fashion_mnist" / "model.py")
+
+
+@pytest.fixture(scope="module")
+def networks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def agree(networks: ModuleType, network: Network, *, export: bool) -> None:
+    (chain,) = network.chains
+    networks.randomise_norms(network.module)
+    plan = networks.random_plan(network, random.Random(1))
+    assert plan[-1].block.end == len(chain)
+    assert any(choice.kind is Kind.MERGE for choice in plan)
+    block, end_to_end, engine = networks.check_plan(network, plan, export=export)
+    assert block <= 1e-10 and end_to_end <= 1e-4
+    assert engine <= 1e-4 if export else engine is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "export"),
+    [
+        (f"{EXAMPLE}:resnet20", (1, 28, 28), True),
+        ("torchvision:mobilenet_v2", (3, 32, 32), False),
+        ("timm:repvgg_a0", (3, 32, 32), False),
+    ],
+)
+def test_merged_linearised_and_exported_networks_agree(
+    networks: ModuleType, spec: str, shape: tuple[int, ...], export: bool
+) -> None:
+    torch.manual_seed(0)
+    agree(networks, load_network(spec, None, shape), export=export)
+
+
+class Branches(nn.Module):
+    """TensorFlow's SAME padding, then branches side by side, a norm alone among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 6, 3, 2, bias=False), nn.BatchNorm2d(6))
+        self.large, self.small = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1, groups=2)
+        self.norm, self.act, self.head = nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 2, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.stem(x))
+        return self.head(self.act(self.small(y) + self.large(y) + self.norm(y))).mean((2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+def test_uneven_padding_and_branches_are_exported(networks: ModuleType) -> None:
+    torch.manual_seed(0)
+    network = trace("branches", Branches(), (3, 16, 16))
+    agree(networks, network, export=True)
+    kept = [choice for choice in choices_of(network) if choice.kind is Kind.KEEP]
+    assert networks.check_plan(network, kept, export=True)[2] <= 1e-4
