@@ -99,19 +99,21 @@ def tell(solution: Solution, wanted: Wanted) -> None:
     if budget_ns is not None and wanted.count == 1 and (shortfall := frontier.shortfall(budget_ns)) > 0:
         click.echo(f"note: at this resolution, the objective may be up to {shortfall:g} below the best", err=True)
     if wanted.whole:
-        _tell_frontier(frontier, wanted)
+        _tell_frontier(solution, wanted)
     elif wanted.as_json:
         views = [_view(solution, plan) for plan in solution.plans]
-        print_json(views if wanted.count > 1 else views[0])
+        print_json({"plans": views} if wanted.count > 1 else views[0])
     elif wanted.as_csv:
         print_text(_csv(solution.plans) if wanted.count > 1 else plan_csv(solution.plans[0]))
     else:
         click.echo("\n\n".join("\n".join(_lines(solution, plan)) for plan in solution.plans))
 
 
-def _tell_frontier(frontier: Frontier, wanted: Wanted) -> None:
+def _tell_frontier(solution: Solution, wanted: Wanted) -> None:
+    frontier = solution.frontier
     if wanted.as_json:
-        print_json(frontier_view(frontier))
+        plan = _view(solution, solution.plans[0]) if solution.plans else {"method": frontier.problem.method}
+        print_json(plan | {"frontier": frontier_view(frontier)})
     elif wanted.as_csv:
         print_text(frontier_csv(frontier))
     else:
