@@ -83,7 +83,10 @@ def test_a_budget_in_whatever_unit(run: Any, tables: Any, budget: list[str]) -> 
 
 def test_the_frontier_in_three_forms(run: Any, tables: Any) -> None:
     given = run("solve", *tables(), "--frontier", "--json").json
-    assert given == [{"latency_ms": latency, "objective": value} for latency, value in POINTS]
+    points = [{"latency_ms": latency, "objective": value} for latency, value in POINTS]
+    assert given == {"method": "joint", "frontier": points}
+    both = run("solve", *tables(), "--budget", "0.6", "--frontier", "--json").json
+    assert both["frontier"] == points and both["latency_ms"] == 3.5 and len(both["blocks"]) == 2
     rows = csv.DictReader(StringIO(run("solve", *tables(), "--frontier", "--csv").out))
     assert [(float(row["latency_ms"]), float(row["objective"])) for row in rows] == POINTS
     assert len(run("solve", *tables(), "--frontier").out.splitlines()) == len(POINTS)
@@ -100,7 +103,7 @@ def test_the_frontier_as_a_picture(run: Any, tables: Any, suffix: str) -> None:
 
 
 def test_the_best_plans_in_order(run: Any, tables: Any) -> None:
-    plans = run("solve", *tables(), "--budget", "0.75", "--count", 3, "--json").json
+    plans = run("solve", *tables(), "--budget", "0.75", "--count", 3, "--json").json["plans"]
     assert [(plan["latency_ms"], plan["objective"]) for plan in plans] == [(4.5, -0.25), (3.5, -0.5), (2.0, -1.0)]
     rows = list(csv.DictReader(StringIO(run("solve", *tables(), "--budget", "0.75", "--count", 3, "--csv").out)))
     assert [(row["plan"], row["start"]) for row in rows] == [("1", "0"), ("1", "2"), ("2", "0"), ("2", "1"), ("3", "0")]
@@ -128,7 +131,7 @@ def test_stage_one_of_depth_needs_latencies_alone(run: Any, tables: Any) -> None
     expected = ["0,1,1,0|1", "0,2,1.5,0|2", "0,3,4.5,0|2|3", "1,2,2,1|2", "1,3,5,1|2|3", "2,3,3,2|3"]
     assert ran.out.splitlines() == ["start,end,latency_ms,breaks", *expected]
     given = run("solve", "--method", "depth", "--latency", path, "--fastest", "--json").json
-    assert given[2] == {"start": 0, "end": 3, "latency_ms": 4.5, "breaks": [0, 2, 3]}
+    assert given["intervals"][2] == {"start": 0, "end": 3, "latency_ms": 4.5, "breaks": [0, 2, 3]}
 
 
 @pytest.mark.parametrize("method", ["joint", "layermerge", "depth", "layer-only"])
@@ -154,7 +157,7 @@ def test_without_every_layer_shares_mean_nothing(run: Any, tables: Any) -> None:
     assert run("solve", *given, "--budget", "3.5ms", "--json").json["latency_ms"] == 3.5
     assert run("solve", *given, "--original", "6ms", "--budget", "0.6", "--json").json["budget_ms"] == 3.6
     assert " of " not in run("solve", *given, "--budget", "3.5ms").out
-    assert len(run("solve", *given, "--frontier", "--json").json) == 3
+    assert len(run("solve", *given, "--frontier", "--json").json["frontier"]) == 3
 
 
 def test_a_budget_below_the_fastest_names_it(run: Any, tables: Any) -> None:

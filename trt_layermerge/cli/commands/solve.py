@@ -155,7 +155,7 @@ def _fastest(method: Method, latency: Path, as_json: bool) -> None:
         raise UsageError("--fastest is stage one of method depth", hint="add --method depth")
     intervals = fastest_intervals(latency)
     if as_json:
-        print_json(fastest_view(intervals))
+        print_json({"method": "depth", "intervals": fastest_view(intervals)})
     else:
         print_text(fastest_csv(intervals))
 
