@@ -80,7 +80,7 @@ def test_stages_find_what_was_measured(run: Any, done: Any) -> None:
 def test_solve_tells_a_plan_of_a_model_as_one_of_tables(run: Any, done: Any) -> None:
     plan = done.folder / "out" / "plan.json"
     before = plan.read_bytes()
-    frontier = run("solve", *done.stage, "--frontier", "--json").json
+    frontier = run("solve", *done.stage, "--frontier", "--json").json["frontier"]
     assert [point.keys() for point in frontier] == [{"latency_ms", "objective"}] * len(frontier)
     assert run("solve", *done.stage, "--frontier", "--csv").out.startswith("latency_ms,objective\n")
     assert plan.read_bytes() == before, "it decides for none"
@@ -93,7 +93,7 @@ def test_solve_tells_a_plan_of_a_model_as_one_of_tables(run: Any, done: Any) -> 
     )
     assert plan.read_bytes() != before and 0 <= found["probability"] <= 1
     assert run("solve", *done.stage, "--budget", "1", "--confidence", 0.2, "--json").json["probability"] >= 0.2
-    assert len(run("solve", *done.stage, "--budget", "1", "--count", 2, "--json").json) == 2
+    assert len(run("solve", *done.stage, "--budget", "1", "--count", 2, "--json").json["plans"]) == 2
     assert run("solve", *done.stage, "--csv").out.startswith("start,end,")
 
 
