@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class Format:
         version: Of the format; a reader refuses others.
         key: Fields of the first line.
         remedy: What to do about a damaged line.
+        defaults: What fields of the first line mean that a file written before there were such fields does not have.
     """
 
     name: str
     version: int
     key: Types
     remedy: str
+    defaults: Record = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -168,7 +170,7 @@ def _read_key(line: str, path: Path, form: Format) -> Record:
             hint="use the release of trt_layermerge that wrote it, or measure again",
         )
     try:
-        return typed(record, form.key, also=("format", "version"))
+        return typed(form.defaults | record, form.key, also=("format", "version"))
     except ValueError as error:
         raise _malformed(path, 1, error, form) from error
 

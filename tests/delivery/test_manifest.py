@@ -22,6 +22,10 @@ def test_version_1_is_read_for_ever_and_is_what_is_written(tmp_path: Path) -> No
     assert read_manifest(tmp_path / "m.json") == read_manifest(GOLDEN)
 
 
+def test_a_manifest_from_before_there_were_settings_is_read() -> None:
+    assert read_manifest(GOLDEN.with_name("manifest-0.1.0.json")) == read_manifest(GOLDEN)
+
+
 def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
     def change(fields: dict[str, Any]) -> None:
         for name in path[:-1]:

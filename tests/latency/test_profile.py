@@ -51,8 +51,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read.sha256 == written.sha256 and read.key == KEY
 
 
-def test_version_1_is_read_for_ever() -> None:
-    assert list(Profile.open(GOLDEN, KEY)) == ROWS
+@pytest.mark.parametrize("path", [GOLDEN, GOLDEN.with_name("profile-0.1.0.jsonl")], ids=["now", "without settings"])
+def test_version_1_is_read_for_ever(path: Path) -> None:
+    assert list(Profile.open(path, KEY)) == ROWS
+
+
+def test_a_double_keeps_a_profile_of_its_own(tmp_path: Path) -> None:
+    simulated = replace(KEY, simulated=True)
+    assert Profile.path_for(tmp_path, simulated) != Profile.path_for(tmp_path, KEY)
+    write(tmp_path / "p.jsonl")
+    with pytest.raises(IncompatibleError, match="simulated: False, here True"):
+        Profile.open(tmp_path / "p.jsonl", simulated)
 
 
 def test_version_1_is_what_is_written(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ class DeviceFields(_Frozen):
     threads: PositiveInt
     timing: str
     clocks: str
+    settings: str = ""
+    simulated: bool = False
 
     def differences(self, here: Device) -> list[str]:
         """What differs on this machine, of what decides whether the engine may load."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -104,7 +104,7 @@ def fill(
         sentinel = sentinel or _Sentinel(runtime.build(candidate_model(SENTINEL), options), policy)
         rows = _measured(pending[begin : begin + policy.group], runtime, options, sentinel, policy)
         for done, row in enumerate(rows, start=begin + 1):
-            profile.add(row)
+            profile.add(replace(row, simulated=profile.key.simulated))
             if progress is not None:
                 progress(done, len(pending), row.signature.key)
 

@@ -32,6 +32,8 @@ class ProfileKey:
     timing: str
     threads: int
     clocks: str
+    settings: str = ""
+    simulated: bool = False
 
     @classmethod
     def of(cls, device: Device) -> ProfileKey:
@@ -45,6 +47,8 @@ class ProfileKey:
             timing=device.timing,
             threads=device.threads,
             clocks=device.clocks,
+            settings=device.settings,
+            simulated=device.simulated,
         )
 
     def differences(self, other: ProfileKey) -> list[str]:
@@ -126,7 +130,8 @@ class Profile:
         """Where a profile lies: ``<root>/<device>/<runtime>-<version>-<precision>.jsonl``, with threads if several."""
         name = f"{_slug(key.runtime)}-{_slug(key.runtime_version)}-{_slug(key.precision)}"
         threads = "" if key.threads == 1 else f"-{key.threads}threads"
-        return root / _slug(key.device) / f"{name}{threads}.jsonl"
+        place = f"simulated {key.device}" if key.simulated else key.device
+        return root / _slug(place) / f"{name}{threads}.jsonl"
 
     @property
     def path(self) -> Path:
@@ -200,7 +205,11 @@ def _slug(text: str) -> str:
 
 
 _NONE = type(None)
-_KEY_TYPES: Types = {field.name: (str,) for field in fields(ProfileKey)} | {"threads": (int,), "driver": (str, _NONE)}
+_KEY_TYPES: Types = {field.name: (str,) for field in fields(ProfileKey)} | {
+    "threads": (int,),
+    "driver": (str, _NONE),
+    "simulated": (bool,),
+}
 _TIMING_TYPES: Types = {field.name: (int,) for field in fields(Timing)} | {"cv": (float, int)}
 _ROW_TYPES: Types = {
     "signature": (str,),
@@ -216,4 +225,5 @@ _FORMAT = Format(
     1,
     _KEY_TYPES,
     "restore the file from version control, or remove the line to have its signature measured again",
+    defaults={"settings": "", "simulated": False},
 )

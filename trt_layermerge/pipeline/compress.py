@@ -222,7 +222,7 @@ def _manifest(loaded: Loaded, file: PlanFile, original: Figures, compressed: Fig
         checks=CHECKS,
         batch=job.batch,
         device=DeviceFields(**asdict(loaded.runtime.describe(job.options))),
-        simulated=any(row.simulated for row in loaded.profile),
+        simulated=loaded.profile.key.simulated,
         model=job.model,
         task=loaded.require_task().name,
         original=original,

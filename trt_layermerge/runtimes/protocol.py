@@ -31,16 +31,21 @@ class BuildOptions:
         isolated: Build the model as it would run amid a network, without the changes of memory layout that a runtime
             puts where a network begins and ends. For timing candidate blocks; inputs and outputs are then in the
             runtime's own layout.
+        batches: Smallest and largest batch of one engine; ``None`` for the batch of the shapes alone. Only runtimes
+            with optimisation profiles build more than one.
     """
 
     threads: int = 1
     precision: str = "fp32"
     isolated: bool = False
+    batches: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no runtime can build."""
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, not {self.threads}")
+        if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1]:
+            raise ValueError(f"batches must be a range from 1 upwards, not {self.batches}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Device:
         threads: CPU threads of one run.
         timing: What is timed and with which clock, in words.
         clocks: Who decides on the device's clock rate, in words.
+        settings: What else of the build decides latencies, in words, such as a workspace limit; empty for nothing.
+        simulated: There is no such device: the runtime is a double, and what it times is no measurement.
     """
 
     name: str
@@ -66,6 +73,8 @@ class Device:
     threads: int
     timing: str
     clocks: str
+    settings: str = ""
+    simulated: bool = False
 
 
 class Engine(Protocol):
