@@ -84,6 +84,10 @@ class OnnxRuntime:
             clocks=machine.cpu_clock_policy() if on_cpu else "not told",
         )
 
+    def condition(self) -> None:
+        """A CPU does not tell."""
+        return None
+
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> OnnxEngine:
         """Build an engine; see ``Runtime.build``."""
         proto = with_shapes(read_model(model), shapes or {})

@@ -95,6 +95,11 @@ class _Messages:
         if grave or skipped:
             print(message, file=sys.stderr, flush=True)
 
+    def add(self, warning: str | None) -> None:
+        """Keep a warning of our own, if there is one."""
+        if warning is not None:
+            self.hear(warning, grave=True)
+
     def last(self) -> str:
         """The gravest end of it, to be put behind a sentence."""
         return "; its last messages:\n  " + "\n  ".join(self.warnings[-5:]) if self.warnings else ""
@@ -126,12 +131,12 @@ def _serialised(request: BuildRequest, messages: _Messages) -> bytes:
     if request.timing_cache is not None:
         from trt_layermerge.runtimes import timing_cache
 
-        timing_cache.load(request.timing_cache, config)
+        messages.add(timing_cache.load(request.timing_cache, config))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ModelError(f"{request.library} cannot build {request.model}{messages.last()}")
     if request.timing_cache is not None:
-        timing_cache.save(request.timing_cache, config)
+        messages.add(timing_cache.save(request.timing_cache, config))
     return bytes(plan)
 
 
