@@ -26,7 +26,7 @@ from trt_layermerge.runtimes import timing_cache
 from trt_layermerge.runtimes.building import BuildRequest, build
 from trt_layermerge.runtimes.cuda import Buffer, Cuda, Event, Graph, driver, open_cuda
 from trt_layermerge.runtimes.models import read_model, with_shapes
-from trt_layermerge.runtimes.nvml import Nvml, open_nvml
+from trt_layermerge.runtimes.nvml import open_nvml
 from trt_layermerge.runtimes.protocol import (
     Array,
     BuildOptions,
@@ -93,9 +93,7 @@ class TensorRT:
         """How the GPU is now; ``None`` without NVML."""
         return None if self._nvml is None else self._nvml.condition()
 
-    def build(
-        self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None
-    ) -> TensorRTEngine:
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> TensorRTEngine:
         """Build an engine; see ``Runtime.build``.
 
         With ``options.batches`` it takes every batch in that range, and is tuned for the batch of the shapes.
@@ -165,9 +163,7 @@ class TensorRT:
 class TensorRTEngine:
     """An engine with its buffers in place. ``TensorRT`` makes it."""
 
-    def __init__(
-        self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions
-    ) -> None:
+    def __init__(self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions) -> None:
         """Make a context, and memory for the largest shapes.
 
         Raises:
@@ -371,7 +367,11 @@ class _Errors(trt.ILogger):
 
 def _timing(options: BuildOptions, cuda: Cuda) -> str:
     """What is timed and how, in words; a part of a profile's key, because figures of other modes are others."""
-    how = f"a CUDA graph of runs back to back, {_SAMPLE_US:.0f} us or more" if options.tuning.cuda_graph else "queued runs"
+    how = (
+        f"a CUDA graph of runs back to back, {_SAMPLE_US:.0f} us or more"
+        if options.tuning.cuda_graph
+        else "queued runs"
+    )
     place = ", inputs and outputs in any format" if options.isolated else ""
     return f"CUDA events around {how}, no transfers, {_WARM_UP_MS:.0f} ms warm-up, {cuda.name}{place}"
 
@@ -393,9 +393,7 @@ def _shapes_of(model: onnx.ModelProto) -> dict[str, Shape]:
     }
 
 
-def _profile(
-    shapes: Mapping[str, Shape], batches: tuple[int, int] | None
-) -> dict[str, tuple[Shape, Shape, Shape]]:
+def _profile(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Smallest, best and largest shape of each input.
 
     Raises:
