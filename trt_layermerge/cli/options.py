@@ -112,9 +112,7 @@ _network_options = (
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
 tensorrt_options = combined(
-    click.option(
-        "--workspace", type=click.IntRange(1), metavar="MiB", help="TensorRT: most scratch memory of a layer."
-    ),
+    click.option("--workspace", type=click.IntRange(1), metavar="MiB", help="TensorRT: most scratch of a layer."),
     click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT: how hard the builder tries."),
     click.option("--tf32/--no-tf32", default=False, show_default=True, help="TensorRT: round float32 to TF32."),
     click.option("--build-timeout", type=click.FloatRange(1), metavar="SECONDS", help="TensorRT: of one engine."),
