@@ -74,7 +74,15 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
 
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    groups = (network_options, device_options, data_options, plan_options, refine_options, training_options)
+    groups = (
+        network_options,
+        device_options,
+        data_options,
+        plan_options,
+        refine_options,
+        also_option,
+        training_options,
+    )
     return click.command()(combined(*groups)(lambda: None)).params
 
 
@@ -141,6 +149,9 @@ plan_options = combined(
 )
 refine_options = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
+)
+also_option = click.option(
+    "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
 )
 training_options = combined(
     click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),

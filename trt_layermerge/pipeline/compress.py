@@ -36,6 +36,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out
 from trt_layermerge.network.count import size_of
+from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
@@ -61,10 +62,12 @@ class Result:
     Attributes:
         manifest: As it was written.
         folder: Where everything lies.
+        also: The engine for another runtime, where the job asked for one.
     """
 
     manifest: Manifest
     folder: Path
+    also: Also | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
@@ -78,7 +81,13 @@ class Result:
             "engine": str(self.folder / manifest.engine),
             "manifest": str(self.folder / MANIFEST),
             "report": str(self.folder / REPORT),
-        }
+        } | self._also_as_json()
+
+    def _also_as_json(self) -> dict[str, Any]:
+        if self.also is None:
+            return {}
+        engine = None if self.also.engine is None else str(self.also.engine)
+        return {"also": {"runtime": self.also.runtime, "engine": engine, "skipped": self.also.skipped}}
 
 
 def compress(loaded: Loaded, reporter: Reporter) -> Result:
@@ -105,7 +114,17 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     engines = _build(loaded, delivered, inputs)
     original, compressed = _measured(loaded, engines, delivered, reporter)
     proof = _proof_figures(merge, fold, engines.difference, compression)
-    return _write(loaded.job, _manifest(loaded, file, original, compressed, proof))
+    manifest = _manifest(loaded, file, original, compressed, proof)
+    return _write(loaded.job, manifest, _also(loaded, reporter))
+
+
+def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
+    job = loaded.job
+    if job.also is None:
+        return None
+    reporter.stage("also")
+    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    return build_also(job.also, job.output / COMPRESSED_ONNX, job.options, shapes)
 
 
 @dataclass(frozen=True)
@@ -257,8 +276,8 @@ def _real_inputs(task: Task) -> Tensor:
     return torch.cat([inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES)])
 
 
-def _write(job: Job, manifest: Manifest) -> Result:
-    result = Result(manifest, job.output)
+def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
+    result = Result(manifest, job.output, also)
     write_manifest(job.output / MANIFEST, manifest)
     verify_delivery(job.output / MANIFEST)  # as a user's machine will
     write_report(job.output / REPORT, manifest)

@@ -13,12 +13,18 @@ from trt_layermerge.runtimes.protocol import Runtime
 def get_runtime(name: str) -> Runtime:
     """The runtime of this name.
 
+    Args:
+        name: Such as ``onnxruntime``; ``tensorrt-rtx:sm86`` names what to compile for as well.
+
     Raises:
-        UsageError: There is no such runtime.
+        UsageError: There is no such runtime, or no such target.
         RuntimeNotAvailableError: There is, but not here.
     """
+    name, _, target = name.partition(":")
     require_runtime(name)
-    return _RUNTIMES[name]()
+    if target and name not in _WITH_TARGETS:
+        raise UsageError(f"runtime {name!r} builds for the device that is here, not for {target!r}")
+    return _RUNTIMES[name](target) if target else _RUNTIMES[name]()
 
 
 def require_runtime(name: str) -> None:
@@ -28,6 +34,7 @@ def require_runtime(name: str) -> None:
         UsageError: There is no such runtime.
         RuntimeNotAvailableError: Something is missing that it needs; the message lists all of it.
     """
+    name = name.partition(":")[0]
     if name not in _RUNTIMES:
         raise UsageError(f"unknown runtime {name!r}", hint=_suggestion(name))
     if name == "tensorrt" and (missing := missing_for_tensorrt()):
@@ -82,8 +89,16 @@ def _tensorrt() -> Runtime:
     return TensorRT()
 
 
-_RUNTIMES: dict[str, Callable[[], Runtime]] = {
+def _tensorrt_rtx(*target: str) -> Runtime:
+    from trt_layermerge.runtimes.tensorrt_rtx import TensorRtRtx
+
+    return TensorRtRtx(*target)
+
+
+_RUNTIMES: dict[str, Callable[..., Runtime]] = {
     "onnxruntime": lambda: _onnxruntime("CPUExecutionProvider"),
     "onnxruntime-cuda": lambda: _onnxruntime("CUDAExecutionProvider"),
     "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
 }
+_WITH_TARGETS = ("tensorrt-rtx",)
