@@ -12,11 +12,11 @@ from time import perf_counter_ns
 import numpy as np
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes import device as machine
 from trt_layermerge.runtimes.isolation import in_place, isolated
 from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
@@ -86,7 +86,7 @@ class OnnxRuntime:
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> OnnxEngine:
         """Build an engine; see ``Runtime.build``."""
-        proto = _with_shapes(_read(model), shapes or {})
+        proto = _with_shapes(read_onnx(model), shapes or {})
         # Only the CPU has a blocked layout to stay in.
         if options.isolated and self._provider == _CPU:
             proto = isolated(proto, lambda bracketed: self._optimised(bracketed, options))
@@ -95,7 +95,7 @@ class OnnxRuntime:
 
     def load(self, path: Path, options: BuildOptions) -> OnnxEngine:
         """Read an engine that ``OnnxEngine.save`` wrote; it is not optimised again."""
-        return self._engine(_read(path), options, optimise=False)
+        return self._engine(read_onnx(path), options, optimise=False)
 
     def _engine(self, model: onnx.ModelProto, options: BuildOptions, *, optimise: bool) -> OnnxEngine:
         session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise))
@@ -207,30 +207,6 @@ def _session_options(options: BuildOptions, *, optimise: bool) -> ort.SessionOpt
     return settings
 
 
-def _read(model: Model) -> onnx.ModelProto:
-    """The model in memory.
-
-    Raises:
-        ModelError: It is not ONNX, or its weights lie where they may not.
-    """
-    where = f"file {model}" if isinstance(model, Path) else "the model"
-    try:
-        proto = _parsed(model)
-    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{where} cannot be read as ONNX: {error}") from error
-    if not proto.graph.node:
-        raise ModelError(f"{where} is not an ONNX model: it has no graph")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-        raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
-    return proto
-
-
-def _parsed(model: Model) -> onnx.ModelProto:
-    if isinstance(model, Path):
-        return onnx.load(model)  # follows external data, within the model's folder only
-    return onnx.load_from_string(model) if isinstance(model, bytes) else model
-
-
 def _with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
     """A copy of the model with all dimensions of its inputs fixed.
 
@@ -239,8 +215,7 @@ def _with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mo
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    weights = {tensor.name for tensor in result.graph.initializer}
-    inputs = {value.name: value for value in result.graph.input if value.name not in weights}
+    inputs = inputs_of(result.graph)
     if unknown := sorted(shapes.keys() - inputs.keys()):
         raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs)}")
     for name, value in inputs.items():

@@ -8,8 +8,8 @@ import click
 
 from trt_layermerge.cli.options import PATH, json_option
 from trt_layermerge.cli.show import print_json
-from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
@@ -42,17 +42,8 @@ def _shapes(model: Path, batch: int) -> dict[str, tuple[int, ...]]:
     Raises:
         ModelError: It is no ONNX file.
     """
-    import onnx  # onnx alone: the runtime itself is the registry's business
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        graph = onnx.load(model, load_external_data=False).graph
-    except (OSError, DecodeError) as error:
-        raise ModelError(f"cannot read {model} as ONNX: {error}") from error
-    weights = {tensor.name for tensor in graph.initializer}
     shapes = {}
-    for value in graph.input:
-        sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
-        if value.name not in weights and sizes:
-            shapes[value.name] = (sizes[0] or batch, *sizes[1:])
+    for name, value in inputs_of(read_onnx(model, weights=False).graph).items():
+        if sizes := [size.dim_value for size in value.type.tensor_type.shape.dim]:
+            shapes[name] = (sizes[0] or batch, *sizes[1:])
     return shapes
