@@ -15,8 +15,8 @@ from trt_layermerge.delivery.engine_manifest import (
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import DeviceFields, git_state, hashes, versions
 from trt_layermerge.files import sha256
+from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes.graph_precision import require_precision
-from trt_layermerge.runtimes.models import read_model
 from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime, Shape
 
 
@@ -51,7 +51,7 @@ def build_engine(
         ModelError: The model cannot be built, or is not written in the precision that the options name.
         RuntimeNotAvailableError: The runtime or its device is not here.
     """
-    require_precision(read_model(model), options.precision)
+    require_precision(read_onnx(model), options.precision)
     source = sha256(model)
     engine = runtime.build(model, options, shapes)
     engine.save(output)

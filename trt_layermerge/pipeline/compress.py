@@ -44,6 +44,7 @@ from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.runtimes.protocol import Engine
+from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.task import Task
@@ -103,10 +104,10 @@ def compress(loaded: Loaded, reporter: Reporter) -> Result:
 
 def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     file = refine_stage(loaded, reporter) if loaded.job.refine else plan_stage(loaded, reporter)
-    inputs = _real_inputs(loaded.require_task())
-    compression = _carry_out(loaded, chosen(loaded, file.plan), reporter)
-    merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    trained = _fine_tuned(loaded, compression.merged, reporter)
+    inputs, choices = _real_inputs(loaded.require_task()), chosen(loaded, file.plan)
+    decouples = loaded.job.recipe is not None and loaded.job.recipe.decouple > 0
+    carried = (_trained_then_merged if decouples else _merged_then_trained)(loaded, choices, inputs, reporter)
+    compression, merge, trained = carried
     reporter.stage("prove")
     delivered = fold_norms(trained)
     fold = prove_network(trained, delivered, inputs, prove_folds(trained))
@@ -134,6 +135,26 @@ class _Engines:
     original: Engine
     compressed: Engine
     difference: float
+
+
+def _merged_then_trained(
+    loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter
+) -> tuple[Compression, Proof, fx.GraphModule]:
+    """The plan carried out, the proof that it was, and the network that training made of it."""
+    compression = _carry_out(loaded, choices, reporter)
+    merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
+    return compression, merge, _fine_tuned(loaded, compression.merged, reporter)
+
+
+def _trained_then_merged(
+    loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter
+) -> tuple[Compression, Proof, fx.GraphModule]:
+    """The same with what the plan removes fading while training; the merge at its end loses nothing."""
+    decoupled = _fine_tuned(loaded, decouple(loaded.network, choices), reporter)
+    reporter.stage("merge")
+    compression = carry_out(settled(loaded.network, decoupled), choices, (), reporter.progress)
+    merge = prove_network(decoupled, compression.merged, inputs, compression.proofs)
+    return compression, merge, compression.merged
 
 
 def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:

@@ -15,9 +15,10 @@ import onnx
 
 from trt_layermerge import files
 from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
+from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes.building import BuildRequest, build, shape_ranges
 from trt_layermerge.runtimes.library import load_library
-from trt_layermerge.runtimes.models import read_model, with_shapes
+from trt_layermerge.runtimes.models import with_shapes
 from trt_layermerge.runtimes.products import as_convolutions
 from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
 from trt_layermerge.runtimes.rtx_plan import TARGETS, read_header
@@ -70,7 +71,7 @@ class TensorRtRtx:
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> RtxEngine:
         """Compile an engine, in a process of its own; see ``Runtime.build``."""
-        proto, tuning = read_model(model), options.tuning
+        proto, tuning = read_onnx(model), options.tuning
         fixed = onnx.shape_inference.infer_shapes(with_shapes(proto, shapes or {}))
         inputs = _shapes_of(fixed, fixed.graph.input)
         compiled = proto if options.batches else fixed

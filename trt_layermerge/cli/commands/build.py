@@ -11,8 +11,8 @@ from trt_layermerge.cli.options import PATH, json_option
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.graph_precision import PRECISIONS, graph_precision
-from trt_layermerge.runtimes.models import read_model
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
@@ -46,7 +46,7 @@ def command(
         raise click.UsageError("--output is the model itself")
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
     file = output or model.with_suffix(_suffix(made.name, model.suffix))
-    graph = read_model(model)
+    graph = read_onnx(model)
     options = BuildOptions(threads=threads, precision=precision or graph_precision(graph))
     manifest = build_engine(model, made, options, _shapes(graph, batch), file)
     device = manifest.device
@@ -77,10 +77,8 @@ def _suffix(runtime: str, suffix: str) -> str:
 
 def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
     """Every input of a model with its first dimension set."""
-    weights = {tensor.name for tensor in model.graph.initializer}
     shapes = {}
-    for value in model.graph.input:
-        sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
-        if value.name not in weights and sizes:
-            shapes[value.name] = (sizes[0] or batch, *sizes[1:])
+    for name, value in inputs_of(model.graph).items():
+        if sizes := [size.dim_value for size in value.type.tensor_type.shape.dim]:
+            shapes[name] = (sizes[0] or batch, *sizes[1:])
     return shapes
