@@ -65,6 +65,20 @@ def test_knows_inputs_and_outputs_of_what_it_built(runtime) -> None:
     assert dict(engine.inputs) == {"x": (5, 3, 8, 8)} and dict(engine.outputs) == {"logits": (5, 10)}
 
 
+def test_what_a_file_says_of_an_open_batch_does_not_hide_shapes(runtime) -> None:
+    proto = classifier("batch")
+    proto.graph.value_info.append(helper.make_tensor_value_info("f", onnx.TensorProto.FLOAT, ["batch", 4]))
+    assert dict(runtime.build(proto, OPTIONS, {"x": (5, 3, 8, 8)}).outputs) == {"logits": (5, 10)}
+
+
+def test_an_output_whose_shape_the_values_decide_is_refused(runtime) -> None:
+    proto = small_model()
+    proto.graph.node.append(helper.make_node("NonZero", ["y"], ["where"]))
+    proto.graph.output.append(helper.make_tensor_value_info("where", onnx.TensorProto.INT64, None))
+    with pytest.raises(ModelError, match="'where' cannot be known"):
+        runtime.build(proto, OPTIONS)
+
+
 def test_a_range_of_batches_is_one_engine(runtime) -> None:
     engine = runtime.build(classifier("batch"), BuildOptions(batches=(1, 8)), {"x": (4, 3, 8, 8)})
     assert dict(engine.outputs) == {"logits": (4, 10)}
