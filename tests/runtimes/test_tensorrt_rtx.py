@@ -14,7 +14,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.runtimes.conformance import small_model
+from tests.runtimes.test_graph_precision import written_in
 from trt_layermerge.errors import ExitCode, IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
+from trt_layermerge.runtimes.products import as_convolutions
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime, Tuning
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.runtimes.rtx_plan import TARGETS, read_header
@@ -124,6 +126,22 @@ def test_what_the_compiler_refuses_is_an_error_with_its_words(runtime) -> None:
     with pytest.raises(ModelError, match=r"(?s)cannot build.*product.*SM75"):
         runtime.build(proto, OPTIONS)
     get_runtime("tensorrt-rtx:sm86").build(proto, OPTIONS)
+
+
+def test_what_is_written_in_half_precision_compiles_as_it_is(runtime) -> None:
+    """SM75 has FP16 matrix products, so nothing is rewritten."""
+    proto = classifier()
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    assert as_convolutions(proto).SerializeToString() == proto.SerializeToString()
+    assert dict(runtime.build(proto, BuildOptions(precision="fp16")).outputs) == {"logits": (2, 10)}
+
+
+def test_quantised_convolutions_compile(runtime) -> None:
+    engine = runtime.build(written_in("int8"), BuildOptions(precision="int8"))
+    assert dict(engine.outputs) == {"y": (2, 4, 6, 6)} and engine.describe().precision == "int8"
 
 
 def test_the_time_limit_is_the_options(runtime) -> None:
