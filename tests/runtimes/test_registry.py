@@ -52,18 +52,6 @@ def test_a_package_that_is_missing_is_named(monkeypatch) -> None:
         get_runtime("onnxruntime")
 
 
-def test_a_compiler_that_is_missing_is_named(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(RuntimeNotAvailableError, match="TensorRT-RTX is not here") as caught:
-        get_runtime("tensorrt-rtx:sm86")
-    assert caught.value.hint == "pip install 'tensorrt-rtx-cu12>=1.7.1'"
-
-
-def test_only_a_compiler_has_targets() -> None:
-    with pytest.raises(UsageError, match="sm75"):
-        get_runtime("onnxruntime:sm75")
-
-
 def test_nothing_is_imported_before_it_is_asked_for() -> None:
     script = (
         "import sys, trt_layermerge.runtimes.registry as r; assert 'onnxruntime' not in sys.modules;"
