@@ -12,13 +12,13 @@ from time import perf_counter_ns
 import numpy as np
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
 from trt_layermerge.runtimes import device as machine
 from trt_layermerge.runtimes.isolation import in_place, isolated
+from trt_layermerge.runtimes.models import read_model, with_shapes
 from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -84,9 +84,13 @@ class OnnxRuntime:
             clocks=machine.cpu_clock_policy() if on_cpu else "not told",
         )
 
+    def condition(self) -> None:
+        """A CPU does not tell."""
+        return None
+
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> OnnxEngine:
         """Build an engine; see ``Runtime.build``."""
-        proto = _with_shapes(_read(model), shapes or {})
+        proto = with_shapes(read_model(model), shapes or {})
         # Only the CPU has a blocked layout to stay in.
         if options.isolated and self._provider == _CPU:
             proto = isolated(proto, lambda bracketed: self._optimised(bracketed, options))
@@ -95,7 +99,7 @@ class OnnxRuntime:
 
     def load(self, path: Path, options: BuildOptions) -> OnnxEngine:
         """Read an engine that ``OnnxEngine.save`` wrote; it is not optimised again."""
-        return self._engine(_read(path), options, optimise=False)
+        return self._engine(read_model(path), options, optimise=False)
 
     def _engine(self, model: onnx.ModelProto, options: BuildOptions, *, optimise: bool) -> OnnxEngine:
         session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise))
@@ -205,59 +209,6 @@ def _session_options(options: BuildOptions, *, optimise: bool) -> ort.SessionOpt
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return settings
-
-
-def _read(model: Model) -> onnx.ModelProto:
-    """The model in memory.
-
-    Raises:
-        ModelError: It is not ONNX, or its weights lie where they may not.
-    """
-    where = f"file {model}" if isinstance(model, Path) else "the model"
-    try:
-        proto = _parsed(model)
-    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{where} cannot be read as ONNX: {error}") from error
-    if not proto.graph.node:
-        raise ModelError(f"{where} is not an ONNX model: it has no graph")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-        raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
-    return proto
-
-
-def _parsed(model: Model) -> onnx.ModelProto:
-    if isinstance(model, Path):
-        return onnx.load(model)  # follows external data, within the model's folder only
-    return onnx.load_from_string(model) if isinstance(model, bytes) else model
-
-
-def _with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
-    """A copy of the model with all dimensions of its inputs fixed.
-
-    Raises:
-        ModelError: A shape does not fit its input, or a dimension is still open.
-    """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    weights = {tensor.name for tensor in result.graph.initializer}
-    inputs = {value.name: value for value in result.graph.input if value.name not in weights}
-    if unknown := sorted(shapes.keys() - inputs.keys()):
-        raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs)}")
-    for name, value in inputs.items():
-        _fix(value, shapes.get(name))
-    return result
-
-
-def _fix(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
-    dimensions = value.type.tensor_type.shape.dim
-    known = tuple(dimension.dim_value for dimension in dimensions)
-    wanted = known if shape is None else shape
-    if len(wanted) != len(known) or any(have not in (0, want) for have, want in zip(known, wanted, strict=True)):
-        raise ModelError(f"input {value.name!r} of shape {known} cannot take {wanted} (0 stands for an open dimension)")
-    if not all(wanted):
-        raise ModelError(f"input {value.name!r} has an open shape {wanted}", hint="give the shape, batch included")
-    for dimension, size in zip(dimensions, wanted, strict=True):
-        dimension.dim_value = size
 
 
 def _random_feeds(session: ort.InferenceSession) -> dict[str, Array]:

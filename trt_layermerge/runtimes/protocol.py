@@ -22,6 +22,29 @@ Model = onnx.ModelProto | bytes | Path
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What TensorRT's builder and timing are told besides the model; other runtimes have nothing of this.
+
+    Attributes:
+        workspace_mib: Scratch memory that a tactic may take, in MiB; ``None`` for all that the GPU has.
+        optimization_level: Of the builder, 0..5; ``None`` for the library's own.
+        tf32: Whether float32 convolutions may round to TF32 on GPUs that have it; Turing has not.
+        build_seconds: Time limit of one build.
+        timing_cache: File of the builder's timing cache; ``None`` for one in the user's cache folder.
+        cuda_graph: Time a captured CUDA graph, as a deployment that cares would run the engine.
+        lock_clocks_mhz: Clock rate to hold while measuring; ``None`` to leave it to the driver.
+    """
+
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    tf32: bool = False
+    build_seconds: float = 600.0
+    timing_cache: Path | None = None
+    cuda_graph: bool = True
+    lock_clocks_mhz: int | None = None
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """How an engine is built.
 
@@ -33,12 +56,14 @@ class BuildOptions:
             runtime's own layout.
         batches: Smallest and largest batch of one engine; ``None`` for the batch of the shapes alone. Only runtimes
             with optimisation profiles build more than one.
+        tuning: What only TensorRT knows.
     """
 
     threads: int = 1
     precision: str = "fp32"
     isolated: bool = False
     batches: tuple[int, int] | None = None
+    tuning: Tuning = Tuning()
 
     def __post_init__(self) -> None:
         """Refuse what no runtime can build."""
@@ -46,6 +71,23 @@ class BuildOptions:
             raise ValueError(f"threads must be at least 1, not {self.threads}")
         if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1]:
             raise ValueError(f"batches must be a range from 1 upwards, not {self.batches}")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a device says of itself while it works.
+
+    Attributes:
+        clock_mhz: Its clock rate; ``None`` where it does not tell, as with all of these.
+        temperature_c: Its temperature.
+        power_w: What it draws.
+        held_back: Why it is slower than it is, in words; empty where it is not.
+    """
+
+    clock_mhz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    held_back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +160,9 @@ class Runtime(Protocol):
 
     def describe(self, options: BuildOptions) -> Device:
         """The device here, as engines built with these options see it."""
+
+    def condition(self) -> Condition | None:
+        """How the device is now; ``None`` where it does not tell."""
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> Engine:
         """Build an engine.

@@ -12,10 +12,14 @@ from trt_layermerge.runtimes.protocol import Runtime
 def get_runtime(name: str) -> Runtime:
     """The runtime of this name.
 
+    Args:
+        name: Such as ``onnxruntime``; ``tensorrt-rtx:sm86`` names what to compile for as well.
+
     Raises:
-        UsageError: There is no such runtime.
+        UsageError: There is no such runtime, or no such target.
         RuntimeNotAvailableError: There is, but not here.
     """
+    name, _, target = name.partition(":")
     if name in _PLANNED:
         raise RuntimeNotAvailableError(
             f"this build of trt_layermerge has no runtime {name!r} yet",
@@ -23,7 +27,9 @@ def get_runtime(name: str) -> Runtime:
         )
     if name not in _RUNTIMES:
         raise UsageError(f"unknown runtime {name!r}", hint=_suggestion(name))
-    return _RUNTIMES[name]()
+    if target and name not in _WITH_TARGETS:
+        raise UsageError(f"runtime {name!r} builds for the device that is here, not for {target!r}")
+    return _RUNTIMES[name](target) if target else _RUNTIMES[name]()
 
 
 def _suggestion(name: str) -> str:
@@ -41,8 +47,16 @@ def _onnxruntime(provider: str) -> Runtime:
     return OnnxRuntime(provider)
 
 
-_RUNTIMES: dict[str, Callable[[], Runtime]] = {
+def _tensorrt_rtx(*target: str) -> Runtime:
+    from trt_layermerge.runtimes.tensorrt_rtx import TensorRtRtx
+
+    return TensorRtRtx(*target)
+
+
+_RUNTIMES: dict[str, Callable[..., Runtime]] = {
     "onnxruntime": lambda: _onnxruntime("CPUExecutionProvider"),
     "onnxruntime-cuda": lambda: _onnxruntime("CUDAExecutionProvider"),
+    "tensorrt-rtx": _tensorrt_rtx,
 }
-_PLANNED = ("tensorrt", "tensorrt-rtx")
+_WITH_TARGETS = ("tensorrt-rtx",)
+_PLANNED = ("tensorrt",)

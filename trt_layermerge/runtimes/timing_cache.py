@@ -1,0 +1,97 @@
+"""TensorRT's timing cache on disk: what one build has timed no other times again, in whatever process.
+
+One file for each device and version of TensorRT. A build reads it, and adds what it has timed under a lock, so that
+builds at once lose nothing of each other's. A cache is never needed: one that TensorRT refuses is set aside under
+another name, and one that cannot be written is not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trt_layermerge import files
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+def default_path(device: str, compute_capability: str, version: str) -> Path:
+    """Where the cache of a device lies, in the user's cache folder."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = re.sub(r"[^a-z0-9.]+", "-", f"{device} sm{compute_capability} tensorrt {version}".lower()).strip("-")
+    return root / "trt_layermerge" / f"{name}.timing"
+
+
+def load(path: Path, config: trt.IBuilderConfig) -> str | None:
+    """Give a build what was timed before.
+
+    Returns:
+        Why the cache was set aside, in words; ``None`` where it was not.
+    """
+    data = _read(path)
+    cache = _parsed(data, config)
+    if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+        return None
+    empty = config.create_timing_cache(b"")
+    config.set_timing_cache(empty, ignore_mismatch=False)
+    if not data:
+        return None
+    aside = path.with_name(f"{path.name}.refused")
+    try:
+        os.replace(path, aside)
+    except OSError:
+        return f"the timing cache {path} is of no use to this build and was left alone"
+    return f"the timing cache {path} is damaged or of another device or release; it is {aside.name} now"
+
+
+def save(path: Path, config: trt.IBuilderConfig) -> str | None:
+    """Add to the cache what a build has timed.
+
+    Returns:
+        Why it could not be, in words; ``None`` where it was.
+    """
+    cache = config.get_timing_cache()
+    if cache is None:
+        return None
+    try:
+        with _locked(path):
+            # Others may have added to it since it was read.
+            there = _parsed(_read(path), config)
+            if there is not None:
+                cache.combine(there, ignore_mismatch=False)
+            files.write_bytes(path, bytes(cache.serialize()))
+    except OSError as error:
+        return f"the timing cache {path} cannot be written: {error.strerror}"
+    return None
+
+
+def _parsed(data: bytes, config: trt.IBuilderConfig) -> trt.ITimingCache | None:
+    """A cache from its bytes; ``None`` where TensorRT does not take them, which it may say in either way."""
+    if not data:
+        return None
+    try:
+        return config.create_timing_cache(data)
+    except (RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from the cache; the lock is a file beside it, for the cache itself is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # closing lets it go
+        yield
