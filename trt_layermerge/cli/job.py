@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimate import Samples
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.protocol import BuildOptions, Tuning
 from trt_layermerge.training.recipe import Recipe
 
 
@@ -38,7 +39,7 @@ def make_job(**given: Any) -> Job:
         task=given.get("task"),
         profiles=given.get("profiles", known.profiles),
         runtime=given.get("runtime", known.runtime),
-        options=BuildOptions(threads=given.get("threads", 1)),
+        options=BuildOptions(threads=given.get("threads", 1), tuning=read_tuning(given.get("runtime"), given)),
         batch=given["batch"],
         budget=read_budget(given.get("budget"), given.get("speedup")),
         method=given["method"],
@@ -49,6 +50,33 @@ def make_job(**given: Any) -> Job:
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
     )
+
+
+def read_tuning(runtime: str | None, given: Mapping[str, Any]) -> Tuning:
+    """What the options say to TensorRT.
+
+    Raises:
+        UsageError: They say something, and the runtime is another.
+    """
+    fields = {name: given[option] for name, option in _TUNING.items() if given.get(option) is not None}
+    tuning = Tuning(**fields)
+    if runtime != "tensorrt" and tuning != Tuning():
+        name = next(name for name, value in fields.items() if value != getattr(Tuning(), name))
+        option = _TUNING[name].replace("_", "-")
+        raise UsageError(f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt")
+    return tuning
+
+
+_TUNING = {
+    "workspace_mib": "workspace",
+    "optimization_level": "optimization_level",
+    "tf32": "tf32",
+    "build_seconds": "build_timeout",
+    "timing_cache": "timing_cache",
+    "cuda_graph": "cuda_graph",
+    "lock_clocks_mhz": "lock_clocks",
+}
+"""Field -> option."""
 
 
 def _recipe(given: dict[str, Any]) -> Recipe | None:

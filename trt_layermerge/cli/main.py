@@ -36,6 +36,18 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
+        for option, value in zip(args, [*args[1:], ""], strict=True):
+            name = value if option == "--runtime" else option.removeprefix("--runtime=")
+            if name and name != option:
+                from trt_layermerge.runtimes.registry import require_runtime  # it loads numpy
+
+                require_runtime(name)
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         if cmd_name not in COMMANDS:

@@ -25,6 +25,9 @@ from trt_layermerge.runtimes.protocol import Array
 
 LARGEST = float(np.finfo(np.float16).max)
 
+SMALLEST = float(np.finfo(np.float16).smallest_normal)
+"""Below it, halves lose bits with every power of two; a tensor that lies below it altogether stays in FP32."""
+
 MARGIN = 2.0
 """Values may become so many times as large as the calibration inputs show."""
 
@@ -92,7 +95,7 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
 
     So a node that writes such values keeps those that read them in FP32, too.
     """
-    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN}
+    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
     unfit |= {name for name, values in weights.items() if _beyond(values)}
     unfit |= {layer.weight for layer in layers(model) if weight_error(weights[layer.weight]) > WEIGHT_ERROR}
     return frozenset(node.name for node in model.graph.node if unfit & {*node.input, *node.output})
