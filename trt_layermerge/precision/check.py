@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import MappingProxyType
 
 import onnx
 
 from trt_layermerge.errors import ModelError, VerificationError
+from trt_layermerge.runtimes.protocol import Array
 
-TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5})
+TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25})
 """Largest difference of an engine's output and the PyTorch network's, over the largest output, by precision.
 
 In INT8 it only tells a broken graph from a working one: what INT8 costs is the accuracy through the engine.
 """
 
 PRECISIONS = tuple(TOLERANCE)
+
+CHECKED = 64
+"""Images that a conversion is compared on with FP32; more may be there to calibrate on."""
 
 _NAMED = 3
 
@@ -98,6 +104,12 @@ def require_close(typed: Typed) -> Typed:
         f"{allowed:.0e}); the error grows most in {', '.join(_worst(typed.layers))}",
         hint="deliver it in a higher precision: --precision " + ("fp16" if typed.precision == "int8" else "fp32"),
     )
+
+
+def checked(batches: Sequence[Array]) -> Sequence[Array]:
+    """The first batches, with ``CHECKED`` images or a few more."""
+    images = list(accumulate(len(batch) for batch in batches))
+    return batches[: bisect_left(images, CHECKED) + 1]
 
 
 def _worst(layers: Sequence[LayerCheck]) -> list[str]:

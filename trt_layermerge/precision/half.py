@@ -3,24 +3,24 @@
 The graph itself is typed, as TensorRT's strongly typed networks want it: no builder flag decides a layer's precision.
 Inputs and outputs stay float32, so that whoever runs the engine need not know.
 
-The conversion is ONNX Runtime's, which is here anyway (docs/decisions/0019). What it does silently, clamp weights that
-a half cannot hold, is found here first: such layers stay in FP32. The check computes in FP32 and rounds every tensor to
-a half, as tensor cores do that accumulate in FP32; a kernel that accumulates in FP16 may lose more.
+The check computes in FP32 and rounds every tensor to a half, as tensor cores do that accumulate in FP32; a kernel that
+accumulates in FP16 may lose more. Why the conversion is our own: docs/decisions/0019-precision.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
-from trt_layermerge.precision.check import LayerCheck, Typed, require_close, require_finite
-from trt_layermerge.precision.graph import constants, copy_of, layers
+from trt_layermerge.errors import ModelError
+from trt_layermerge.precision.casting import in_half
+from trt_layermerge.precision.check import LayerCheck, Typed, checked, require_close, require_finite
+from trt_layermerge.precision.graph import constants, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.rounding import rounded
+from trt_layermerge.precision.weights import half_loss
 from trt_layermerge.runtimes.protocol import Array
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -43,51 +43,33 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Array]) -> Typed:
         batches: Real inputs ``[batch, ...]``.
 
     Raises:
-        ModelError: It computes inf or NaN in FP32 already.
+        ModelError: It computes inf or NaN in FP32 already, or no layer of it can be in FP16.
         VerificationError: FP16 changes its output by more than the tolerance.
     """
     largest, weights = largest_magnitudes(model, batches), constants(model)
     require_finite(largest, {layer.output: layer.name for layer in layers(model)})
     full = _unfit(model, largest, weights)
-    half = convert(model, full)
+    if full.issuperset(layer.node for layer in layers(model)):
+        raise ModelError(
+            "no layer of the network can compute in FP16: halves hold neither its values nor its weights",
+            hint="deliver it with --precision fp32",
+        )
+    half = in_half(model, full)
     output = model.graph.output[0].name
     tensors = {layer.output for layer in layers(model)} | {output}
-    found = differences(rounded(model, half, full), model, sorted(tensors), batches)
+    found = differences(rounded(half), model, sorted(tensors), checked(batches))
     checks = tuple(
         LayerCheck(
             name=layer.name,
             largest=largest[layer.output],
-            flushed=flushed(weights[layer.weight]),
-            weights=weight_error(weights[layer.weight]),
+            flushed=half_loss(weights[layer.weight]).flushed,
+            weights=half_loss(weights[layer.weight]).error,
             error=found[layer.output].error,
             full=layer.node in full,
         )
         for layer in layers(model)
     )
     return require_close(Typed(half, "fp16", found[output].error, checks))
-
-
-def convert(model: onnx.ModelProto, full: Collection[str] = ()) -> onnx.ModelProto:
-    """The model in FP16, unchecked, but for some nodes by name."""
-    half = convert_float_to_float16(copy_of(model), keep_io_types=True, node_block_list=list(full))
-    OnnxModel(half).topological_sort()  # casts were appended at the end
-    onnx.checker.check_model(half, full_check=True)
-    return half
-
-
-def weight_error(weights: Array) -> float:
-    """Euclidean norm of what rounding to halves changes, over that of the weights; infinite where one overflows."""
-    exact = weights.astype(np.float64)
-    with np.errstate(over="ignore"):
-        error = float(np.linalg.norm(weights.astype(np.float16) - exact))
-    return error / max(float(np.linalg.norm(exact)), float(np.finfo(np.float64).tiny))
-
-
-def flushed(weights: Array) -> float:
-    """Share of the weights that are not 0 and become 0 as halves."""
-    with np.errstate(over="ignore"):
-        lost = (weights != 0) & (weights.astype(np.float16) == 0)
-    return float(lost.sum() / max(1, np.count_nonzero(weights)))
 
 
 def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mapping[str, Array]) -> frozenset[str]:
@@ -97,7 +79,7 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
     """
     unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
     unfit |= {name for name, values in weights.items() if _beyond(values)}
-    unfit |= {layer.weight for layer in layers(model) if weight_error(weights[layer.weight]) > WEIGHT_ERROR}
+    unfit |= {layer.weight for layer in layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
     return frozenset(node.name for node in model.graph.node if unfit & {*node.input, *node.output})
 
 
