@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.options import read_budget
-from trt_layermerge.errors import UsageError
+from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimate import Samples
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.protocol import BuildOptions, Tuning
+from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.recipe import Recipe
 
 
@@ -31,6 +33,9 @@ def make_job(**given: Any) -> Job:
                 "--refine measures what --confidence estimates; pass one of them",
                 hint="with --refine, the plan keeps the budget as its engine was measured",
             )
+    if given.get("also") is not None:
+        with suppress(RuntimeNotAvailableError):  # told when the job is done; a name that does not exist is told now
+            get_runtime(given["also"])
     known = Job(model=given["model"], output=given.get("output") or Path("engines/job"))
     return replace(
         known,
@@ -49,6 +54,7 @@ def make_job(**given: Any) -> Job:
         samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
+        also=given.get("also"),
     )
 
 

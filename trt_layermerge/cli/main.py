@@ -18,6 +18,7 @@ COMMANDS = {
     "compress": "Do the whole job: measure, plan, merge, fine-tune, prove, deliver.",
     "build": "Build an engine from ONNX.",
     "verify": "Check a delivered engine.",
+    "doctor": "Say what this machine has and lacks, and rehearse.",
 }
 """In the order of a job. Their modules load torch or ONNX Runtime, which takes seconds, so they are imported late."""
 
@@ -42,7 +43,7 @@ class LazyGroup(click.Group):
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
-            if name and name != option:
+            if name and name != option and args[0] != "doctor":  # who looks for what is missing
                 from trt_layermerge.runtimes.registry import require_runtime  # it loads numpy
 
                 require_runtime(name)

@@ -81,9 +81,7 @@ def _quantised(model: onnx.ModelProto, batches: Sequence[Array]) -> onnx.ModelPr
             _Reader(model.graph.input[0].name, batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Add"],
-            nodes_to_quantize=[
-                node.name for node in model.graph.node if node.op_type == "Conv" or node.name in additions
-            ],
+            nodes_to_quantize=[*convolutions, *additions],
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -100,7 +98,7 @@ def _quantised(model: onnx.ModelProto, batches: Sequence[Array]) -> onnx.ModelPr
 
 
 def _additions(model: onnx.ModelProto) -> dict[str, str]:
-    """The additions of two outputs of convolutions, neither of which any convolution reads, with their first summand."""
+    """The additions of two outputs of convolutions, neither of which any convolution reads, and the first one."""
     read = {node.input[0] for node in model.graph.node if node.op_type == "Conv"}
     written = {node.output[0] for node in model.graph.node if node.op_type == "Conv"} - read
     additions = [node for node in model.graph.node if node.op_type == "Add" and written.issuperset(node.input)]

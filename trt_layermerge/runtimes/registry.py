@@ -20,8 +20,10 @@ def get_runtime(name: str) -> Runtime:
         UsageError: There is no such runtime, or no such target.
         RuntimeNotAvailableError: There is, but not here.
     """
-    require_runtime(name)
     name, _, target = name.partition(":")
+    require_runtime(name)
+    if target and name not in _WITH_TARGETS:
+        raise UsageError(f"runtime {name!r} builds for the device that is here, not for {target!r}")
     return _RUNTIMES[name](target) if target else _RUNTIMES[name]()
 
 
@@ -32,11 +34,9 @@ def require_runtime(name: str) -> None:
         UsageError: There is no such runtime.
         RuntimeNotAvailableError: Something is missing that it needs; the message lists all of it.
     """
-    name, _, target = name.partition(":")
+    name = name.partition(":")[0]
     if name not in _RUNTIMES:
         raise UsageError(f"unknown runtime {name!r}", hint=_suggestion(name))
-    if target and name not in _WITH_TARGETS:
-        raise UsageError(f"runtime {name!r} builds for the device that is here, not for {target!r}")
     if name == "tensorrt" and (missing := missing_for_tensorrt()):
         raise RuntimeNotAvailableError(
             f"runtime 'tensorrt' cannot run here: {'; '.join(error.message for error in missing)}",

@@ -22,11 +22,12 @@ import tensorrt as trt
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes import timing_cache
 from trt_layermerge.runtimes.building import BuildRequest, build
 from trt_layermerge.runtimes.cuda import Buffer, Cuda, Event, Graph, driver, open_cuda
 from trt_layermerge.runtimes.library import load_library
-from trt_layermerge.runtimes.models import read_model, with_shapes
+from trt_layermerge.runtimes.models import with_shapes
 from trt_layermerge.runtimes.nvml import open_nvml
 from trt_layermerge.runtimes.protocol import (
     Array,
@@ -96,7 +97,7 @@ class TensorRT:
             ModelError: The model cannot be read or built; the message is the parser's or the builder's own.
             RuntimeNotAvailableError: The device is not here, or the process that builds cannot use the library.
         """
-        proto = read_model(model)
+        proto = read_onnx(model)
         fixed = with_shapes(proto, shapes or {})
         profile = _profile(_shapes_of(fixed), options.batches)
         with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
@@ -139,7 +140,7 @@ class TensorRT:
 
     def _engine(self, plan: bytes, options: BuildOptions, where: str) -> TensorRTEngine:
         logger = _Errors()
-        engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+        engine = trt.Runtime(logger).deserialize_cuda_engine(plan) if plan else None
         if engine is None:
             raise ModelError(f"{where} is no engine of TensorRT {trt.__version__} for this GPU: {logger.last}")
         return TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
@@ -380,11 +381,9 @@ def _settings(options: BuildOptions) -> str:
 
 def _shapes_of(model: onnx.ModelProto) -> dict[str, Shape]:
     """Shapes of the inputs of a model, all of them known."""
-    weights = {tensor.name for tensor in model.graph.initializer}
     return {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-        for value in model.graph.input
-        if value.name not in weights
+        name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+        for name, value in inputs_of(model.graph).items()
     }
 
 

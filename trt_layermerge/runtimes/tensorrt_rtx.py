@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,25 +15,21 @@ import onnx
 
 from trt_layermerge import files
 from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
+from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes.building import BuildRequest, build, shape_ranges
 from trt_layermerge.runtimes.library import load_library
-from trt_layermerge.runtimes.models import read_model, with_shapes
+from trt_layermerge.runtimes.models import with_shapes
 from trt_layermerge.runtimes.products import as_convolutions
 from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
 from trt_layermerge.runtimes.rtx_plan import TARGETS, read_header
 
 DEFAULT_TARGET = "sm75"
-TIME_LIMIT = 600.0
-"""Seconds of one build; a ResNet takes one."""
-
 _NO_FLOAT_PRODUCTS = ("sm75",)
 """Targets for which float32 matrix products are refused, and become convolutions."""
 
 
 class TensorRtRtx:
     """Compiles engines with TensorRT-RTX for one compute capability."""
-
-    name = "tensorrt-rtx"
 
     def __init__(self, target: str = DEFAULT_TARGET) -> None:
         """Choose what to compile for.
@@ -47,11 +42,18 @@ class TensorRtRtx:
             RuntimeNotAvailableError: TensorRT-RTX is missing or too old.
         """
         if target not in TARGETS:
-            close = get_close_matches(target.lower(), TARGETS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"targets it has: {', '.join(TARGETS)}"
+            hint = f"targets it has: {', '.join(TARGETS)}"
             raise UsageError(f"TensorRT-RTX does not compile for {target!r}", hint=hint)
         self._target = target
         self._version: str = load_library("tensorrt_rtx").__version__
+
+    @property
+    def name(self) -> str:
+        """Such as ``tensorrt-rtx:sm75``."""
+        return f"tensorrt-rtx:{self._target}"
+
+    def condition(self) -> None:
+        """Nothing: the device is not here."""
 
     def describe(self, options: BuildOptions) -> Device:
         """The device that is compiled for."""
@@ -64,11 +66,12 @@ class TensorRtRtx:
             threads=options.threads,
             timing="not timed",
             clocks="not told",
+            settings=f"TF32 {'on' if options.tuning.tf32 else 'off'}",
         )
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> RtxEngine:
         """Compile an engine, in a process of its own; see ``Runtime.build``."""
-        proto = read_model(model)
+        proto, tuning = read_onnx(model), options.tuning
         fixed = onnx.shape_inference.infer_shapes(with_shapes(proto, shapes or {}))
         inputs = _shapes_of(fixed, fixed.graph.input)
         compiled = proto if options.batches else fixed
@@ -80,11 +83,14 @@ class TensorRtRtx:
                 model=Path(folder) / _file_name(model),
                 plan=Path(folder) / "plan",
                 shapes=shape_ranges(inputs, options.batches),
+                workspace_bytes=None if tuning.workspace_mib is None else tuning.workspace_mib * 2**20,
+                optimization_level=tuning.optimization_level,
+                tf32=tuning.tf32,
                 any_format=options.isolated,
                 targets=(self._target,),
             )
             onnx.save(compiled, request.model)
-            build(request, TIME_LIMIT)
+            build(request, tuning.build_seconds)
             self._require_fit(request.plan)
             plan = request.plan.read_bytes()
         return RtxEngine(plan, self.describe(options), inputs, _shapes_of(fixed, fixed.graph.output))
