@@ -74,16 +74,9 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
 
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    groups = (
-        network_options,
-        device_options,
-        data_options,
-        plan_options,
-        refine_options,
-        also_option,
-        training_options,
-    )
-    return click.command()(combined(*groups)(lambda: None)).params
+    of_stages = (network_options, device_options, data_options, plan_options)
+    of_compress = (refine_options, also_option, training_options)
+    return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
 def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:

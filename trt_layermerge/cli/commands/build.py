@@ -70,7 +70,9 @@ def command(
 def _suffix(runtime: str, suffix: str) -> str:
     """What an engine's file ends in: its target, where it has one; ONNX Runtime's engines are ONNX files still."""
     name, _, target = runtime.partition(":")
-    return f".engine{suffix}" if name.startswith("onnxruntime") else f".{target}.engine".replace("..", ".")
+    if name.startswith("onnxruntime"):
+        return f".engine{suffix}"
+    return f".{target}.engine" if target else ".engine"
 
 
 def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
