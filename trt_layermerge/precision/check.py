@@ -19,8 +19,6 @@ TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "
 In INT8 it only tells a broken graph from a working one: what INT8 costs is the accuracy through the engine.
 """
 
-PRECISIONS = tuple(TOLERANCE)
-
 CHECKED = 64
 """Images that a conversion is compared on with FP32; more may be there to calibrate on."""
 
@@ -49,7 +47,7 @@ class LayerCheck:
 
 
 @dataclass(frozen=True)
-class Typed:
+class Converted:
     """A model in one precision.
 
     Attributes:
@@ -90,19 +88,19 @@ def require_finite(largest: Mapping[str, float], layers: Mapping[str, str]) -> N
         )
 
 
-def require_close(typed: Typed) -> Typed:
+def require_close(converted: Converted) -> Converted:
     """Refuse a conversion that changes the network too much.
 
     Raises:
         VerificationError: It does; the message names the layers that add most to the error.
     """
-    allowed = TOLERANCE[typed.precision]
-    if typed.error <= allowed:
-        return typed
+    allowed = TOLERANCE[converted.precision]
+    if converted.error <= allowed:
+        return converted
     raise VerificationError(
-        f"in {typed.precision}, the network's output is off by {typed.error:.1e} of the largest (allowed: "
-        f"{allowed:.0e}); the error grows most in {', '.join(_worst(typed.layers))}",
-        hint="deliver it in a higher precision: --precision " + ("fp16" if typed.precision == "int8" else "fp32"),
+        f"in {converted.precision}, the network's output is off by {converted.error:.1e} of the largest (allowed: "
+        f"{allowed:.0e}); the error grows most in {', '.join(_worst(converted.layers))}",
+        hint="deliver it in a higher precision: --precision " + ("fp16" if converted.precision == "int8" else "fp32"),
     )
 
 

@@ -8,17 +8,17 @@ from types import MappingProxyType
 import onnx
 
 from trt_layermerge.errors import UsageError
-from trt_layermerge.precision.check import Typed
+from trt_layermerge.precision.check import Converted
 from trt_layermerge.precision.half import to_half
 from trt_layermerge.precision.quantise import to_int8
 from trt_layermerge.runtimes.protocol import Array
 
-_CONVERSIONS: Mapping[str, Callable[[onnx.ModelProto, Sequence[Array]], Typed]] = MappingProxyType(
-    {"fp32": lambda model, _: Typed(model, "fp32"), "fp16": to_half, "int8": to_int8}
+_CONVERSIONS: Mapping[str, Callable[[onnx.ModelProto, Sequence[Array]], Converted]] = MappingProxyType(
+    {"fp32": lambda model, _: Converted(model, "fp32"), "fp16": to_half, "int8": to_int8}
 )
 
 
-def convert(model: onnx.ModelProto, precision: str, batches: Sequence[Array]) -> Typed:
+def convert(model: onnx.ModelProto, precision: str, batches: Sequence[Array]) -> Converted:
     """Write an FP32 model in a precision.
 
     Args:

@@ -16,7 +16,7 @@ import onnx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.precision.casting import in_half
-from trt_layermerge.precision.check import LayerCheck, Typed, checked, require_close, require_finite
+from trt_layermerge.precision.check import LayerCheck, Converted, checked, require_close, require_finite
 from trt_layermerge.precision.graph import constants, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.rounding import rounded
@@ -35,7 +35,7 @@ WEIGHT_ERROR = 1e-2
 """Relative error of a layer's weights from which on they are lost; rounding ordinary ones is below 5e-4."""
 
 
-def to_half(model: onnx.ModelProto, batches: Sequence[Array]) -> Typed:
+def to_half(model: onnx.ModelProto, batches: Sequence[Array]) -> Converted:
     """Convert a model to FP16 and check every layer of it.
 
     Args:
@@ -69,7 +69,7 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Array]) -> Typed:
         )
         for layer in layers(model)
     )
-    return require_close(Typed(half, "fp16", found[output].error, checks))
+    return require_close(Converted(half, "fp16", found[output].error, checks))
 
 
 def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mapping[str, Array]) -> frozenset[str]:

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.precision.check import LayerCheck, Typed, checked, require_close, require_finite
+from trt_layermerge.precision.check import LayerCheck, Converted, checked, require_close, require_finite
 from trt_layermerge.precision.graph import constants, copy_of, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.weights import int8_loss
@@ -36,7 +36,7 @@ _OPTIONS = {
 }
 
 
-def to_int8(model: onnx.ModelProto, batches: Sequence[Array]) -> Typed:
+def to_int8(model: onnx.ModelProto, batches: Sequence[Array]) -> Converted:
     """Convert a model to INT8 and check every layer of it.
 
     Args:
@@ -66,7 +66,7 @@ def to_int8(model: onnx.ModelProto, batches: Sequence[Array]) -> Typed:
         )
         for layer in known
     )
-    return require_close(Typed(quantised, "int8", found[output].error, checks))
+    return require_close(Converted(quantised, "int8", found[output].error, checks))
 
 
 def _quantised(model: onnx.ModelProto, batches: Sequence[Array]) -> onnx.ModelProto:
