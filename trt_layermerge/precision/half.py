@@ -16,7 +16,7 @@ import onnx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.precision.casting import in_half
-from trt_layermerge.precision.check import LayerCheck, Converted, checked, require_close, require_finite
+from trt_layermerge.precision.check import Converted, LayerCheck, checked, require_close, require_finite
 from trt_layermerge.precision.graph import constants, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.rounding import rounded

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.precision.check import LayerCheck, Converted, checked, require_close, require_finite
+from trt_layermerge.precision.check import Converted, LayerCheck, checked, require_close, require_finite
 from trt_layermerge.precision.graph import constants, copy_of, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.weights import int8_loss
