@@ -37,7 +37,7 @@ def int8_loss(weights: Array) -> Loss:
 
 def _loss(weights: Array, rounded: Array) -> Loss:
     exact = weights.astype(np.float64)
-    lost = np.count_nonzero((weights != 0) & (rounded == 0))
+    lost = int(np.count_nonzero((weights != 0) & (rounded == 0)))
     norm = float(np.linalg.norm(exact))
     error = float(np.linalg.norm(rounded - exact)) / max(norm, float(np.finfo(np.float64).tiny))
     return Loss(lost / max(1, int(np.count_nonzero(weights))), error)
