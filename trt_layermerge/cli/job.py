@@ -43,7 +43,11 @@ def make_job(**given: Any) -> Job:
         task=given.get("task"),
         profiles=given.get("profiles", known.profiles),
         runtime=given.get("runtime", known.runtime),
-        options=BuildOptions(threads=given.get("threads", 1), tuning=read_tuning(given.get("runtime"), given)),
+        options=BuildOptions(
+            threads=given.get("threads", 1),
+            precision=given.get("precision", "fp32"),
+            tuning=read_tuning(given.get("runtime"), given),
+        ),
         batch=given["batch"],
         budget=read_budget(given.get("budget"), given.get("speedup")),
         method=given["method"],

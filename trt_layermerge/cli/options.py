@@ -20,7 +20,7 @@ from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
-from trt_layermerge.runtimes.protocol import Tuning
+from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,6 +124,9 @@ tensorrt_options = combined(
 )
 device_options = combined(
     click.option("--runtime", default="onnxruntime", show_default=True, help="What engines run in."),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."
+    ),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
     tensorrt_options,
