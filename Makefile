@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,dev,tensorrt-rtx]'
 	@touch $@
 
 demo: $(INSTALLED)  ## compress a ResNet-20 on Fashion-MNIST: the whole job, in about ten minutes
@@ -38,6 +38,10 @@ bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contrac
 test: $(INSTALLED) bindings  ## run the tests
 	$(BIN)/python -m pytest
 
+test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
+	$(BIN)/python -m pytest -m gpu
+
 lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,4 +64,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test lint check bench profiles format clean
+.PHONY: help demo bindings test test-gpu lint check bench profiles format clean

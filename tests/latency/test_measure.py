@@ -16,7 +16,7 @@ from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions, Device
+from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Device
 
 OPTIONS = BuildOptions()
 POLICY = MeasurementPolicy(max_seconds=0.5)
@@ -32,12 +32,18 @@ class Machine:
     noise: float = 0.0
     fails: frozenset[str] = frozenset()
     kill_after_builds: int | None = None
+    condition_at: Callable[[int], Condition | None] = lambda round_: None
+    rounds: int = 0
     bursts: int = 0
     built: list[str] = field(default_factory=list)
     name: str = "machine"
 
     def describe(self, options: BuildOptions) -> Device:
         return Device("fake", self.name, "1", None, options.precision, options.threads, "script", "none")
+
+    def condition(self) -> Condition | None:
+        self.rounds += 1
+        return self.condition_at(self.rounds)
 
     def build(self, model, options, shapes=None) -> ScriptedEngine:
         key = model.graph.name
@@ -95,6 +101,30 @@ def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:
         assert row.timing.samples == POLICY.min_samples
     assert [call[:2] for call in calls] == [(i, 20) for i in range(1, 21)]
     assert calls[0][2] == SIGNATURES[0].key
+
+
+HOT = Condition(clock_mhz=900.0, temperature_c=91.0, held_back=("too hot (hardware)",))
+WELL = Condition(clock_mhz=1650.0, temperature_c=61.0)
+
+
+def test_rows_tell_the_clock_and_the_temperature_that_the_device_told(tmp_path: Path) -> None:
+    for row in filled(tmp_path, Machine(condition_at=lambda round_: WELL)):
+        assert (row.status, row.clock_mhz, row.temperature_c) == ("ok", 1650.0, 61.0)
+
+
+def test_rounds_of_a_device_that_held_itself_back_do_not_count(tmp_path: Path, monkeypatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("trt_layermerge.latency.measure.time.sleep", pauses.append)
+    machine = Machine(condition_at=lambda round_: HOT if round_ in (2, 3) else WELL)
+    for row in filled(tmp_path, machine):
+        assert (row.status, row.temperature_c) == ("ok", 61.0)
+    assert pauses == [POLICY.cooling_seconds] * 2
+
+
+def test_a_device_that_never_cools_leaves_degraded_rows_that_say_why(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("trt_layermerge.latency.measure.time.sleep", lambda seconds: None)
+    for row in filled(tmp_path, Machine(condition_at=lambda round_: HOT), SIGNATURES[:2]):
+        assert row.status == "degraded" and "too hot (hardware)" in row.reason and row.clock_mhz == 900.0
 
 
 def test_noise_takes_more_samples(tmp_path: Path) -> None:

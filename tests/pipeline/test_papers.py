@@ -9,6 +9,7 @@ import pytest
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -17,6 +18,7 @@ from trt_layermerge.pipeline.compress import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.stages import Loaded, chosen, for_method, importance_table, load, plan_stage
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.training.recipe import Recipe
 
 OPERATION = 100_000  # ns, whatever it is
 ALL = Limits(max_kernel=11, max_layers=4)
@@ -86,6 +88,29 @@ def test_layer_only_drops_layers(tmp_path: Path, quick_job: Any, recorder: Any, 
     result = compress(load(job), recorder)
     assert [item["kind"] for item in result.manifest.plan["items"]].count("identity") >= 1
     assert result.manifest.compressed.layers < 4 and result.manifest.proof.merged_blocks == 0
+
+
+def test_decoupling_trains_first_and_merges_without_loss(
+    tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any
+) -> None:
+    recipe = Recipe(epochs=2, decouple=0.5, distillation=0.5, checkpoint_seconds=0)
+    job = quick_job(tmp_path, method="depth", limits=ALL, recipe=recipe, budget=Budget.parse("0.6"))
+    three, last = (key(load(job), *block) for block in ((0, 3), (1, 4)))
+    simulated(job, {last: 150_000}, {three: 1.1, last: 9.0})
+    result = compress(load(job), recorder)
+    assert recorder.stages.index("fine-tune") < recorder.stages.index("merge")
+    assert recorder.steps.count(("fine-tune", 32, 32)) == 1
+    proof = result.manifest.proof
+    assert proof.merged_blocks == 1 and 0 < proof.merge_end_to_end <= 1e-4
+    assert result.manifest.compressed.layers == 2 and result.manifest.compressed.accuracy > 0.9
+    again = compress(load(job), recorder)
+    assert again.manifest.compressed.accuracy == result.manifest.compressed.accuracy
+    assert recorder.steps.count(("fine-tune", 0, 32)) == 1
+
+
+def test_fits_cannot_be_decoupled(tmp_path: Path, quick_job: Any) -> None:
+    with pytest.raises(UsageError, match="method joint plans fits"):
+        load(quick_job(tmp_path, method="joint", recipe=Recipe(decouple=0.5)))
 
 
 def key_of_dropped(loaded: Loaded, layer: int) -> str:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
+from trt_layermerge.runtimes import registry
 from trt_layermerge.runtimes.registry import get_runtime
 
 
@@ -13,11 +15,27 @@ def test_finds_onnxruntime() -> None:
     assert get_runtime("onnxruntime").name == "onnxruntime"
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_says_what_this_build_does_not_have(name: str) -> None:
-    with pytest.raises(RuntimeNotAvailableError, match="no runtime") as caught:
-        get_runtime(name)
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is an NVIDIA driver here")
+def test_all_that_tensorrt_lacks_is_said_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeNotAvailableError) as caught:
+        registry.get_runtime("tensorrt")
     assert caught.value.exit_code is ExitCode.NOT_AVAILABLE
+    assert "tensorrt is not installed" in caught.value.message and "no NVIDIA driver" in caught.value.message
+    assert caught.value.hint is not None and "pip install" in caught.value.hint
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is an NVIDIA driver here")
+@pytest.mark.parametrize("words", [["--runtime", "tensorrt"], ["--runtime=tensorrt"]])
+def test_a_command_says_so_before_it_imports_anything_that_takes_long(words: list[str]) -> None:
+    script = (
+        "import sys; from trt_layermerge.cli.main import main\n"
+        f"try: main(['profile', 'anything', *{words}])\n"
+        "finally: print([name for name in ('torch', 'onnx', 'onnxruntime', 'tensorrt') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == ExitCode.NOT_AVAILABLE and done.stdout.strip() == "[]"
+    assert done.stderr.startswith("error: runtime 'tensorrt' cannot run here") and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("name", "hint"), [("onnxruntine", "did you mean 'onnxruntime'"), ("zzz", "known runtimes")])

@@ -39,8 +39,23 @@ def inner_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
 def outer_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
     """The skips from before a block that are added to its result, in order of execution."""
     adds = chain.layers[block.end - 1].adds
-    skips = [skip for skip in chain.skips if skip.end == block.end and skip.start < block.start]
+    skips = [skip for skip in chain.skips if skip.end == block.end and skip.start < block.start and not skip.late]
     return tuple(sorted(skips, key=lambda skip: adds.index(skip.add)))
+
+
+def late_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
+    """The skips that are added behind a block's last activation, in order of execution."""
+    adds = chain.layers[block.end - 1].late_adds
+    skips = [skip for skip in chain.skips if skip.end == block.end and skip.late]
+    return tuple(sorted(skips, key=lambda skip: adds.index(skip.add)))
+
+
+def is_late_branch(chain: Chain, block: Block) -> bool:
+    """Whether a block and its last activation are what one late skip leads around.
+
+    With all its layers dropped, such a block leaves that skip and nothing else.
+    """
+    return any(skip.start == block.start for skip in late_skips(chain, block))
 
 
 def branch_dropped(skip: Skip, kept: Collection[int]) -> bool:

@@ -14,7 +14,7 @@ from trt_layermerge.network.geometry import Geometry
 
 _KEY = re.compile(
     r"(?P<precision>\w+) n(?P<batch>\d+) (?P<channels>\d+)x(?P<height>\d+)x(?P<width>\d+) "
-    r"(?:(?P<conv>conv) (?P<in>\d+)>(?P<out>\d+) k(?P<kh>\d+)x(?P<kw>\d+) s(?P<sh>\d+)x(?P<sw>\d+) "
+    r"(?:(?P<conv>conv|pool) (?P<in>\d+)>(?P<out>\d+) k(?P<kh>\d+)x(?P<kw>\d+) s(?P<sh>\d+)x(?P<sw>\d+) "
     r"p(?P<top>\d+),(?P<left>\d+),(?P<bottom>\d+),(?P<right>\d+) d(?P<dh>\d+)x(?P<dw>\d+) g(?P<groups>\d+)"
     r"(?P<bias> bias)?|pass)"
     r"(?P<residual> add)?(?: (?P<activation>[a-z_0-9]+(?:\([-+.\w,]+\))?))?"
@@ -35,6 +35,7 @@ class Signature:
         residual: Whether a second tensor of the output's shape is added.
         activation: Canonical name with parameters, such as ``relu``, ``relu6`` or ``leaky_relu(0.01)``.
         precision: ``fp32``, ``fp16`` or ``int8``.
+        pooling: The convolution is an average pooling, executed as one.
     """
 
     batch: int
@@ -44,10 +45,12 @@ class Signature:
     residual: bool = False
     activation: str | None = None
     precision: str = "fp32"
+    pooling: bool = False
 
     def __post_init__(self) -> None:
         if self.convolution is None:  # equal operations are equal values, with equal keys
             object.__setattr__(self, "bias", False)
+            object.__setattr__(self, "pooling", False)
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
@@ -75,7 +78,7 @@ class Signature:
     def key(self) -> str:
         """The signature as one line of text, in which tables are keyed; ``parse`` reads it back."""
         parts = [self.precision, f"n{self.batch}", "x".join(map(str, self.input_shape))]
-        parts.append("pass" if self.convolution is None else f"conv {self.convolution}")
+        parts.append("pass" if self.convolution is None else f"{'pool' if self.pooling else 'conv'} {self.convolution}")
         if self.convolution is not None and self.bias:
             parts.append("bias")
         if self.residual:
@@ -117,4 +120,5 @@ class Signature:
             residual=match["residual"] is not None,
             activation=match["activation"],
             precision=match["precision"],
+            pooling=match["conv"] == "pool",
         )

@@ -18,6 +18,7 @@ COMMANDS = {
     "compress": "Do the whole job: measure, plan, merge, fine-tune, prove, deliver.",
     "build": "Build an engine from ONNX.",
     "verify": "Check a delivered engine.",
+    "doctor": "Say what this machine has and lacks, and rehearse.",
 }
 """In the order of a job. Their modules load torch or ONNX Runtime, which takes seconds, so they are imported late."""
 
@@ -35,6 +36,18 @@ class LazyGroup(click.Group):
         """List all commands, without importing one."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
+        for option, value in zip(args, [*args[1:], ""], strict=True):
+            name = value if option == "--runtime" else option.removeprefix("--runtime=")
+            if name and name != option and args[0] != "doctor":  # who looks for what is missing
+                from trt_layermerge.runtimes.registry import require_runtime  # it loads numpy
+
+                require_runtime(name)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""

@@ -74,7 +74,15 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
 
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    groups = (network_options, device_options, data_options, plan_options, refine_options, training_options)
+    groups = (
+        network_options,
+        device_options,
+        data_options,
+        plan_options,
+        refine_options,
+        also_option,
+        training_options,
+    )
     return click.command()(combined(*groups)(lambda: None)).params
 
 
@@ -111,10 +119,20 @@ _network_options = (
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
+tensorrt_options = combined(
+    click.option("--workspace", type=click.IntRange(1), metavar="MiB", help="TensorRT: most scratch of a layer."),
+    click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT: how hard the builder tries."),
+    click.option("--tf32/--no-tf32", default=False, show_default=True, help="TensorRT: round float32 to TF32."),
+    click.option("--build-timeout", type=click.FloatRange(1), metavar="SECONDS", help="TensorRT: of one engine."),
+    click.option("--timing-cache", type=PATH, help="TensorRT: file of the timing cache.  [default: one per device]"),
+    click.option("--cuda-graph/--no-cuda-graph", default=True, show_default=True, help="TensorRT: time CUDA graphs."),
+    click.option("--lock-clocks", type=click.IntRange(1), metavar="MHZ", help="TensorRT: hold the GPU's clock rate."),
+)
 device_options = combined(
     click.option("--runtime", default="onnxruntime", show_default=True, help="What engines run in."),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
+    tensorrt_options,
 )
 data_options = combined(
     click.option("--task", type=PATH, help="Python file with a function task() that returns data, loss and metric."),
@@ -131,6 +149,9 @@ plan_options = combined(
 )
 refine_options = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
+)
+also_option = click.option(
+    "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
 )
 training_options = combined(
     click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),

@@ -25,6 +25,7 @@ STAGES = {
     "deliver": "build engines",
     "measure": "time both engines",
     "test": "test both engines",
+    "also": "build one more",
 }
 
 

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trt_layermerge.delivery.export import INPUT, OUTPUT
+from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
-from trt_layermerge.files import sha256, write_bytes
+from trt_layermerge.errors import InputError, VerificationError
+from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
-from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
-from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.protocol import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
 
 TOLERANCE = 1e-4
@@ -87,26 +87,15 @@ def verify_delivery(path: Path) -> Verification:
     """
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
-        _check_hash(path.parent / name, expected)
+        check_file(path.parent / name, expected)
     device = manifest.device
-    runtime = _runtime(path, device.runtime)
     options = BuildOptions(threads=device.threads, precision=device.precision)
-    if differences := device.differences(runtime.describe(options)):
-        raise IncompatibleError(
-            f"the engine of {path} was built for something else: {'; '.join(differences)}",
-            hint=f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}",
-        )
+    hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"
+    runtime = fitting_runtime(path, device, options, hint)
     inputs, outputs = _read_checks(path.parent / manifest.checks)
     engine = runtime.load(path.parent / manifest.engine, options)
     error = _compare(engine, inputs, outputs, "the recorded outputs of the PyTorch network")
     return Verification(manifest, len(manifest.files), error, len(inputs))
-
-
-def _runtime(path: Path, name: str) -> Runtime:
-    try:
-        return get_runtime(name)
-    except UsageError as error:  # of the manifest's writer, not of who verifies it
-        raise TableError(f"{path} is not a manifest: device.runtime: {error.message}", hint=error.hint) from error
 
 
 def _compare(engine: Engine, inputs: Tensor, expected: Tensor, what: str) -> float:
@@ -122,16 +111,6 @@ def _compare(engine: Engine, inputs: Tensor, expected: Tensor, what: str) -> flo
             hint="do not use it; please report this with the manifest",
         )
     return error
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise InputError(f"{path} is missing", hint="the manifest names it; copy the whole folder")
-    if sha256(path) != expected:
-        raise VerificationError(
-            f"{path} is not the file that was delivered: its SHA-256 differs from the manifest's",
-            hint="copy it again, or deliver the engine anew with compress",
-        )
 
 
 def _read_checks(path: Path) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ round in which it is slow was disturbed, and is thrown away.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from trt_layermerge.latency.candidate import candidate_model
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
+from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Engine, Runtime
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
@@ -54,6 +55,8 @@ class MeasurementPolicy:
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
             more is ``degraded``. At 20 % slow samples the median lies at the 62nd percentile of the others, still
             amid them, and its interval is that of all samples.
+        cooling_seconds: Pause after a round in which the device held itself back, for heat above all; such a round was
+            disturbed.
         again: Measure rows that are ``degraded`` once more.
     """
 
@@ -67,6 +70,7 @@ class MeasurementPolicy:
     disturbance: float = 0.10
     patience: int = 10
     tolerated: float = 0.20
+    cooling_seconds: float = 2.0
     again: bool = False
 
     def burst(self, run_ns: float) -> int:
@@ -101,7 +105,9 @@ def fill(
     pending = missing(signatures, profile, policy)
     sentinel: _Sentinel | None = None
     for begin in range(0, len(pending), policy.group):
-        sentinel = sentinel or _Sentinel(runtime.build(candidate_model(SENTINEL), options), policy)
+        sentinel = sentinel or _Sentinel(
+            _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
+        )
         rows = _measured(pending[begin : begin + policy.group], runtime, options, sentinel, policy)
         for done, row in enumerate(rows, start=begin + 1):
             profile.add(replace(row, simulated=profile.key.simulated))
@@ -186,28 +192,57 @@ def _measured(
     trials: dict[Signature, _Trial] = {}
     for signature in group:
         try:
-            trials[signature] = _Trial(runtime.build(candidate_model(signature), options), policy)
+            trials[signature] = _Trial(_built(signature, runtime, options), policy)
         except InputError as error:
             yield ProfileRow(signature, None, "failed", error.message)
     accepted = discarded = 0
     while trials:
         bursts = {signature: trial.burst() for signature, trial in trials.items()}
-        reading = sentinel.read()
-        disturbed = sentinel.disturbed(reading)
+        reading, condition = sentinel.read(), runtime.condition() or Condition()
+        if condition.held_back:
+            time.sleep(policy.cooling_seconds)
+        disturbed = sentinel.disturbed(reading) or bool(condition.held_back)
         if disturbed and discarded < accepted + policy.patience:
             discarded += 1
             continue
         accepted += 1
         for signature, sample in bursts.items():
-            trials[signature].accept(sample, reading, disturbed=disturbed)
+            trials[signature].accept(_Round(sample, reading, condition, disturbed))
             if trials[signature].finished:
                 yield _row(signature, trials.pop(signature), sentinel)
 
 
+def _sentinel_signature(options: BuildOptions) -> Signature:
+    return replace(SENTINEL, precision=options.precision)
+
+
+def _built(signature: Signature, runtime: Runtime, options: BuildOptions) -> Engine:
+    return runtime.build(candidate_model(signature), options)
+
+
 def _row(signature: Signature, trial: _Trial, sentinel: _Sentinel) -> ProfileRow:
     reason = trial.doubt
-    drift = round(float(np.median(trial.readings)) / sentinel.first, 4)
-    return ProfileRow(signature, trial.timing, "ok" if reason is None else "degraded", reason, drift)
+    clocks = [one.condition.clock_mhz for one in trial.rounds if one.condition.clock_mhz is not None]
+    temperatures = [one.condition.temperature_c for one in trial.rounds if one.condition.temperature_c is not None]
+    return ProfileRow(
+        signature,
+        trial.timing,
+        "ok" if reason is None else "degraded",
+        reason,
+        drift=round(float(np.median([one.reading for one in trial.rounds])) / sentinel.first, 4),
+        clock_mhz=float(np.median(clocks)) if clocks else None,
+        temperature_c=float(max(temperatures)) if temperatures else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one round says of a candidate: its burst in ns, the sentinel's in ns, and how the device was."""
+
+    sample: float
+    reading: float
+    condition: Condition
+    disturbed: bool
 
 
 class _Trial:
@@ -216,10 +251,8 @@ class _Trial:
     def __init__(self, engine: Engine, policy: MeasurementPolicy) -> None:
         """Warm the engine up, which also tells how many runs make a burst."""
         self._engine, self._policy = engine, policy
-        self._samples: list[float] = []
-        self._disturbed = 0
         self._spent_ns = 0
-        self.readings: list[float] = []
+        self.rounds: list[_Round] = []
         self._runs = policy.burst(float(np.min(engine.time(policy.min_burst))))
 
     def burst(self) -> float:
@@ -228,12 +261,9 @@ class _Trial:
         self._spent_ns += int(times.sum())
         return float(np.median(times))
 
-    def accept(self, sample: float, reading: float | None = None, *, disturbed: bool = False) -> None:
-        """Count a burst, with the sentinel's latency in its round."""
-        self._samples.append(sample)
-        self._disturbed += disturbed
-        if reading is not None:
-            self.readings.append(reading)
+    def accept(self, one: _Round) -> None:
+        """Count a round."""
+        self.rounds.append(one)
 
     @property
     def late(self) -> bool:
@@ -243,12 +273,12 @@ class _Trial:
     @property
     def timing(self) -> Timing:
         """What is known so far."""
-        return Timing.of(self._samples)
+        return Timing.of([one.sample for one in self.rounds])
 
     @property
     def finished(self) -> bool:
         """Known well enough, or the time is up."""
-        count = len(self._samples)
+        count = len(self.rounds)
         if count < (SMALLEST_SAMPLE if self.late else max(self._policy.min_samples, SMALLEST_SAMPLE)):
             return False
         return self.late or self.timing.relative_ci <= self._policy.relative_ci
@@ -257,8 +287,11 @@ class _Trial:
     def doubt(self) -> str | None:
         """Why the timing is less sure than asked for, in words."""
         policy, reached = self._policy, self.timing.relative_ci
-        if self._disturbed > policy.tolerated * len(self._samples):
-            share = f"{self._disturbed} of {len(self._samples)} samples"
+        disturbed = [one for one in self.rounds if one.disturbed]
+        if len(disturbed) > policy.tolerated * len(self.rounds):
+            share = f"{len(disturbed)} of {len(self.rounds)} samples"
+            if held_back := sorted({reason for one in disturbed for reason in one.condition.held_back}):
+                return f"{share} were taken while the device held itself back: {', '.join(held_back)}"
             return f"{share} were taken while the sentinel was more than {policy.disturbance:.0%} slow"
         if reached > policy.relative_ci:
             return f"the interval is within {reached:.1%} of the median, not {policy.relative_ci:.1%}, when time is up"

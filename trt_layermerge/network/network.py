@@ -26,6 +26,8 @@ class Network:
         input_shape: Shape of one sample, without the batch.
         chains: Its chains, in order of execution.
         breaks: Where chains end and which convolutions are in none, with reasons.
+        content: Hash of the file that holds the whole network, if one does: names and numbers alone do not tell what
+            is computed with them.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Network:
     input_shape: tuple[int, ...]
     chains: tuple[Chain, ...]
     breaks: tuple[Break, ...]
+    content: str = ""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -41,15 +44,15 @@ class Network:
 
     @cached_property
     def weights_hash(self) -> str:
-        """SHA-256 of the state as it was when first asked for: names and numbers."""
-        digest = hashlib.sha256()
+        """SHA-256 of the state as it was when first asked for: names and numbers, and the file that holds it all."""
+        digest = hashlib.sha256(self.content.encode())
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()
 
 
-def trace(name: str, source: nn.Module, input_shape: tuple[int, ...]) -> Network:
+def trace(name: str, source: nn.Module, input_shape: tuple[int, ...], content: str = "") -> Network:
     """Bring a module into normal form and find its chains.
 
     Raises:
@@ -63,7 +66,7 @@ def trace(name: str, source: nn.Module, input_shape: tuple[int, ...]) -> Network
             f"{name} has no convolution to work on" + (f" ({reasons})" if reasons else ""),
             hint="only 2-D convolutions can be merged",
         )
-    return Network(name, module, input_shape, chains, breaks)
+    return Network(name, module, input_shape, chains, breaks, content)
 
 
 def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int, ...] | None = None) -> Network:
@@ -83,6 +86,6 @@ def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int,
     if shape is None:
         raise UsageError(
             f"the input shape of {spec} is not known",
-            hint="pass --input CxHxW, or set INPUT_SHAPE = (C, H, W) beside the factory",
+            hint="pass --input CxHxW; a factory may have INPUT_SHAPE = (C, H, W) beside it",
         )
-    return trace(spec, source.module, shape)
+    return trace(spec, source.module, shape, source.content)

@@ -1,13 +1,14 @@
 """Model specs: where the user's network comes from, and its weights.
 
-A spec is ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or ``FILE.py[:factory]``; a factory takes no
-arguments and returns an ``nn.Module``. Weights are safetensors, or a PyTorch state dict read with ``weights_only``:
-nothing is unpickled.
+A spec is ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory``, ``FILE.py[:factory]`` or ``FILE.onnx``; a
+factory takes no arguments and returns an ``nn.Module``. Weights are safetensors, or a PyTorch state dict read with
+``weights_only``: nothing is unpickled. An ONNX file brings its own; a checkpoint with the same names replaces them.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -37,11 +38,13 @@ class Source:
         spec: What the user wrote.
         module: The network, in evaluation mode.
         input_shape: Shape of one sample where the source tells it, else ``None``.
+        content: Hash of what the network computes, where that lies in a file as a whole; else empty.
     """
 
     spec: str
     module: nn.Module
     input_shape: tuple[int, ...] | None
+    content: str = ""
 
 
 def load_source(spec: str, weights: Path | None = None) -> Source:
@@ -52,7 +55,10 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     """
     kind, _, name = spec.partition(":")
     shape: tuple[int, ...] | None
-    if kind == "torchvision":
+    content = ""
+    if spec.endswith(".onnx"):
+        module, shape, content = _onnx(Path(spec))
+    elif kind == "torchvision":
         module, shape = _torchvision(name)
     elif kind == "timm":
         module, shape = _timm(name)
@@ -60,7 +66,7 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
         module, shape = _factory(spec)
     if weights is not None:
         load_weights(module, weights)
-    return Source(spec, module.eval(), shape)
+    return Source(spec, module.eval(), shape, content)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -126,6 +132,20 @@ def _timm(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     return module, tuple(module.default_cfg["input_size"])
 
 
+def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
+    from trt_layermerge.network.onnx_import.graph import read_graph  # seconds that other specs need not wait for
+    from trt_layermerge.network.onnx_import.module import OnnxNetwork
+    from trt_layermerge.onnxfile import read_onnx
+
+    if not path.is_file():
+        raise ModelError(f"there is no model file {path}")
+    proto = read_onnx(path)
+    content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+    graph = read_graph(proto, str(path))
+    shape = tuple(size for size in graph.shape if size is not None)
+    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content
+
+
 def _optional(name: str) -> Any:
     package = name.partition(".")[0]
     try:
@@ -149,7 +169,7 @@ def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None]:
     elif "/" in location or not all(part.isidentifier() for part in location.split(".")) or ":" not in spec:
         raise ModelError(
             f"cannot understand the model spec {spec!r}",
-            hint="write torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory",
+            hint="write torchvision:NAME, timm:NAME, package.module:factory, FILE.py:factory or FILE.onnx",
         )
     else:
         with _importable_from(Path.cwd()):  # as with python -m; a console script does not look there

@@ -97,24 +97,34 @@ def _hushed() -> Iterator[None]:
 
 
 def _check(source: nn.Module, module: nn.Module, example: Tensor) -> None:
+    name = type(source).__name__
     with torch.no_grad():
         try:
-            expected, actual = source(example), module(example)
+            expected, actual, alone = source(example), module(example), module(example[:1])
         except RuntimeError as failure:
-            raise ModelError(f"the normal form of {type(source).__name__} does not run: {failure}") from failure
+            raise ModelError(f"the normal form of {name} does not run: {failure}") from failure
     if not expected.is_floating_point():
         raise ModelError(
-            f"{type(source).__name__} returns {expected.dtype}, which cannot be trained",
+            f"{name} returns {expected.dtype}, which cannot be trained",
             hint="return the scores themselves, before argmax or the like",
         )
-    scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-    error = float((actual - expected).abs().max() / scale)
+    error = _relative_error(actual, expected)
     if not error <= TOLERANCE:  # also true for NaN
         raise ModelError(
-            f"the normal form of {type(source).__name__} differs from it by {error:.1e} of its largest output",
+            f"the normal form of {name} differs from it by {error:.1e} of its largest output",
             hint="random operations in evaluation mode, writing into a part of a tensor, and outputs that are not "
             "finite cannot be worked with",
         )
+    if alone.shape != actual[:1].shape or not _relative_error(alone, actual[:1]) <= TOLERANCE:
+        raise ModelError(
+            f"{name} does not compute each sample of a batch by itself",
+            hint="one result for each sample is needed; export an ONNX file with a dynamic batch",
+        )
+
+
+def _relative_error(actual: Tensor, expected: Tensor) -> float:
+    scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((actual - expected).abs().max() / scale)
 
 
 class _Rewriter:

@@ -36,6 +36,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out
 from trt_layermerge.network.count import size_of
+from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
@@ -43,6 +44,7 @@ from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.runtimes.protocol import Engine
+from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.task import Task
@@ -61,10 +63,12 @@ class Result:
     Attributes:
         manifest: As it was written.
         folder: Where everything lies.
+        also: The engine for another runtime, where the job asked for one.
     """
 
     manifest: Manifest
     folder: Path
+    also: Also | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
@@ -78,7 +82,13 @@ class Result:
             "engine": str(self.folder / manifest.engine),
             "manifest": str(self.folder / MANIFEST),
             "report": str(self.folder / REPORT),
-        }
+        } | self._also_as_json()
+
+    def _also_as_json(self) -> dict[str, Any]:
+        if self.also is None:
+            return {}
+        engine = None if self.also.engine is None else str(self.also.engine)
+        return {"also": {"runtime": self.also.runtime, "engine": engine, "skipped": self.also.skipped}}
 
 
 def compress(loaded: Loaded, reporter: Reporter) -> Result:
@@ -94,10 +104,10 @@ def compress(loaded: Loaded, reporter: Reporter) -> Result:
 
 def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     file = refine_stage(loaded, reporter) if loaded.job.refine else plan_stage(loaded, reporter)
-    inputs = _real_inputs(loaded.require_task())
-    compression = _carry_out(loaded, chosen(loaded, file.plan), reporter)
-    merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    trained = _fine_tuned(loaded, compression.merged, reporter)
+    inputs, choices = _real_inputs(loaded.require_task()), chosen(loaded, file.plan)
+    decouples = loaded.job.recipe is not None and loaded.job.recipe.decouple > 0
+    carried = (_trained_then_merged if decouples else _merged_then_trained)(loaded, choices, inputs, reporter)
+    compression, merge, trained = carried
     reporter.stage("prove")
     delivered = fold_norms(trained)
     fold = prove_network(trained, delivered, inputs, prove_folds(trained))
@@ -105,7 +115,17 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     engines = _build(loaded, delivered, inputs)
     original, compressed = _measured(loaded, engines, delivered, reporter)
     proof = _proof_figures(merge, fold, engines.difference, compression)
-    return _write(loaded.job, _manifest(loaded, file, original, compressed, proof))
+    manifest = _manifest(loaded, file, original, compressed, proof)
+    return _write(loaded.job, manifest, _also(loaded, reporter))
+
+
+def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
+    job = loaded.job
+    if job.also is None:
+        return None
+    reporter.stage("also")
+    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    return build_also(job.also, job.output / COMPRESSED_ONNX, job.options, shapes)
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,26 @@ class _Engines:
     original: Engine
     compressed: Engine
     difference: float
+
+
+def _merged_then_trained(
+    loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter
+) -> tuple[Compression, Proof, fx.GraphModule]:
+    """The plan carried out, the proof that it was, and the network that training made of it."""
+    compression = _carry_out(loaded, choices, reporter)
+    merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
+    return compression, merge, _fine_tuned(loaded, compression.merged, reporter)
+
+
+def _trained_then_merged(
+    loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter
+) -> tuple[Compression, Proof, fx.GraphModule]:
+    """The same with what the plan removes fading while training; the merge at its end loses nothing."""
+    decoupled = _fine_tuned(loaded, decouple(loaded.network, choices), reporter)
+    reporter.stage("merge")
+    compression = carry_out(settled(loaded.network, decoupled), choices, (), reporter.progress)
+    merge = prove_network(decoupled, compression.merged, inputs, compression.proofs)
+    return compression, merge, compression.merged
 
 
 def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
@@ -257,8 +297,8 @@ def _real_inputs(task: Task) -> Tensor:
     return torch.cat([inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES)])
 
 
-def _write(job: Job, manifest: Manifest) -> Result:
-    result = Result(manifest, job.output)
+def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
+    result = Result(manifest, job.output, also)
     write_manifest(job.output / MANIFEST, manifest)
     verify_delivery(job.output / MANIFEST)  # as a user's machine will
     write_report(job.output / REPORT, manifest)

@@ -53,6 +53,7 @@ class Job:
         fit_samples: Images that the fits of the chosen plan are solved on.
         recipe: How to fine-tune; ``None`` for not at all.
         policy: How sure latencies have to be.
+        also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Job:
     fit_samples: int = 2048
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
+    also: str | None = None
 
     @property
     def setting(self) -> Setting:

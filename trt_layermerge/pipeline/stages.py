@@ -25,7 +25,7 @@ from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.frontier import Frontier, solve
-from trt_layermerge.planning.methods import Candidate, formulate, method_named
+from trt_layermerge.planning.methods import JOINT, Candidate, formulate, method_named
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
@@ -93,6 +93,11 @@ def load(job: Job) -> Loaded:
     for folder in (job.output, job.profiles):
         require_writable(folder)
     method_named(job.method)
+    if job.recipe is not None and job.recipe.decouple and job.method == JOINT.name:
+        raise UsageError(
+            "decoupling carries out merges alone, and method joint plans fits",
+            hint="add --method depth, layermerge or layer-only; or --decouple 0",
+        )
     runtime = get_runtime(job.runtime)
     task = None if job.task is None else load_task(job.task)
     # The data decides: a factory's own input shape is only a default.

@@ -8,6 +8,7 @@ Never run on a GPU by us: names and signatures are checked against the libraries
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import weakref
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from trt_layermerge.runtimes.device import gpu_driver
 from trt_layermerge.runtimes.protocol import Array
 
 _LIBRARY = "libcuda.so.1"
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h, for which pycuda has no name
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
 
 
@@ -271,11 +273,15 @@ class _PyCuda:
 
     def __init__(self) -> None:
         """Take the first GPU and make the stream."""
-        import pycuda.autoprimaryctx  # makes the primary context the current one
         import pycuda.driver
 
         self._driver = pycuda.driver
-        self._stream = pycuda.driver.Stream()
+        pycuda.driver.init()
+        # Not pycuda.autoprimaryctx, which takes the GPU that ~/.cuda_device names.
+        context = pycuda.driver.Device(0).retain_primary_context()
+        context.push()
+        atexit.register(context.pop)
+        self._stream = pycuda.driver.Stream(_NON_BLOCKING)
 
     @property
     def stream(self) -> int:

@@ -16,9 +16,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes import device as machine
 from trt_layermerge.runtimes.isolation import in_place, isolated
-from trt_layermerge.runtimes.models import read_model, with_shapes
+from trt_layermerge.runtimes.models import with_shapes
 from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -90,7 +91,7 @@ class OnnxRuntime:
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> OnnxEngine:
         """Build an engine; see ``Runtime.build``."""
-        proto = with_shapes(read_model(model), shapes or {})
+        proto = with_shapes(read_onnx(model), shapes or {})
         # Only the CPU has a blocked layout to stay in.
         if options.isolated and self._provider == _CPU:
             proto = isolated(proto, lambda bracketed: self._optimised(bracketed, options))
@@ -99,7 +100,7 @@ class OnnxRuntime:
 
     def load(self, path: Path, options: BuildOptions) -> OnnxEngine:
         """Read an engine that ``OnnxEngine.save`` wrote; it is not optimised again."""
-        return self._engine(read_model(path), options, optimise=False)
+        return self._engine(read_onnx(path), options, optimise=False)
 
     def _engine(self, model: onnx.ModelProto, options: BuildOptions, *, optimise: bool) -> OnnxEngine:
         session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise))

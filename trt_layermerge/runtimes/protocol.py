@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a third of a second that not every command has to spend
+    import onnx
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 Nanoseconds = NDArray[np.int64]
-Model = onnx.ModelProto | bytes | Path
+Model: TypeAlias = "onnx.ModelProto | bytes | Path"
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,13 @@ import tensorrt as trt
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes import timing_cache
 from trt_layermerge.runtimes.building import BuildRequest, build
 from trt_layermerge.runtimes.cuda import Buffer, Cuda, Event, Graph, driver, open_cuda
-from trt_layermerge.runtimes.models import read_model, with_shapes
-from trt_layermerge.runtimes.nvml import Nvml, open_nvml
+from trt_layermerge.runtimes.library import load_library
+from trt_layermerge.runtimes.models import with_shapes
+from trt_layermerge.runtimes.nvml import open_nvml
 from trt_layermerge.runtimes.protocol import (
     Array,
     BuildOptions,
@@ -36,8 +38,6 @@ from trt_layermerge.runtimes.protocol import (
     Nanoseconds,
     Shape,
 )
-
-OLDEST, NEWEST = (10, 9), (11, 99)
 
 _WARM_UP_MS, _WARM_UP_RUNS = 200.0, 10
 _SAMPLE_US = 200.0
@@ -60,12 +60,7 @@ class TensorRT:
         Raises:
             RuntimeNotAvailableError: One is missing, or TensorRT is too old.
         """
-        version = tuple(int(part) for part in trt.__version__.split(".")[:2])
-        if not OLDEST <= version <= NEWEST:
-            raise RuntimeNotAvailableError(
-                f"TensorRT {trt.__version__} is installed, and 10.9 to 11 are supported",
-                hint="pip install 'tensorrt>=10.9,<12'",
-            )
+        load_library("tensorrt")
         self._driver = driver()
         self._nvml = open_nvml(self._driver.pci_bus)
 
@@ -93,9 +88,7 @@ class TensorRT:
         """How the GPU is now; ``None`` without NVML."""
         return None if self._nvml is None else self._nvml.condition()
 
-    def build(
-        self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None
-    ) -> TensorRTEngine:
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> TensorRTEngine:
         """Build an engine; see ``Runtime.build``.
 
         With ``options.batches`` it takes every batch in that range, and is tuned for the batch of the shapes.
@@ -104,7 +97,7 @@ class TensorRT:
             ModelError: The model cannot be read or built; the message is the parser's or the builder's own.
             RuntimeNotAvailableError: The device is not here, or the process that builds cannot use the library.
         """
-        proto = read_model(model)
+        proto = read_onnx(model)
         fixed = with_shapes(proto, shapes or {})
         profile = _profile(_shapes_of(fixed), options.batches)
         with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
@@ -147,7 +140,7 @@ class TensorRT:
 
     def _engine(self, plan: bytes, options: BuildOptions, where: str) -> TensorRTEngine:
         logger = _Errors()
-        engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+        engine = trt.Runtime(logger).deserialize_cuda_engine(plan) if plan else None
         if engine is None:
             raise ModelError(f"{where} is no engine of TensorRT {trt.__version__} for this GPU: {logger.last}")
         return TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
@@ -165,9 +158,7 @@ class TensorRT:
 class TensorRTEngine:
     """An engine with its buffers in place. ``TensorRT`` makes it."""
 
-    def __init__(
-        self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions
-    ) -> None:
+    def __init__(self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions) -> None:
         """Make a context, and memory for the largest shapes.
 
         Raises:
@@ -275,7 +266,8 @@ class TensorRTEngine:
         return tuple(self._context.get_tensor_shape(name))
 
     def _dtype(self, name: str) -> np.dtype[Any]:
-        return np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+        dtype: np.dtype[Any] = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+        return dtype
 
     def _bytes(self, name: str) -> int:
         shape = self._shape(name)
@@ -356,7 +348,7 @@ _PRECISION_WORDS = {"fp32": ("float", "fp32"), "fp16": ("half", "fp16"), "int8":
 """What the inspector's descriptions of formats and data types say of each precision."""
 
 
-class _Errors(trt.ILogger):
+class _Errors(trt.ILogger):  # type: ignore[misc, unused-ignore]  # Any where TensorRT is not installed
     """Keeps the last error, to be part of ours."""
 
     def __init__(self) -> None:
@@ -371,7 +363,11 @@ class _Errors(trt.ILogger):
 
 def _timing(options: BuildOptions, cuda: Cuda) -> str:
     """What is timed and how, in words; a part of a profile's key, because figures of other modes are others."""
-    how = f"a CUDA graph of runs back to back, {_SAMPLE_US:.0f} us or more" if options.tuning.cuda_graph else "queued runs"
+    how = (
+        f"a CUDA graph of runs back to back, {_SAMPLE_US:.0f} us or more"
+        if options.tuning.cuda_graph
+        else "queued runs"
+    )
     place = ", inputs and outputs in any format" if options.isolated else ""
     return f"CUDA events around {how}, no transfers, {_WARM_UP_MS:.0f} ms warm-up, {cuda.name}{place}"
 
@@ -385,17 +381,13 @@ def _settings(options: BuildOptions) -> str:
 
 def _shapes_of(model: onnx.ModelProto) -> dict[str, Shape]:
     """Shapes of the inputs of a model, all of them known."""
-    weights = {tensor.name for tensor in model.graph.initializer}
     return {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-        for value in model.graph.input
-        if value.name not in weights
+        name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+        for name, value in inputs_of(model.graph).items()
     }
 
 
-def _profile(
-    shapes: Mapping[str, Shape], batches: tuple[int, int] | None
-) -> dict[str, tuple[Shape, Shape, Shape]]:
+def _profile(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Smallest, best and largest shape of each input.
 
     Raises:

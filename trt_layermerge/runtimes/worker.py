@@ -150,7 +150,7 @@ def _parser_errors(parser: trt.OnnxParser, messages: _Messages) -> str:
 
 def _parser_error(error: trt.ParserError) -> str:
     if not error.node_operator():
-        return error.desc()
+        return str(error.desc())
     return f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
 
 

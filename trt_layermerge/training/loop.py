@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trt_layermerge.errors import InputError, TaskError, UsageError
 from trt_layermerge.training.check import asking, require_batch
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
+from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.evaluate import device_of, in_mode
 from trt_layermerge.training.recipe import Recipe
@@ -147,6 +148,7 @@ class _Run:
         try:
             while self.step < self.steps:
                 self._finish_epoch()
+            fade(self.model, 1.0)
         except BaseException:
             if self.whole and self.step > self.saved_step:
                 self._save()
@@ -185,6 +187,7 @@ class _Run:
         """One step of the optimiser."""
         self.whole = False
         torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
+        fade(self.model, self.recipe.faded_at(self.step, self.steps))
         loss = self._loss(inputs, target)
         value = loss.item()
         if not math.isfinite(value):

@@ -27,6 +27,8 @@ class Recipe:
         precision: ``bf16`` runs forward and backward passes under autocast; the weights stay float32.
         clip_norm: Longest gradient that is followed as it is; None follows any.
         channels_last: Train with kernels and images in NHWC layout, which convolutions are faster in.
+        decouple: Share of all steps in which what a plan removes fades away, at least 0 and below 1; 0 removes it at
+            once, before the first step. See ``decoupling``.
         checkpoint_seconds: Seconds between two checkpoints; the only field that does not change the result.
 
     Raises:
@@ -44,6 +46,7 @@ class Recipe:
     precision: Precision = "fp32"
     clip_norm: float | None = None
     channels_last: bool = True
+    decouple: float = 0.0
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -59,6 +62,7 @@ class Recipe:
             "seed": (0 <= self.seed < 2**63, "at least 0 and below 2**63"),
             "precision": (self.precision in ("fp32", "bf16"), "fp32 or bf16"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
+            "decouple": (0 <= self.decouple < 1, "at least 0 and below 1"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0, "at least 0"),
         }
         for field, (holds, range_) in rules.items():
@@ -74,3 +78,8 @@ class Recipe:
         if step < rising:
             return self.lr * ((step + 1) / rising)
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    def faded_at(self, step: int, steps: int) -> float:
+        """Share to which what a plan removes is gone at a step, 0..steps: up in a line to 1."""
+        fading = self.decouple * steps
+        return 1.0 if step >= fading else step / fading

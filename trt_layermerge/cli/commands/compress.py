@@ -10,6 +10,7 @@ from rich.table import Table
 
 from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import (
+    also_option,
     combined,
     config_option,
     data_options,
@@ -34,6 +35,7 @@ from trt_layermerge.pipeline.stages import load
     data_options,
     plan_options,
     refine_options,
+    also_option,
     training_options,
     config_option,
     dry_run_option,
@@ -108,3 +110,6 @@ def _show(result: Result, console: Console) -> None:
     for name, file in result.as_json().items():
         if name in ("engine", "manifest", "report"):
             console.print(f"{name:<10} {file}", soft_wrap=True)
+    if (also := result.also) is not None:
+        said = f"skipped: {also.skipped}" if also.engine is None else f"{also.engine}, for {also.runtime}"
+        console.print(f"{'also':<10} {said}", soft_wrap=True, markup=False)

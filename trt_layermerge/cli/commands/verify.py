@@ -8,14 +8,23 @@ import click
 
 from trt_layermerge.cli.options import PATH, json_option
 from trt_layermerge.cli.show import print_json
-from trt_layermerge.delivery.verify import verify_delivery
+from trt_layermerge.delivery.engine_manifest import is_engine_manifest
+from trt_layermerge.delivery.engines import verify_built
 
 
 @click.command("verify")
-@click.option("--manifest", type=PATH, required=True, help="manifest.json beside the engine.")
+@click.option("--manifest", type=PATH, required=True, help="manifest.json beside the engine, or ENGINE.manifest.json.")
 @json_option
 def command(manifest: Path, as_json: bool) -> None:
-    """Check the files of a delivery, that its engine fits this device, and its outputs on recorded real inputs."""
+    """Check the files of a delivery, that its engine fits this device, and its outputs on recorded real inputs.
+
+    What build made has no recorded inputs: its files are checked, and what the engine itself says it is for.
+    """
+    if is_engine_manifest(manifest):
+        _verify_built(manifest, as_json)
+        return
+    from trt_layermerge.delivery.verify import verify_delivery  # it loads torch
+
     found = verify_delivery(manifest)
     device = found.manifest.device
     if as_json:
@@ -35,3 +44,27 @@ def command(manifest: Path, as_json: bool) -> None:
             f"{manifest}: {found.files} files as delivered; the engine agrees with the PyTorch network on "
             f"{found.samples} real inputs within {found.engine:.1e} ({device.runtime} {device.runtime_version})"
         )
+
+
+def _verify_built(path: Path, as_json: bool) -> None:
+    found = verify_built(path)
+    device, manifest = found.device, found.manifest
+    if as_json:
+        print_json(
+            {
+                "manifest": str(path),
+                "files": found.files,
+                "runtime": device.runtime,
+                "runtime_version": device.runtime_version,
+                "device": device.name,
+                "precision": manifest.device.precision,
+                "sha256": manifest.files,
+            }
+        )
+        return
+    click.echo(
+        f"{path}: {found.files} files as written; the engine is for {device.name}, built by {device.runtime} "
+        f"{device.runtime_version} from {manifest.onnx} ({manifest.device.precision})"
+    )
+    for name, digest in manifest.files.items():
+        click.echo(f"  {digest}  {name}")

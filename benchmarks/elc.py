@@ -1,0 +1,131 @@
+"""Decoupling (ELC) against merging at once: the same plan, the same number of epochs, two ways to carry it out.
+
+For a ResNet-56 and a VGG-16 of a quarter of its width, on 20,000 images of Fashion-MNIST: trains the network, plans,
+and compresses it twice, with ``decouple`` and without. Every stage is kept in ``runs/elc``, so that the same command
+goes on where it was stopped; base training, importance and both trainings take about an hour on one core. Prints one
+row for each run: latencies are measured by ONNX Runtime in turns with the original, accuracies are of the test data.
+
+    python benchmarks/elc.py [--only NAME] [--method METHOD] [--budget SHARE] [--epochs N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.utils.data import TensorDataset
+
+from trt_layermerge.cli.show import screen
+from trt_layermerge.errors import LayerMergeError
+from trt_layermerge.files import replacing, write_json
+from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.network.source import load_source
+from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.stages import load
+from trt_layermerge.planning.budget import Budget
+from trt_layermerge.training.evaluate import evaluate
+from trt_layermerge.training.load import load_task
+from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "fashion_mnist"
+RUNS = ROOT / "runs" / "elc"
+IMAGES = 20_000
+NETWORKS = {"vgg16": f"{EXAMPLE / 'vgg.py'}:vgg16", "resnet56": f"{EXAMPLE / 'model.py'}:resnet56"}
+BASE = Recipe(epochs=4, lr=0.1, warmup=0.15, clip_norm=5.0)
+
+
+def task() -> Classification:
+    """The example's task on the first 20,000 of its training images, 2,000 of them held out."""
+    whole = load_task(EXAMPLE / "task.py")
+    assert isinstance(whole, Classification) and isinstance(whole.train, TensorDataset)
+    first = TensorDataset(*(tensor[:IMAGES] for tensor in whole.train.tensors))
+    return replace(whole, name="Fashion-MNIST, 20,000 images", train=first, held_out=2000)
+
+
+def base(name: str) -> Path:
+    """The weights of a network, trained from scratch if that was not done before."""
+    path = RUNS / f"{name}.safetensors"
+    if not path.exists():
+        torch.manual_seed(0)
+        network, data = load_source(NETWORKS[name]).module, task()
+        with screen() as reporter:
+            reporter.stage(f"train {name}")
+            checkpoint = RUNS / f"{name}.base.checkpoint"
+            fine_tune(network, data, BASE, checkpoint=checkpoint, progress=reporter.progress)
+        print(f"{name}: test accuracy {evaluate(network, data.test_batches(), data).accuracy:.2%}")
+        with replacing(path) as neighbour:
+            save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, neighbour)
+    return path
+
+
+def compressed(name: str, args: argparse.Namespace, decouple: float) -> Result:
+    """A network compressed by the method's plan for the budget."""
+    job = Job(
+        model=NETWORKS[name],
+        weights=base(name),
+        task=Path(__file__),
+        output=RUNS / f"{name}-{args.method}-{args.budget}",
+        profiles=RUNS / "profiles",
+        budget=Budget.parse(args.budget),
+        method=args.method,
+        samples=Samples(held_out=512),
+        recipe=Recipe(epochs=args.epochs, lr=args.lr, clip_norm=5.0, distillation=0.9, decouple=decouple),
+    )
+    with screen() as reporter:
+        return compress(load(job), reporter)
+
+
+def row(name: str, way: str, result: Result) -> dict[str, object]:
+    """What is told of a run."""
+    manifest = result.manifest
+    before, after = manifest.original, manifest.compressed
+    return {
+        "network": name,
+        "way": way,
+        "layers": f"{before.layers} to {after.layers}",
+        "flops": f"{after.flops / before.flops - 1:+.1%}",
+        "speedup": f"{manifest.speedup:.2f}",
+        "accuracy": f"{before.accuracy:.2%} to {after.accuracy:.2%}",
+        "merged": str(manifest.proof.merged_blocks),
+        "proof": f"{manifest.proof.merge_end_to_end:.1e}",
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """What may be changed from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(NETWORKS))
+    parser.add_argument("--method", default="layermerge", choices=("depth", "layermerge", "layer-only"))
+    parser.add_argument("--budget", default="0.6")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--decouple", type=float, default=0.5)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is not done yet, and print the rows."""
+    args = arguments()
+    torch.set_num_threads(1)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in [args.only] if args.only else NETWORKS:
+        for way, decouple in (("decoupled", args.decouple), ("merged at once", 0.0)):
+            rows.append(row(name, way, compressed(name, args, decouple)))
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    write_json(RUNS / f"rows-{args.method}-{args.budget}.json", {"rows": rows})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LayerMergeError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+
+from click.testing import CliRunner
+
+from trt_layermerge.cli.main import cli
+from trt_layermerge.errors import RuntimeNotAvailableError
+from trt_layermerge.runtimes import cuda, survey
+from trt_layermerge.runtimes.cuda import Driver
+
+TURING = Driver("570.86.15", "12.8", "NVIDIA GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
+
+
+def no_driver() -> Driver:
+    raise RuntimeNotAvailableError("there is no NVIDIA driver here", hint="install one")
+
+
+def findings() -> dict[str, survey.Finding]:
+    return {finding.what: finding for finding in survey.survey()}
+
+
+def test_every_finding_that_is_missing_says_what_to_do(monkeypatch) -> None:
+    monkeypatch.setattr(survey, "driver", no_driver)
+    found = findings()
+    assert found["driver"].found is None and found["GPU"].found is None
+    assert all(finding.fix for finding in found.values() if finding.found is None)
+
+
+def test_a_gpu_is_told_with_its_compute_capability(monkeypatch) -> None:
+    monkeypatch.setattr(survey, "driver", lambda: TURING)
+    monkeypatch.setattr(survey, "open_nvml", lambda bus: None)
+    found = findings()
+    assert found["GPU"].found == "NVIDIA GeForce RTX 2080 Ti, compute capability 7.5" and found["GPU"].fix is None
+
+
+def test_a_gpu_that_tensorrt_no_longer_supports_is_named(monkeypatch) -> None:
+    pascal = Driver("570.86.15", "12.8", "NVIDIA GeForce GTX 1080", "6.1", "0000:01:00.0")
+    monkeypatch.setattr(survey, "driver", lambda: pascal)
+    monkeypatch.setattr(survey, "open_nvml", lambda bus: None)
+    assert "7.5" in (findings()["GPU"].fix or "")
+
+
+def test_a_library_that_crashes_its_process_is_a_finding(monkeypatch) -> None:
+    monkeypatch.setattr(survey.sys, "executable", "/bin/false")
+    assert findings()["TensorRT"].found is None
+
+
+def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(survey, "driver", no_driver)
+    done = CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    assert told["rehearsal"]["merge_error"] < 1e-4 and told["rehearsal"]["engine_error"] < 1e-4
+    assert told["rehearsal"]["merged_ms"] > 0 and not told["rehearsal"]["device"]["simulated"]
+
+
+def test_what_is_missing_is_shown_before_a_runtime_is_refused(monkeypatch) -> None:
+    cuda.driver.cache_clear()
+    done = CliRunner().invoke(cli, ["doctor", "--runtime", "tensorrt"])
+    assert isinstance(done.exception, RuntimeNotAvailableError) and "ONNX Runtime" in done.stdout

@@ -1,0 +1,197 @@
+"""A decoupled network begins as the original, ends as the linearised one, and merges without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.errors import UsageError
+from trt_layermerge.merging.proof import prove_network
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.network import Network
+from trt_layermerge.training.decoupling import Gate, decouple, fade, settled
+from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification
+
+SHAPE = (2, 4, 4)
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module, skip: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.body, self.skip, self.act = body, skip, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.body(x) + self.skip(x))
+
+
+def unit(channels: int, out: int, kernel: int = 3, **more: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False, **more), nn.BatchNorm2d(out)]
+
+
+def source(number: int) -> nn.Module:
+    """Plain layers, a residual block, and one whose branch changes its width around a smaller one."""
+    inner = Residual(nn.Sequential(*unit(6, 6), nn.ReLU(), nn.Conv2d(6, 6, 1)), nn.Identity(), nn.ReLU())
+    bottleneck = nn.Sequential(*unit(4, 6, 1), nn.ReLU(), inner, *unit(6, 4, 3))
+    strided = nn.Sequential(*unit(4, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    middle: list[list[nn.Module]] = [
+        [*unit(4, 4), nn.PReLU(4), *unit(4, 4, 1), nn.ReLU6()],
+        [Residual(nn.Sequential(*unit(4, 4), nn.ReLU(), *unit(4, 4, groups=4)), nn.Identity(), nn.ReLU())],
+        [Residual(bottleneck, nn.Identity(), nn.ReLU())],
+        [Residual(strided, nn.Conv2d(4, 4, 1, 2), nn.SiLU())],
+    ]
+    return nn.Sequential(
+        *unit(2, 4), nn.ReLU(), *middle[number], *unit(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
+@pytest.fixture(scope="module")
+def networks(quick: Callable[[nn.Module, tuple[int, ...]], Network]) -> list[Network]:
+    made = []
+    for number in range(4):
+        torch.manual_seed(number)
+        module = source(number)
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):  # as after training
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.normal_(part.bias, 0, 0.5)
+                nn.init.normal_(part.running_mean, 0, 0.3)
+        made.append(quick(module, SHAPE))
+    return made
+
+
+@st.composite
+def plans(draw: st.DrawFn, network: Network) -> list[Choice]:
+    """Any tiling of the chains with keeps, merges and drops."""
+    choices = [choice for choice in choices_of(network, Limits(9, 6)) if choice.kind is not Kind.FIT]
+    taken: list[Choice] = []
+    for chain in network.chains:
+        at = 0
+        while at < len(chain):
+            here = [one for one in choices if (one.block.chain, one.block.start) == (chain.index, at)]
+            taken.append(draw(st.sampled_from(here)))
+            at = taken[-1].block.end
+    return taken
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(4, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_it_begins_as_the_original_and_ends_as_the_linearised_network(networks: list[Network], data) -> None:
+    network = data.draw(st.sampled_from(networks))
+    plan = data.draw(plans(network))
+    decoupled = decouple(network, plan).double().eval()
+    linearised = carry_out(network, plan, ()).linearised.double()
+    for share, expected in ((0.0, network.module.double()), (1.0, linearised)):
+        fade(decoupled, share)
+        torch.testing.assert_close(decoupled(images()), expected(images()), rtol=1e-10, atol=1e-10)
+
+
+def longest(network: Network, kinds: str = "merge identity") -> list[Choice]:
+    """A plan of the largest blocks: of equal ones, that which drops most."""
+    plan: list[Choice] = []
+    for chain in network.chains:
+        at = 0
+        while at < len(chain):
+            here = [
+                one
+                for one in choices_of(network, Limits(9, 6))
+                if (one.block.chain, one.block.start) == (chain.index, at) and one.kind in f"keep {kinds}"
+            ]
+            plan.append(max(here, key=lambda one: (one.block.end, -len(one.kept))))
+            at = plan[-1].block.end
+    return plan
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_half_way_it_is_neither_and_every_gate_learns(networks: list[Network], number: int) -> None:
+    network = networks[number]
+    decoupled = decouple(network, longest(network)).double().eval()
+    ends = []
+    for share in (0.0, 0.5, 1.0):
+        fade(decoupled, share)
+        ends.append(decoupled(images()))
+    assert not torch.allclose(ends[1], ends[0]) and not torch.allclose(ends[1], ends[2])
+    fade(decoupled, 0.5)
+    decoupled(images()).square().sum().backward()
+    gates = [part for part in decoupled.modules() if isinstance(part, Gate)]
+    assert gates and all(gate.own.grad is not None and gate.own.grad.abs().sum() > 0 for gate in gates)
+
+
+@given(own=st.floats(-2, 2), share=st.floats(0, 1))
+def test_a_gate_is_in_range_and_never_below_its_schedule(networks: list[Network], own: float, share: float) -> None:
+    decoupled = decouple(networks[0], longest(networks[0]))
+    for part in decoupled.modules():
+        if isinstance(part, Gate):
+            nn.init.constant_(part.own, own)
+    fade(decoupled, share)
+    (gate, *_) = (part for part in decoupled.modules() if isinstance(part, Gate))
+    one, zero = torch.ones(1, len(gate.own), 1, 1), torch.zeros(1, len(gate.own), 1, 1)
+    value = gate(one, zero)
+    assert (value >= share - 1e-6).all() and (value <= 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("kinds", ["merge", "merge identity"])
+def test_what_was_trained_merges_without_loss(
+    networks: list[Network], task: Classification, tmp_path: Path, number: int, kinds: str
+) -> None:
+    network = networks[number]
+    network.module.float()
+    plan = longest(network, kinds)
+    decoupled = decouple(network, plan)
+    recipe = Recipe(epochs=2, lr=0.02, decouple=0.5, checkpoint_seconds=3600)
+    fine_tune(decoupled, task, recipe, checkpoint=tmp_path / "run.checkpoint")
+    trained = settled(network, decoupled)
+    compression = carry_out(trained, plan, ())
+    inputs = images().float()
+    proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
+    assert proof.end_to_end <= 1e-4
+    with torch.no_grad():
+        before = carry_out(network, plan, ()).merged(inputs)
+        assert not torch.allclose(compression.merged(inputs), before, atol=1e-3)  # it has learned something
+    assert trained.weights_hash != network.weights_hash
+
+
+def test_fading_resumes_exactly(networks: list[Network], task: Classification, tmp_path: Path) -> None:
+    network = networks[2]
+    network.module.float()
+    plan, recipe = longest(network), Recipe(epochs=2, lr=0.02, decouple=0.6, checkpoint_seconds=3600)
+
+    def stop(done: int, total: int, label: str) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    whole, stopped = decouple(network, plan), decouple(network, plan)
+    fine_tune(whole, task, recipe, checkpoint=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(decouple(network, plan), task, recipe, checkpoint=tmp_path / "stopped", progress=stop)
+    assert fine_tune(stopped, task, recipe, checkpoint=tmp_path / "stopped").resumed_at == 4
+    state = stopped.state_dict()
+    assert [name for name, value in whole.state_dict().items() if not torch.equal(value, state[name])] == []
+    assert torch.equal(whole(images().float()), stopped(images().float()))
+
+
+def test_a_fit_cannot_be_decoupled(networks: list[Network]) -> None:
+    fit = next(one for one in choices_of(networks[0]) if one.kind is Kind.FIT)
+    with pytest.raises(UsageError, match="decoupling carries out merges alone"):
+        decouple(networks[0], [fit])
+
+
+def test_a_plan_that_keeps_everything_changes_nothing(networks: list[Network]) -> None:
+    network = networks[1]
+    keeps = [one for one in choices_of(network) if one.kind is Kind.KEEP]
+    decoupled = decouple(network, keeps)
+    assert decoupled.state_dict().keys() == network.module.state_dict().keys()

@@ -1,0 +1,107 @@
+"""The manifest of an engine on its own, as ``build`` writes it: what it was built from, for what, by what.
+
+It claims nothing of latency or accuracy; the manifest of a whole job (``manifest.py``) does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from trt_layermerge.delivery.integrity import require_seal, sealed
+from trt_layermerge.delivery.manifest import DeviceFields, Sha256
+from trt_layermerge.errors import TableError
+from trt_layermerge.files import write_bytes
+
+FORMAT = "trt-layermerge engine"
+
+
+# Users name these files; they lie beside the manifest, never elsewhere.
+FileName = Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")]
+
+
+class EngineManifest(BaseModel):
+    """What lies beside an engine, as ``ENGINE.manifest.json``.
+
+    Attributes:
+        files: SHA-256 of the engine, and of the ONNX file where it lies in the same folder, by name.
+        engine: Name of the engine's file.
+        onnx: Name of the ONNX file that it was built from.
+        onnx_sha256: Hash of that file, wherever it lay.
+        inputs: Names and shapes of the inputs.
+        outputs: Names and shapes of the outputs.
+        batches: Smallest and largest batch that it takes; ``None`` for that of the shapes alone.
+        device: What it was built for, by which runtime and version, in which precision.
+        versions: Of Python and the packages that matter.
+        git: Commit of the folder that it was built in; see ``Manifest``.
+        seal: Hash of the rest of the file; written and checked on its way to and from the disk.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["trt-layermerge engine"] = "trt-layermerge engine"
+    version: Literal[1] = 1
+    files: dict[FileName, Sha256]
+    engine: FileName
+    onnx: str
+    onnx_sha256: Sha256
+    inputs: dict[str, tuple[PositiveInt, ...]]
+    outputs: dict[str, tuple[PositiveInt, ...]]
+    batches: tuple[PositiveInt, PositiveInt] | None = None
+    device: DeviceFields
+    versions: dict[str, str]
+    git: str | None
+    seal: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _engine_hashed(self) -> EngineManifest:
+        if self.engine not in self.files:
+            raise ValueError(f"files has no hash of {self.engine}")
+        return self
+
+
+def manifest_path(engine: Path) -> Path:
+    """Where an engine's manifest lies."""
+    return engine.with_name(f"{engine.name}.manifest.json")
+
+
+def is_engine_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of an engine on its own, even with a byte of it changed.
+
+    Raises:
+        TableError: It cannot be read.
+    """
+    data = _read(path)
+    return FORMAT.encode() in data or b'"seal"' in data  # one changed byte leaves one of them
+
+
+def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:
+    """Write a manifest with its seal; after a kill the file is the old one or the new one."""
+    write_bytes(path, sealed(manifest.model_dump(mode="json", exclude={"seal"})))
+
+
+def read_engine_manifest(path: Path) -> EngineManifest:
+    """Read a manifest.
+
+    Raises:
+        TableError: It is missing, or is no manifest of an engine.
+        VerificationError: It is one, and a byte of it has changed.
+    """
+    data = _read(path)
+    if is_engine_manifest(path):
+        require_seal(path, data)
+    try:
+        return EngineManifest.model_validate_json(data)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise TableError(f"{path} is not a manifest: {where}: {fault['msg']}", hint="build the engine anew") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error

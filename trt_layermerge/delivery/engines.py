@@ -1,0 +1,91 @@
+"""An engine on its own: built from any ONNX file for any runtime, with a manifest, and verified by that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trt_layermerge.delivery.engine_manifest import (
+    EngineManifest,
+    manifest_path,
+    read_engine_manifest,
+    write_engine_manifest,
+)
+from trt_layermerge.delivery.integrity import check_file, fitting_runtime
+from trt_layermerge.delivery.manifest import DeviceFields, git_state, hashes, versions
+from trt_layermerge.files import sha256
+from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.runtimes.graph_precision import require_precision
+from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime, Shape
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine that was verified.
+
+    Attributes:
+        manifest: The manifest that was read.
+        files: Number of files whose hashes are right.
+        device: What the engine is for, as read back from it by its runtime.
+    """
+
+    manifest: EngineManifest
+    files: int
+    device: Device
+
+
+def build_engine(
+    model: Path, runtime: Runtime, options: BuildOptions, shapes: Mapping[str, Shape], output: Path
+) -> EngineManifest:
+    """Build an engine from an ONNX file, and write it with its manifest.
+
+    Args:
+        model: The ONNX file.
+        runtime: What builds it.
+        options: How; their precision is compared with the graph.
+        shapes: Shape of each input that the model leaves open.
+        output: The engine's file; its manifest lies beside it.
+
+    Raises:
+        ModelError: The model cannot be built, or is not written in the precision that the options name.
+        RuntimeNotAvailableError: The runtime or its device is not here.
+    """
+    require_precision(read_onnx(model), options.precision)
+    source = sha256(model)
+    engine = runtime.build(model, options, shapes)
+    engine.save(output)
+    beside = model.resolve().parent == output.resolve().parent
+    manifest = EngineManifest(
+        files=hashes(output.parent, [output.name, model.name] if beside else [output.name]),
+        engine=output.name,
+        onnx=model.name,
+        onnx_sha256=source,
+        inputs=dict(engine.inputs),
+        outputs=dict(engine.outputs),
+        batches=options.batches,
+        device=DeviceFields(**asdict(engine.describe())),
+        versions=versions(),
+        git=git_state(),
+    )
+    write_engine_manifest(manifest_path(output), manifest)
+    return manifest
+
+
+def verify_built(path: Path) -> BuiltEngine:
+    """Check an engine by its manifest: its files, and that it is what the manifest says for this runtime.
+
+    Raises:
+        InputError: The manifest or a file is missing.
+        VerificationError: A file is not the one that was written.
+        IncompatibleError: The engine was built for another device, or by another version than is here.
+        RuntimeNotAvailableError: Its runtime is not here.
+    """
+    manifest = read_engine_manifest(path)
+    for name, expected in manifest.files.items():
+        check_file(path.parent / name, expected)
+    device = manifest.device
+    options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
+    runtime = fitting_runtime(path, device, options, f"build it here, from {manifest.onnx}")
+    engine = runtime.load(path.parent / manifest.engine, options)
+    return BuiltEngine(manifest, len(manifest.files), engine.describe())

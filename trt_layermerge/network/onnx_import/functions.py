@@ -1,0 +1,352 @@
+"""Operators without weights of their own, as functions of tensors.
+
+A rule takes a node and returns what to call on its inputs. Inputs that are settings, such as axes or a target shape,
+arrive as NumPy arrays, of constants or of arithmetic on sizes; what is left out arrives as ``None``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import reduce
+from math import prod
+from typing import Any
+
+import torch
+from onnx import TensorProto
+from torch import Tensor
+from torch.nn import functional as F
+
+from trt_layermerge.network.onnx_import import spatial
+from trt_layermerge.network.onnx_import.graph import Array, Node
+from trt_layermerge.network.onnx_import.layers import unsupported
+from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
+
+Rule = Callable[[Node], Run]
+
+
+def _is(function: Callable[..., Any]) -> Rule:
+    """A function of its inputs alone."""
+    return lambda _: function
+
+
+def _across(function: Callable[[Any, Any], Any]) -> Rule:
+    """A function of two, for any number of inputs."""
+    return lambda _: lambda *values: reduce(function, values)
+
+
+def _extremum(function: Callable[[Tensor, Tensor], Tensor], number: Callable[[Tensor, Any], Tensor]) -> Rule:
+    def of_two(a: Any, b: Any) -> Any:
+        a, b = (a, b) if isinstance(a, Tensor) else (b, a)
+        return function(a, b) if isinstance(b, Tensor) else number(a, b)
+
+    return _across(of_two)
+
+
+def _clip(node: Node) -> Run:
+    def run(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
+        low, high = (_number(value) for value in (node.get("min", low), node.get("max", high)))
+        if low == 0 and high is None:
+            return F.relu(x)
+        if low is None or high is None:
+            return x if low is None and high is None else torch.clamp(x, low, high)
+        return F.relu6(x) if (low, high) == (0, 6) else F.hardtanh(x, low, high)
+
+    return run
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _hard_sigmoid(node: Node) -> Run:
+    alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return F.hardsigmoid
+    return lambda x: torch.clamp(alpha * x + beta, 0, 1)
+
+
+def _swish(node: Node) -> Run:
+    alpha = node.get("alpha", 1.0)
+    return F.silu if alpha == 1 else lambda x: x * torch.sigmoid(alpha * x)
+
+
+def _gelu(node: Node) -> Run:
+    return lambda x: F.gelu(x, approximate=node.get("approximate", "none"))
+
+
+def _softmax(function: Callable[..., Tensor]) -> Rule:
+    def translate(node: Node) -> Run:
+        if node.opset >= 13:
+            return lambda x: function(x, node.get("axis", -1))
+        axis = node.get("axis", 1)  # and all axes behind it, in old sets
+        return lambda x: function(x.flatten(axis), -1).reshape(x.shape)
+
+    return translate
+
+
+def _reduce(function: Callable[..., Tensor]) -> Rule:
+    def translate(node: Node) -> Run:
+        keep = bool(node.get("keepdims", 1))
+
+        def run(x: Tensor, axes: Array | None = None) -> Tensor:
+            found = setting(node, "axes", axes)
+            if not found and node.get("noop_with_empty_axes", 0):
+                return x
+            dims = tuple(axis % x.dim() for axis in found or range(x.dim()))
+            if function is torch.mean and keep and x.dim() == 4 and set(dims) == {2, 3}:
+                return F.adaptive_avg_pool2d(x, 1)  # what exporters write for it
+            return function(x, dims, keepdim=keep)
+
+        return run
+
+    return translate
+
+
+def _reduce_prod(node: Node) -> Run:
+    keep = bool(node.get("keepdims", 1))
+
+    def run(x: Tensor, axes: Array | None = None) -> Tensor:
+        for axis in sorted((axis % x.dim() for axis in setting(node, "axes", axes) or range(x.dim())), reverse=True):
+            x = x.prod(axis, keepdim=keep)
+        return x
+
+    return run
+
+
+def _reshape(node: Node) -> Run:
+    def run(x: Tensor, target: Array) -> Tensor:
+        sizes = listed(target) or []
+        if not node.get("allowzero", 0):
+            sizes = [x.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(sizes)]
+        return x.reshape(sizes)
+
+    return run
+
+
+def _flatten(node: Node) -> Run:
+    axis = node.get("axis", 1)
+    return lambda x: x.flatten(1) if axis == 1 else x.reshape(prod(x.shape[:axis]), -1)
+
+
+def _transpose(node: Node) -> Run:
+    return lambda x: x.permute(node.get("perm") or tuple(reversed(range(x.dim()))))
+
+
+def _squeeze(node: Node) -> Run:
+    def run(x: Tensor, axes: Array | None = None) -> Tensor:
+        found = setting(node, "axes", axes)
+        return x.squeeze() if found is None else x.squeeze(tuple(found))
+
+    return run
+
+
+def _unsqueeze(node: Node) -> Run:
+    def run(x: Tensor, axes: Array | None = None) -> Tensor:
+        found = setting(node, "axes", axes) or []
+        for axis in sorted(axis % (x.dim() + len(found)) for axis in found):
+            x = x.unsqueeze(axis)
+        return x
+
+    return run
+
+
+def _slice(node: Node) -> Run:
+    def run(x: Tensor, starts: Array | None = None, ends: Array | None = None, *rest: Array | None) -> Tensor:
+        begin, end = setting(node, "starts", starts) or [], setting(node, "ends", ends) or []
+        axes, steps = (*rest, None, None)[:2]
+        step = listed(steps) or [1] * len(begin)
+        if min(step) < 1:
+            raise unsupported(node, "PyTorch does not slice backwards")
+        spans = [slice(None)] * x.dim()
+        for i, axis in enumerate(setting(node, "axes", axes) or range(len(begin))):
+            spans[axis] = slice(begin[i], end[i], step[i])
+        return x[tuple(spans)]
+
+    return run
+
+
+def _split(node: Node) -> Run:
+    def run(x: Tensor, sizes: Array | None = None) -> list[Tensor]:
+        axis, found = node.get("axis", 0), setting(node, "split", sizes)
+        if found is None:
+            found = -(-x.shape[axis] // len(node.outputs))
+        return list(torch.split(x, found, axis))
+
+    return run
+
+
+def _split_to_sequence(node: Node) -> Run:
+    def run(x: Tensor, sizes: Array) -> list[Tensor]:
+        return list(torch.split(x, int(sizes) if sizes.ndim == 0 else sizes.tolist(), node.get("axis", 0)))
+
+    return run
+
+
+def _gather(node: Node) -> Run:
+    axis = node.get("axis", 0)
+
+    def run(x: Tensor, indices: Array) -> Tensor:
+        if indices.ndim == 0:
+            return x.select(axis, int(indices))
+        if indices.ndim > 1:
+            raise unsupported(node, "its indices have more than one dimension")
+        spans: list[Any] = [slice(None)] * x.dim()
+        spans[axis] = listed(indices)
+        return x[tuple(spans)]
+
+    return run
+
+
+def _cast(node: Node) -> Run:
+    kind = {1: float, 10: float, 11: float, 16: float, 9: torch.bool, 6: torch.int32, 7: torch.int64}.get(
+        node.get("to")
+    )
+    if kind is None:
+        raise unsupported(node, "only floats, whole numbers and truth values can be")
+    if kind is float:
+        return lambda x: x if x.is_floating_point() else x.float()  # one width for all floats
+    return lambda x: x.to(kind)
+
+
+def _depth_to_space(node: Node) -> Run:
+    size = node.get("blocksize")
+    if node.get("mode", "DCR") == "CRD":
+        return lambda x: F.pixel_shuffle(x, size)
+
+    def run(x: Tensor) -> Tensor:
+        _, channels, height, width = x.shape
+        x = x.reshape(-1, size, size, channels // size**2, height, width).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(-1, channels // size**2, height * size, width * size)
+
+    return run
+
+
+def _expand(_: Node) -> Run:
+    def run(x: Tensor, target: Array) -> Tensor:
+        sizes = listed(target) or []
+        own = [1] * (len(sizes) - x.dim()) + list(x.shape)
+        sizes = [1] * (x.dim() - len(sizes)) + sizes
+        known = [isinstance(want, int) and want == 1 for want in sizes]
+        return x.expand([size if one else want for size, want, one in zip(own, sizes, known, strict=True)])
+
+    return run
+
+
+def _layer_norm(node: Node) -> Run:
+    axis, eps = node.get("axis", -1), node.get("epsilon", 1e-5)
+    return lambda x, weight, bias=None: F.layer_norm(x, x.shape[axis:], weight, bias, eps)
+
+
+def _group_norm(node: Node) -> Run:
+    groups, eps = node.get("num_groups"), node.get("epsilon", 1e-5)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        each = x.shape[1] // weight.shape[0]
+        return F.group_norm(x, groups, weight.repeat_interleave(each), bias.repeat_interleave(each), eps)
+
+    return run
+
+
+def _gemm(node: Node) -> Run:
+    def run(a: Tensor, b: Tensor, c: Any = None) -> Tensor:
+        a, b = a.T if node.get("transA", 0) else a, b.T if node.get("transB", 0) else b
+        product = node.get("alpha", 1.0) * (a @ b)
+        return product if c is None else torch.add(product, node.get("beta", 1.0) * c)
+
+    return run
+
+
+def _local_response(node: Node) -> Run:
+    size = node.get("size")
+    settings = node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0)
+    return lambda x: F.local_response_norm(x, size, *settings)
+
+
+OF_TENSORS: dict[str, Rule] = {
+    "Add": _is(operator.add),
+    "And": _is(torch.logical_and),
+    "Concat": lambda node: lambda *parts: torch.cat(parts, node.get("axis")),
+    "Div": _is(operator.truediv),
+    "Equal": _is(torch.eq),
+    "Gemm": _gemm,
+    "Greater": _is(torch.gt),
+    "GroupNormalization": _group_norm,
+    "LayerNormalization": _layer_norm,
+    "Less": _is(torch.lt),
+    "MatMul": _is(operator.matmul),
+    "Max": _extremum(torch.maximum, torch.clamp_min),
+    "Min": _extremum(torch.minimum, torch.clamp_max),
+    "Mul": _is(operator.mul),
+    "PRelu": _is(lambda x, slope: torch.where(x >= 0, x, slope * x)),
+    "Pow": _is(operator.pow),
+    "Sub": _is(operator.sub),
+    "Sum": _across(operator.add),
+    "Where": _is(torch.where),
+}
+"""Operators all of whose inputs are tensors: constants among them are parameters, or numbers."""
+
+OF_ONE: dict[str, Rule] = {
+    "Abs": _is(torch.abs),
+    "AveragePool": spatial.average_pool,
+    "Cast": _cast,
+    "CastLike": _is(lambda x, _: x),
+    "Ceil": _is(torch.ceil),
+    "Celu": lambda node: lambda x: F.celu(x, node.get("alpha", 1.0)),
+    "Clip": _clip,
+    "DepthToSpace": _depth_to_space,
+    "Dropout": lambda node: (
+        lambda x, ratio=None, _=None: F.dropout(
+            x, _number(node.get("ratio", 0.5) if ratio is None else ratio), training=False
+        )
+    ),
+    "Elu": lambda node: lambda x: F.elu(x, node.get("alpha", 1.0)),
+    "Erf": _is(torch.erf),
+    "Exp": _is(torch.exp),
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Floor": _is(torch.floor),
+    "Gather": _gather,
+    "Gelu": _gelu,
+    "GlobalAveragePool": spatial.global_average,
+    "GlobalMaxPool": spatial.global_max,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _is(F.hardswish),
+    "Identity": _is(lambda x: x),
+    "LRN": _local_response,
+    "LeakyRelu": lambda node: lambda x: F.leaky_relu(x, node.get("alpha", 0.01)),
+    "Log": _is(torch.log),
+    "LogSoftmax": _softmax(torch.log_softmax),
+    "MaxPool": spatial.max_pool,
+    "Mish": _is(F.mish),
+    "Neg": _is(torch.neg),
+    "Pad": spatial.pad,
+    "Reciprocal": _is(torch.reciprocal),
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceMin": _reduce(torch.amin),
+    "ReduceProd": _reduce_prod,
+    "ReduceSum": _reduce(torch.sum),
+    "Relu": _is(F.relu),
+    "Reshape": _reshape,
+    "Resize": spatial.resize,
+    "Selu": _is(F.selu),
+    "SequenceAt": _is(lambda values, index: values[int(index)]),
+    "Sigmoid": _is(torch.sigmoid),
+    "Slice": _slice,
+    "Softmax": _softmax(torch.softmax),
+    "Softplus": _is(F.softplus),
+    "Split": _split,
+    "SplitToSequence": _split_to_sequence,
+    "Sqrt": _is(torch.sqrt),
+    "Squeeze": _squeeze,
+    "Swish": _swish,
+    "Tanh": _is(torch.tanh),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Upsample": spatial.resize,
+}
+"""Operators of one tensor; what else they take are settings."""

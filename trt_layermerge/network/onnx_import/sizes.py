@@ -1,0 +1,107 @@
+"""Arithmetic on sizes: what ONNX computes from ``Shape`` is computed in Python, as it is traced.
+
+Values are NumPy arrays of Python objects, since a size may be the symbol that stands for the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from trt_layermerge.network.onnx_import.graph import Array, Node
+
+Run = Callable[..., Any]
+
+
+def listed(value: Array | list[int] | None) -> list[Any] | None:
+    """A setting as a list, wherever it came from: an attribute, a constant, or arithmetic on sizes."""
+    return value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
+
+
+def setting(node: Node, name: str, given: Array | None) -> list[Any] | None:
+    """What newer operator sets take as an input and older ones as an attribute."""
+    return listed(node.get(name) if given is None else given)
+
+
+def objects(values: Any) -> Array:
+    """An array of objects; of a symbol too, which NumPy would look into."""
+    values = list(values)
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def shape(node: Node) -> Run:
+    """Sizes of a tensor, or of some of its axes."""
+    span = slice(node.get("start"), node.get("end"))
+    return lambda x: objects(x.shape[span] if isinstance(x, Tensor) else x.shape)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[[Node], Run]:
+    return lambda _: lambda *arrays: np.asarray(function(*arrays), object)
+
+
+def _gather(node: Node) -> Run:
+    return lambda x, indices: np.asarray(np.take(x, indices.astype(np.int64), node.get("axis", 0)), object)
+
+
+def _axes(function: Callable[[Array, Any], Array]) -> Callable[[Node], Run]:
+    def translate(node: Node) -> Run:
+        def run(x: Array, axes: Array | None = None) -> Array:
+            found = setting(node, "axes", axes)
+            return function(x, None if found is None else tuple(int(axis) for axis in found))
+
+        return run
+
+    return translate
+
+
+def _slice(node: Node) -> Run:
+    def run(x: Array, starts: Array | None = None, ends: Array | None = None, *rest: Array | None) -> Array:
+        axes, steps = (*rest, None, None)[:2]
+        begin, end = setting(node, "starts", starts) or [], setting(node, "ends", ends) or []
+        return x[begin[0] : end[0] : (listed(steps) or [1])[0]] if listed(axes) in (None, [0], [-1]) else x
+
+    return run
+
+
+def _divided(a: Any, b: Any) -> Any:
+    return a / b if isinstance(a, float) or isinstance(b, float) else a // b  # sizes are positive
+
+
+def _cast(node: Node) -> Run:
+    """To whole numbers; of what becomes a float, only Python's division has to know."""
+    to_float = node.get("to") in (1, 10, 11)
+
+    def convert(value: Any) -> Any:
+        if to_float:
+            return float(value) if isinstance(value, int) else value
+        return math.trunc(value) if isinstance(value, float) else value
+
+    return lambda x: np.asarray(np.frompyfunc(convert, 1, 1)(x), object)
+
+
+SIZES: dict[str, Callable[[Node], Run]] = {
+    "Add": _plain(lambda a, b: a + b),
+    "Cast": _cast,
+    "Ceil": _plain(np.frompyfunc(math.ceil, 1, 1)),
+    "Concat": lambda _: lambda *parts: np.concatenate(parts),
+    "Div": _plain(np.frompyfunc(_divided, 2, 1)),
+    "Equal": _plain(np.frompyfunc(lambda a, b: bool(a == b), 2, 1)),
+    "Floor": _plain(np.frompyfunc(math.floor, 1, 1)),
+    "Gather": _gather,
+    "Identity": _plain(lambda a: a),
+    "Mul": _plain(lambda a, b: a * b),
+    "ReduceProd": _plain(lambda a, *_: np.prod(a, keepdims=True)),
+    "Reshape": _plain(lambda a, target: a.reshape(listed(target))),
+    "Slice": _slice,
+    "Squeeze": _axes(lambda x, axes: np.squeeze(x, axes)),
+    "Sub": _plain(lambda a, b: a - b),
+    "Unsqueeze": _axes(lambda x, axes: np.expand_dims(x, axes or (0,))),
+    "Where": _plain(lambda condition, a, b: np.where(condition.astype(bool), a, b)),
+}
+"""Operators that are computed on sizes where all their inputs are sizes or constants."""

@@ -1,0 +1,192 @@
+"""Pooling, resizing and padding of images, as ONNX defines them."""
+
+from __future__ import annotations
+
+from math import floor, inf
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from trt_layermerge.network.onnx_import.graph import Array, Node
+from trt_layermerge.network.onnx_import.layers import explicit_pads, same_padding, unsupported
+from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
+
+
+def _pool_sides(node: Node, x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+    """Padding in the order of ``F.pad``."""
+    auto = node.get("auto_pad", "NOTSET")
+    if auto.startswith("SAME"):
+        extents = [1 + (k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+        return same_padding(x, extents, strides, upper=auto == "SAME_UPPER")
+    top, left, bottom, right = [0] * 4 if auto == "VALID" else explicit_pads(node, 2)
+    return [left, right, top, bottom]
+
+
+def _pool_settings(node: Node) -> tuple[list[int], list[int], list[int], bool]:
+    kernel = list(node.get("kernel_shape"))
+    if len(kernel) != 2:
+        raise unsupported(node, f"it pools over {len(kernel)} dimensions, not 2")
+    strides, dilations = list(node.get("strides") or (1, 1)), list(node.get("dilations") or (1, 1))
+    return kernel, strides, dilations, bool(node.get("ceil_mode", 0))
+
+
+def _even(sides: list[int], kernel: list[int]) -> tuple[int, int] | None:
+    """Padding as PyTorch's pooling takes it, if it can."""
+    left, right, top, bottom = sides
+    even = left == right and top == bottom and 2 * top <= kernel[0] and 2 * left <= kernel[1]
+    return (top, left) if even else None
+
+
+def max_pool(node: Node) -> Run:
+    """``MaxPool``; padding never wins."""
+    kernel, strides, dilations, ceil = _pool_settings(node)
+
+    def run(x: Tensor) -> Tensor:
+        sides = _pool_sides(node, x, kernel, strides, dilations)
+        padding = _even(sides, kernel)
+        if padding is None:
+            x, padding = F.pad(x, sides, value=-inf), (0, 0)
+        return F.max_pool2d(x, kernel, strides, padding, dilations, ceil)
+
+    return run
+
+
+def average_pool(node: Node) -> Run:
+    """``AveragePool``; padding counts only where the node says so."""
+    kernel, strides, dilations, ceil = _pool_settings(node)
+    if dilations != [1, 1]:
+        raise unsupported(node, "dilated averages cannot be")
+    count = bool(node.get("count_include_pad", 0))
+
+    def run(x: Tensor) -> Tensor:
+        sides = _pool_sides(node, x, kernel, strides, dilations)
+        padding = _even(sides, kernel)
+        if padding is not None:
+            return F.avg_pool2d(x, kernel, strides, padding, ceil, count)
+        if count:
+            return F.avg_pool2d(F.pad(x, sides), kernel, strides, 0, ceil)
+        total = F.avg_pool2d(F.pad(x, sides), kernel, strides, 0, ceil, divisor_override=1)
+        ones = F.pad(x.new_ones(1, 1, *x.shape[2:]), sides)
+        return total / F.avg_pool2d(ones, kernel, strides, 0, ceil, divisor_override=1)
+
+    return run
+
+
+def global_average(_: Node) -> Run:
+    """``GlobalAveragePool``."""
+    return lambda x: F.adaptive_avg_pool2d(x, 1) if x.dim() == 4 else x.mean(tuple(range(2, x.dim())), keepdim=True)
+
+
+def global_max(_: Node) -> Run:
+    """``GlobalMaxPool``."""
+    return lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True)
+
+
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+def pad(node: Node) -> Run:
+    """``Pad``; sides in the order of ``F.pad``, last axis first."""
+    mode = node.get("mode", "constant")
+    if mode not in _PAD_MODES:
+        raise unsupported(node, f"PyTorch has no padding of mode {mode!r}")
+
+    def run(x: Tensor, pads: Array | None = None, value: Any = None, axes: Array | None = None) -> Tensor:
+        given = setting(node, "pads", pads) or []
+        of = [axis % x.dim() for axis in listed(axes) or range(x.dim())]
+        sides = {axis: (given[i], given[i + len(of)]) for i, axis in enumerate(of)}
+        first = min((axis for axis, both in sides.items() if any(both)), default=x.dim())
+        if first == x.dim():
+            return x
+        first = min(first, x.dim() - 2)
+        flat = [side for axis in reversed(range(first, x.dim())) for side in sides.get(axis, (0, 0))]
+        if mode != "constant":
+            return F.pad(x, flat, mode=_PAD_MODES[mode])
+        return F.pad(x, flat, value=node.get("value", 0.0) if value is None else float(value))
+
+    return run
+
+
+def resize(node: Node) -> Run:
+    """``Resize`` and ``Upsample``.
+
+    Nearest neighbours are those of ONNX, whatever its rounding: where PyTorch's differ, they are picked one by one.
+    """
+    mode = node.get("mode", "nearest")
+    place = _coordinates(node)
+    if mode != "nearest" and (place not in ("half_pixel", "pytorch_half_pixel", "align_corners") or _exotic(node)):
+        raise unsupported(node, f"PyTorch does not resize {mode} with {place}, or not with these attributes")
+    if mode == "cubic" and node.get("cubic_coeff_a", -0.75) != -0.75:
+        raise unsupported(node, "PyTorch's cubic coefficient is -0.75")
+    torch_mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}.get(mode)
+    if torch_mode is None or node.get("axes") not in (None, [2, 3], [0, 1, 2, 3]):
+        raise unsupported(node, "only images are resized, by nearest, linear or cubic")
+
+    def run(x: Tensor, *given: Array | None) -> Tensor:
+        scales, sizes = _targets(node, given)
+        if mode == "nearest":
+            return _nearest(node, x, scales, sizes)
+        corners = place == "align_corners"
+        return F.interpolate(x, sizes, scales, mode=torch_mode, align_corners=corners)
+
+    return run
+
+
+def _coordinates(node: Node) -> str:
+    default = "asymmetric" if node.op == "Upsample" or node.opset < 11 else "half_pixel"
+    return str(node.get("coordinate_transformation_mode", default))
+
+
+def _exotic(node: Node) -> bool:
+    policy = node.get("keep_aspect_ratio_policy", "stretch") != "stretch"
+    return policy or bool(node.get("antialias", 0)) or bool(node.get("exclude_outside", 0))
+
+
+def _targets(node: Node, given: tuple[Array | None, ...]) -> tuple[list[float] | None, list[int] | None]:
+    """Scales, or else sizes, of height and width; only one of both is given."""
+    if node.op == "Upsample" or node.opset < 11:
+        scales, sizes = setting(node, "scales", given[0] if given else None), None
+    else:
+        scales, sizes = (listed(value) for value in (*given, None, None, None)[1:3])
+    if scales:
+        return [float(scale) for scale in scales[-2:]], None
+    return None, list(sizes or [])[-2:]
+
+
+def _nearest(node: Node, x: Tensor, scales: list[float] | None, sizes: list[int] | None) -> Tensor:
+    into = sizes or [floor(size * scale) for size, scale in zip(x.shape[2:], scales or [], strict=True)]
+    ratios = scales or [to / size for size, to in zip(x.shape[2:], into, strict=True)]
+    picks = [_picked(node, *axis) for axis in zip(x.shape[2:], into, ratios, strict=True)]
+    for mode, shift in (("nearest", 0.0), ("nearest-exact", 0.5)):
+        theirs = [
+            np.minimum(np.floor((np.arange(to) + shift) / ratio), size - 1)
+            for size, to, ratio in zip(x.shape[2:], into, ratios, strict=True)
+        ]
+        if all(np.array_equal(pick, other) for pick, other in zip(picks, theirs, strict=True)):
+            return F.interpolate(x, sizes, scales, mode=mode)
+    return x[:, :, picks[0].tolist()][:, :, :, picks[1].tolist()]
+
+
+def _picked(node: Node, size: int, to: int, ratio: float) -> Array:
+    """Which input pixel each output pixel of one axis is."""
+    out = np.arange(to)
+    place = _coordinates(node)
+    if place in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric"):
+        at = (out + 0.5) / ratio - 0.5 if place != "pytorch_half_pixel" or to > 1 else out * 0.0
+    elif place == "align_corners":
+        at = out * (size - 1) / (to - 1) if to > 1 else out * 0.0
+    elif place == "asymmetric":
+        at = out / ratio
+    else:
+        raise unsupported(node, f"it resizes with {place}")
+    rounded = {
+        "round_prefer_floor": np.ceil(at - 0.5),
+        "round_prefer_ceil": np.floor(at + 0.5),
+        "floor": np.floor(at),
+        "ceil": np.ceil(at),
+    }
+    default = "floor" if node.op == "Upsample" or node.opset < 11 else "round_prefer_floor"
+    picked = rounded[node.get("nearest_mode", default)]
+    return np.asarray(picked.clip(0, size - 1), np.int64)

@@ -1,0 +1,139 @@
+"""Recognising units in a normal form: what computes as one convolution does, and what does nothing.
+
+A unit is a convolution or an average pooling with the batch norm behind it, or a batch norm alone. Dropout, which does
+nothing in evaluation, may stand behind any part of it and belongs to it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterator
+
+from torch import fx, nn
+
+from trt_layermerge.network.chain import Unit
+from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.padding import geometry_of
+from trt_layermerge.network.pooling import pooling_geometry, why_no_convolution
+
+SHARED = "its weights are shared: it is called more than once"
+
+
+class Units:
+    """The units of one normal form."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.root = module
+        self.uses = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls, if it calls one."""
+        return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def firsts(self) -> Iterator[fx.Node]:
+        """Every node that could be the first of a unit, in order of execution, usable or not."""
+        for node in self.root.graph.nodes:
+            if isinstance(self.module(node), (nn.Conv2d, nn.AvgPool2d, nn.BatchNorm2d)):
+                yield node
+
+    def is_convolution(self, node: fx.Node) -> bool:
+        """Whether a node calls a convolution."""
+        return isinstance(self.module(node), nn.Conv2d)
+
+    def unusable(self, node: fx.Node) -> str | None:
+        """Why a node cannot be the first of a unit, in words; ``None`` if it can."""
+        module = self.module(node)
+        if not isinstance(module, (nn.Conv2d, nn.AvgPool2d, nn.BatchNorm2d)):
+            return "it is not linear"
+        if self.uses[str(node.target)] > 1:
+            return SHARED
+        shape, input_shape = (n.meta.get("shape", ()) for n in (node, node.all_input_nodes[0]))
+        if len(shape) != 3 or len(input_shape) != 3:
+            return "the size of its input is not fixed"
+        if isinstance(module, nn.AvgPool2d):
+            return why_no_convolution(module, input_shape[1:], shape[1:])
+        return None
+
+    def starts(self, node: fx.Node) -> bool:
+        """Whether a node is the first of a unit."""
+        return self.unusable(node) is None
+
+    def behind(self, node: fx.Node) -> fx.Node:
+        """The node's result behind all that does nothing to it in evaluation."""
+        while (user := sole_user(node)) is not None and self._inert(user):
+            node = user
+        return node
+
+    def unit(self, first: fx.Node) -> tuple[Unit, fx.Node]:
+        """The unit that begins with a node, and the node of its result."""
+        module, channels = self.module(first), first.meta["shape"][0]
+        if isinstance(module, nn.BatchNorm2d):
+            geometry = Geometry(channels, channels, (1, 1), groups=channels)
+            alone = Unit(name=str(first.target), conv=None, norm=first.name, geometry=geometry, bias=True)
+            return alone, self.behind(first)
+        result = self.behind(first)
+        norm = sole_user(result)
+        if norm is None or not isinstance(self.module(norm), nn.BatchNorm2d) or self.uses[str(norm.target)] > 1:
+            norm = None
+        else:
+            result = self.behind(norm)
+        pooling = isinstance(module, nn.AvgPool2d)
+        unit = Unit(
+            name=str(first.target),
+            conv=first.name,
+            norm=None if norm is None else norm.name,
+            geometry=self._geometry(module, channels),
+            bias=norm is not None or (not pooling and module is not None and module.bias is not None),
+            pooling=pooling,
+        )
+        return unit, result
+
+    def ending_at(self, result: fx.Node) -> tuple[Unit, fx.Node] | None:
+        """The unit with this result, read by one node only, and the node of its input."""
+        node = result
+        while self._inert(node):
+            node = node.all_input_nodes[0]
+        candidates = [node]
+        if isinstance(self.module(node), nn.BatchNorm2d):
+            before = node.all_input_nodes[0]
+            while self._inert(before):
+                before = before.all_input_nodes[0]
+            candidates.insert(0, before)
+        for first in candidates:
+            if self.starts(first) and len(result.users) == 1:
+                unit, end = self.unit(first)
+                if end is result:
+                    return unit, first.all_input_nodes[0]
+        return None
+
+    def length_to_addition(self, first: fx.Node) -> int:
+        """Number of units in a row from here to an addition, nothing else between; 0 if they do not lead to one."""
+        length, node = 0, first
+        while self.starts(node):
+            length += 1
+            user = sole_user(self.unit(node)[1])
+            if user is None:
+                return 0
+            if user.target is operator.add:
+                return length
+            node = user
+        return 0
+
+    def _geometry(self, module: nn.Module | None, channels: int) -> Geometry:
+        if isinstance(module, nn.AvgPool2d):
+            return pooling_geometry(module, channels)
+        assert isinstance(module, nn.Conv2d)
+        return geometry_of(module)
+
+    def _inert(self, node: fx.Node) -> bool:
+        """Whether a node returns its input in evaluation."""
+        module = self.module(node)
+        if isinstance(module, nn.LeakyReLU):
+            return module.negative_slope == 1
+        return isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d))
+
+
+def sole_user(node: fx.Node) -> fx.Node | None:
+    """The one reader of a node's result; ``None`` if there are more or none."""
+    return next(iter(node.users)) if len(node.users) == 1 else None

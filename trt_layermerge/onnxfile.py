@@ -1,0 +1,41 @@
+"""Reading ONNX: whole, with its weights, from inside its own folder only; whatever is wrong is one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from trt_layermerge.errors import ModelError
+
+
+def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) -> onnx.ModelProto:
+    """A model in memory.
+
+    Args:
+        model: A file, its bytes, or what is in memory already.
+        weights: Whether to follow a file to weights that lie outside of it, which is allowed within its folder only.
+
+    Raises:
+        ModelError: It is not ONNX, or its weights lie where they may not.
+    """
+    where = f"file {model}" if isinstance(model, Path) else "the model"
+    try:
+        if isinstance(model, Path):
+            proto = onnx.load(model, load_external_data=weights)
+        else:
+            proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{where} cannot be read as ONNX: {error}") from error
+    if not proto.graph.node:
+        raise ModelError(f"{where} is not an ONNX model: it has no graph")
+    if weights and any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
+    return proto
+
+
+def inputs_of(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
+    """The inputs of a graph that are to be given, by name; old files list their weights among the inputs too."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return {value.name: value for value in graph.input if value.name not in weights}

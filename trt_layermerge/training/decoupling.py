@@ -1,0 +1,164 @@
+"""Decoupling: what a plan removes fades away while the network trains, so that it merges without loss when it is done.
+
+After "Efficient Layer Compression Without Pruning" (ELC; Wu, Zhu, Fang, Deng and Zhong, IEEE TIP 32, 2023). Its
+abstract, which is all that we had, says: serial layers, nonlinear ones among them, are first *decoupled* by a module of
+their own, and the decoupled network is then *losslessly* merged by an equivalent conversion of its parameters, nothing
+being pruned. How the module works is our reading, and goes further in two points:
+
+- An activation s becomes ``a x + (1 - a) s(x)`` with a gate ``a`` for each channel. The gate is learned, and never
+  below what a schedule says, which ends at 1: then the layers around it are one linear map.
+- Merging needs all zero padding at the input of a block. The border that this adds to the tensors inside is zero at
+  first, as the original has it, and fades in by the same schedule.
+- Where the plan drops a convolution (LayerMerge does, ELC does not), ``a x + (1 - a) f(x)`` fades it, too.
+
+So training begins at the very function of the original network and ends at one that merging does not change.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.compose import branch_dropped
+from trt_layermerge.errors import UsageError
+from trt_layermerge.merging.linear import LinearisedBlock, called
+from trt_layermerge.merging.rewrite import rewrite
+from trt_layermerge.network.chain import Chain, Layer, Skip
+from trt_layermerge.network.network import Network
+
+
+class Gate(nn.Module):
+    """``a * stays + (1 - a) * goes``, with ``a = floor + (1 - floor) * own`` for each channel.
+
+    Attributes:
+        own: What is learned, ``[channels]``, in 0..1.
+        floor: What the schedule says, 0..1.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.own, self.floor = nn.Parameter(torch.zeros(channels)), 0.0
+
+    def forward(self, stays: Tensor | float, goes: Tensor) -> Tensor:
+        """Blend two tensors ``[batch, channels, height, width]``; at the ends exactly one of them."""
+        gate = (self.floor + (1 - self.floor) * self.own).view(-1, 1, 1)
+        return gate * stays + (1 - gate) * goes
+
+
+class DecoupledBlock(LinearisedBlock):
+    """A block whose inner activations, dropped layers and inner padding fade.
+
+    At share 0 it is the block of the original network, at share 1 the linearised block of the layers that stay; both in
+    evaluation mode, for in training the statistics of its norms see the borders, too.
+    """
+
+    def __init__(self, module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int]) -> None:
+        super().__init__(module, chain, block, range(block.start + 1, block.end + 1))
+        self.stays, self.share = frozenset(kept), 0.0
+        self.branches = tuple(skip for skip in self.skips if branch_dropped(skip, self.stays))
+        self.activations, self.gates = nn.ModuleDict(), nn.ModuleDict()
+        for layer in chain.layers[block.start : block.end]:
+            index, channels = layer.index, layer.output_shape[0]
+            if index < block.end and layer.act is not None:
+                self.activations[str(index)] = copy.deepcopy(called(module, layer.act))
+                if not self._in_branch(index):
+                    self.gates[f"activation{index}"] = Gate(channels)
+            if self._branch_ends(index) or (index not in self.stays and not self._in_branch(index)):
+                self.gates[f"layer{index}"] = Gate(channels)
+
+    def fade(self, share: float) -> None:
+        """Let everything that goes be gone to a share, 0..1."""
+        self.share = share
+        for gate in self.gates.values():
+            assert isinstance(gate, Gate)
+            gate.floor = share
+            gate.own.data.clamp_(0, 1)  # where the optimiser's steps have led it out of its range
+
+    def write_back(self, module: fx.GraphModule) -> None:
+        """Give the layers' weights and statistics to the network that the block was made of."""
+        items: dict[str, Layer | Skip] = {str(index): self.chain.layers[index - 1] for index in self.kept}
+        items |= {f"skip{number}": skip for number, skip in enumerate(self.skips)}
+        for name, item in items.items():
+            nodes = [node for node in (item.conv, item.norm) if node is not None]
+            for node, part in zip(nodes, self.parts[name].children() if nodes else (), strict=True):
+                called(module, node).load_state_dict(part.state_dict())
+
+    def _tensor(self, index: int, tensors: dict[int, Tensor]) -> Tensor:
+        x = self._part(str(index), self.chain.layers[index - 1].geometry, index - 1, index, tensors)
+        if f"layer{index}" in self.gates:
+            # Of a branch nothing remains, of a layer its input.
+            ends = self._branch_ends(index)
+            x = self.gates[f"layer{index}"](0.0 if ends else self._part("", None, index - 1, index, tensors), x)
+        for number, skip in enumerate(self.skips):
+            if skip.end == index:
+                x = x + self._part(f"skip{number}", skip.geometry, skip.start, index, tensors)
+        return x if index == self.block.end else self._inner(index, x)
+
+    def _inner(self, index: int, x: Tensor) -> Tensor:
+        """The activation of a tensor inside the block, and its border."""
+        if str(index) in self.activations:
+            after = self.activations[str(index)](x)
+            x = self.gates[f"activation{index}"](x, after) if f"activation{index}" in self.gates else after
+        top, left, bottom, right = self.margins[index]
+        if self.share >= 1 or not any(self.margins[index]):
+            return x
+        inside = x.new_ones(x.shape[2] - top - bottom, x.shape[3] - left - right)
+        return x * F.pad(inside, (left, right, top, bottom), value=self.share)
+
+    def _branch_ends(self, index: int) -> bool:
+        return any(skip.end == index for skip in self.branches)
+
+    def _in_branch(self, index: int) -> bool:
+        """Whether tensor ``index`` lies on a branch that goes as a whole."""
+        return any(skip.start < index < skip.end for skip in self.branches)
+
+
+def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
+    """A copy of a network in which everything that a plan removes can fade.
+
+    Ensures: nothing has faded yet; in evaluation mode it computes what the network does.
+
+    Args:
+        network: The original.
+        choices: The plan's, in any order.
+
+    Raises:
+        UsageError: The plan has fits, which no fading leads to.
+    """
+    modules: dict[Choice, nn.Module | None] = {}
+    for choice in choices:
+        if choice.kind is Kind.FIT:
+            raise UsageError(
+                f"the plan fits {choice.key}, and decoupling carries out merges alone",
+                hint="plan with --method depth, layermerge or layer-only",
+            )
+        if choice.kind is not Kind.KEEP:
+            chain = network.chains[choice.block.chain]
+            block = DecoupledBlock(network.module, chain, choice.block, choice.kept)
+            # As a merge, because the last activation of a dropped block is redundant only when it is gone.
+            modules[replace(choice, kind=Kind.MERGE)] = block
+    return rewrite(network, modules)
+
+
+def fade(module: nn.Module, share: float) -> None:
+    """Let everything that goes be gone to a share, 0..1, in all blocks of a network that have such."""
+    for part in module.modules():
+        if isinstance(part, DecoupledBlock):
+            part.fade(share)
+
+
+def settled(network: Network, decoupled: fx.GraphModule) -> Network:
+    """The network with the weights that its decoupled form has learned; merging it by the same plan loses nothing."""
+    module = copy.deepcopy(network.module)
+    # A merged block's own names are not the network's: they are passed over here.
+    module.load_state_dict(decoupled.state_dict(), strict=False)
+    for part in decoupled.modules():
+        if isinstance(part, DecoupledBlock):
+            part.write_back(module)
+    return replace(network, module=module)
