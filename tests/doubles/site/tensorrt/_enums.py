@@ -19,10 +19,8 @@ class _Native(Enum):
 
 _make = partial(_Native, module="tensorrt")
 
-NetworkDefinitionCreationFlag = _make(
-    "NetworkDefinitionCreationFlag",
-    {"STRONGLY_TYPED": 0} if MAJOR >= 11 else {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1},
-)
+_CREATION = {"STRONGLY_TYPED": 0} if MAJOR >= 11 else {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
+NetworkDefinitionCreationFlag = _make("NetworkDefinitionCreationFlag", _CREATION)
 BuilderFlag = _make("BuilderFlag", {"TF32": 6} if MAJOR >= 11 else {"TF32": 6, "FP16": 0, "INT8": 1})
 DataType = _make(
     "DataType", {"FLOAT": 0, "HALF": 1, "INT8": 2, "INT32": 3, "BOOL": 4, "UINT8": 5, "FP8": 6, "BF16": 7, "INT64": 8}
