@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,6 +32,23 @@ def stubs(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp(release)
     genuine.write_stubs(release, target)
     return target
+
+
+@pytest.fixture(scope="session")
+def runtime() -> ModuleType:
+    """The installed cuda-bindings."""
+    return pytest.importorskip("cuda.bindings.runtime", reason="pip install cuda-bindings")
+
+
+@pytest.fixture(scope="session")
+def nvml() -> ModuleType:
+    """The genuine nvidia-ml-py, under another name."""
+    path = genuine.folder("nvidia-ml-py-13.615.71") / "pynvml.py"
+    spec = importlib.util.spec_from_file_location("genuine_pynvml", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # it looks itself up
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

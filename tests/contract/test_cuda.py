@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 import tarfile
@@ -20,21 +19,6 @@ RUNTIMES = ROOT / "trt_layermerge" / "runtimes"
 
 def dotted(module: object, name: str) -> object:
     return reduce(getattr, name.split("."), module)
-
-
-@pytest.fixture(scope="module")
-def runtime() -> ModuleType:
-    return pytest.importorskip("cuda.bindings.runtime", reason="pip install cuda-bindings")
-
-
-@pytest.fixture(scope="module")
-def nvml() -> ModuleType:
-    path = genuine.folder("nvidia-ml-py-13.615.71") / "pynvml.py"
-    spec = importlib.util.spec_from_file_location("genuine_pynvml", path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # it looks itself up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

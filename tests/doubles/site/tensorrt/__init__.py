@@ -1,6 +1,6 @@
 """A double of TensorRT: the calls of the genuine bindings, engines that run in ONNX Runtime on host memory.
 
-Names and signatures are checked against the bindings (``tests/doubles/test_names.py``). It says of itself that it is
+Names and signatures are checked against the bindings (``tests/contract/test_doubles.py``). It says of itself that it is
 simulated, and nothing that it times is a measurement.
 """
 

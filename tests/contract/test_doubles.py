@@ -13,9 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.contract.conftest import release, stubs  # noqa: F401
 from tests.contract.genuine import folder
-from tests.contract.test_cuda import nvml, runtime  # noqa: F401
 from tests.doubles.fixtures import SITE
 
 Signatures = dict[str, list[tuple[str, ...]]]
@@ -82,7 +80,7 @@ def fits(parameters: list[str], overloads: list[tuple[str, ...]]) -> bool:
     return any((overload and overload[0].startswith("arg")) or overload == ("argument",) for overload in overloads)
 
 
-def test_names_and_signatures_are_those_of_the_bindings(release: str, stubs: Path) -> None:  # noqa: F811
+def test_names_and_signatures_are_those_of_the_bindings(release: str, stubs: Path) -> None:
     genuine, double = written(stubs / "tensorrt" / "__init__.pyi"), offered(release)
     assert [name for name in double if name not in genuine and name not in OURS] == []
     wrong = {n: (p, genuine[n]) for n, p in double.items() if p is not None and not fits(p, genuine[n])}
@@ -105,7 +103,7 @@ def numbers(members: list[str], **environment: str) -> list[int]:
     return json.loads(done.stdout)
 
 
-def test_enums_have_the_numbers_of_the_bindings(release: str, stubs: Path) -> None:  # noqa: F811
+def test_enums_have_the_numbers_of_the_bindings(release: str, stubs: Path) -> None:
     members = [n for n in offered(release) if n.count(".") == 1 and n.split(".")[1].isupper() and "Dims" not in n]
     assert len(members) > 30
     double = numbers(members, PYTHONPATH=str(SITE), DOUBLE=json.dumps({"version": release}))
@@ -116,8 +114,8 @@ def test_enums_have_the_numbers_of_the_bindings(release: str, stubs: Path) -> No
 @pytest.mark.parametrize("double", ["cuda/bindings/runtime.py", "pynvml.py"])
 def test_functions_and_constants_are_those_of_the_libraries(
     double: str,
-    runtime: ModuleType,  # noqa: F811
-    nvml: ModuleType,  # noqa: F811
+    runtime: ModuleType,
+    nvml: ModuleType,
 ) -> None:
     genuine = nvml if double == "pynvml.py" else runtime
     tree = ast.parse((SITE / double).read_text())
