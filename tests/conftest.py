@@ -16,8 +16,11 @@ from torch.fx.passes.shape_prop import ShapeProp
 assert not any(name.startswith("trt_layermerge.merging") for name in sys.modules), "imported too early to be checked"
 install_import_hook("trt_layermerge.merging", "beartype.beartype")
 
+from tests.doubles.fixtures import doubles  # noqa: E402
 from trt_layermerge.network.discover import find_chains  # noqa: E402
 from trt_layermerge.network.network import Network  # noqa: E402
+
+__all__ = ["doubles"]
 
 settings.register_profile("default", deadline=None, max_examples=40)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
