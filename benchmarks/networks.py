@@ -100,10 +100,11 @@ HEAD = """# Networks
 What `trt-layermerge inspect` finds in the networks of the papers and in others that people bring. Written by
 `python benchmarks/networks.py --markdown`, not by hand. Time and memory are those of the whole command on one core.
 
-A *layer* is a convolution of a chain with its norm and activation, or an average pooling or a norm between convolutions;
-what a skip leads through is no layer. The largest exact merge is that of most convolutions into one kernel of at most 7x7: how many, which block
-(chain:start-end), and the kernel. Every chain ends once, at the network's head at the latest; a convolution that is in
-no chain has its reason too.
+A *layer* is a convolution of a chain with its norm and activation, or an average pooling or a norm between
+convolutions; what a skip leads through is no layer. The largest exact merge is that of most layers into one kernel of
+at most 7x7: how many, which block (chain:start-end), and the kernel. Every chain ends once, at the network's head at
+the latest; a convolution that is in no chain has its reason too. Why a chain ends is said in words, with the operator
+that stands there in brackets.
 """
 
 
