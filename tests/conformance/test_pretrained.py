@@ -111,7 +111,7 @@ def test_merges_of_linear_bottlenecks_change_no_word(
     same_words(fold_norms(result.merged), images, original)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_random_plans_compute_their_linearised_form(
     networks: ModuleType, network: Network, images: tuple[Tensor, Tensor], seed: int
 ) -> None:
