@@ -81,14 +81,14 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
             yield Choice(block, Kind.IDENTITY, None, (), reducible)
         elif not (plain and kept == layers):  # that is keeping the layer
             yield Choice(block, Kind.MERGE, geometry, kept, reducible)
-    full = composed_geometry(chain, block, layers)
-    for geometry in _fit_geometries(full, limits.max_kernel):
-        if not (plain and geometry.kernel == full.kernel):
+    for geometry in fit_geometries(chain, block, limits.max_kernel):
+        if not (plain and geometry.kernel == chain.layers[block.start].geometry.extent):
             yield Choice(block, Kind.FIT, geometry, (), reducible)
 
 
-def _fit_geometries(full: Geometry, max_kernel: int) -> Iterator[Geometry]:
-    """Odd kernels around the centre of the composed one, from 1 up to its size."""
+def fit_geometries(chain: Chain, block: Block, max_kernel: int) -> Iterator[Geometry]:
+    """Convolutions that may be fitted to a block: odd kernels around the centre of the composed one, up to its size."""
+    full = composed_geometry(chain, block, tuple(range(block.start + 1, block.end + 1)))
     seen: set[Pair] = set()
     for size in range(1, max(full.kernel) + 1, 2):
         rows = _centred(size, full.kernel[0], full.padding[0], full.padding[2])

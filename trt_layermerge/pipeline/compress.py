@@ -29,7 +29,7 @@ from trt_layermerge.delivery.manifest import (
 from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import exclusive, sha256, write_bytes, write_json
-from trt_layermerge.importance.estimate import first
+from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
@@ -120,7 +120,7 @@ class _Engines:
 def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
     reporter.stage("merge")
     batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
-    return carry_out(loaded.network, choices, batches, reporter.progress)
+    return carry_out(loaded.network, choices, batches, reporter.progress, loaded.job.strength)
 
 
 def _fine_tuned(loaded: Loaded, model: fx.GraphModule, reporter: Reporter) -> fx.GraphModule:

@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance.estimate import first
+from trt_layermerge.importance.judge import first
 from trt_layermerge.pipeline.stages import Loaded, importance_table, profile_plan, worthwhile
 
 TRAINING_STEP = 3.5

@@ -169,7 +169,7 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     reporter.stage("importance")
     table = importance_table(loaded)
     wanted = loaded.choices if choices is None else choices
-    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.samples, reporter.progress)
+    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
     return table
 
 
@@ -180,7 +180,7 @@ def importance_table(loaded: Loaded) -> ImportanceTable:
         IncompatibleError: The one on disk belongs to another network, task or split.
         TableError: It is damaged.
     """
-    key = table_key(loaded.network, loaded.require_task(), loaded.job.samples)
+    key = table_key(loaded.network, loaded.require_task(), loaded.job.estimation)
     return ImportanceTable.open(loaded.job.importance_file, key)
 
 
