@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.network import Network
@@ -40,7 +41,7 @@ class Judge:
 
     def __init__(self, network: Network, task: Task, held_out: Iterable[Batch]) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
-        self.before = self.score(network.module, ([inputs] for inputs, _ in self.held_out))
+        self.before = self.score(_fast(network.module), ([_laid_out(inputs)] for inputs, _ in self.held_out))
         if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
             raise ModelError(
                 f"{network.name} has a loss of {self.before.loss} and an accuracy of {self.before.accuracy} on the "
@@ -56,7 +57,7 @@ class Judge:
         if names != self._names:  # seldom: choices come sorted by the end of their blocks
             known = _Known(self.network, names, self.held_out)
             self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
-        return self.score(tail, self._values)
+        return self.score(_fast(tail), self._values)
 
     def score(self, module: nn.Module, values: Iterable[list[Tensor]]) -> Score:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
@@ -84,6 +85,15 @@ class Judge:
         return tail.eval(), names
 
 
+def _fast(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that computes the same in about half the time on a CPU: norms folded, images in NHWC layout."""
+    return fold_norms(module).to(memory_format=torch.channels_last)
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
 @dataclass(frozen=True)
 class _Known:
     """Values inside the network for every batch, computed whenever they are asked for."""
@@ -103,7 +113,7 @@ class _Known:
         head = up_to(self.network.module, self.names)
         with torch.inference_mode():
             for inputs, _ in self.batches:
-                yield list(head(inputs))
+                yield [_laid_out(value) for value in head(inputs)]
 
 
 def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:

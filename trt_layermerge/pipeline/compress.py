@@ -181,12 +181,12 @@ def _measured(
     reporter.stage("test")
     task = loaded.require_task()
     return (
-        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task),
-        _figures(engines.compressed, delivered, timings["compressed"], task),
+        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task, loaded.job.batch),
+        _figures(engines.compressed, delivered, timings["compressed"], task, loaded.job.batch),
     )
 
 
-def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task) -> Figures:
+def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task, batch: int) -> Figures:
     """A network's figures; the test data is read here and nowhere else."""
     size = size_of(module)
     return Figures(
@@ -196,6 +196,8 @@ def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task)
         layers=size.layers,
         parameters=size.parameters,
         flops=size.flops,
+        depth=size.depth,
+        peak_activation_bytes=batch * size.peak_bytes,
     )
 
 
@@ -209,6 +211,7 @@ def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compre
         engine=engine,
         samples=merge.samples,
         fitted_blocks={key: fitted.unexplained for key, fitted in compression.fits.items()},
+        refitted_layers={key: fitted.unexplained for key, fitted in compression.refits.items()},
     )
 
 
