@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,9 @@ BROUGHT = {
         "timm:hrnet_w18_small",
         "timm:convnext_tiny",
         "timm:regnety_004",
+        "timm:resnet50d",
+        "timm:resnetv2_50",
+        "timm:efficientnet_b0",
     )
 }
 
@@ -97,10 +100,11 @@ HEAD = """# Networks
 What `trt-layermerge inspect` finds in the networks of the papers and in others that people bring. Written by
 `python benchmarks/networks.py --markdown`, not by hand. Time and memory are those of the whole command on one core.
 
-A *layer* is a convolution of a chain, with its norm and activation; a skip may have a convolution of its own, which is
-no layer. The largest exact merge is that of most convolutions into one kernel of at most 7x7: how many, which block
-(chain:start-end), and the kernel. Every chain ends once, at the network's head at the latest; a convolution that is in
-no chain has its reason too.
+A *layer* is a convolution of a chain with its norm and activation, or an average pooling or a norm between
+convolutions; what a skip leads through is no layer. The largest exact merge is that of most layers into one kernel of
+at most 7x7: how many, which block (chain:start-end), and the kernel. Every chain ends once, at the network's head at
+the latest; a convolution that is in no chain has its reason too. Why a chain ends is said in words, with the operator
+that stands there in brackets.
 """
 
 
@@ -148,7 +152,7 @@ class Row:
 
 def _once(reason: str) -> str:
     """A reason in which nothing is listed twice."""
-    return ", ".join(dict.fromkeys(reason.split(", ")))
+    return " and ".join(dict.fromkeys(reason.split(" and ")))
 
 
 def inspect(name: str, spec: str) -> Row:
@@ -168,11 +172,15 @@ def inspect(name: str, spec: str) -> Row:
         return Row(name, json.load(output), seconds, usage.ru_maxrss / 1024)
 
 
-def random_plan(network: Network, generator: random.Random) -> list[Choice]:
-    """A plan that tiles every chain with choices to keep, merge or drop, each block as likely as any other."""
+EXACT = (Kind.KEEP, Kind.MERGE, Kind.IDENTITY)
+"""What can be proved: a fit is not equal to what it replaces."""
+
+
+def random_plan(network: Network, generator: random.Random, kinds: Collection[Kind] = EXACT) -> list[Choice]:
+    """A plan that tiles every chain with choices of these kinds, each block as likely as any other."""
     starting: dict[tuple[int, int], dict[int, list[Choice]]] = {}
     for choice in choices_of(network, LIMITS):
-        if choice.kind is not Kind.FIT:
+        if choice.kind in kinds:
             block = choice.block
             starting.setdefault((block.chain, block.start), {}).setdefault(block.end, []).append(choice)
     plan = []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.delivery import manifest
-from trt_layermerge.delivery.manifest import Manifest, git_state, read_manifest, versions, write_manifest
-from trt_layermerge.errors import ExitCode, TableError
+from trt_layermerge.delivery.engine_manifest import is_engine_manifest, read_engine_manifest
+from trt_layermerge.delivery.manifest import (
+    Manifest,
+    git_state,
+    read_manifest,
+    timing_cache_hash,
+    versions,
+    write_manifest,
+)
+from trt_layermerge.errors import ExitCode, TableError, VerificationError
+from trt_layermerge.files import sha256
+from trt_layermerge.runtimes.protocol import BuildOptions, Device, Tuning
 
 GOLDEN = Path(__file__).parent / "assets" / "manifest-v1.json"
+SEALED = GOLDEN.with_name("manifest-v2.json")
 
 
-def test_version_1_is_read_for_ever_and_is_what_is_written(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "m.json", read_manifest(GOLDEN))
-    assert (tmp_path / "m.json").read_bytes() == GOLDEN.read_bytes()
-    assert read_manifest(tmp_path / "m.json") == read_manifest(GOLDEN)
+def test_version_2_is_read_for_ever_and_is_what_is_written(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "m.json", read_manifest(SEALED))
+    assert (tmp_path / "m.json").read_bytes() == SEALED.read_bytes()
+    assert read_manifest(tmp_path / "m.json") == read_manifest(SEALED)
+
+
+def test_version_1_is_read_for_ever_and_written_as_version_2(tmp_path: Path) -> None:
+    old = read_manifest(GOLDEN)
+    write_manifest(tmp_path / "m.json", old)
+    new = read_manifest(tmp_path / "m.json")
+    assert (old.version, old.seal, new.version) == (1, None, 2)
+    assert new.model_copy(update={"version": 1, "seal": None}) == old
 
 
 def test_a_manifest_from_before_there_were_settings_is_read() -> None:
@@ -41,7 +61,7 @@ def _hash_named(name: str) -> Callable[[dict[str, Any]], None]:
 
 MALFORMED = {
     "format": (_set("format", to="x"), "format"),
-    "version": (_set("version", to=2), "version"),
+    "version": (_set("version", to=3), "version"),
     "unknown field": (_set("colour", to=1), "colour"),
     "missing field": (lambda fields: fields.pop("speedup"), "speedup"),
     "text for a number": (_set("original", "latency_ms", to="fast"), "original.latency_ms"),
@@ -95,6 +115,58 @@ def test_any_changed_byte_is_read_or_refused_in_words(tmp_path: Path, position: 
         assert isinstance(read_manifest(tmp_path / "m"), Manifest)
     except TableError as error:
         assert "is not a manifest" in error.message
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(position=st.integers(0, SEALED.stat().st_size - 1), change=st.integers(1, 255))
+def test_no_changed_byte_of_a_sealed_manifest_is_taken(tmp_path: Path, position: int, change: int) -> None:
+    content = bytearray(SEALED.read_bytes())
+    content[position] ^= change
+    (tmp_path / "m").write_bytes(content)
+    with pytest.raises(VerificationError, match="its own seal") as caught:
+        read_engine_manifest(tmp_path / "m") if is_engine_manifest(tmp_path / "m") else read_manifest(tmp_path / "m")
+    assert caught.value.exit_code is ExitCode.PROOF_FAILED
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "RTX 3090"}, "name: NVIDIA GeForce RTX 2080 Ti, here RTX 3090"),
+        ({"compute_capability": "8.6"}, "compute_capability: 7.5, here 8.6"),
+        ({"runtime_version": "10.16.1.12"}, "runtime_version: 10.16.1.11, here 10.16.1.12"),
+        ({"driver": "535.99"}, "driver: 550.54.14 or newer, here 535.99"),
+        ({"driver": None}, "driver: 550.54.14 or newer, here None"),
+        ({"precision": "fp32"}, "precision: fp16, here fp32"),
+        ({"simulated": True}, "simulated: False, here True"),
+        ({"driver": "551.0"}, None),
+        ({"clocks": "locked at 1350 MHz", "threads": 4, "settings": "other"}, None),
+    ],
+)
+def test_what_decides_whether_an_engine_may_load_is_compared(change: dict[str, Any], words: str | None) -> None:
+    fields = read_manifest(SEALED).device
+    found = fields.differences(replace(Device(**fields.model_dump()), **change))
+    assert found == ([] if words is None else [words])
+
+
+def test_an_old_manifest_says_nothing_of_the_compute_capability() -> None:
+    fields = read_manifest(GOLDEN).device
+    assert fields.differences(replace(Device(**fields.model_dump()), compute_capability="7.5")) == []
+
+
+def test_a_batch_outside_of_its_range_is_refused(tmp_path: Path) -> None:
+    fields = json.loads(GOLDEN.read_bytes()) | {"batches": [16, 32]}
+    (tmp_path / "m").write_text(json.dumps(fields))
+    with pytest.raises(TableError, match=r"batch \d+ is not within batches \(16, 32\)"):
+        read_manifest(tmp_path / "m")
+
+
+def test_the_timing_cache_of_the_build_is_hashed(tmp_path: Path) -> None:
+    device = Device(**read_manifest(SEALED).device.model_dump())
+    options = BuildOptions(tuning=Tuning(timing_cache=tmp_path / "cache"))
+    assert timing_cache_hash(device, options) is None
+    (tmp_path / "cache").write_bytes(b"tactics")
+    assert timing_cache_hash(device, options) == sha256(tmp_path / "cache")
+    assert timing_cache_hash(replace(device, runtime="onnxruntime"), options) is None
 
 
 def test_versions_name_what_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError
 from trt_layermerge.latency.candidate import candidate_model
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
 from trt_layermerge.runtimes.protocol import BuildOptions
 
@@ -76,6 +77,15 @@ def test_convolution_then_addition_then_activation(bias: bool, residual: bool) -
     np.testing.assert_allclose(actual, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
 
 
+def test_a_pooling_averages_its_padding_too() -> None:
+    geometry = Geometry(4, 4, (3, 2), (2, 1), (1, 0, 1, 1), groups=4)
+    signature = Signature(2, (4, 9, 10), geometry, bias=False, activation="relu", pooling=True)
+    x = np.random.default_rng(0).standard_normal((2, 4, 9, 10)).astype(np.float32)
+    assert not candidate_model(signature).graph.initializer
+    expected = convolve(x, np.full((4, 1, 3, 2), 1 / 6), geometry)
+    np.testing.assert_allclose(run(signature, input=x), np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
+
+
 def convolve(x: np.ndarray, weights: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Tap by tap in float64, group by group."""
     top, left, bottom, right = geometry.padding
@@ -104,9 +114,43 @@ def test_half_precision_is_typed_in_the_graph() -> None:
     assert {value.type.tensor_type.elem_type for value in values} == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_int8_is_what_flows_between_blocks(residual: bool) -> None:
+    signature = Signature(2, (4, 9, 10), Geometry(4, 6, (3, 3)), True, residual, "relu", precision="int8")
+    model = candidate_model(signature)
+    onnx.checker.check_model(model, full_check=True)
+    values = [*model.graph.input, *model.graph.output]
+    assert {value.type.tensor_type.elem_type for value in values} == {onnx.TensorProto.INT8}
+    assert graph_precision(model) == "int8" and [node.op_type for node in model.graph.node][-1] == "QuantizeLinear"
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    assert all(not weight.any() for weight in weights if weight.dtype == np.int8 and weight.ndim < 4), "zero points"
+    random = np.random.default_rng(0)
+    x = random.integers(-127, 128, (2, 4, 9, 10)).astype(np.int8)
+    r = random.integers(-127, 128, (2, *signature.output_shape)).astype(np.int8)
+    kernel = next(weight for weight in weights if weight.ndim == 4)
+    scales, bias = (weight for weight in weights if weight.dtype == np.float32 and weight.shape == (6,))
+    expected = convolve(4 / 127 * x, kernel * scales[:, None, None, None], signature.convolution)
+    expected += bias[:, None, None] + (4 / 127 * r if residual else 0)
+    actual = (
+        OnnxRuntime()
+        .build(model, BuildOptions(precision="int8"))
+        .run({"input": x} | ({"residual": r} if residual else {}))
+    )
+    expected = np.clip(np.rint(np.maximum(expected, 0) * 127 / 4), -128, 127)
+    assert np.abs(actual["output"] - expected).max() <= 1, "one step, where kernels round another way"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "hardswish"])
+def test_int8_without_a_convolution_is_a_chain_of_float_operators(activation: str) -> None:
+    model = candidate_model(Signature(1, (3, 4, 4), None, residual=True, activation=activation, precision="int8"))
+    onnx.checker.check_model(model, full_check=True)
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("DequantizeLinear") == 2 and operators.count("QuantizeLinear") == 1
+
+
 def test_a_precision_nobody_knows_is_named() -> None:
-    with pytest.raises(InputError, match="int8"):
-        candidate_model(Signature(1, (3, 4, 4), None, activation="relu", precision="int8"))
+    with pytest.raises(InputError, match="fp8"):
+        candidate_model(Signature(1, (3, 4, 4), None, activation="relu", precision="fp8"))
 
 
 def test_nothing_has_no_model() -> None:

@@ -20,8 +20,11 @@ from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
-from trt_layermerge.runtimes.protocol import Tuning
+from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Recipe
+
+ESTIMATORS = ("fit", "product", "finetune")
+"""Of ``importance.estimate.Estimator``, which imports torch."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -124,6 +127,9 @@ tensorrt_options = combined(
 )
 device_options = combined(
     click.option("--runtime", default="onnxruntime", show_default=True, help="What engines run in."),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."
+    ),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
     tensorrt_options,
@@ -133,6 +139,17 @@ data_options = combined(
     click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
     click.option("--calibration", type=click.IntRange(1), default=512, show_default=True, help="Images for fits."),
     click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
+    click.option(
+        "--estimator",
+        type=click.Choice(ESTIMATORS),
+        default=ESTIMATORS[0],
+        show_default=True,
+        help="Of importance: closed form, product of weights, or training each choice for a while.",
+    ),
+    click.option("--tuning-share", type=float, default=0.04, show_default=True, help="finetune: of the training data."),
+    click.option("--tuning-epochs", type=int, default=1, show_default=True, help="finetune: passes over that share."),
+    click.option("--tuning-lr", type=float, default=0.1, show_default=True, help="finetune: peak learning rate."),
+    click.option("--tuning-seed", type=int, default=0, show_default=True, help="finetune: of data and new weights."),
 )
 plan_options = combined(
     click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from trt_layermerge.delivery.integrity import require_seal, sealed
+from trt_layermerge.delivery.manifest import FORMAT as JOB_FORMAT
 from trt_layermerge.delivery.manifest import DeviceFields, Sha256
+from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import write_bytes
 
@@ -74,7 +75,8 @@ def is_engine_manifest(path: Path) -> bool:
         TableError: It cannot be read.
     """
     data = _read(path)
-    return FORMAT.encode() in data or b'"seal"' in data  # one changed byte leaves one of them
+    # One changed byte leaves one of these; what it makes of a job's manifest fits no seal either.
+    return FORMAT.encode() in data or (b'"seal"' in data and JOB_FORMAT.encode() not in data)
 
 
 def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:

@@ -1,48 +1,14 @@
-"""Is what lies here what was delivered, and for what is here? Hashes, seals, and the device of a manifest.
-
-A seal is a field of a JSON file that holds the hash of all the rest of it, so that a single byte that changed shows.
-"""
+"""Is what lies here what was delivered, and for what is here? Hashes, and the device of a manifest."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from pathlib import Path
-from typing import Any
 
 from trt_layermerge.delivery.manifest import DeviceFields
 from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
 from trt_layermerge.files import sha256
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
-
-_UNSEALED = "0" * 64
-_SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"')
-
-
-def sealed(fields: dict[str, Any]) -> bytes:
-    """A JSON object for people to read, with its seal as the last field."""
-    text = json.dumps({**fields, "seal": _UNSEALED}, indent=2, allow_nan=False) + "\n"
-    return text.replace(_UNSEALED, _hash(text.encode())).encode()
-
-
-def require_seal(path: Path, data: bytes) -> None:
-    """See that a file holds what it was sealed with.
-
-    Args:
-        path: Where it lies, for the message.
-        data: Its bytes.
-
-    Raises:
-        VerificationError: A byte of it has changed, or it never had a seal.
-    """
-    found = _SEAL.search(data)
-    if found is None or _hash(data.replace(found[1], _UNSEALED.encode())).encode() != found[1]:
-        raise VerificationError(
-            f"{path} is not the file that was delivered: it does not fit its own seal",
-            hint="copy it again, or build the engine anew",
-        )
 
 
 def check_file(path: Path, expected: str) -> None:
@@ -84,7 +50,3 @@ def fitting_runtime(path: Path, device: DeviceFields, options: BuildOptions, hin
             f"the engine of {path} was built for something else: {'; '.join(differences)}", hint=hint
         )
     return runtime
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
-from trt_layermerge.files import sha256, write_json
+from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.journal import differences
-from trt_layermerge.runtimes.protocol import Device
+from trt_layermerge.runtimes.protocol import BuildOptions, Device
+from trt_layermerge.runtimes.timing_cache import default_path
+
+FORMAT = "trt-layermerge manifest"
 
 PACKAGES = ("trt_layermerge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -37,6 +42,8 @@ class Figures(_Frozen):
         layers: Convolutions executed.
         parameters: Numbers trained.
         flops: For one image.
+        depth: Most convolutions in a row on any path; ``None`` in manifests written before it was counted.
+        peak_activation_bytes: Most memory that the activations of one run take at once, float32; ``None`` as above.
     """
 
     latency_ms: float
@@ -45,6 +52,8 @@ class Figures(_Frozen):
     layers: int
     parameters: int
     flops: int
+    depth: int | None = None
+    peak_activation_bytes: int | None = None
 
 
 class ProofFigures(_Frozen):
@@ -59,6 +68,7 @@ class ProofFigures(_Frozen):
         engine: The engine against the PyTorch network, on real inputs.
         samples: Real inputs in each end-to-end comparison.
         fitted_blocks: Share of the target's variance that each fitted block misses.
+        refitted_layers: The same of layers that were kept, with weights solved anew.
     """
 
     merged_blocks: int
@@ -69,6 +79,36 @@ class ProofFigures(_Frozen):
     engine: float
     samples: int
     fitted_blocks: dict[str, float]
+    refitted_layers: dict[str, float] = {}
+
+
+class LayerFigures(_Frozen):
+    """A layer in lower precision beside itself in FP32; see ``precision.check.LayerCheck``.
+
+    Attributes:
+        weights: Relative error of its weights; ``None`` where one overflows, and the layer stays in FP32.
+    """
+
+    name: str
+    largest: float
+    flushed: float
+    weights: float | None
+    error: float
+    full: bool
+
+
+class ConversionFigures(_Frozen):
+    """What the precision costs, on real inputs, before any engine.
+
+    Attributes:
+        original: Largest difference of the original's outputs in this precision and in FP32, over the largest.
+        compressed: The same of the compressed network.
+        layers: What each layer of the compressed network loses.
+    """
+
+    original: float
+    compressed: float
+    layers: list[LayerFigures]
 
 
 class DeviceFields(_Frozen):
@@ -84,11 +124,20 @@ class DeviceFields(_Frozen):
     clocks: str
     settings: str = ""
     simulated: bool = False
+    compute_capability: str | None = None
 
     def differences(self, here: Device) -> list[str]:
-        """What differs on this machine, of what decides whether the engine may load."""
-        decisive = {"name", "runtime", "runtime_version", "precision"}
-        return differences(self.model_dump(include=decisive), asdict(here))
+        """What differs on this machine, of what decides whether the engine may load.
+
+        A driver may be newer than the one that the engine was built with, not older. What an old manifest does not say
+        differs from nothing.
+        """
+        decisive = {"name", "runtime", "runtime_version", "precision", "compute_capability", "simulated"}
+        known = {name: value for name, value in self.model_dump(include=decisive).items() if value is not None}
+        found = differences(known, asdict(here))
+        if self.driver is not None and (here.driver is None or _numbers(here.driver) < _numbers(self.driver)):
+            found.append(f"driver: {self.driver} or newer, here {here.driver}")
+        return found
 
 
 class RefinedPlan(_Frozen):
@@ -117,12 +166,16 @@ class Manifest(_Frozen):
     """What lies beside an engine, as ``manifest.json``.
 
     Attributes:
+        version: 2 has a seal; all else that it has and 1 has not may be missing.
         files: SHA-256 of every delivered file, by name; all lie beside the manifest.
         engine: Name of the engine's file.
         onnx: Name of the ONNX file that it was built from.
+        source: Name of the FP32 ONNX file that ``onnx`` was converted from; ``None`` where it was not.
         checks: Name of the file with real inputs and the PyTorch network's outputs for them.
         batch: Images in one run of the engine.
+        batches: Fewest and most that it takes; ``None`` for ``batch`` alone.
         device: What it was built for.
+        timing_cache: SHA-256 of the builder's timing cache as it was after the build; ``None`` where there is none.
         simulated: No device was timed: figures are not measurements.
         model: Spec of the original.
         task: Name of the task.
@@ -136,19 +189,24 @@ class Manifest(_Frozen):
         refined: The plans that were measured to decide for this one, by objective; none where predictions decided.
         plan: The plan and its certificate, as in the plan file.
         proof: The equivalence proof.
+        conversion: What the precision costs; ``None`` for FP32.
         seeds: Every seed that was used.
         versions: Of Python and the packages that matter.
         git: Commit of the folder that the job was run in, with ``+`` where it had changes; ``None`` outside of git.
+        seal: Hash of the rest of the file; written and checked on its way to and from the disk.
     """
 
     format: Literal["trt-layermerge manifest"] = "trt-layermerge manifest"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     files: dict[FileName, Sha256]
     engine: FileName
     onnx: FileName
+    source: FileName | None = None
     checks: FileName
     batch: PositiveInt
+    batches: tuple[PositiveInt, PositiveInt] | None = None
     device: DeviceFields
+    timing_cache: Sha256 | None = None
     simulated: bool
     model: str
     task: str | None
@@ -161,22 +219,30 @@ class Manifest(_Frozen):
     refined: list[RefinedPlan] = []
     plan: dict[str, Any]
     proof: ProofFigures
+    conversion: ConversionFigures | None = None
     seeds: dict[str, int]
     versions: dict[str, str]
     git: str | None
+    seal: Sha256 | None = None
 
     @model_validator(mode="after")
     def _all_hashed(self) -> Manifest:
         """What is loaded must be among what is hashed, or the hashes would say nothing of it."""
-        for name in (self.engine, self.onnx, self.checks):
-            if name not in self.files:
+        for name in (self.engine, self.onnx, self.source, self.checks):
+            if name is not None and name not in self.files:
                 raise ValueError(f"files has no hash of {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_in_range(self) -> Manifest:
+        if self.batches is not None and not self.batches[0] <= self.batch <= self.batches[1]:
+            raise ValueError(f"batch {self.batch} is not within batches {self.batches}")
         return self
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest; after a kill the file is the old one or the new one."""
-    write_json(path, manifest.model_dump(mode="json"))
+    """Write a manifest with its seal; after a kill the file is the old one or the new one."""
+    write_bytes(path, sealed(manifest.model_dump(mode="json", exclude={"seal"}) | {"version": 2}))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -184,11 +250,16 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         TableError: It is missing, or is no manifest; the message names the field.
+        VerificationError: It has a seal that it does not fit.
     """
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
+    if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
+        require_seal(path, data)
+    try:
+        return Manifest.model_validate_json(data)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
@@ -200,6 +271,16 @@ def read_manifest(path: Path) -> Manifest:
 def hashes(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of files in a folder."""
     return {name: sha256(folder / name) for name in names}
+
+
+def timing_cache_hash(device: Device, options: BuildOptions) -> str | None:
+    """SHA-256 of the timing cache that a build with these options used; ``None`` where there is none."""
+    if device.runtime != "tensorrt":
+        return None
+    cache = options.tuning.timing_cache or default_path(
+        device.name, str(device.compute_capability), device.runtime_version
+    )
+    return sha256(cache) if cache.is_file() else None
 
 
 def versions() -> dict[str, str]:
@@ -226,6 +307,11 @@ def plan_fields(path: Path) -> dict[str, Any]:
     """The content of a plan file, to go into the manifest."""
     fields: dict[str, Any] = json.loads(path.read_bytes())
     return fields
+
+
+def _numbers(version: str) -> list[int]:
+    """A driver's version as numbers to compare."""
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _git(*args: str) -> str:

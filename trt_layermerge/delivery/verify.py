@@ -18,11 +18,9 @@ from trt_layermerge.delivery.manifest import Manifest, read_manifest
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
+from trt_layermerge.precision.check import TOLERANCE
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
-
-TOLERANCE = 1e-4
-"""Largest difference of engine and PyTorch over the largest output."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +55,18 @@ def run_engine(engine: Engine, inputs: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(outputs))[: len(inputs)]
 
 
-def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor) -> tuple[float, Tensor]:
+def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor, precision: str = "fp32") -> tuple[float, Tensor]:
     """Compare an engine with a PyTorch network on real inputs.
 
     Returns:
         The relative error, and the network's outputs.
 
     Raises:
-        VerificationError: They differ by more than 1e-4 of the largest output.
+        VerificationError: They differ by more than the precision's tolerance, a share of the largest output.
     """
     with torch.no_grad():
         expected = module.eval()(inputs)
-    return _compare(engine, inputs, expected, "the PyTorch network"), expected
+    return _compare(engine, inputs, expected, precision, "the PyTorch network"), expected
 
 
 def write_checks(path: Path, inputs: Tensor, outputs: Tensor) -> None:
@@ -89,25 +87,25 @@ def verify_delivery(path: Path) -> Verification:
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
     device = manifest.device
-    options = BuildOptions(threads=device.threads, precision=device.precision)
+    options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"
     runtime = fitting_runtime(path, device, options, hint)
     inputs, outputs = _read_checks(path.parent / manifest.checks)
     engine = runtime.load(path.parent / manifest.engine, options)
-    error = _compare(engine, inputs, outputs, "the recorded outputs of the PyTorch network")
+    error = _compare(engine, inputs, outputs, device.precision, "the recorded outputs of the PyTorch network")
     return Verification(manifest, len(manifest.files), error, len(inputs))
 
 
-def _compare(engine: Engine, inputs: Tensor, expected: Tensor, what: str) -> float:
+def _compare(engine: Engine, inputs: Tensor, expected: Tensor, precision: str, what: str) -> float:
     if INPUT not in engine.inputs or OUTPUT not in engine.outputs:
         raise VerificationError(f"the engine takes {', '.join(engine.inputs)} and gives {', '.join(engine.outputs)}")
     actual = run_engine(engine, inputs)
     if actual.shape != expected.shape:
         raise VerificationError(f"the engine gives {list(actual.shape)}, {what} {list(expected.shape)}")
-    error = relative_error(actual, expected)
-    if error > TOLERANCE:
+    error, allowed = relative_error(actual, expected), TOLERANCE[precision]
+    if error > allowed:
         raise VerificationError(
-            f"the engine differs from {what} by {error:.1e} of the largest output (allowed: {TOLERANCE:.0e})",
+            f"the engine differs from {what} by {error:.1e} of the largest output (allowed: {allowed:.0e})",
             hint="do not use it; please report this with the manifest",
         )
     return error

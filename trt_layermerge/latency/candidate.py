@@ -1,7 +1,8 @@
 """A candidate block as ONNX, from its signature alone: seeded weights, for a latency does not depend on them.
 
 Written in operators of opset 18, as an exporter would write them, so that a runtime fuses what it would fuse in a
-network.
+network. In INT8, what a block takes and gives are INT8 tensors, as between two blocks of a network: Q/DQ pairs are cut
+in the middle, where ``precision.quantise`` puts them, and no time is spent on conversions that a network does not make.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ INPUT, RESIDUAL, OUTPUT = "input", "residual", "output"
 _ELEMENTS: dict[str, tuple[int, np.dtype[Any]]] = {
     "fp32": (onnx.TensorProto.FLOAT, np.dtype(np.float32)),
     "fp16": (onnx.TensorProto.FLOAT16, np.dtype(np.float16)),
+    "int8": (onnx.TensorProto.INT8, np.dtype(np.float32)),
 }
+"""Type of the inputs and the output, and of the constants."""
+
+_SCALE = 4 / 127
+"""Of quantised activations, which are about as large as numbers of a normal distribution."""
 
 
 def candidate_model(signature: Signature) -> onnx.ModelProto:
@@ -62,13 +68,15 @@ class _Builder:
         self._weights: list[onnx.TensorProto] = []
 
     def model(self) -> onnx.ModelProto:
-        signature, tensor = self._signature, INPUT
+        signature, tensor = self._signature, self._read(INPUT)
         if signature.convolution is not None:
             tensor = self._convolution(tensor, signature.convolution)
         if signature.residual:
-            tensor = self.node("Add", tensor, RESIDUAL)
+            tensor = self.node("Add", tensor, self._read(RESIDUAL))
         if signature.activation is not None:
             self._activation(tensor, signature.activation)
+        if self._element == onnx.TensorProto.INT8:
+            self.node("QuantizeLinear", self._nodes[-1].output[0], *self._scale(_SCALE))
         self._nodes[-1].output[0] = OUTPUT
         inputs = [self._value(INPUT, signature.input_shape)]
         if signature.residual:
@@ -85,10 +93,10 @@ class _Builder:
         self._nodes.append(node)
         return output
 
-    def constant(self, value: float | NDArray[np.float64]) -> str:
+    def constant(self, value: float | NDArray[np.float64], dtype: type[np.int8] | None = None) -> str:
         """Append a constant; its name."""
         name = f"constant_{len(self._weights)}"
-        self._weights.append(numpy_helper.from_array(np.asarray(value).astype(self._dtype), name))
+        self._weights.append(numpy_helper.from_array(np.asarray(value).astype(dtype or self._dtype), name))
         return name
 
     def slopes(self) -> str:
@@ -107,7 +115,7 @@ class _Builder:
             )
         shape = (convolution.out_channels, convolution.in_channels // convolution.groups, *convolution.kernel)
         # Scaled to keep the variance of the input, far from denormals, which would be slow.
-        inputs = [tensor, self.constant(self._random.standard_normal(shape) / sqrt(prod(shape[1:])))]
+        inputs = [tensor, self._convolution_weights(self._random.standard_normal(shape) / sqrt(prod(shape[1:])))]
         if self._signature.bias:
             inputs.append(self.constant(0.1 * self._random.standard_normal(shape[0])))
         return self.node(
@@ -119,6 +127,23 @@ class _Builder:
             dilations=convolution.dilation,
             group=convolution.groups,
         )
+
+    def _convolution_weights(self, weights: NDArray[np.float64]) -> str:
+        if self._element != onnx.TensorProto.INT8:
+            return self.constant(weights)
+        scales = np.abs(weights).max(axis=(1, 2, 3), keepdims=True) / 127
+        quantised = self.constant(np.rint(weights / scales), np.int8)
+        return self.node("DequantizeLinear", quantised, *self._scale(scales.reshape(-1)), axis=0)
+
+    def _read(self, name: str) -> str:
+        """An input as the block computes with it."""
+        if self._element != onnx.TensorProto.INT8:
+            return name
+        return self.node("DequantizeLinear", name, *self._scale(_SCALE))
+
+    def _scale(self, scale: float | NDArray[np.float64]) -> tuple[str, str]:
+        """A scale and its zero point, which is 0."""
+        return self.constant(scale), self.constant(np.zeros_like(scale), np.int8)
 
     def _activation(self, tensor: str, text: str) -> None:
         name, parameters = _parsed(text)

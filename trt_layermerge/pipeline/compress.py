@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,25 @@ from torch import Tensor, fx
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.manifest import (
+    ConversionFigures,
     DeviceFields,
     Figures,
+    LayerFigures,
     Manifest,
     ProofFigures,
     RefinedPlan,
     git_state,
     hashes,
     plan_fields,
+    timing_cache_hash,
     versions,
     write_manifest,
 )
+from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import exclusive, sha256, write_bytes, write_json
-from trt_layermerge.importance.estimate import first
+from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
@@ -115,7 +120,7 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     engines = _build(loaded, delivered, inputs)
     original, compressed = _measured(loaded, engines, delivered, reporter)
     proof = _proof_figures(merge, fold, engines.difference, compression)
-    manifest = _manifest(loaded, file, original, compressed, proof)
+    manifest = _manifest(loaded, file, (original, compressed), proof, engines.onnx)
     return _write(loaded.job, manifest, _also(loaded, reporter))
 
 
@@ -125,16 +130,18 @@ def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
         return None
     reporter.stage("also")
     shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
-    return build_also(job.also, job.output / COMPRESSED_ONNX, job.options, shapes)
+    onnx = typed_path(job.output / COMPRESSED_ONNX, job.options.precision)
+    return build_also(job.also, onnx, job.options, shapes)
 
 
 @dataclass(frozen=True)
 class _Engines:
-    """Both networks as engines, and how far the compressed one is from its PyTorch network."""
+    """Both networks as engines and as ONNX, and how far the compressed engine is from its PyTorch network."""
 
     original: Engine
     compressed: Engine
     difference: float
+    onnx: tuple[Typed, Typed]
 
 
 def _merged_then_trained(
@@ -160,7 +167,7 @@ def _trained_then_merged(
 def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
     reporter.stage("merge")
     batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
-    return carry_out(loaded.network, choices, batches, reporter.progress)
+    return carry_out(loaded.network, choices, batches, reporter.progress, loaded.job.strength)
 
 
 def _fine_tuned(loaded: Loaded, model: fx.GraphModule, reporter: Reporter) -> fx.GraphModule:
@@ -204,12 +211,13 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engine
     shapes = {INPUT: (job.batch, *shape)}
     export_onnx(fold_norms(loaded.network.module), shape, job.original_onnx)
     export_onnx(delivered, shape, job.output / COMPRESSED_ONNX)
-    original = loaded.runtime.build(job.original_onnx, job.options, shapes)
-    loaded.runtime.build(job.output / COMPRESSED_ONNX, job.options, shapes).save(job.output / ENGINE)
+    onnx = loaded.typed(job.original_onnx), loaded.typed(job.output / COMPRESSED_ONNX)
+    original = loaded.runtime.build(onnx[0].path, job.options, shapes)
+    loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / ENGINE)
     engine = loaded.runtime.load(job.output / ENGINE, job.options)
-    difference, outputs = verify_engine(engine, delivered, inputs)
+    difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
     write_checks(job.output / CHECKS, inputs, outputs)
-    return _Engines(original, engine, difference)
+    return _Engines(original, engine, difference, onnx)
 
 
 def _measured(
@@ -221,12 +229,12 @@ def _measured(
     reporter.stage("test")
     task = loaded.require_task()
     return (
-        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task),
-        _figures(engines.compressed, delivered, timings["compressed"], task),
+        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task, loaded.job.batch),
+        _figures(engines.compressed, delivered, timings["compressed"], task, loaded.job.batch),
     )
 
 
-def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task) -> Figures:
+def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task, batch: int) -> Figures:
     """A network's figures; the test data is read here and nowhere else."""
     size = size_of(module)
     return Figures(
@@ -236,6 +244,8 @@ def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task)
         layers=size.layers,
         parameters=size.parameters,
         flops=size.flops,
+        depth=size.depth,
+        peak_activation_bytes=batch * size.peak_bytes,
     )
 
 
@@ -249,19 +259,43 @@ def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compre
         engine=engine,
         samples=merge.samples,
         fitted_blocks={key: fitted.unexplained for key, fitted in compression.fits.items()},
+        refitted_layers={key: fitted.unexplained for key, fitted in compression.refits.items()},
     )
 
 
-def _manifest(loaded: Loaded, file: PlanFile, original: Figures, compressed: Figures, proof: ProofFigures) -> Manifest:
-    job = loaded.job
+def _conversion(original: Typed, compressed: Typed) -> ConversionFigures | None:
+    """What the precision costs; ``None`` where nothing was converted."""
+    if compressed.path == compressed.source:
+        return None
+    layers = [asdict(layer) for layer in compressed.layers]
+    for layer in layers:
+        layer["weights"] = layer["weights"] if isfinite(layer["weights"]) else None
+    return ConversionFigures(
+        original=original.error, compressed=compressed.error, layers=[LayerFigures(**layer) for layer in layers]
+    )
+
+
+def _manifest(
+    loaded: Loaded,
+    file: PlanFile,
+    figures: tuple[Figures, Figures],
+    proof: ProofFigures,
+    onnx: tuple[Typed, Typed],
+) -> Manifest:
+    job, (original, compressed), (_, delivered) = loaded.job, figures, onnx
+    device = loaded.runtime.describe(job.options)
+    converted = delivered.path != delivered.source
     drift = original.latency_ms * 1e6 / file.plan.original_ns
     return Manifest(
-        files=hashes(job.output, [COMPRESSED_ONNX, ENGINE, CHECKS]),
+        files=hashes(job.output, list(dict.fromkeys([COMPRESSED_ONNX, delivered.path.name, ENGINE, CHECKS]))),
         engine=ENGINE,
-        onnx=COMPRESSED_ONNX,
+        onnx=delivered.path.name,
+        source=COMPRESSED_ONNX if converted else None,
         checks=CHECKS,
         batch=job.batch,
-        device=DeviceFields(**asdict(loaded.runtime.describe(job.options))),
+        batches=job.options.batches,
+        device=DeviceFields(**asdict(device)),
+        timing_cache=timing_cache_hash(device, job.options),
         simulated=loaded.profile.key.simulated,
         model=job.model,
         task=loaded.require_task().name,
@@ -274,6 +308,7 @@ def _manifest(loaded: Loaded, file: PlanFile, original: Figures, compressed: Fig
         refined=[_refined(file, one) for one in file.certificate.refined],
         plan=plan_fields(job.plan_file),
         proof=proof,
+        conversion=_conversion(*onnx),
         seeds={} if job.recipe is None else {"training": job.recipe.seed},
         versions=versions(),
         git=git_state(),

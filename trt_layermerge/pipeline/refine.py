@@ -14,8 +14,9 @@ from math import isfinite
 from pathlib import Path
 
 from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.typed import typed_path
 from trt_layermerge.files import sha256
-from trt_layermerge.importance.estimate import WORST_LOSS, first
+from trt_layermerge.importance.judge import WORST_LOSS, first
 from trt_layermerge.journal import Format, Journal, Record, Types, typed
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
@@ -98,7 +99,8 @@ def refine_stage(loaded: Loaded, reporter: Reporter) -> PlanFile:
     best = next(plan for plan, one in zip(plans, refined, strict=True) if one.chosen)
     file = decide(loaded, best, table, refined)
     for plan in plans:
-        _onnx(job, plan).unlink(missing_ok=True)
+        for path in (_onnx(job, plan), typed_path(_onnx(job, plan), job.options.precision)):
+            path.unlink(missing_ok=True)
     return file
 
 
@@ -143,7 +145,7 @@ def _measure(loaded: Loaded, plans: Iterable[Plan], measured: _Measured, reporte
     export_onnx(fold_norms(loaded.network.module), loaded.network.input_shape, job.original_onnx)
     shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
     files = {ORIGINAL: job.original_onnx} | {_digest(plan): _onnx(job, plan) for plan in todo}
-    engines = {name: loaded.runtime.build(file, job.options, shapes) for name, file in files.items()}
+    engines = {name: loaded.runtime.build(loaded.typed(file).path, job.options, shapes) for name, file in files.items()}
     timings = compare(engines, job.final_policy)
     for plan in todo:
         name = _digest(plan)
@@ -155,7 +157,7 @@ def _carry_out(loaded: Loaded, plan: Plan) -> _Carried:
     """Make a plan's network, on the data of the importance table, judge it, and write it down as ONNX."""
     job, task = loaded.job, loaded.require_task()
     batches = [inputs for inputs, _ in first(task.calibration_batches(), job.samples.calibration)]
-    model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches).merged)
+    model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches, strength=job.strength).merged)
     loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
     path = _onnx(job, plan)
     path.parent.mkdir(parents=True, exist_ok=True)

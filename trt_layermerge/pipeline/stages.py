@@ -8,14 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import TableError, UsageError
 from trt_layermerge.files import require_writable, write_json
 from trt_layermerge.importance.estimate import measure, table_key
+from trt_layermerge.importance.judge import first
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.measure import compare, estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import Profile, ProfileKey, read_timing
@@ -34,6 +39,11 @@ from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Task
 
 BASELINE = "trt_layermerge.baseline"
+
+CONVERSION_SAMPLES = 256
+"""Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
+
+_CONVERSION_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,15 @@ class Loaded:
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
         return signatures(self.network.chains[choice.block.chain], choice, self.job.setting)
+
+    def typed(self, source: Path) -> Typed:
+        """An FP32 ONNX file of the job in the precision that its engines are built in, written beside it."""
+        precision = self.job.options.precision
+        return write_typed(source, precision, [] if precision == "fp32" else self._conversion_batches())
+
+    def _conversion_batches(self) -> list[Tensor]:
+        batches = first(self.require_task().calibration_batches(), CONVERSION_SAMPLES)
+        return list(torch.split(torch.cat([inputs for inputs, _ in batches]), _CONVERSION_BATCH))
 
     def require_task(self) -> Task:
         """The task.
@@ -163,7 +182,7 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     reporter.stage("baseline")
     export_onnx(fold_norms(loaded.network.module), loaded.network.input_shape, job.original_onnx)
     shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
-    engine = loaded.runtime.build(job.original_onnx, job.options, shapes)
+    engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
     timing = compare({"original": engine}, job.policy)["original"]
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing)})
     return timing
@@ -174,7 +193,7 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     reporter.stage("importance")
     table = importance_table(loaded)
     wanted = loaded.choices if choices is None else choices
-    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.samples, reporter.progress)
+    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
     return table
 
 
@@ -185,7 +204,7 @@ def importance_table(loaded: Loaded) -> ImportanceTable:
         IncompatibleError: The one on disk belongs to another network, task or split.
         TableError: It is damaged.
     """
-    key = table_key(loaded.network, loaded.require_task(), loaded.job.samples)
+    key = table_key(loaded.network, loaded.require_task(), loaded.job.estimation)
     return ImportanceTable.open(loaded.job.importance_file, key)
 
 

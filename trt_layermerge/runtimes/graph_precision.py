@@ -5,9 +5,7 @@ from __future__ import annotations
 import onnx
 
 from trt_layermerge.errors import ModelError
-
-PRECISIONS = ("fp32", "fp16", "int8")
-"""From the widest to the narrowest."""
+from trt_layermerge.runtimes.protocol import PRECISIONS
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _TYPES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}

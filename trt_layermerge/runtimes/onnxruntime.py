@@ -33,6 +33,9 @@ _ERRORS = (
     state.RuntimeException,
     ValueError,  # of the Python layer, where an input is missing
 )
+_CAST = "FP16 weights, computed in FP32 with casts"
+"""What a latency in FP16 is of here: the CPU provider has hardly any kernels for halves."""
+
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -83,6 +86,7 @@ class OnnxRuntime:
             threads=options.threads,
             timing=f"wall clock of one run, bound buffers{place}",
             clocks=machine.cpu_clock_policy() if on_cpu else "not told",
+            settings=_CAST if on_cpu and options.precision == "fp16" else "",
         )
 
     def condition(self) -> None:

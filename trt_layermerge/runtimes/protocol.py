@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # a third of a second that not every command has to spend
     import onnx
 
+PRECISIONS = ("fp32", "fp16", "int8")
+"""From the widest to the narrowest."""
+
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 Nanoseconds = NDArray[np.int64]
@@ -107,6 +110,7 @@ class Device:
         clocks: Who decides on the device's clock rate, in words.
         settings: What else of the build decides latencies, in words, such as a workspace limit; empty for nothing.
         simulated: There is no such device: the runtime is a double, and what it times is no measurement.
+        compute_capability: Of a GPU, such as ``7.5``; ``None`` where it is not known or there is none.
     """
 
     name: str
@@ -119,6 +123,7 @@ class Device:
     clocks: str
     settings: str = ""
     simulated: bool = False
+    compute_capability: str | None = None
 
 
 class Engine(Protocol):

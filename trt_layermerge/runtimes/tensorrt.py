@@ -83,6 +83,7 @@ class TensorRT:
             clocks="not told" if self._nvml is None else self._nvml.clocks,
             settings=_settings(options),
             simulated=_SIMULATED,
+            compute_capability=self._driver.compute_capability,
         )
 
     def condition(self) -> Condition | None:

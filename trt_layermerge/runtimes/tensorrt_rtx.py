@@ -67,6 +67,7 @@ class TensorRtRtx:
             timing="not timed",
             clocks="not told",
             settings=f"TF32 {'on' if options.tuning.tf32 else 'off'}",
+            compute_capability=f"{self._target[2:-1]}.{self._target[-1]}",
         )
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> RtxEngine:

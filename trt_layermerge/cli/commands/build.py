@@ -14,8 +14,8 @@ from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
-from trt_layermerge.runtimes.graph_precision import PRECISIONS, graph_precision
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.graph_precision import graph_precision
+from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.runtimes.trtexec import trtexec
 

@@ -18,7 +18,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.network.onnx_import.activations import fuse_activations
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS
 from trt_layermerge.network.onnx_import.graph import Array, Graph, Node
-from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter
+from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
 from trt_layermerge.network.onnx_import.sizes import SIZES, shape
 
 _RESERVED = frozenset(dir(nn.Module))
@@ -78,7 +78,7 @@ class OnnxNetwork(nn.Module):
                 values[names[0]] = result
         result = values[self._graph.output]
         if not isinstance(result, Tensor):
-            raise ModelError(f"{self._where} returns no tensor that depends on its input")
+            raise ModelError(f"{self._where} returns sizes, not a tensor")
         return result
 
     def _step(self, node: Node) -> _Step:
@@ -87,10 +87,12 @@ class OnnxNetwork(nn.Module):
         if node.op == "Shape" or (node.op in SIZES and all(known)):
             self._sizes.update(node.outputs)
             return _Step(node, SIZES.get(node.op, shape)(node), tuple(self._object(name) for name in node.inputs))
-        rest = [constants.get(name) for name in node.inputs[1:] if name]
+        rest = [constants.get(name) for name in node.inputs[1:] if name and not self._is_no_bias(node, name)]
         module = None if node.inputs[0] in constants else self._layer(node, rest)
         if module is not None:
             return _Step(node, module, node.inputs[:1])
+        if node.op not in OF_TENSORS | OF_ONE:
+            raise unsupported(node, "its weights are not constant, but computed")
         if node.op in OF_TENSORS:
             call = _with_numbers(OF_TENSORS[node.op](node))
             return _Step(node, call, tuple(self._operand(node, name) for name in node.inputs))
@@ -98,6 +100,12 @@ class OnnxNetwork(nn.Module):
             if name in constants:
                 self._settings[name] = constants[name]
         return _Step(node, OF_ONE[node.op](node), node.inputs)
+
+    def _is_no_bias(self, node: Node, name: str) -> bool:
+        """Whether an exporter filled in zeros for the bias that a convolution did not have."""
+        array = self._graph.constants.get(name)
+        filled_in = array is not None and name not in self._graph.origins and not array.any()
+        return filled_in and node.op == "Conv" and name in node.inputs[2:]
 
     def _layer(self, node: Node, constants: list[Array | None]) -> nn.Module | None:
         key = (node.op, node.inputs[1:], repr(sorted(node.attributes.items())))

@@ -1,0 +1,1 @@
+"""An FP32 network in ONNX, written in a lower precision and compared with itself, before any engine is built of it."""

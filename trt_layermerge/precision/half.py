@@ -1,0 +1,87 @@
+"""FP16: casts at the borders, halves inside, and FP32 where a half cannot hold what the network computes.
+
+The graph itself is typed, as TensorRT's strongly typed networks want it: no builder flag decides a layer's precision.
+Inputs and outputs stay float32, so that whoever runs the engine need not know.
+
+The check computes in FP32 and rounds every tensor to a half, as tensor cores do that accumulate in FP32; a kernel that
+accumulates in FP16 may lose more. Why the conversion is our own: docs/decisions/0019-precision.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from trt_layermerge.errors import ModelError
+from trt_layermerge.precision.casting import in_half
+from trt_layermerge.precision.check import Converted, LayerCheck, checked, require_close, require_finite
+from trt_layermerge.precision.graph import constants, layers
+from trt_layermerge.precision.observe import differences, largest_magnitudes
+from trt_layermerge.precision.rounding import rounded
+from trt_layermerge.precision.weights import half_loss
+from trt_layermerge.runtimes.protocol import Array
+
+LARGEST = float(np.finfo(np.float16).max)
+
+SMALLEST = float(np.finfo(np.float16).smallest_normal)
+"""Below it, halves lose bits with every power of two; a tensor that lies below it altogether stays in FP32."""
+
+MARGIN = 2.0
+"""Values may become so many times as large as the calibration inputs show."""
+
+WEIGHT_ERROR = 1e-2
+"""Relative error of a layer's weights from which on they are lost; rounding ordinary ones is below 5e-4."""
+
+
+def to_half(model: onnx.ModelProto, batches: Sequence[Array]) -> Converted:
+    """Convert a model to FP16 and check every layer of it.
+
+    Args:
+        model: In FP32, with one input.
+        batches: Real inputs ``[batch, ...]``.
+
+    Raises:
+        ModelError: It computes inf or NaN in FP32 already, or no layer of it can be in FP16.
+        VerificationError: FP16 changes its output by more than the tolerance.
+    """
+    largest, weights = largest_magnitudes(model, batches), constants(model)
+    require_finite(largest, {layer.output: layer.name for layer in layers(model)})
+    full = _unfit(model, largest, weights)
+    if full.issuperset(layer.node for layer in layers(model)):
+        raise ModelError(
+            "no layer of the network can compute in FP16: halves hold neither its values nor its weights",
+            hint="deliver it with --precision fp32",
+        )
+    half = in_half(model, full)
+    output = model.graph.output[0].name
+    tensors = {layer.output for layer in layers(model)} | {output}
+    found = differences(rounded(half), model, sorted(tensors), checked(batches))
+    checks = tuple(
+        LayerCheck(
+            name=layer.name,
+            largest=largest[layer.output],
+            flushed=half_loss(weights[layer.weight]).flushed,
+            weights=half_loss(weights[layer.weight]).error,
+            error=found[layer.output].error,
+            full=layer.node in full,
+        )
+        for layer in layers(model)
+    )
+    return require_close(Converted(half, "fp16", found[output].error, checks))
+
+
+def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mapping[str, Array]) -> frozenset[str]:
+    """Names of the nodes that stay in FP32: they read or write values, or have weights, that no half can hold.
+
+    So a node that writes such values keeps those that read them in FP32, too.
+    """
+    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
+    unfit |= {name for name, values in weights.items() if _beyond(values)}
+    unfit |= {layer.weight for layer in layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
+    return frozenset(node.name for node in model.graph.node if unfit & {*node.input, *node.output})
+
+
+def _beyond(values: Array) -> bool:
+    return values.dtype == np.float32 and bool((np.abs(values) > LARGEST).any())
