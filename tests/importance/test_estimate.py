@@ -97,7 +97,7 @@ def naive(network, choice, task):
     if choice.kind is Kind.MERGE:
         module = to_module(folded(network.module, chain, choice.block, choice.kept))
     if choice.kind is Kind.FIT:
-        skips = [skip.norm or skip.conv or chain.tensor(skip.start) for skip in outer_skips(chain, choice.block)]
+        skips = [skip.operand for skip in outer_skips(chain, choice.block)]
         ends = [chain.tensor(choice.block.start), chain.layers[choice.block.end - 1].before_activation]
         with torch.no_grad():
             x, total, *added = up_to(network.module, [*ends, *skips])(task.images[:10])
