@@ -200,15 +200,17 @@ def read_tuning(runtime: str | None, given: Mapping[str, Any]) -> Tuning:
     """What the options say to TensorRT.
 
     Raises:
-        UsageError: They say something, and the runtime is another.
+        UsageError: They say something that the runtime has no use for.
     """
     fields = {name: given[option] for name, option in _TUNING.items() if given.get(option) is not None}
-    tuning = Tuning(**fields)
-    if runtime != "tensorrt" and tuning != Tuning():
-        name = next(name for name, value in fields.items() if value != getattr(Tuning(), name))
-        option = _TUNING[name].replace("_", "-")
-        raise UsageError(f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt")
-    return tuning
+    useful = _USEFUL.get((runtime or "").partition(":")[0], ())
+    for name, value in fields.items():
+        if name not in useful and value != getattr(Tuning(), name):
+            option = _TUNING[name].replace("_", "-")
+            raise UsageError(
+                f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt"
+            )
+    return Tuning(**fields)
 
 
 _TUNING = {
@@ -221,3 +223,9 @@ _TUNING = {
     "lock_clocks_mhz": "lock_clocks",
 }
 """Field -> option."""
+
+_USEFUL = {
+    "tensorrt": tuple(_TUNING),
+    "tensorrt-rtx": ("workspace_mib", "optimization_level", "tf32", "build_seconds"),  # nothing is timed
+}
+"""Runtime -> the fields that it looks at."""
