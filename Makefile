@@ -20,7 +20,22 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## compress a ResNet-20 on Fashion-MNIST: the whole job, in about ten minutes
 	$(BIN)/trt-layermerge compress --config examples/fashion_mnist/demo.toml
 
-test: $(INSTALLED)  ## run the tests
+# What NVIDIA's libraries offer, to check our source against; none of it is used, none of it needs a GPU.
+BINDINGS := tensorrt-10.9.0.34 tensorrt-10.16.1.11 tensorrt-11.4.0.106 nvidia-ml-py-13.615.71 pycuda-2026.1
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.venv/bindings/tensorrt-%: | $(INSTALLED)
+	$(PIP) install --no-deps --target $@.new tensorrt-cu12==$* tensorrt-cu12-bindings==$* && mv $@.new $@
+
+.venv/bindings/nvidia-ml-py-%: | $(INSTALLED)
+	$(PIP) install --no-deps --target $@.new nvidia-ml-py==$* && mv $@.new $@
+
+.venv/bindings/pycuda-%: | $(INSTALLED)  # its source; to build it takes CUDA
+	$(PIP) download --no-deps --no-binary :all: --no-build-isolation --dest $@.new pycuda==$* && mv $@.new $@
+
+bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
+
+test: $(INSTALLED) bindings  ## run the tests
 	$(BIN)/python -m pytest
 
 test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
@@ -49,4 +64,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo test test-gpu lint check bench profiles format clean
+.PHONY: help demo bindings test test-gpu lint check bench profiles format clean

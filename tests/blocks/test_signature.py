@@ -33,6 +33,7 @@ signatures = st.builds(
     residual=st.booleans(),
     activation=activations,
     precision=st.sampled_from(["fp32", "fp16", "int8"]),
+    pooling=st.booleans(),
 )
 
 

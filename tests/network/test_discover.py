@@ -264,6 +264,40 @@ def one_pixel(m: Any, x: Tensor) -> Tensor:
     return m.c(m.b(x)) + x  # stride 2 keeps 1x1 as it is
 
 
+# Units that are no convolution module
+
+
+def test_darknet_is_one_chain() -> None:
+    (chain,) = load_network("timm:darknet53", None, (3, 64, 64)).chains
+    assert len(chain) == 52 and len(chain.skips) == 23 and all(skip.late for skip in chain.skips)
+    assert all(skip.add in chain.layers[skip.end - 1].late_adds for skip in chain.skips)
+
+
+def test_a_skip_of_resnet_d() -> None:
+    chain = load_network("timm:resnet26d", None, (3, 64, 64)).chains[1]
+    pooled = [skip for skip in chain.skips if len(skip.units) == 2]
+    assert len(pooled) == 3 and {skip.geometry.kernel for skip in pooled if skip.geometry} == {(2, 2)}
+    assert all([unit.pooling for unit in skip.units] == [True, False] for skip in pooled)
+
+
+def test_norms_before_convolutions_are_layers() -> None:
+    network = load_network("timm:resnetv2_50", None, (3, 64, 64))
+    chain = max(network.chains, key=len)
+    alone = [layer for layer in chain.layers if layer.conv is None]
+    assert len(chain.skips) == 16 and alone and all(layer.activation == "relu" for layer in alone)
+
+
+def test_what_does_nothing_in_evaluation_breaks_no_chain() -> None:
+    (chain,) = chains(lambda m, x: m.b(m.d(F.relu(m.n(m.d(m.a(x)))))), a=conv(), b=conv(), n=nn.BatchNorm2d(4),
+        d=nn.Dropout())  # fmt: skip
+    assert names(chain) == ["a", "b"] and chain.layers[0].norm and chain.layers[0].activation == "relu"
+
+
+def test_a_pooling_by_itself_is_no_chain() -> None:
+    (chain,) = chains(lambda m, x: F.max_pool2d(F.avg_pool2d(F.max_pool2d(m.a(x), 2), 2), 2), a=conv())
+    assert names(chain) == ["a"]
+
+
 # Why chains end
 
 
@@ -322,6 +356,8 @@ REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Callable[[],
     "layer norm": (lambda m, x: m.b(m.n(m.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
         {**TWO, "n": lambda: nn.LayerNorm(4)}, [["a"], ["b"]],
         "feeds a change of layout, as before a linear layer or a layer norm over channels (permute)"),
+    "scale": (lambda m, x: m.b(m.a(x) * 0.5), TWO, [["a"], ["b"]],
+        "feeds a product with a constant, which is linear, but not folded here (mul)"),
     "pixel shuffle": (lambda m, x: m.b(F.pixel_shuffle(m.a(x), 2)), {"a": conv, "b": lambda: conv(1)}, [["a"], ["b"]],
         "feeds a pixel shuffle, which makes pixels of channels (pixel_shuffle)"),
     "computed weights": (lambda m, x: F.conv2d(m.a(x), m.b.weight * 2), TWO, [["a"]],

@@ -14,7 +14,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.runtimes.conformance import small_model
+from tests.runtimes.test_graph_precision import written_in
 from trt_layermerge.errors import ExitCode, IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
+from trt_layermerge.runtimes.products import as_convolutions
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime, Tuning
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.runtimes.rtx_plan import TARGETS, read_header
@@ -65,6 +67,20 @@ def test_knows_inputs_and_outputs_of_what_it_built(runtime) -> None:
     assert dict(engine.inputs) == {"x": (5, 3, 8, 8)} and dict(engine.outputs) == {"logits": (5, 10)}
 
 
+def test_what_a_file_says_of_an_open_batch_does_not_hide_shapes(runtime) -> None:
+    proto = classifier("batch")
+    proto.graph.value_info.append(helper.make_tensor_value_info("f", onnx.TensorProto.FLOAT, ["batch", 4]))
+    assert dict(runtime.build(proto, OPTIONS, {"x": (5, 3, 8, 8)}).outputs) == {"logits": (5, 10)}
+
+
+def test_an_output_whose_shape_the_values_decide_is_refused(runtime) -> None:
+    proto = small_model()
+    proto.graph.node.append(helper.make_node("NonZero", ["y"], ["where"]))
+    proto.graph.output.append(helper.make_tensor_value_info("where", onnx.TensorProto.INT64, None))
+    with pytest.raises(ModelError, match="'where' cannot be known"):
+        runtime.build(proto, OPTIONS)
+
+
 def test_a_range_of_batches_is_one_engine(runtime) -> None:
     engine = runtime.build(classifier("batch"), BuildOptions(batches=(1, 8)), {"x": (4, 3, 8, 8)})
     assert dict(engine.outputs) == {"logits": (4, 10)}
@@ -110,6 +126,22 @@ def test_what_the_compiler_refuses_is_an_error_with_its_words(runtime) -> None:
     with pytest.raises(ModelError, match=r"(?s)cannot build.*product.*SM75"):
         runtime.build(proto, OPTIONS)
     get_runtime("tensorrt-rtx:sm86").build(proto, OPTIONS)
+
+
+def test_what_is_written_in_half_precision_compiles_as_it_is(runtime) -> None:
+    """SM75 has FP16 matrix products, so nothing is rewritten."""
+    proto = classifier()
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    assert as_convolutions(proto).SerializeToString() == proto.SerializeToString()
+    assert dict(runtime.build(proto, BuildOptions(precision="fp16")).outputs) == {"logits": (2, 10)}
+
+
+def test_quantised_convolutions_compile(runtime) -> None:
+    engine = runtime.build(written_in("int8"), BuildOptions(precision="int8"))
+    assert dict(engine.outputs) == {"y": (2, 4, 6, 6)} and engine.describe().precision == "int8"
 
 
 def test_the_time_limit_is_the_options(runtime) -> None:

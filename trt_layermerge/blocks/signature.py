@@ -49,8 +49,9 @@ class Signature:
 
     def __post_init__(self) -> None:
         if self.convolution is None:  # equal operations are equal values, with equal keys
-            object.__setattr__(self, "bias", False)
             object.__setattr__(self, "pooling", False)
+        if self.convolution is None or self.pooling:
+            object.__setattr__(self, "bias", False)
 
     @property
     def output_shape(self) -> tuple[int, int, int]:

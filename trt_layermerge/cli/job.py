@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.cli.options import read_budget
+from trt_layermerge.cli.options import read_budget, read_tuning
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimate import Samples
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
-from trt_layermerge.runtimes.protocol import BuildOptions, Tuning
+from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.recipe import Recipe
 
@@ -60,33 +59,6 @@ def make_job(**given: Any) -> Job:
         recipe=_recipe(given),
         also=given.get("also"),
     )
-
-
-def read_tuning(runtime: str | None, given: Mapping[str, Any]) -> Tuning:
-    """What the options say to TensorRT.
-
-    Raises:
-        UsageError: They say something, and the runtime is another.
-    """
-    fields = {name: given[option] for name, option in _TUNING.items() if given.get(option) is not None}
-    tuning = Tuning(**fields)
-    if runtime != "tensorrt" and tuning != Tuning():
-        name = next(name for name, value in fields.items() if value != getattr(Tuning(), name))
-        option = _TUNING[name].replace("_", "-")
-        raise UsageError(f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt")
-    return tuning
-
-
-_TUNING = {
-    "workspace_mib": "workspace",
-    "optimization_level": "optimization_level",
-    "tf32": "tf32",
-    "build_seconds": "build_timeout",
-    "timing_cache": "timing_cache",
-    "cuda_graph": "cuda_graph",
-    "lock_clocks_mhz": "lock_clocks",
-}
-"""Field -> option."""
 
 
 def _recipe(given: dict[str, Any]) -> Recipe | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
-from trt_layermerge.runtimes.protocol import PRECISIONS
+from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -180,3 +180,30 @@ def read_budget(budget: Any, speedup: float | None) -> Budget:
     if speedup is not None:
         return Budget.from_speedup(speedup)
     return Budget.parse("0.6" if budget is None else str(budget))
+
+
+def read_tuning(runtime: str | None, given: Mapping[str, Any]) -> Tuning:
+    """What the options say to TensorRT.
+
+    Raises:
+        UsageError: They say something, and the runtime is another.
+    """
+    fields = {name: given[option] for name, option in _TUNING.items() if given.get(option) is not None}
+    tuning = Tuning(**fields)
+    if runtime != "tensorrt" and tuning != Tuning():
+        name = next(name for name, value in fields.items() if value != getattr(Tuning(), name))
+        option = _TUNING[name].replace("_", "-")
+        raise UsageError(f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt")
+    return tuning
+
+
+_TUNING = {
+    "workspace_mib": "workspace",
+    "optimization_level": "optimization_level",
+    "tf32": "tf32",
+    "build_seconds": "build_timeout",
+    "timing_cache": "timing_cache",
+    "cuda_graph": "cuda_graph",
+    "lock_clocks_mhz": "lock_clocks",
+}
+"""Field -> option."""

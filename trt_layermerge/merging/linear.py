@@ -33,8 +33,10 @@ def folded(
         conv = None if unit.conv is None else called(module, unit.conv)
         if isinstance(conv, nn.Conv2d):
             return from_modules(conv, norm, dtype)
-        alike = averaging(conv, channels, dtype) if isinstance(conv, nn.AvgPool2d) else identity(channels, dtype)
-        return alike if norm is None else normalised(alike, norm)
+        if isinstance(conv, nn.AvgPool2d):
+            return averaging(conv, channels, dtype)
+        assert norm is not None
+        return normalised(identity(channels, dtype), norm)
 
     return compose(
         chain,

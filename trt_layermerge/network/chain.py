@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]
 class Unit:
     """What computes as one convolution does, by the names of its nodes in the normal form.
 
-    A convolution or an average pooling, the batch norm behind it folded in; or a batch norm alone, which counts as a
+    A convolution, the batch norm behind it folded in; an average pooling; or a batch norm alone, which counts as a
     convolution, 1x1 and depthwise.
 
     Attributes:

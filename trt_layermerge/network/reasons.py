@@ -132,6 +132,8 @@ class Reasons:
             return "padding that is part of no convolution"
         if name.startswith("upsample"):
             return _RESIZE
+        if name == "mul" and any(_constant(operand) for operand in node.args):
+            return "a product with a constant, which is linear, but not folded here"
         return WORDS.get(name, "what is not known to be linear")
 
     def _whole_image(self, node: fx.Node) -> bool:
@@ -148,3 +150,7 @@ class Reasons:
         if isinstance(module, nn.Conv2d):
             return f"convolution {node.target}"
         return self._operator(node) if module is None else f"{type(module).__name__} {node.target}"
+
+
+def _constant(operand: object) -> bool:
+    return not isinstance(operand, fx.Node) or operand.op == "get_attr"

@@ -1,6 +1,6 @@
 """Recognising units in a normal form: what computes as one convolution does, and what does nothing.
 
-A unit is a convolution or an average pooling with the batch norm behind it, or a batch norm alone. Dropout, which does
+A unit is a convolution with the batch norm behind it, an average pooling, or a batch norm alone. Dropout, which does
 nothing in evaluation, may stand behind any part of it and belongs to it.
 """
 
@@ -68,26 +68,19 @@ class Units:
     def unit(self, first: fx.Node) -> tuple[Unit, fx.Node]:
         """The unit that begins with a node, and the node of its result."""
         module, channels = self.module(first), first.meta["shape"][0]
-        if isinstance(module, nn.BatchNorm2d):
+        name, result = str(first.target), self.behind(first)
+        if isinstance(module, nn.AvgPool2d):
+            geometry = pooling_geometry(module, channels)
+            return Unit(name=name, conv=first.name, norm=None, geometry=geometry, bias=False, pooling=True), result
+        if not isinstance(module, nn.Conv2d):
             geometry = Geometry(channels, channels, (1, 1), groups=channels)
-            alone = Unit(name=str(first.target), conv=None, norm=first.name, geometry=geometry, bias=True)
-            return alone, self.behind(first)
-        result = self.behind(first)
-        norm = sole_user(result)
-        if norm is None or not isinstance(self.module(norm), nn.BatchNorm2d) or self.uses[str(norm.target)] > 1:
-            norm = None
-        else:
-            result = self.behind(norm)
-        pooling = isinstance(module, nn.AvgPool2d)
-        unit = Unit(
-            name=str(first.target),
-            conv=first.name,
-            norm=None if norm is None else norm.name,
-            geometry=self._geometry(module, channels),
-            bias=norm is not None or (not pooling and module is not None and module.bias is not None),
-            pooling=pooling,
-        )
-        return unit, result
+            return Unit(name=name, conv=None, norm=first.name, geometry=geometry, bias=True), result
+        geometry, norm = geometry_of(module), sole_user(result)
+        if norm is None or not isinstance(self.module(norm), nn.BatchNorm2d) or not self.starts(norm):
+            bias = module.bias is not None
+            return Unit(name=name, conv=first.name, norm=None, geometry=geometry, bias=bias), result
+        unit = Unit(name=name, conv=first.name, norm=norm.name, geometry=geometry, bias=True)
+        return unit, self.behind(norm)
 
     def ending_at(self, result: fx.Node) -> tuple[Unit, fx.Node] | None:
         """The unit with this result, read by one node only, and the node of its input."""
@@ -119,12 +112,6 @@ class Units:
                 return length
             node = user
         return 0
-
-    def _geometry(self, module: nn.Module | None, channels: int) -> Geometry:
-        if isinstance(module, nn.AvgPool2d):
-            return pooling_geometry(module, channels)
-        assert isinstance(module, nn.Conv2d)
-        return geometry_of(module)
 
     def _inert(self, node: fx.Node) -> bool:
         """Whether a node returns its input in evaluation."""

@@ -59,7 +59,7 @@ def driver() -> Driver:
     except OSError as error:
         raise RuntimeNotAvailableError(
             f"there is no NVIDIA driver here: {_LIBRARY} cannot be loaded",
-            hint="install the driver of your distribution (nvidia-driver-570 or newer); in a container, --gpus all",
+            hint="install NVIDIA's driver, 580 or newer (535 for CUDA 12); in a container, pass --gpus all",
         ) from error
     _ask(library, "cuInit", 0)
     count = _number(library, "cuDeviceGetCount")

@@ -38,8 +38,9 @@ from trt_layermerge.runtimes.protocol import (
     Nanoseconds,
     Shape,
 )
+from trt_layermerge.runtimes.trtexec import WARM_UP_MS
 
-_WARM_UP_MS, _WARM_UP_RUNS = 200.0, 10
+_WARM_UP_RUNS = 10
 _SAMPLE_US = 200.0
 """Least length of what is between two events: launching takes a few us, and an event is exact to half of one."""
 _MOST_IN_A_GRAPH = 64
@@ -323,7 +324,7 @@ class TensorRTEngine:
         """Warm up, as trtexec does, and see how many runs make a sample long enough."""
         start, stop = self._cuda.event(), self._cuda.event()
         spent = latest = 0.0
-        while spent < _WARM_UP_MS:
+        while spent < WARM_UP_MS:
             self._cuda.record(start)
             self._enqueue_several(_WARM_UP_RUNS)
             self._cuda.record(stop)
@@ -331,18 +332,6 @@ class TensorRTEngine:
             latest = max(self._cuda.elapsed_ms(start, stop), 1e-3)
             spent += latest
         return min(max(ceil(_SAMPLE_US * _WARM_UP_RUNS / (1e3 * latest)), 1), _MOST_IN_A_GRAPH)
-
-
-def trtexec(model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> str:
-    """The command of NVIDIA's trtexec that builds and times most nearly what this runtime does."""
-    tuning = options.tuning
-    words = ["trtexec", f"--onnx={model}", "--stronglyTyped"]
-    words += [f"--shapes={','.join(f'{name}:' + 'x'.join(map(str, shape)) for name, shape in shapes.items())}"]
-    words += [] if tuning.workspace_mib is None else [f"--memPoolSize=workspace:{tuning.workspace_mib}M"]
-    words += [] if tuning.optimization_level is None else [f"--builderOptimizationLevel={tuning.optimization_level}"]
-    words += [] if tuning.tf32 else ["--noTF32"]
-    words += ["--useCudaGraph"] if tuning.cuda_graph else []
-    return " ".join([*words, "--useSpinWait", "--noDataTransfers", f"--warmUp={_WARM_UP_MS:.0f}"])
 
 
 _PRECISION_WORDS = {"fp32": ("float", "fp32"), "fp16": ("half", "fp16"), "int8": ("int8",)}
@@ -370,7 +359,7 @@ def _timing(options: BuildOptions, cuda: Cuda) -> str:
         else "queued runs"
     )
     place = ", inputs and outputs in any format" if options.isolated else ""
-    return f"CUDA events around {how}, no transfers, {_WARM_UP_MS:.0f} ms warm-up, {cuda.name}{place}"
+    return f"CUDA events around {how}, no transfers, {WARM_UP_MS:.0f} ms warm-up, {cuda.name}{place}"
 
 
 def _settings(options: BuildOptions) -> str:

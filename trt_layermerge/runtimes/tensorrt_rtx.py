@@ -7,7 +7,7 @@ runs and times none: an engine made here says so when it is asked.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +15,7 @@ import onnx
 
 from trt_layermerge import files
 from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
-from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.building import BuildRequest, build, shape_ranges
 from trt_layermerge.runtimes.library import load_library
 from trt_layermerge.runtimes.models import with_shapes
@@ -73,8 +73,8 @@ class TensorRtRtx:
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> RtxEngine:
         """Compile an engine, in a process of its own; see ``Runtime.build``."""
         proto, tuning = read_onnx(model), options.tuning
-        fixed = onnx.shape_inference.infer_shapes(with_shapes(proto, shapes or {}))
-        inputs = _shapes_of(fixed, fixed.graph.input)
+        fixed = with_shapes(proto, shapes or {})
+        inputs, outputs = _shapes_of(inputs_of(fixed.graph).values()), _output_shapes(fixed)
         compiled = proto if options.batches else fixed
         if self._target in _NO_FLOAT_PRODUCTS:
             compiled = as_convolutions(compiled)
@@ -94,7 +94,7 @@ class TensorRtRtx:
             build(request, tuning.build_seconds)
             self._require_fit(request.plan)
             plan = request.plan.read_bytes()
-        return RtxEngine(plan, self.describe(options), inputs, _shapes_of(fixed, fixed.graph.output))
+        return RtxEngine(plan, self.describe(options), inputs, outputs)
 
     def load(self, path: Path, options: BuildOptions) -> RtxEngine:
         """Read an engine that ``RtxEngine.save`` wrote.
@@ -171,21 +171,25 @@ class RtxEngine:
         )
 
 
-def _shapes_of(model: onnx.ModelProto, values: list[onnx.ValueInfoProto]) -> dict[str, Shape]:
-    """Shapes of inputs or outputs; weights that an old model lists among its inputs are none.
+def _shapes_of(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
+    return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
+
+
+def _output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of the outputs of a model whose inputs are fixed.
 
     Raises:
-        ModelError: One is still open, although all inputs are fixed.
+        ModelError: One is still open.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    shapes = {
-        value.name: tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-        for value in values
-        if value.name not in weights
-    }
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    shapes = _shapes_of(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output)
     for name, shape in shapes.items():
         if not all(shape):
-            raise ModelError(f"the shape {shape} of {name!r} cannot be known before the model runs")
+            raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")
     return shapes
 
 

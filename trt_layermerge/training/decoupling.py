@@ -29,7 +29,7 @@ from trt_layermerge.blocks.compose import branch_dropped
 from trt_layermerge.errors import UsageError
 from trt_layermerge.merging.linear import LinearisedBlock, called
 from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.network.chain import Chain, Layer, Skip
+from trt_layermerge.network.chain import Chain, Unit
 from trt_layermerge.network.network import Network
 
 
@@ -82,10 +82,10 @@ class DecoupledBlock(LinearisedBlock):
 
     def write_back(self, module: fx.GraphModule) -> None:
         """Give the layers' weights and statistics to the network that the block was made of."""
-        items: dict[str, Layer | Skip] = {str(index): self.chain.layers[index - 1] for index in self.kept}
-        items |= {f"skip{number}": skip for number, skip in enumerate(self.skips)}
-        for name, item in items.items():
-            nodes = [node for node in (item.conv, item.norm) if node is not None]
+        items: dict[str, tuple[Unit, ...]] = {str(index): (self.chain.layers[index - 1],) for index in self.kept}
+        items |= {f"skip{number}": skip.units for number, skip in enumerate(self.skips)}
+        for name, units in items.items():
+            nodes = [node for unit in units for node in (unit.conv, unit.norm) if node is not None]
             for node, part in zip(nodes, self.parts[name].children() if nodes else (), strict=True):
                 called(module, node).load_state_dict(part.state_dict())
 
@@ -95,16 +95,22 @@ class DecoupledBlock(LinearisedBlock):
             # Of a branch nothing remains, of a layer its input.
             ends = self._branch_ends(index)
             x = self.gates[f"layer{index}"](0.0 if ends else self._part("", None, index - 1, index, tensors), x)
-        for number, skip in enumerate(self.skips):
-            if skip.end == index:
-                x = x + self._part(f"skip{number}", skip.geometry, skip.start, index, tensors)
-        return x if index == self.block.end else self._inner(index, x)
+        x = self._with_skips(x, index, tensors, late=False)
+        return x if index == self.block.end else self._inner(index, x, tensors)
 
-    def _inner(self, index: int, x: Tensor) -> Tensor:
-        """The activation of a tensor inside the block, and its border."""
+    def _with_skips(self, x: Tensor, index: int, tensors: dict[int, Tensor], *, late: bool) -> Tensor:
+        """What arrives at a layer before its activation, or behind it."""
+        for number, skip in enumerate(self.skips):
+            if (skip.end, skip.late) == (index, late):
+                x = x + self._part(f"skip{number}", skip.geometry, skip.start, index, tensors)
+        return x
+
+    def _inner(self, index: int, x: Tensor, tensors: dict[int, Tensor]) -> Tensor:
+        """The activation of a tensor inside the block, what is added behind it, and its border."""
         if str(index) in self.activations:
             after = self.activations[str(index)](x)
             x = self.gates[f"activation{index}"](x, after) if f"activation{index}" in self.gates else after
+        x = self._with_skips(x, index, tensors, late=True)
         top, left, bottom, right = self.margins[index]
         if self.share >= 1 or not any(self.margins[index]):
             return x

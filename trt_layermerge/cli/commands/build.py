@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import onnx
 
-from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.cli.options import PATH, json_option, read_tuning, tensorrt_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine
+from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.trtexec import trtexec
+
+
+def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Read a range as people write it: ``1-32``."""
+    if text is None:
+        return None
+    low, _, high = text.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high)):
+        raise click.BadParameter(f"{text!r} is not a range like 1-32")
+    return int(low), int(high)
 
 
 @click.command("build")
@@ -27,6 +40,11 @@ from trt_layermerge.runtimes.registry import get_runtime
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once.")
+@click.option(
+    "--batches", callback=_read_range, metavar="MIN-MAX", help="TensorRT: every batch that the engine takes, as 1-32."
+)
+@tensorrt_options
+@click.option("--print-trtexec", is_flag=True, help="TensorRT: print trtexec's nearest command, and build nothing.")
 @json_option
 def command(
     model: Path,
@@ -36,7 +54,10 @@ def command(
     precision: str | None,
     threads: int,
     batch: int,
+    batches: tuple[int, int] | None,
+    print_trtexec: bool,
     as_json: bool,
+    **tensorrt: Any,
 ) -> None:
     """Build an engine from MODEL, an ONNX file, and write it with a manifest.
 
@@ -44,10 +65,18 @@ def command(
     """
     if output is not None and output.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
+    tuning = read_tuning(runtime, tensorrt)
+    if runtime != "tensorrt" and (batches or print_trtexec):
+        raise UsageError(f"--batches and --print-trtexec are for TensorRT, and the runtime is {runtime}")
+    graph = read_onnx(model)
+    options = BuildOptions(threads, precision or graph_precision(graph), batches=batches, tuning=tuning)
+    if print_trtexec:
+        fixed = _shapes(graph, 0)  # an open batch stays 0 there
+        open_inputs = {name: shape for name, shape in _shapes(graph, batch).items() if not all(fixed[name])}
+        click.echo(trtexec(model, options, open_inputs))
+        return
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
     file = output or model.with_suffix(_suffix(made.name, model.suffix))
-    graph = read_onnx(model)
-    options = BuildOptions(threads=threads, precision=precision or graph_precision(graph))
     manifest = build_engine(model, made, options, _shapes(graph, batch), file)
     device = manifest.device
     if as_json:

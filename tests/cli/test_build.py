@@ -1,0 +1,114 @@
+"""``build`` and ``verify`` of an engine on its own, and ``compress --also``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from tests.runtimes.conformance import small_model
+from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.rtx_plan import PlanHeader, read_header
+
+RTX = ("--runtime", "tensorrt-rtx")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    onnx.save(small_model("batch"), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def compiler() -> Any:
+    return pytest.importorskip("tensorrt_rtx", reason="needs pip install 'tensorrt-rtx-cu12>=1.7.1'")
+
+
+def test_an_engine_for_a_gpu_elsewhere_is_written_and_verified(run, model, compiler, tmp_path) -> None:
+    engine = tmp_path / "out" / "engine"
+    made = run("build", model, *RTX, "--target", "sm75", "--batch", 2, "--output", engine, "--json")
+    assert made.code == 0, made.err
+    assert made.json["runtime"] == "tensorrt-rtx:sm75" and made.json["inputs"] == {"x": [2, 3, 8, 8]}
+    assert made.json["runtime_version"] == compiler.__version__ and made.json["precision"] == "fp32"
+    assert read_header(engine) == PlanHeader(compiler.__version__, ("sm75",))
+    verified = run("verify", "--manifest", made.json["manifest"], "--json")
+    assert verified.code == 0 and verified.json["sha256"] == {"engine": made.json["sha256"]}
+    assert verified.json["device"] == "SM75 (ahead of time)"
+    shown = run("verify", "--manifest", made.json["manifest"]).out
+    assert made.json["sha256"] in shown and "SM75" in shown and compiler.__version__ in shown
+
+
+def test_an_engine_is_named_after_its_model_and_target(run, model, compiler, tmp_path) -> None:
+    assert run("build", model, *RTX, "--target", "sm86").code == 0
+    assert run("build", model).code == 0
+    names = {path.name for path in tmp_path.iterdir()} - {"model.onnx"}
+    engines = {"model.sm86.engine", "model.engine.onnx"}
+    assert names == engines | {f"{name}.manifest.json" for name in engines}
+
+
+@pytest.mark.parametrize("name", ["model.engine.onnx", "model.onnx", "model.engine.onnx.manifest.json"])
+def test_a_flipped_byte_is_5_and_a_missing_file_3(run, model, name) -> None:
+    assert run("build", model).code == 0
+    path = model.with_name(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    manifest = model.with_name("model.engine.onnx.manifest.json")
+    flipped = run("verify", "--manifest", manifest)
+    assert flipped.code == 5 and name in flipped.err and "Traceback" not in flipped.err
+    path.unlink()
+    missing = run("verify", "--manifest", manifest)
+    assert missing.code == 3 and name in missing.err
+
+
+def test_a_precision_is_compared_with_the_graph(run, model) -> None:
+    refused = run("build", model, "--precision", "fp16")
+    assert refused.code == 3 and "written in fp32, not in fp16" in refused.err
+
+
+def test_a_target_needs_a_compiler_that_has_it(run, model, compiler) -> None:
+    assert run("build", model, "--target", "sm75").code == 2
+    refused = run("build", model, *RTX, "--target", "sm70")
+    assert refused.code == 2 and "sm75, sm80, sm86, sm89, sm120" in refused.err
+
+
+def test_a_compiler_that_is_missing_is_6(run, model, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    refused = run("build", model, *RTX)
+    assert refused.code == 6 and "pip install 'tensorrt-rtx-cu12>=1.7.1'" in refused.err
+
+
+def test_compress_builds_for_a_gpu_elsewhere_as_well(run, done, compiler) -> None:
+    ran = run("compress", *done.job, "--also", "tensorrt-rtx:sm75", "--json")
+    assert ran.code == 0, ran.err
+    also = ran.json["also"]
+    engine = Path(also["engine"])
+    assert also["skipped"] is None and engine.parent == done.folder / "out" and "also" in ran.err
+    assert read_header(engine).targets == ("sm75",)
+    manifest = json.loads((engine.parent / f"{engine.name}.manifest.json").read_text())
+    assert manifest["files"].keys() == {engine.name, "compressed.onnx"} and manifest["inputs"]["input"][0] == 8
+
+
+def test_compress_goes_on_without_the_compiler(run, done, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    ran = run("compress", *done.job, "--also", "tensorrt-rtx:sm75", "--json")
+    assert ran.code == 0 and ran.json["also"]["engine"] is None and Path(ran.json["manifest"]).is_file()
+    assert "pip install 'tensorrt-rtx-cu12>=1.7.1'" in ran.json["also"]["skipped"]
+
+
+def test_a_name_that_no_runtime_has_is_refused_before_the_work(run, desk) -> None:
+    refused = run("compress", *desk.job, "--also", "tensorrt-rtx:sm70")
+    assert refused.code == 2 and "sm70" in refused.err and not (desk.folder / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["original.onnx", "compressed.onnx"])
+def test_all_that_a_job_delivers_compiles(done, compiler, name) -> None:
+    path = done.folder / "out" / name
+    (value,) = onnx.load(path).graph.input
+    shape = (8, *(size.dim_value for size in value.type.tensor_type.shape.dim[1:]))
+    assert get_runtime("tensorrt-rtx:sm75").build(path, BuildOptions(), {value.name: shape}).outputs
