@@ -84,11 +84,10 @@ def test_what_is_delivered_compiles_for_sm75(source: Path, network: Network, pre
 
 
 @needs_compiler
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_range_of_batches_compiles(source: Path, network: Network, precision: str) -> None:
-    options = BuildOptions(precision=precision, batches=(1, 16))
+def test_a_range_of_batches_compiles(source: Path, network: Network) -> None:
+    options = BuildOptions(precision="fp16", batches=(1, 16))
     shapes = {INPUT: (BATCH, *network.input_shape)}
-    engine = get_runtime("tensorrt-rtx:sm75").build(converted(source, network, precision).path, options, shapes)
+    engine = get_runtime("tensorrt-rtx:sm75").build(converted(source, network, "fp16").path, options, shapes)
     assert engine.inputs == shapes
 
 
