@@ -23,6 +23,9 @@ from trt_layermerge.planning.methods import DEFAULT, METHODS
 from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Recipe
 
+ESTIMATORS = ("fit", "product", "finetune")
+"""Of ``importance.estimate.Estimator``, which imports torch."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
@@ -136,6 +139,17 @@ data_options = combined(
     click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
     click.option("--calibration", type=click.IntRange(1), default=512, show_default=True, help="Images for fits."),
     click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
+    click.option(
+        "--estimator",
+        type=click.Choice(ESTIMATORS),
+        default=ESTIMATORS[0],
+        show_default=True,
+        help="Of importance: closed form, product of weights, or training each choice for a while.",
+    ),
+    click.option("--tuning-share", type=float, default=0.04, show_default=True, help="finetune: of the training data."),
+    click.option("--tuning-epochs", type=int, default=1, show_default=True, help="finetune: passes over that share."),
+    click.option("--tuning-lr", type=float, default=0.1, show_default=True, help="finetune: peak learning rate."),
+    click.option("--tuning-seed", type=int, default=0, show_default=True, help="finetune: of data and new weights."),
 )
 plan_options = combined(
     click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),

@@ -34,7 +34,7 @@ from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import exclusive, sha256, write_bytes, write_json
-from trt_layermerge.importance.estimate import first
+from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
@@ -172,7 +172,7 @@ def _trained_then_merged(
 def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
     reporter.stage("merge")
     batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
-    return carry_out(loaded.network, choices, batches, reporter.progress)
+    return carry_out(loaded.network, choices, batches, reporter.progress, loaded.job.strength)
 
 
 def _fine_tuned(loaded: Loaded, model: fx.GraphModule, reporter: Reporter) -> fx.GraphModule:
@@ -239,12 +239,12 @@ def _measured(
     reporter.stage("test")
     task = loaded.require_task()
     return (
-        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task),
-        _figures(engines.compressed, delivered, timings["compressed"], task),
+        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task, loaded.job.batch),
+        _figures(engines.compressed, delivered, timings["compressed"], task, loaded.job.batch),
     )
 
 
-def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task) -> Figures:
+def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task, batch: int) -> Figures:
     """A network's figures; the test data is read here and nowhere else."""
     size = size_of(module)
     return Figures(
@@ -254,6 +254,8 @@ def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task)
         layers=size.layers,
         parameters=size.parameters,
         flops=size.flops,
+        depth=size.depth,
+        peak_activation_bytes=batch * size.peak_bytes,
     )
 
 
@@ -267,6 +269,7 @@ def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compre
         engine=engine,
         samples=merge.samples,
         fitted_blocks={key: fitted.unexplained for key, fitted in compression.fits.items()},
+        refitted_layers={key: fitted.unexplained for key, fitted in compression.refits.items()},
     )
 
 

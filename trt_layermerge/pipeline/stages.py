@@ -19,7 +19,8 @@ from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import TableError, UsageError
 from trt_layermerge.files import require_writable, write_json
-from trt_layermerge.importance.estimate import first, measure, table_key
+from trt_layermerge.importance.estimate import measure, table_key
+from trt_layermerge.importance.judge import first
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.measure import compare, estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import Profile, ProfileKey, read_timing
@@ -192,7 +193,7 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     reporter.stage("importance")
     table = importance_table(loaded)
     wanted = loaded.choices if choices is None else choices
-    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.samples, reporter.progress)
+    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
     return table
 
 
@@ -203,7 +204,7 @@ def importance_table(loaded: Loaded) -> ImportanceTable:
         IncompatibleError: The one on disk belongs to another network, task or split.
         TableError: It is damaged.
     """
-    key = table_key(loaded.network, loaded.require_task(), loaded.job.samples)
+    key = table_key(loaded.network, loaded.require_task(), loaded.job.estimation)
     return ImportanceTable.open(loaded.job.importance_file, key)
 
 

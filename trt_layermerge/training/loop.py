@@ -20,7 +20,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from trt_layermerge.errors import InputError, TaskError, UsageError
+from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.training.check import asking, require_batch
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
@@ -77,7 +77,7 @@ def fine_tune(
     Raises:
         UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
         TaskError: The task's batches or loss are not what ``Task`` says.
-        InputError: The loss is no longer a finite number.
+        DivergedError: The loss is no longer a finite number.
         TableError: The checkpoint is damaged, or not a checkpoint.
         IncompatibleError: The checkpoint belongs to another run; the message says what differs.
     """
@@ -217,8 +217,8 @@ class _Run:
             loss = (1 - share) * loss + share * distillation_loss(output, taught.float(), self.recipe.temperature)
         return loss
 
-    def _diverged(self, loss: float) -> InputError:
-        return InputError(
+    def _diverged(self, loss: float) -> DivergedError:
+        return DivergedError(
             f"the training loss is {loss} at step {self.step} of {self.steps}, "
             f"learning rate {self.recipe.lr_at(self.step, self.steps):.3g}",
             hint=f"lower lr (it is {self.recipe.lr:g}), set clip_norm, or look for values in the data that are not "

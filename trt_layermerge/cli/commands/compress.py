@@ -81,9 +81,9 @@ def _show(result: Result, console: Console) -> None:
             f"{compressed.accuracy:.2%}",
             f"{100 * (compressed.accuracy - original.accuracy):+.2f} points",
         )
-    for name in ("layers", "parameters", "flops"):
+    for name in ("layers", "depth", "parameters", "flops", "peak_activation_bytes"):
         before, after = getattr(original, name), getattr(compressed, name)
-        table.add_row(name, f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
+        table.add_row(name.replace("_", " "), f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
     console.print(table)
     off = manifest.predicted_latency_ms / compressed.latency_ms - 1
     if manifest.simulated:
