@@ -57,7 +57,7 @@ from trt_layermerge.training.task import Task
 CHECKED_SAMPLES = 64
 """Real inputs of the end-to-end comparisons, taken from the held-out data."""
 
-COMPRESSED_ONNX, ENGINE, CHECKS = "compressed.onnx", "compressed.engine.onnx", "checks.safetensors"
+COMPRESSED_ONNX, CHECKS = "compressed.onnx", "checks.safetensors"
 MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
 
 
@@ -78,16 +78,21 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
         manifest = self.manifest
-        return {
-            "original": manifest.original.model_dump(mode="json"),
-            "compressed": manifest.compressed.model_dump(mode="json"),
-            "speedup": manifest.speedup,
-            "predicted_latency_ms": manifest.predicted_latency_ms,
-            "proof": manifest.proof.model_dump(mode="json"),
-            "engine": str(self.folder / manifest.engine),
-            "manifest": str(self.folder / MANIFEST),
-            "report": str(self.folder / REPORT),
-        } | self._also_as_json()
+        simulated = {"simulated": True} if manifest.simulated else {}  # beside figures that are no measurements
+        return (
+            simulated
+            | {
+                "original": manifest.original.model_dump(mode="json"),
+                "compressed": manifest.compressed.model_dump(mode="json"),
+                "speedup": manifest.speedup,
+                "predicted_latency_ms": manifest.predicted_latency_ms,
+                "proof": manifest.proof.model_dump(mode="json"),
+                "engine": str(self.folder / manifest.engine),
+                "manifest": str(self.folder / MANIFEST),
+                "report": str(self.folder / REPORT),
+            }
+            | self._also_as_json()
+        )
 
     def _also_as_json(self) -> dict[str, Any]:
         if self.also is None:
@@ -205,6 +210,11 @@ def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:
         ) from error
 
 
+def _engine_name(loaded: Loaded) -> str:
+    """ONNX Runtime's engines are ONNX files still."""
+    return f"compressed.engine{'.onnx' if loaded.runtime.name.startswith('onnxruntime') else ''}"
+
+
 def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engines:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
     job, shape = loaded.job, loaded.network.input_shape
@@ -213,8 +223,8 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engine
     export_onnx(delivered, shape, job.output / COMPRESSED_ONNX)
     onnx = loaded.typed(job.original_onnx), loaded.typed(job.output / COMPRESSED_ONNX)
     original = loaded.runtime.build(onnx[0].path, job.options, shapes)
-    loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / ENGINE)
-    engine = loaded.runtime.load(job.output / ENGINE, job.options)
+    loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / _engine_name(loaded))
+    engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
     write_checks(job.output / CHECKS, inputs, outputs)
     return _Engines(original, engine, difference, onnx)
@@ -287,8 +297,10 @@ def _manifest(
     converted = delivered.path != delivered.source
     drift = original.latency_ms * 1e6 / file.plan.original_ns
     return Manifest(
-        files=hashes(job.output, list(dict.fromkeys([COMPRESSED_ONNX, delivered.path.name, ENGINE, CHECKS]))),
-        engine=ENGINE,
+        files=hashes(
+            job.output, list(dict.fromkeys([COMPRESSED_ONNX, delivered.path.name, _engine_name(loaded), CHECKS]))
+        ),
+        engine=_engine_name(loaded),
         onnx=delivered.path.name,
         source=COMPRESSED_ONNX if converted else None,
         checks=CHECKS,

@@ -87,6 +87,8 @@ def _show(result: Result, console: Console) -> None:
         table.add_row(name.replace("_", " "), f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
     console.print(table)
     off = manifest.predicted_latency_ms / compressed.latency_ms - 1
+    if manifest.simulated:
+        console.print("SIMULATED  no device was timed: the latencies are no measurements")
     console.print(f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},")
     console.print(f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns")
     if device.settings:
