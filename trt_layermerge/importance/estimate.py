@@ -29,6 +29,7 @@ from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.check import one_input
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Task
 
@@ -198,9 +199,10 @@ class _Estimator:
         return equations
 
 
-def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """The first so many samples of a data set, in its batches; no batch is empty."""
-    for inputs, target in batches:
+def first(batches: Iterable[Batch], count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first so many samples of a data set for a network with one input, in its batches; no batch is empty."""
+    for values, target in batches:
+        inputs = one_input(values)
         if count > 0 and len(target):
             yield inputs[:count], target[:count]
         count -= len(target)
