@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -84,12 +85,15 @@ class Accelerated:
     def __init__(self, *, cpu: bool = False) -> None:
         try:
             from accelerate import Accelerator
+            from accelerate.utils import InitProcessGroupKwargs
         except ImportError as error:
             raise RuntimeNotAvailableError(
                 "training in several processes needs accelerate, which is not installed",
                 hint="pip install 'trt-layermerge[multi-gpu]'",
             ) from error
-        self._accelerator = Accelerator(cpu=cpu)
+        # Members may have to wait for as long as the first one measures latencies and importances.
+        patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+        self._accelerator = Accelerator(cpu=cpu, kwargs_handlers=[patience])
         self.rank, self.size = int(self._accelerator.process_index), int(self._accelerator.num_processes)
 
     def device(self, before: torch.device) -> torch.device:
