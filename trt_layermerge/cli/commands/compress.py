@@ -27,6 +27,7 @@ from trt_layermerge.delivery.manifest import ConversionFigures
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.estimate import job_plan
 from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.training import leads, share_training
 
 
 @click.command("compress")
@@ -57,6 +58,9 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
         for stage in stages:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
         click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
+        return
+    if not leads():
+        share_training(loaded)
         return
     with screen() as reporter:
         result = compress(loaded, reporter)
