@@ -43,6 +43,9 @@ class OnnxNetwork(nn.Module):
     Constants of several numbers that come from the file's weights are parameters too; a single number is a number.
     """
 
+    samples_apart = True
+    """Tracing checks that each sample is computed by itself: a file may have been made for one batch size."""
+
     def __init__(self, graph: Graph, where: str) -> None:
         """Build the layers.
 
