@@ -49,7 +49,7 @@ def test_what_is_hidden_below_zero_does_no_harm():
     """The sums are linear wherever they show, and anything else below zero: rounds of the two steps find the line."""
     responses = made(3)
     plain = fit_responses(responses, POINT)
-    with mock.patch.object(room, "ROUNDS", 200):
+    with mock.patch.multiple(room, ROUNDS=200, GAIN=0.0):
         aware = fit_responses(responses, POINT, clip=(0.0, inf))
     assert missed(aware, responses, (0.0, inf)) < 0.02 * missed(plain, responses, (0.0, inf))
 
