@@ -10,8 +10,10 @@ from click.testing import CliRunner
 from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import combined, config_option, network_options, plan_options
 
-from trt_layermerge.cli.options import data_options, device_options, refine_options, training_options  # isort: skip
+from trt_layermerge.cli.options import ESTIMATORS, data_options, device_options, refine_options, training_options  # isort: skip
 from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
+from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 
@@ -53,6 +55,14 @@ def test_a_file_says_what_the_command_line_does_not(config: Any) -> None:
     assert job_of("other.py", "--config", path, "--no-finetune").recipe is None
     assert job_of("other.py", "--config", path).model == "other.py"
     assert job_of("--config", config('model = "m"\nfinetune = false')).recipe is None
+
+
+def test_the_estimator_and_its_options() -> None:
+    job = job_of("m", "--estimator", "finetune", "--tuning-share", "0.5", "--tuning-lr", "0.2", "--max-kernel", "5")
+    assert job.estimation == Estimation(Estimator.FINETUNE, Samples(), 5, Tuning(share=0.5, lr=0.2))
+    with pytest.raises(UsageError, match="share is 2"):
+        job_of("m", "--tuning-share", "2")
+    assert set(ESTIMATORS) == set(Estimator)
 
 
 def test_a_stage_takes_what_it_has_from_the_file_of_a_job(config: Any) -> None:
