@@ -9,10 +9,20 @@ import pytest
 from click.testing import CliRunner
 
 from trt_layermerge.cli.job import make_job
-from trt_layermerge.cli.options import combined, config_option, network_options, plan_options
-
-from trt_layermerge.cli.options import data_options, device_options, refine_options, training_options  # isort: skip
+from trt_layermerge.cli.options import (
+    ESTIMATORS,
+    combined,
+    config_option,
+    data_options,
+    device_options,
+    network_options,
+    plan_options,
+    refine_options,
+    training_options,
+)
 from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
+from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe
@@ -69,6 +79,14 @@ def test_a_recipe_is_named_and_options_go_before_it(config: Any, tmp_path: Path)
     assert job_of("m", "--recipe", str(tmp_path / "mine.toml")).recipe == Recipe(lr=0.5, accumulation=4)
     with pytest.raises(UsageError, match="there is no recipe 'resnet34'"):
         job_of("m", "--recipe", "resnet34")
+
+
+def test_the_estimator_and_its_options() -> None:
+    job = job_of("m", "--estimator", "finetune", "--tuning-share", "0.5", "--tuning-lr", "0.2", "--max-kernel", "5")
+    assert job.estimation == Estimation(Estimator.FINETUNE, Samples(), 5, Tuning(share=0.5, lr=0.2))
+    with pytest.raises(UsageError, match="share is 2"):
+        job_of("m", "--tuning-share", "2")
+    assert set(ESTIMATORS) == set(Estimator)
 
 
 def test_a_stage_takes_what_it_has_from_the_file_of_a_job(config: Any) -> None:
