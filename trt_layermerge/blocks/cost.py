@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import outer_skips
+from trt_layermerge.blocks.compose import front_kept, front_moved, outer_skips, shifted_layers
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.activations import NONNEGATIVE
 from trt_layermerge.network.chain import Chain, Skip
@@ -31,10 +31,10 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     """The operations that a choice executes.
 
     A skip that is added to the block's result belongs to the block: its addition is part of the convolution's
-    epilogue, and its own convolution, if it has one, is an operation more.
+    epilogue, and its own convolution, if it has one, is an operation more; so is a front that stays.
     """
     block, last = choice.block, chain.layers[choice.block.end - 1]
-    arriving = skips_executed(chain, choice)
+    arriving, moved = skips_executed(chain, choice), front_moved(chain, choice)
     result = Signature(
         setting.batch,
         chain.shape(block.start),
@@ -42,6 +42,8 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
         bias=choice.geometry is not None and (choice.kind is not Kind.KEEP or last.bias),
         residual=bool(arriving),
         precision=setting.precision,
+        shift=bool(shifted_layers(chain, choice.kept)),
+        group_norm=None if moved is None else moved.groups,
     )
     operations = [result]
     operations += [_plain_addition(chain, block.end, setting) for _ in arriving[1:]]
@@ -53,6 +55,13 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
             operations.append(
                 Signature(setting.batch, shape, skip.geometry, bias=skip.bias, precision=setting.precision)
             )
+    if (front := front_kept(chain, choice)) is not None:
+        shape, precision = chain.shape(block.start), setting.precision
+        operations.append(
+            Signature(
+                setting.batch, shape, None, activation=front.activation, precision=precision, group_norm=front.groups
+            )
+        )
     return tuple(operation for operation in operations if not operation.empty)
 
 
@@ -60,12 +69,12 @@ def skips_executed(chain: Chain, choice: Choice) -> tuple[Skip, ...]:
     """The skips that stay beside a block: those from before it, and all of a layer that is kept as it is."""
     if choice.kind is Kind.KEEP:
         return tuple(skip for skip in chain.skips if skip.end == choice.block.end)
-    return outer_skips(chain, choice.block)
+    return outer_skips(chain, choice.block, emptied=choice.emptied)
 
 
 def redundant_activation(chain: Chain, choice: Choice) -> bool:
     """Whether the block's last activation would do nothing to the block's input, which is all that reaches it."""
-    if choice.kind is not Kind.IDENTITY or outer_skips(chain, choice.block):
+    if choice.kind is not Kind.IDENTITY or outer_skips(chain, choice.block, emptied=True):
         return False
     before, activation = chain.activation(choice.block.start), chain.layers[choice.block.end - 1].activation
     return activation in IDEMPOTENT and (before == activation or (activation == "relu" and before in NONNEGATIVE))

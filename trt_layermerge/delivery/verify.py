@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from trt_layermerge.delivery.export import INPUT, OUTPUT
+from trt_layermerge.delivery.export import OUTPUT
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
 from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.merging.proof import relative_error
+from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.task import Batch
@@ -48,16 +51,23 @@ def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[T
         yield run_engine(engine, inputs), target
 
 
-def run_engine(engine: Engine, inputs: Tensor) -> Tensor:
-    """An engine's output for any number of inputs, in batches of its own size; the last one is filled up."""
-    size = engine.inputs[INPUT][0]
-    missing = -len(inputs) % size
-    filled = np.ascontiguousarray(torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]).numpy())
-    outputs = [engine.run({INPUT: filled[begin : begin + size]})[OUTPUT] for begin in range(0, len(filled), size)]
-    return torch.from_numpy(np.concatenate(outputs))[: len(inputs)]
+def run_engine(engine: Engine, inputs: Values) -> Tensor:
+    """An engine's output for any number of samples, in batches of its own size; the last one is filled up."""
+    given = as_tuple(inputs)
+    samples, size = len(given[0]), next(iter(engine.inputs.values()))[0]
+    filled = {name: _filled(value, size) for name, value in zip(engine.inputs, given, strict=True)}
+    batches = (slice(begin, begin + size) for begin in range(0, samples, size))
+    outputs = [engine.run({name: value[part] for name, value in filled.items()})[OUTPUT] for part in batches]
+    return torch.from_numpy(np.concatenate(outputs))[:samples]
 
 
-def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor) -> tuple[float, Tensor]:
+def _filled(values: Tensor, size: int) -> NDArray[Any]:
+    """Values with zeros behind them, up to a multiple of the size."""
+    missing = -len(values) % size
+    return np.ascontiguousarray(torch.cat([values, values.new_zeros(missing, *values.shape[1:])]).numpy())
+
+
+def verify_engine(engine: Engine, module: nn.Module, inputs: Values) -> tuple[float, Tensor]:
     """Compare an engine with a PyTorch network on real inputs.
 
     Returns:
@@ -67,7 +77,7 @@ def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor) -> tuple[fl
         VerificationError: They differ by more than 1e-4 of the largest output.
     """
     with torch.no_grad():
-        expected = module.eval()(inputs)
+        expected = module.eval()(*as_tuple(inputs))
     return _compare(engine, inputs, expected, "the PyTorch network"), expected
 
 
@@ -109,8 +119,8 @@ def _runtime(path: Path, name: str) -> Runtime:
         raise TableError(f"{path} is not a manifest: device.runtime: {error.message}", hint=error.hint) from error
 
 
-def _compare(engine: Engine, inputs: Tensor, expected: Tensor, what: str) -> float:
-    if INPUT not in engine.inputs or OUTPUT not in engine.outputs:
+def _compare(engine: Engine, inputs: Values, expected: Tensor, what: str) -> float:
+    if len(engine.inputs) != len(as_tuple(inputs)) or OUTPUT not in engine.outputs:
         raise VerificationError(f"the engine takes {', '.join(engine.inputs)} and gives {', '.join(engine.outputs)}")
     actual = run_engine(engine, inputs)
     if actual.shape != expected.shape:

@@ -22,7 +22,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.fitting import NormalEquations, sample_positions, samples_by_batch
-from trt_layermerge.merging.linear import folded
+from trt_layermerge.merging.linear import folded, normed
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import solved
 from trt_layermerge.network.chain import Chain
@@ -168,7 +168,8 @@ class _Estimator:
         if choice.kind is Kind.IDENTITY:
             return None, None
         if choice.kind is Kind.MERGE:
-            return to_module(folded(self.network.module, chain, choice.block, choice.kept)), None
+            merged = to_module(folded(self.network.module, chain, choice.block, choice.kept))
+            return normed(self.network.module, chain, choice, merged), None
         fitted = solved(equations[choice.block], self.network, choice)
         return to_module(fitted.convolution), fitted.unexplained
 
@@ -185,7 +186,8 @@ class _Estimator:
         equations = {block: NormalEquations(geometry) for block, geometry in geometries.items()}
         shares = {block: samples_by_batch(geometry, self.calibration) for block, geometry in geometries.items()}
         names = {block: _target_names(chain, block) for block in geometries}
-        wanted = list(dict.fromkeys([chain.tensor(start), *(name for group in names.values() for name in group)]))
+        read = chain.read_by(start + 1)
+        wanted = list(dict.fromkeys([read, *(name for group in names.values() for name in group)]))
         head = up_to(self.network.module, wanted)
         with torch.inference_mode():
             for number, inputs in enumerate(self.calibration):
@@ -194,7 +196,7 @@ class _Estimator:
                     total, *added = (values[name] for name in names[block])
                     target, generator = total - sum(added), torch.Generator().manual_seed(number)
                     positions = sample_positions(target.shape, shares[block][number], generator)
-                    equation.add(values[chain.tensor(start)], target, positions)
+                    equation.add(values[read], target, positions)
         return equations
 
 

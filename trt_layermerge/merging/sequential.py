@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import inner_skips, outer_skips
+from trt_layermerge.blocks.compose import front_kept, inner_skips, outer_skips
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, to_module
 from trt_layermerge.merging.fitting import Fitted, NormalEquations, sample_positions, samples_by_batch
-from trt_layermerge.merging.linear import LinearisedBlock, folded
+from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
 from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.rewrite import module_name, rewrite
 from trt_layermerge.network.chain import Chain
@@ -76,7 +76,8 @@ def carry_out(
             convolution = folded(network.module, chain, choice.block, choice.kept)
             unmerged = LinearisedBlock(network.module, chain, choice.block, choice.kept)
             proofs.append(prove_block(unmerged, convolution))
-            merged[choice], linearised[choice] = to_module(convolution), unmerged
+            merged[choice] = normed(network.module, chain, choice, to_module(convolution))
+            linearised[choice] = normed(network.module, chain, choice, unmerged)
         else:
             fits[choice.key] = fitted = _fit_in_place(network, merged, choice, inputs)
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
@@ -99,7 +100,7 @@ def solved(equations: NormalEquations, network: Network, choice: Choice) -> Fitt
 
 def prior_of(module: fx.GraphModule, chain: Chain, choice: Choice) -> Convolution | None:
     """What remains of a block with skips inside when all its layers are dropped: where its fit is drawn to."""
-    if not inner_skips(chain, choice.block):
+    if not inner_skips(chain, choice.block) or front_kept(chain, choice) is not None:
         return None
     frame = _frame(choice)
     try:

@@ -1,7 +1,8 @@
 """Chains as values: numbered layers, the skips between them, and where and why a chain ends. Torch-free.
 
 Layers of a chain are numbered 1..L; tensor 0 is the chain's input and tensor l the output of layer l. Layer l computes
-``x_l = s_l(norm_l(conv_l(x_{l-1})) + sum over skips (s, l) of skip(x_s))``.
+``x_l = s_l(norm_l(conv_l(front_l(x_{l-1})) + shift_l) + sum over skips (s, l) of skip(x_s))``; front and shift are
+those of ``fronts.py``, and most layers have neither.
 """
 
 from __future__ import annotations
@@ -13,6 +14,28 @@ from trt_layermerge.network.geometry import Geometry
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """A group norm, and maybe an activation, through which one convolution reads a tensor.
+
+    Attributes:
+        norm: Node of the group norm.
+        groups: Number of its groups.
+        act: Node of the activation behind it, if there is one.
+        activation: Canonical name of the activation.
+    """
+
+    norm: str
+    groups: int
+    act: str | None = None
+    activation: str | None = None
+
+    @property
+    def output(self) -> str:
+        """Node of its result."""
+        return self.act or self.norm
 
 
 @dataclass(frozen=True)
@@ -31,6 +54,9 @@ class Layer:
         bias: Whether the convolution, with its norm folded in, has a bias.
         input_shape: Channels, height and width of tensor ``index - 1``.
         output_shape: Of tensor ``index``.
+        front: What the convolution reads tensor ``index - 1`` through, if there is anything.
+        shift: Node of the shift that is added to the convolution's result, if there is one.
+        shifted: Node of that addition.
     """
 
     index: int
@@ -44,11 +70,19 @@ class Layer:
     bias: bool
     input_shape: Shape
     output_shape: Shape
+    front: Front | None = None
+    shift: str | None = None
+    shifted: str | None = None
+
+    @property
+    def first(self) -> str:
+        """Node that reads tensor ``index - 1``."""
+        return self.conv if self.front is None else self.front.norm
 
     @property
     def before_adds(self) -> str:
         """Node of the layer's own result, before skips and activation."""
-        return self.norm or self.conv
+        return self.norm or self.shifted or self.conv
 
     @property
     def before_activation(self) -> str:
@@ -126,6 +160,11 @@ class Chain:
     def tensor(self, index: int) -> str:
         """Node of tensor ``index``, from 0."""
         return self.input if index == 0 else self.layers[index - 1].output
+
+    def read_by(self, index: int) -> str:
+        """Node of what the convolution of a layer takes: the tensor before it, or that behind the layer's front."""
+        front = self.layers[index - 1].front
+        return self.tensor(index - 1) if front is None else front.output
 
     def shape(self, index: int) -> Shape:
         """Shape of tensor ``index``."""

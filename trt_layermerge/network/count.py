@@ -33,5 +33,6 @@ def size_of(module: fx.GraphModule) -> Size:
                 layers += 1
                 macs += prod(node.meta["shape"]) * prod(part.weight.shape[1:])
             elif isinstance(part, nn.Linear):
-                macs += prod(node.meta["shape"]) * part.in_features
+                # One that is part of another module, as in a merged block, is applied to one vector for each image.
+                macs += (prod(node.meta["shape"]) if part is called else part.out_features) * part.in_features
     return Size(layers, sum(parameter.numel() for parameter in module.parameters()), 2 * macs)

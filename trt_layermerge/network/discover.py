@@ -1,8 +1,9 @@
 """Finding the chains of a normal form: where they start, which skips belong to them, and why they end.
 
-From a tensor, the walk goes from convolution to convolution; at an addition it asks whether the other operand is a
-tensor of its own path, directly or through one convolution or batch norm, which makes a skip; sums of such tensors are
-taken term by term. A path with a tensor that something outside it reads is cut at that tensor.
+From a tensor, the walk goes from convolution to convolution, through their fronts (``fronts.py``); at an addition it
+asks whether the other operand is a tensor of its own path, directly or through one convolution or batch norm, which
+makes a skip; sums of such tensors are taken term by term. A path with a tensor that something outside it reads is cut
+at that tensor.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import fx, nn
 
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Break, Chain, Layer, Skip
+from trt_layermerge.network.fronts import front_of, shift_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
 
@@ -66,6 +68,7 @@ class _Finder:
         self.nodes = {node.name: node for node in module.graph.nodes}
         calls = (str(node.target) for node in module.graph.nodes if node.op == "call_module")
         self.uses = Counter(calls)
+        self.fronts = {conv: front_of(module, conv, self.uses) for conv in self.convolutions()}
 
     def convolutions(self) -> Iterator[fx.Node]:
         """All convolutions, in order of execution."""
@@ -84,7 +87,7 @@ class _Finder:
 
     def chain(self, index: int, conv: fx.Node, taken: set[str], *, forced: bool = False) -> Chain:
         """The longest valid chain that starts at the input of ``conv``; ``forced`` makes ``conv`` its first layer."""
-        path = self._walk(conv.all_input_nodes[0], conv if forced else None, taken)
+        path = self._walk(self.fronts[conv][0], conv if forced else None, taken)
         while (length := self._first_leak(path)) is not None:
             path = path.cut(length, self._why_leaks(path, length))
         return Chain(index, path.tensors[0].name, tuple(path.layers), tuple(path.skips), path.reason)
@@ -106,8 +109,8 @@ class _Finder:
 
         What only starts a path may branch: the first branch goes first, the others start paths of their own.
         """
-        readers = [user for user in tensor.users if isinstance(self._module(user), nn.Conv2d)]
-        readers = [user for user in readers if user.name not in taken and self.unusable(user) is None]
+        readers = [conv for conv, (source, _) in self.fronts.items() if source is tensor]
+        readers = [conv for conv in readers if conv.name not in taken and self.unusable(conv) is None]
         if not readers:
             return self._why_ends(tensor)
         main = [user for user in readers if not self._feeds_addition(user)]
@@ -122,17 +125,19 @@ class _Finder:
         return user is not None and user.target is operator.add
 
     def _unit(self, conv: fx.Node) -> tuple[fx.Node, fx.Node | None]:
-        """A convolution's result behind its norm, and the norm."""
-        user = _sole_user(conv)
+        """A convolution's result behind its shift and its norm, and the norm."""
+        shifted, _ = shift_of(conv) or (conv, None)
+        user = _sole_user(shifted)
         module = None if user is None else self._module(user)
         if user is not None and isinstance(module, nn.BatchNorm2d) and self.uses[str(user.target)] == 1:
             return user, user
-        return conv, None
+        return shifted, None
 
     def _advance(self, path: _Path, conv: fx.Node) -> str | None:
         """Add the layer of ``conv`` to the path; returns why the path ends behind it, if that is already known."""
         module = self._convolution(conv)
         result, norm = self._unit(conv)
+        shifted, shift = shift_of(conv) or (None, None)
         skips, adds, stop = self._skips(path, result, geometry_of(module))
         total = adds[-1] if adds else result
         act, activation = self._activation(total) if stop is None else (None, None)
@@ -149,6 +154,9 @@ class _Finder:
             bias=norm is not None or module.bias is not None,
             input_shape=path.tensors[-1].meta["shape"],
             output_shape=out.meta["shape"],
+            front=self.fronts[conv][1],
+            shift=_name(shift),
+            shifted=_name(shifted),
         )
         path.layers.append(layer)
         path.skips += skips
@@ -236,7 +244,7 @@ class _Finder:
         inputs = operand.all_input_nodes
         for conv in (operand, *inputs[:1]):
             if isinstance(self._module(conv), nn.Conv2d):
-                whole = self._unit(conv)[0] is operand and len(operand.users) == 1
+                whole = self._unit(conv)[0] is operand and len(operand.users) == 1 and shift_of(conv) is None
                 return conv if whole and self.unusable(conv) is None else None
         return None
 
@@ -248,7 +256,7 @@ class _Finder:
         return None
 
     def _own_readers(self, path: _Path, index: int) -> set[fx.Node]:
-        names = {path.layers[index].conv} if index < len(path.layers) else set()
+        names = {path.layers[index].first} if index < len(path.layers) else set()
         names |= {skip.conv or skip.norm or skip.add for skip in path.skips if skip.start == index}
         return {self.nodes[name] for name in names}
 

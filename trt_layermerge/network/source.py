@@ -1,8 +1,10 @@
 """Model specs: where the user's network comes from, and its weights.
 
 A spec is ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or ``FILE.py[:factory]``; a factory takes no
-arguments and returns an ``nn.Module``. Weights are safetensors, or a PyTorch state dict read with ``weights_only``:
-nothing is unpickled.
+arguments and returns an ``nn.Module``. Beside it may stand ``INPUT_SHAPE = (3, 32, 32)``. For several inputs it is
+``INPUTS = {"sample": (3, 32, 32), "timestep": 1000}`` in the order of ``forward()``: a shape for real numbers, a number
+for one whole number below it. Weights are safetensors, or a PyTorch state dict read with ``weights_only``: nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.network.inputs import Input
 
 DEFAULT_FACTORY = "model"
 
@@ -37,11 +40,13 @@ class Source:
         spec: What the user wrote.
         module: The network, in evaluation mode.
         input_shape: Shape of one sample where the source tells it, else ``None``.
+        inputs: All its inputs where the source declares them by name, else none.
     """
 
     spec: str
     module: nn.Module
     input_shape: tuple[int, ...] | None
+    inputs: tuple[Input, ...] = ()
 
 
 def load_source(spec: str, weights: Path | None = None) -> Source:
@@ -52,15 +57,16 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     """
     kind, _, name = spec.partition(":")
     shape: tuple[int, ...] | None
+    inputs: tuple[Input, ...] = ()
     if kind == "torchvision":
         module, shape = _torchvision(name)
     elif kind == "timm":
         module, shape = _timm(name)
     else:
-        module, shape = _factory(spec)
+        module, shape, inputs = _factory(spec)
     if weights is not None:
         load_weights(module, weights)
-    return Source(spec, module.eval(), shape)
+    return Source(spec, module.eval(), shape, inputs)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -142,7 +148,7 @@ def _unknown(library: str, name: str, known: Iterable[str]) -> ModelError:
     return ModelError(f"{library} has no model {name!r}", hint=hint)
 
 
-def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None]:
+def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None, tuple[Input, ...]]:
     location, _, name = spec.rpartition(":") if ":" in spec else (spec, "", DEFAULT_FACTORY)
     if location.endswith(".py"):
         scope = _run_file(Path(location))
@@ -165,15 +171,38 @@ def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None]:
     module = _guarded(f"run {spec}", factory)
     if not isinstance(module, nn.Module):
         raise ModelError(f"{spec} returned {type(module).__name__}, not a torch.nn.Module")
-    return module, _declared_shape(location, getattr(scope, "INPUT_SHAPE", None))
+    inputs = _declared_inputs(location, getattr(scope, "INPUTS", None))
+    return module, _declared_shape(location, getattr(scope, "INPUT_SHAPE", None)), inputs
 
 
 def _declared_shape(location: str, shape: Any) -> tuple[int, ...] | None:
     if shape is None:
         return None
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not _is_shape(shape):
         raise ModelError(f"INPUT_SHAPE of {location} is {shape!r}", hint="write INPUT_SHAPE = (C, H, W)")
     return tuple(shape)
+
+
+def _declared_inputs(location: str, declared: Any) -> tuple[Input, ...]:
+    if declared is None:
+        return ()
+    hint = 'write INPUTS = {"sample": (C, H, W), "timestep": 1000}: a shape, or what whole numbers stay below'
+    if not isinstance(declared, Mapping) or not declared:
+        raise ModelError(f"INPUTS of {location} is {declared!r}", hint=hint)
+    inputs = []
+    for name, given in declared.items():
+        if not isinstance(name, str) or not name or not (_is_shape(given) or _is_size(given)):
+            raise ModelError(f"INPUTS of {location} has {name!r}: {given!r}", hint=hint)
+        inputs.append(Input(name, (), given) if _is_size(given) else Input(name, tuple(given)))
+    return tuple(inputs)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(_is_size(size) for size in value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _run_file(path: Path) -> ModuleType:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, fx
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.manifest import (
     DeviceFields,
     Figures,
@@ -36,6 +36,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out
 from trt_layermerge.network.count import size_of
+from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
@@ -160,10 +161,10 @@ def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:
 
 def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engines:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
-    job, shape = loaded.job, loaded.network.input_shape
-    shapes = {INPUT: (job.batch, *shape)}
-    export_onnx(fold_norms(loaded.network.module), shape, job.original_onnx)
-    export_onnx(delivered, shape, job.output / COMPRESSED_ONNX)
+    job, inputs_taken = loaded.job, loaded.network.inputs
+    shapes = batched_shapes(inputs_taken, job.batch)
+    export_onnx(fold_norms(loaded.network.module), inputs_taken, job.original_onnx)
+    export_onnx(delivered, inputs_taken, job.output / COMPRESSED_ONNX)
     original = loaded.runtime.build(job.original_onnx, job.options, shapes)
     loaded.runtime.build(job.output / COMPRESSED_ONNX, job.options, shapes).save(job.output / ENGINE)
     engine = loaded.runtime.load(job.output / ENGINE, job.options)
