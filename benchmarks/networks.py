@@ -30,11 +30,12 @@ from torch import nn
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verify import verify_engine
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
@@ -203,15 +204,16 @@ def check_plan(network: Network, plan: list[Choice], *, export: bool) -> tuple[f
         The worst block's error in float64, the networks' in float32, and ONNX Runtime's against PyTorch if exported.
     """
     result = carry_out(network, plan, [])
-    x = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    x = examples(network.inputs, batch=2)
     proof = prove_network(result.linearised, result.merged, x, result.proofs)
     engine_error = None
     if export:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.onnx"
             folded = fold_norms(result.merged)
-            export_onnx(folded, network.input_shape, path)
-            engine = get_runtime("onnxruntime").build(path, BuildOptions(), {INPUT: tuple(x.shape)})
+            export_onnx(folded, network.inputs, path)
+            shapes = batched_shapes(network.inputs, batch=2)
+            engine = get_runtime("onnxruntime").build(path, BuildOptions(), shapes)
             engine_error, _ = verify_engine(engine, folded, x)
     return proof.worst_block, proof.end_to_end, engine_error
 
