@@ -56,6 +56,7 @@ PAPERS = {
     "VGG-16 BN": ("torchvision:vgg16_bn", (3, 32, 32)),
     "VGG-19": ("torchvision:vgg19", (3, 32, 32)),
     "VGG-19 BN": ("torchvision:vgg19_bn", (3, 32, 32)),
+    "DDPM U-Net (CIFAR-10)": ("examples/ddpm_cifar10/model.py:unet", (3, 32, 32)),
 }
 """Spec, and the input that random plans are tried on."""
 
@@ -99,9 +100,9 @@ What `trt-layermerge inspect` finds in the networks of the papers and in others 
 `python benchmarks/networks.py --markdown`, not by hand. Time and memory are those of the whole command on one core.
 
 A *layer* is a convolution of a chain, with its norm and activation; a skip may have a convolution of its own, which is
-no layer. The largest exact merge is that of most convolutions into one kernel of at most 7x7: how many, which block
-(chain:start-end), and the kernel. Every chain ends once, at the network's head at the latest; a convolution that is in
-no chain has its reason too.
+no layer. In DDPM's U-Net group norms stand before convolutions, and go or move when those are merged. The largest exact
+merge is that of most convolutions into one kernel of at most 7x7: how many, which block (chain:start-end), and the
+kernel. Every chain ends once, at the network's head at the latest; a convolution that is in no chain has its reason.
 """
 
 
@@ -189,6 +190,9 @@ def random_plan(network: Network, generator: random.Random) -> list[Choice]:
 def randomise_norms(module: nn.Module) -> None:
     """Statistics and scales as training leaves them, so that folding a norm does something."""
     for part in module.modules():
+        if isinstance(part, nn.GroupNorm):
+            nn.init.uniform_(part.weight, 0.5, 1.0)
+            nn.init.normal_(part.bias, 0, 0.1)
         if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
             part.running_mean.normal_(0, 0.1)
             part.running_var.uniform_(0.5, 1.5)
@@ -221,7 +225,7 @@ def check_plan(network: Network, plan: list[Choice], *, export: bool) -> tuple[f
 def check_plans(spec: str, shape: tuple[int, ...], plans: int, exports: int) -> Iterator[str]:
     """Random plans of one network: a line for each."""
     torch.manual_seed(0)
-    network = load_network(str(ROOT / spec) if spec.startswith(EXAMPLE) else spec, None, shape)
+    network = load_network(str(ROOT / spec) if spec.startswith("examples/") else spec, None, shape)
     randomise_norms(network.module)
     generator = random.Random(0)
     for number in range(plans):

@@ -26,23 +26,19 @@ from trt_layermerge.merging.modules import Normed, Shifted
 from trt_layermerge.merging.proof import prove_block, prove_network
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.inputs import Input, examples
-from trt_layermerge.network.network import Network, trace
+from trt_layermerge.network.network import Network, load_network, trace
 
 ROOT = Path(__file__).parents[2]
 TWO = (Input("x", (4, 9, 7)), Input("t", (6,)))
 
 
-def loaded(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+@pytest.fixture(scope="module")
+def networks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def networks() -> ModuleType:
-    return loaded(ROOT / "benchmarks" / "networks.py")
 
 
 class Net(nn.Module):
@@ -192,8 +188,7 @@ def one(request: pytest.FixtureRequest) -> tuple[Case, Network]:
 
 @pytest.fixture(scope="module")
 def unet() -> Network:
-    module = loaded(Path(__file__).parent / "unet.py")
-    return trace("unet", module.unet(), module.INPUTS)
+    return load_network(f"{Path(__file__).parent / 'unet.py'}:unet")
 
 
 def merges(network: Network) -> list[Choice]:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.network.inputs import Input
-
-INPUTS = (Input("sample", (3, 8, 8)), Input("timestep", (), below=100))
+INPUTS = {"sample": (3, 8, 8), "timestep": 100}
 
 
 class Residual(nn.Module):
