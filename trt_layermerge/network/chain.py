@@ -37,6 +37,10 @@ class Front:
         """Node of its result."""
         return self.act or self.norm
 
+    def __str__(self) -> str:
+        """As it stands in tables: ``gn32 silu``."""
+        return f"gn{self.groups}" + (f" {self.activation}" if self.activation else "")
+
 
 @dataclass(frozen=True)
 class Layer:
