@@ -74,6 +74,9 @@ BROUGHT = {
         "timm:hrnet_w18_small",
         "timm:convnext_tiny",
         "timm:regnety_004",
+        "timm:resnet50d",
+        "timm:resnetv2_50",
+        "timm:efficientnet_b0",
     )
 }
 
@@ -99,10 +102,12 @@ HEAD = """# Networks
 What `trt-layermerge inspect` finds in the networks of the papers and in others that people bring. Written by
 `python benchmarks/networks.py --markdown`, not by hand. Time and memory are those of the whole command on one core.
 
-A *layer* is a convolution of a chain, with its norm and activation; a skip may have a convolution of its own, which is
-no layer. In DDPM's U-Net group norms stand before convolutions, and go or move when those are merged. The largest exact
-merge is that of most convolutions into one kernel of at most 7x7: how many, which block (chain:start-end), and the
-kernel. Every chain ends once, at the network's head at the latest; a convolution that is in no chain has its reason.
+A *layer* is a convolution of a chain with its norm and activation, or an average pooling or a norm between
+convolutions; what a skip leads through is no layer. In DDPM's U-Net group norms stand before convolutions, and go or
+move when those are merged. The largest exact merge is that of most layers into one kernel of at most 7x7: how many,
+which block (chain:start-end), and the kernel. Every chain ends once, at the network's head at the latest; a convolution
+that is in no chain has its reason too. Why a chain ends is said in words, with the operator that stands there in
+brackets.
 """
 
 
@@ -150,7 +155,7 @@ class Row:
 
 def _once(reason: str) -> str:
     """A reason in which nothing is listed twice."""
-    return ", ".join(dict.fromkeys(reason.split(", ")))
+    return " and ".join(dict.fromkeys(reason.split(" and ")))
 
 
 def inspect(name: str, spec: str) -> Row:

@@ -14,6 +14,7 @@ from trt_layermerge.blocks.candidates import Limits, blocks_of, choices_of, comp
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.compose import branch_dropped, inner_skips
 from trt_layermerge.network.chain import Chain
+from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network, load_network
 
 Make = Callable[..., Network]
@@ -85,8 +86,9 @@ def _check(chain: Chain, choice: Choice, max_kernel: int) -> None:
         full = composed_geometry(chain, block, range(block.start + 1, block.end + 1))
         assert geometry.dilation == (1, 1) and geometry.stride == full.stride and geometry.groups == full.groups
         for axis in (0, 1):
-            margin = full.padding[axis] - geometry.padding[axis]
-            assert geometry.kernel[axis] % 2 == 1 and full.kernel[axis] == geometry.kernel[axis] + 2 * margin
+            front, back = (full.padding[side] - geometry.padding[side] for side in (axis, axis + 2))
+            assert full.kernel[axis] == geometry.kernel[axis] + front + back and abs(front - back) <= 1
+            assert geometry.kernel[axis] % 2 == 1 or geometry.kernel[axis] == full.kernel[axis]
 
 
 @anything
@@ -202,9 +204,20 @@ def test_the_weight_of_a_projection_does_not_count(make: Make) -> None:
     assert kept["0:0-3 merge 3x3 g1"] == ((2,) if norms[1] > norms[0] else (1,))
 
 
-def test_even_kernels_and_valid_padding_have_no_smaller_fits(make: Make) -> None:
-    even = make([conv(4, 8, 2, stride=2, padding=0), conv(8, 8, 1)])
-    assert not [c for c in choices_of(even) if c.kind is Kind.FIT and c.block.start == 0]
+def fits(network: Network) -> list[str]:
+    return [c.key for c in choices_of(network) if c.kind is Kind.FIT and len(c.block) == len(network.layers)]
+
+
+def test_fits_of_an_even_kernel_are_odd_or_the_whole(make: Make) -> None:
+    assert fits(make([conv(4, 8, 2, stride=2, padding=0), conv(8, 8, 1)])) == ["0:0-2 fit 2x2 g1"]
+    # 3x3 with padding 1, then 2x2 with stride 2: of the padding of one pixel, a 3x3 leaves one side.
+    network = make([conv(4, 8, 3), conv(8, 8, 2, stride=2, padding=0)])
+    assert fits(network) == ["0:0-2 fit 3x3 g1", "0:0-2 fit 4x4 g1"]
+    (small,) = [c for c in choices_of(network) if c.key == "0:0-2 fit 3x3 g1"]
+    assert small.geometry == Geometry(4, 8, (3, 3), (2, 2), (1, 1, 0, 0))
+
+
+def test_valid_padding_has_no_smaller_fits(make: Make) -> None:
     valid = make([conv(4, 4, 3, padding=0), conv(4, 4, 3, padding=0)])
     assert [c.key for c in choices_of(valid) if c.kind is Kind.FIT] == ["0:0-2 fit 5x5 g1"]
 

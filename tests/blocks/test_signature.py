@@ -33,6 +33,7 @@ signatures = st.builds(
     residual=st.booleans(),
     activation=activations,
     precision=st.sampled_from(["fp32", "fp16", "int8"]),
+    pooling=st.booleans(),
     shift=st.booleans(),
     group_norm=st.none() | natural,
 )

@@ -10,6 +10,7 @@ from math import ceil
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Block, Kind
@@ -19,7 +20,7 @@ from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.network import Network, trace
 
-LIMITS = Limits(max_kernel=99, max_layers=6)
+LIMITS = Limits(max_kernel=99, max_layers=7)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,35 @@ def repvgg(inputs: int, outputs: int, stride: int) -> nn.Module:
     return both if stride > 1 else Add(both, nn.BatchNorm2d(outputs))
 
 
+class Blur(nn.Module):
+    """A binomial filter with stride, kept as a buffer."""
+
+    def __init__(self, channels: int, stride: int = 2) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("filt", (taps[:, None] * taps).expand(channels, 1, 3, 3).clone())
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filt, stride=self.stride, padding=1, groups=len(self.filt))
+
+
+def then(*modules: nn.Module) -> nn.Sequential:
+    """One after the other, nothing between."""
+    return nn.Sequential(*modules)
+
+
+def before(*arguments, **settings) -> nn.Sequential:
+    """Norm, activation and convolution, in this order."""
+    module = conv(*arguments, **settings)
+    return nn.Sequential(nn.BatchNorm2d(module.in_channels), nn.ReLU(), module)
+
+
+def late(body: nn.Module, skip: nn.Module | None = None) -> nn.Module:
+    """``act(body(x)) + skip(x)``."""
+    return Add(then(body, nn.ReLU()), skip)
+
+
 SPANS = [
     Span("stride before a large kernel", lambda: row(unit(4, 6, stride=2), unit(6, 4, 5))),
     Span("stride twice", lambda: row(unit(4, 6, stride=2), unit(6, 6, stride=(2, 1)), conv(6, 2))),
@@ -124,6 +154,102 @@ SPANS = [
         "sum of branches before the layer",
         lambda: row(conv(4, 4), Add(unit(4, 4, 5), Add(unit(4, 4), nn.Identity()))),
         skips=2,
+    ),
+    Span("average pooling", lambda: row(then(unit(4, 6), nn.AvgPool2d(2)), unit(6, 4), nn.AvgPool2d(3, 1, 1))),
+    Span("pooling before all", lambda: row(then(nn.AvgPool2d((2, 3), (1, 2)), unit(4, 6)), conv(6, 4))),
+    Span("overlapping pooling", lambda: then(conv(4, 4), nn.AvgPool2d(3, 2, 1), unit(4, 6), nn.AvgPool2d(2, 1, 1))),
+    Span("pooling by another number", lambda: then(conv(4, 4), nn.AvgPool2d(3, 2, 1, False, False, 5), conv(4, 4))),
+    Span("depthwise and pooling", lambda: row(unit(4, 4, groups=4), nn.AvgPool2d(3, 2, 1), unit(4, 4, groups=2))),
+    Span("norm behind pooling", lambda: row(conv(4, 4), then(nn.AvgPool2d(2), nn.BatchNorm2d(4)), conv(4, 4))),
+    Span("blur", lambda: row(then(unit(4, 6), Blur(6)), then(Blur(6, 1), unit(6, 4)))),
+    Span(
+        "norm behind the activation",
+        lambda: then(conv(4, 4), nn.ReLU(), nn.BatchNorm2d(4), unit(4, 6), nn.ReLU(), nn.BatchNorm2d(6), conv(6, 4, 5)),
+    ),
+    Span("norm at both ends", lambda: then(nn.BatchNorm2d(4), unit(4, 6, stride=2), nn.ReLU(), nn.BatchNorm2d(6))),
+    Span(
+        "residuals of norm, activation, convolution",
+        lambda: then(conv(4, 4), Add(then(before(4, 4), before(4, 4))), Add(before(4, 4)), nn.BatchNorm2d(4)),
+        skips=2,
+    ),
+    Span(
+        "projection behind a shared norm",
+        lambda: then(conv(4, 4), nn.BatchNorm2d(4), nn.ReLU(), residual(conv(4, 4, 1, stride=2), stride=2)),
+        skips=1,
+    ),
+    Span(
+        "dropout",
+        lambda: row(
+            then(nn.Conv2d(4, 4, 3), nn.Dropout(), nn.BatchNorm2d(4)),
+            then(unit(4, 6), nn.Dropout2d()),
+            then(unit(6, 4), nn.ReLU(), nn.Dropout(), unit(4, 4)),
+            Add(row(unit(4, 4), then(unit(4, 4), nn.Dropout())), then(unit(4, 4), nn.Dropout())),
+        ),
+        skips=1,
+    ),
+    Span("an activation of slope 1", lambda: row(then(conv(4, 4), nn.LeakyReLU(1.0), conv(4, 4)), conv(4, 4))),
+    Span(
+        "skip behind the activation",
+        lambda: then(conv(4, 4), late(row(unit(4, 2, 1), unit(2, 4))), conv(4, 4)),
+        skips=1,
+    ),
+    Span(
+        "skips behind activations in a row",
+        lambda: then(late(row(unit(4, 2, 1), unit(2, 4))), late(unit(4, 4)), late(unit(4, 4, 5)), conv(4, 4)),
+        skips=3,
+    ),
+    Span(
+        "projections behind the activation",
+        lambda: then(
+            late(row(unit(4, 6, stride=2), unit(6, 6)), unit(4, 6, 1, stride=2)),
+            late(conv(6, 6), conv(6, 6)),
+            conv(6, 4),
+        ),
+        skips=2,
+    ),
+    Span(
+        "skips before and behind the activation",
+        lambda: then(late(residual()), late(Add(conv(4, 4)), conv(4, 4, 1)), conv(4, 4)),
+        skips=4,
+    ),
+    Span(
+        "a late skip around others",
+        lambda: then(late(then(residual(), nn.ReLU(), late(unit(4, 4)), conv(4, 4))), conv(4, 4)),
+        skips=3,
+    ),
+    Span(
+        "pooling, convolution and norm in a skip",
+        lambda: row(
+            unit(4, 4),
+            residual(then(nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False), unit(4, 4, 1)), stride=2),
+            residual(nn.AvgPool2d(3, 1, 1)),
+        ),
+        (4, 20, 18),
+        skips=2,
+    ),
+    Span(
+        "several layers in a skip",
+        lambda: residual(then(nn.BatchNorm2d(4), conv(4, 3), Blur(3, 1), unit(3, 4, 1))),
+        skips=1,
+    ),
+    Span(
+        "kernels of a cross side by side",
+        lambda: row(
+            Add(Add(unit(4, 6, stride=2), unit(4, 6, (1, 3), stride=2)), unit(4, 6, (3, 1), stride=2)),
+            Add(unit(6, 6, (3, 1)), Add(unit(6, 6), unit(6, 6, (1, 3)))),
+        ),
+        skips=4,
+    ),
+    Span(
+        "branches of different lengths side by side",
+        lambda: row(
+            Add(
+                Add(unit(4, 6), then(unit(4, 3, 1), unit(3, 6))),
+                Add(then(unit(4, 6, 1), nn.AvgPool2d(3, 1, 1)), unit(4, 6, 1)),
+            ),
+            unit(6, 4),
+        ),
+        skips=3,
     ),
 ]
 

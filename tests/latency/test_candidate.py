@@ -76,6 +76,15 @@ def test_convolution_then_addition_then_activation(bias: bool, residual: bool) -
     np.testing.assert_allclose(actual, np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
 
 
+def test_a_pooling_averages_its_padding_too() -> None:
+    geometry = Geometry(4, 4, (3, 2), (2, 1), (1, 0, 1, 1), groups=4)
+    signature = Signature(2, (4, 9, 10), geometry, bias=False, activation="relu", pooling=True)
+    x = np.random.default_rng(0).standard_normal((2, 4, 9, 10)).astype(np.float32)
+    assert not candidate_model(signature).graph.initializer
+    expected = convolve(x, np.full((4, 1, 3, 2), 1 / 6), geometry)
+    np.testing.assert_allclose(run(signature, input=x), np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
+
+
 def convolve(x: np.ndarray, weights: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Tap by tap in float64, group by group."""
     top, left, bottom, right = geometry.padding

@@ -1,4 +1,4 @@
-"""Random networks: any kernel, stride, dilation and grouping, nested skips, projections, norms, dropped branches."""
+"""Random networks: any kernel, stride, dilation and grouping, nested skips, projections, norms, poolings, dropout."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ SHAPE = (4, 17, 15)
 
 
 class Residual(nn.Module):
-    """``act(body(x) + skip(x))``."""
+    """``act(body(x) + skip(x))``, or ``act(body(x)) + skip(x)``."""
 
-    def __init__(self, body: nn.Module, skip: nn.Module, act: nn.Module) -> None:
+    def __init__(self, body: nn.Module, skip: nn.Module, act: nn.Module, late: bool) -> None:
         super().__init__()
-        self.body, self.skip, self.act = body, skip, act
+        self.body, self.skip, self.act, self.late = body, skip, act, late
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.late:
+            return self.act(self.body(x)) + self.skip(x)
         return self.act(self.body(x) + self.skip(x))
 
 
@@ -54,7 +56,22 @@ def residuals(draw: st.DrawFn, stride: int = 1, depth: int = 0) -> nn.Module:
     else:
         body += [draw(units((4, 6))), nn.ReLU(), draw(units((6, 4)))]
     act = draw(st.sampled_from([nn.ReLU, nn.PReLU, nn.Identity]))()
-    return Residual(nn.Sequential(*body), nn.Conv2d(4, 4, 1, stride) if projected else nn.Identity(), act)
+    skip: list[nn.Module] = [nn.Conv2d(4, 4, 1, stride)] if projected else []
+    if stride == 2 and draw(st.booleans()):
+        skip = [nn.AvgPool2d(3, 2, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]
+    if draw(st.booleans()):
+        body.append(nn.Dropout())
+    return Residual(nn.Sequential(*body), nn.Sequential(*skip), act, draw(st.booleans()))
+
+
+@st.composite
+def others(draw: st.DrawFn, stride: int = 1) -> list[nn.Module]:
+    """What is no convolution, but linear: a pooling or a norm by itself, dropout in front of it."""
+    if stride > 1 or draw(st.booleans()):
+        other: nn.Module = nn.AvgPool2d(draw(st.sampled_from([2, 3])), stride, draw(st.integers(0, 1)))
+    else:
+        other = nn.BatchNorm2d(4)
+    return [nn.Dropout(), other, *([nn.ReLU()] if draw(st.booleans()) else [])]
 
 
 @st.composite
@@ -64,8 +81,11 @@ def random_modules(draw: st.DrawFn) -> nn.Module:
     strided = draw(st.integers(0, 3))
     for number in range(draw(st.integers(1, 3))):
         stride = 2 if number == strided else 1
-        if draw(st.booleans()):
+        kind = draw(st.sampled_from(["residual", "unit", "other"]))
+        if kind == "residual":
             pieces.append(draw(residuals(stride)))
+        elif kind == "other":
+            pieces += draw(others(stride))
         else:
             pieces += [draw(units((4, 4), stride, draw(st.booleans()))), nn.ReLU()]
     pieces.append(draw(units((4, 4))))

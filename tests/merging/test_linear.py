@@ -98,7 +98,7 @@ class NestedProjection(nn.Module):
 def test_nothing_of_a_dropped_branch_is_left(quick):
     network = quick(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), NestedProjection()), (4, 6, 6))
     (chain,) = [chain for chain in network.chains if len(chain.skips) == 2]
-    whole = next(skip for skip in chain.skips if skip.conv is None)
+    whole = next(skip for skip in chain.skips if not skip.units)
     block = LinearisedBlock(network.module, chain, Block(chain.index, whole.start, whole.end), ())
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(block(x), x)

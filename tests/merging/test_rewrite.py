@@ -65,10 +65,10 @@ def test_nothing_else_changes(networks, plans, images, data):
         for choice in plan:
             layer = network.chains[choice.block.chain].layers[choice.block.end - 1]
             if choice.kind is Kind.KEEP:
-                assert nodes[layer.conv].target == layer.name
+                assert nodes[layer.first].target == layer.name
                 assert (result.get_submodule(layer.name) is own_modules[layer.name]) == shares
             else:
-                assert layer.conv not in nodes
+                assert layer.first not in nodes
                 assert (module_name(choice.block) in dict(result.named_modules())) == (choice.kind is Kind.MERGE)
         called = {str(node.target) for node in result.graph.nodes if node.op == "call_module"}
         held = {name.rsplit(".", 1)[0] for name in result.state_dict()}
@@ -114,6 +114,45 @@ def test_two_outer_skips_are_both_kept(quick, images, start):
     y = network.module.a(x).relu()
     expected = stand_in((x, y, network.module.b(y).relu())[start]) + (0, x, x + y)[start]
     assert torch.allclose(rewrite(network, {choice: stand_in})(x), expected.relu(), atol=1e-6)
+
+
+class LateSkip(nn.Module):
+    """A residual block as in Darknet: the skip is added behind the last activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(4))
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        y = self.act(self.a(x))
+        return self.d(self.act(self.c(self.act(self.b(y)))) + y)
+
+
+@pytest.mark.parametrize("start", [1, 2])
+def test_a_late_skip_is_added_behind_the_activation(quick, images, start):
+    network, x = quick(LateSkip(), (4, 5, 5)), images(2, (4, 5, 5))
+    (chain,) = network.chains
+    choice, stand_in = Choice(Block(0, start, 3), Kind.FIT, chain.layers[2].geometry), nn.Conv2d(4, 4, 3, padding=1)
+    y = network.module.a(x).relu()
+    result = stand_in((y, network.module.b(y).relu())[start - 1]).relu() + y
+    assert torch.allclose(rewrite(network, {choice: stand_in})(x), network.module.d(result), atol=1e-6)
+
+
+def test_a_dropped_branch_leaves_a_late_skip(quick, images):
+    network, x = quick(LateSkip(), (4, 5, 5)), images(2, (4, 5, 5))
+    rewritten = rewrite(network, {Choice(Block(0, 1, 3), Kind.IDENTITY, None): None})
+    assert torch.equal(rewritten(x), network.module.d(network.module.a(x).relu()))
+    assert len(rewritten.graph.nodes) == 5
+
+
+def test_dropout_is_kept_where_its_layer_is(quick):
+    module = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Dropout(), nn.Conv2d(4, 4, 1), nn.Dropout(), nn.ReLU())
+    network = quick(module, (4, 3, 3))
+    (chain,) = network.chains
+    assert [layer.output for layer in chain.layers] == ["_2", "_5"] and chain.layers[1].activation == "relu"
+    kept = rewrite(network, {Choice(Block(0, 1, 2), Kind.FIT, chain.layers[1].geometry): nn.Conv2d(4, 4, 1)})
+    assert [name for name, part in kept.named_modules() if isinstance(part, nn.Dropout)] == ["2"]
 
 
 def test_an_activation_after_its_own_output_is_left_out(quick):

@@ -19,6 +19,10 @@ from trt_layermerge.network.network import Network, load_network, trace
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.trace import normal_form
 
+GLOBAL = "feeds global average pooling, behind which no image is left (adaptive_avg_pool2d)"
+MAX = "feeds max pooling, which is not linear (max_pool2d)"
+OUTSIDE = "adds a tensor that does not come from this chain through convolutions alone"
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion_mnist" / "model.py"
 
 
@@ -76,13 +80,13 @@ def test_resnets_of_the_example(example: ModuleType, name: str, n: int) -> None:
     assert ends(chain) == [(2 * b + 1, 2 * b + 3, projections.get(b)) for b in range(3 * n)]
     sizes = [(16, 28, 28)] * (2 * n + 1) + [(32, 14, 14)] * (2 * n) + [(64, 7, 7)] * (2 * n)
     assert [layer.output_shape for layer in chain.layers] == sizes
-    assert chain.reason == "feeds adaptive_avg_pool2d"
+    assert chain.reason == GLOBAL
     assert [(b.after, b.reason) for b in network.breaks] == [(f"stages.{3 * n - 1}.conv2", chain.reason)]
 
 
 def test_mobilenet_v2() -> None:
     (chain,) = load_network("torchvision:mobilenet_v2", None, (3, 64, 64)).chains
-    assert len(chain) == 52 and chain.reason == "feeds adaptive_avg_pool2d"
+    assert len(chain) == 52 and chain.reason == GLOBAL
     # Stem, block 1 of two layers, then blocks of three; skips where stride 1 meets equal widths.
     with_skips = [1, 3, 4, 6, 7, 8, 10, 11, 13, 14]
     assert ends(chain) == [(3 * b + 3, 3 * b + 6, None) for b in with_skips]
@@ -96,7 +100,7 @@ def test_mobilenet_v2() -> None:
 def test_resnet34_is_behind_its_max_pool() -> None:
     network = load_network("torchvision:resnet34")
     stem, chain = network.chains
-    assert names(stem) == ["conv1"] and stem.reason == "feeds max_pool2d"
+    assert names(stem) == ["conv1"] and stem.reason == MAX
     assert len(chain) == 32 and chain.layers[0].input_shape == (64, 56, 56)
     assert {layer.output_shape for layer in chain.layers[:6]} == {(64, 56, 56)}
     assert chain.layers[-1].output_shape == (512, 7, 7)
@@ -107,7 +111,7 @@ def test_resnet34_is_behind_its_max_pool() -> None:
 def test_vgg16_bn() -> None:
     network = load_network("torchvision:vgg16_bn", None, (3, 64, 64))
     assert [len(chain) for chain in network.chains] == [2, 2, 3, 3, 3]
-    assert {chain.reason for chain in network.chains} == {"feeds max_pool2d"}
+    assert {chain.reason for chain in network.chains} == {MAX}
     assert not any(chain.skips for chain in network.chains)
     assert all(layer.bias and layer.norm and layer.activation == "relu" for layer in network.layers)
 
@@ -115,11 +119,11 @@ def test_vgg16_bn() -> None:
 def test_repvgg_is_one_chain_of_parallel_branches() -> None:
     (chain,) = load_network("timm:repvgg_a0", None, (3, 32, 32)).chains
     assert len(chain) == 22 and {layer.geometry.kernel for layer in chain.layers} == {(3, 3)}
-    small = [skip for skip in chain.skips if skip.conv is not None]
-    norms = [skip for skip in chain.skips if skip.conv is None]
+    small = [skip for skip in chain.skips if skip.units[0].conv is not None]
+    norms = [skip for skip in chain.skips if skip.units[0].conv is None]
     assert [(skip.start, skip.end) for skip in small] == [(index, index + 1) for index in range(22)]
     assert [skip.end for skip in norms] == [layer.index for layer in chain.layers if layer.geometry.keeps_shape]
-    assert all(skip.norm and skip.name and skip.bias and skip.geometry for skip in norms)
+    assert all(unit.norm and unit.name and unit.bias for skip in norms for unit in skip.units)
 
 
 def test_same_padding_of_tensorflow_breaks_no_chain() -> None:
@@ -160,9 +164,9 @@ def test_a_convolution_alone() -> None:
 def test_nodes_of_a_layer() -> None:
     (chain,) = chains(lambda m, x: F.relu(m.n(m.b(m.a(x))) + x), a=conv(), b=conv(), n=nn.BatchNorm2d(4))
     first, second = chain.layers
-    assert first.conv == first.before_adds == first.before_activation == first.output == chain.tensor(1)
-    assert second.before_adds == second.norm != second.conv
-    assert second.before_activation == second.adds[-1] == chain.skips[0].add
+    assert first.conv == first.first == first.last == first.before_activation == first.output == chain.tensor(1)
+    assert second.last == second.norm != second.conv == second.first
+    assert second.before_activation == second.adds[-1] == chain.skips[0].add == chain.skips[0].first
     assert second.output == second.act == chain.tensor(2)
     assert chain.activation(0) is None and chain.activation(1) is None and chain.activation(2) == "relu"
     assert [chain.shape(index) for index in range(3)] == [(4, 8, 8)] * 3
@@ -197,7 +201,7 @@ def test_a_norm_that_something_else_reads_is_no_skip() -> None:
         c=conv(),
     )
     assert [names(chain) for chain in network.chains] == [["a"], ["b"], ["c"]]
-    assert "BatchNorm2d n" in network.chains[0].reason
+    assert "also read by convolution b" in network.chains[0].reason
 
 
 def test_a_projection_may_be_written_before_or_after_the_branch() -> None:
@@ -217,7 +221,8 @@ def test_a_projection_may_be_written_before_or_after_the_branch() -> None:
         )
         assert names(chain) == ["a", "b", "c"] and ends(chain) == [(1, 3, "p")]
         (skip,) = chain.skips
-        assert skip.bias and skip.norm and skip.geometry == Geometry(4, 8, (1, 1), (2, 2))
+        (unit,) = skip.units
+        assert unit.bias and unit.norm == skip.operand and skip.geometry == Geometry(4, 8, (1, 1), (2, 2))
 
 
 def test_of_two_single_convolutions_the_larger_is_the_layer() -> None:
@@ -259,6 +264,40 @@ def one_pixel(m: Any, x: Tensor) -> Tensor:
     return m.c(m.b(x)) + x  # stride 2 keeps 1x1 as it is
 
 
+# Units that are no convolution module
+
+
+def test_darknet_is_one_chain() -> None:
+    (chain,) = load_network("timm:darknet53", None, (3, 64, 64)).chains
+    assert len(chain) == 52 and len(chain.skips) == 23 and all(skip.late for skip in chain.skips)
+    assert all(skip.add in chain.layers[skip.end - 1].late_adds for skip in chain.skips)
+
+
+def test_a_skip_of_resnet_d() -> None:
+    chain = load_network("timm:resnet26d", None, (3, 64, 64)).chains[1]
+    pooled = [skip for skip in chain.skips if len(skip.units) == 2]
+    assert len(pooled) == 3 and {skip.geometry.kernel for skip in pooled if skip.geometry} == {(2, 2)}
+    assert all([unit.pooling for unit in skip.units] == [True, False] for skip in pooled)
+
+
+def test_norms_before_convolutions_are_layers() -> None:
+    network = load_network("timm:resnetv2_50", None, (3, 64, 64))
+    chain = max(network.chains, key=len)
+    alone = [layer for layer in chain.layers if layer.conv is None]
+    assert len(chain.skips) == 16 and alone and all(layer.activation == "relu" for layer in alone)
+
+
+def test_what_does_nothing_in_evaluation_breaks_no_chain() -> None:
+    (chain,) = chains(lambda m, x: m.b(m.d(F.relu(m.n(m.d(m.a(x)))))), a=conv(), b=conv(), n=nn.BatchNorm2d(4),
+        d=nn.Dropout())  # fmt: skip
+    assert names(chain) == ["a", "b"] and chain.layers[0].norm and chain.layers[0].activation == "relu"
+
+
+def test_a_pooling_by_itself_is_no_chain() -> None:
+    (chain,) = chains(lambda m, x: F.max_pool2d(F.avg_pool2d(F.max_pool2d(m.a(x), 2), 2), 2), a=conv())
+    assert names(chain) == ["a"]
+
+
 # Why chains end
 
 
@@ -272,10 +311,10 @@ REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Callable[[],
         lambda m, x: m.b(y := m.a(x)) * y.sigmoid(),
         TWO,
         [["a"], ["b"]],
-        "its output is also read by Sigmoid sigmoid",
+        "its output is also read by an activation shared with others (Sigmoid sigmoid)",
     ),
     "an inner tensor read by others": (lambda m, x: m.n(y := m.a(x)) * y, {"a": conv, "n": lambda: nn.BatchNorm2d(4)},
-        [["a"]], "feeds BatchNorm2d n, mul"),
+        [["a"]], "its output is also read by a product of two tensors, which is not linear (mul)"),
     "branches": (
         lambda m, x: torch.relu(m.b(y := m.a(x))) * torch.relu(m.c(y)),
         {**TWO, "c": conv},
@@ -286,32 +325,58 @@ REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Callable[[],
         lambda m, x: m.b(m.b(m.a(x)).relu()),
         TWO,
         [["a"]],
-        "feeds convolution b",
+        "feeds convolution b, which cannot be merged: its weights are shared: it is called more than once",
     ),
     "shared norm": (lambda m, x: m.n(m.b(m.n(m.a(x)))), {**TWO, "n": lambda: nn.BatchNorm2d(4)}, [["a"], ["b"]],
-        "feeds BatchNorm2d n"),
-    "shared activation": (lambda m, x: m.p(m.b(m.p(m.a(x)))), {**TWO, "p": nn.PReLU}, [["a"], ["b"]], "feeds PReLU p"),
+        "feeds a batch norm: its weights are shared: it is called more than once (BatchNorm2d n)"),
+    "shared activation": (lambda m, x: m.p(m.b(m.p(m.a(x)))), {**TWO, "p": nn.PReLU}, [["a"], ["b"]],
+        "feeds an activation shared with others (PReLU p)"),
     "group norm": (lambda m, x: m.b((y := m.g(m.a(x))) + y.relu()), {**TWO, "g": lambda: nn.GroupNorm(2, 4)},
-        [["a"], ["b"]], "feeds a group norm, whose statistics come from the data, so that it cannot be folded"),
+        [["a"], ["b"]], "feeds a group norm, whose statistics come from the data, so that it cannot be folded "
+        "(GroupNorm g)"),
     "batch statistics": (lambda m, x: m.b(m.n(m.a(x))),
-        {**TWO, "n": lambda: nn.BatchNorm2d(4, track_running_stats=False)}, [["a"], ["b"]], "feeds batch_norm"),
+        {**TWO, "n": lambda: nn.BatchNorm2d(4, track_running_stats=False)}, [["a"], ["b"]],
+        "feeds a batch norm without running statistics, whose statistics come from the data, so that it cannot be "
+        "folded (batch_norm)"),
     "concatenation": (lambda m, x: m.b(torch.cat([m.a(x), x], 1)), {"a": conv, "b": lambda: conv(8)}, [["a"], ["b"]],
-        "feeds cat"),
-    "resize": (upsampled, TWO, [["a"], ["b"]], "feeds upsample_nearest2d"),
-    "pooling": (lambda m, x: m.b(F.max_pool2d(m.a(x), 2)), TWO, [["a"], ["b"]], "feeds max_pool2d"),
-    "dropout": (lambda m, x: m.b(m.d(m.a(x))), {**TWO, "d": nn.Dropout}, [["a"], ["b"]], "feeds Dropout d"),
-    "computed weights": (lambda m, x: F.conv2d(m.a(x), m.b.weight * 2), TWO, [["a"]], "feeds conv2d"),
+        "feeds a concatenation: the next layer reads several tensors (cat)"),
+    "resize": (upsampled, TWO, [["a"], ["b"]],
+        "feeds a resize: the next layer reads another grid of pixels (upsample_nearest2d)"),
+    "pooling": (lambda m, x: m.b(F.max_pool2d(m.a(x), 2)), TWO, [["a"], ["b"]], MAX),
+    "pooling over a part of its padding": (lambda m, x: m.b(F.avg_pool2d(m.a(x), 3, 1, 1, count_include_pad=False)),
+        TWO, [["a"], ["b"]], "feeds average pooling that leaves its padding out of the average: weights differ at the "
+        "border (AvgPool2d avg_pool2d)"),
+    "pooling over a part of a window": (lambda m, x: m.b(F.avg_pool2d(m.a(x), 3, 2, ceil_mode=True)), TWO,
+        [["a"], ["b"]], "feeds average pooling whose last windows are cut off (ceil_mode): weights differ at the "
+        "border (AvgPool2d avg_pool2d)"),
+    "other padding": (lambda m, x: m.b(F.pad(m.a(x), (1, 1, 1, 1), mode="reflect")), TWO, [["a"], ["b"]],
+        "feeds padding with pixels of the image, not with zeros (pad)"),
+    "squeeze-and-excitation": (lambda m, x: m.b((y := m.a(x)) * m.c(y.mean((2, 3), keepdim=True)).sigmoid()),
+        {**TWO, "c": conv}, [["a"], ["c"], ["b"]],
+        "feeds squeeze-and-excitation, which multiplies by what it computes from the whole image (mean, mul)"),
+    "layer norm": (lambda m, x: m.b(m.n(m.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+        {**TWO, "n": lambda: nn.LayerNorm(4)}, [["a"], ["b"]],
+        "feeds a change of layout, as before a linear layer or a layer norm over channels (permute)"),
+    "scale": (lambda m, x: m.b(m.a(x) * 0.5), TWO, [["a"], ["b"]],
+        "feeds a product with a constant, which is linear, but not folded here (mul)"),
+    "pixel shuffle": (lambda m, x: m.b(F.pixel_shuffle(m.a(x), 2)), {"a": conv, "b": lambda: conv(1)}, [["a"], ["b"]],
+        "feeds a pixel shuffle, which makes pixels of channels (pixel_shuffle)"),
+    "computed weights": (lambda m, x: F.conv2d(m.a(x), m.b.weight * 2), TWO, [["a"]],
+        "feeds a filter that is no layer: its weights are computed, or not named as a layer's (conv2d)"),
     "outside": (lambda m, x: m.b(m.a(x) + x.sigmoid()), TWO, [["a"], ["b"]],
-        "adds a tensor from outside the chain (Sigmoid sigmoid)"),
-    "added to itself": (lambda m, x: m.b((y := m.a(x)) + y), TWO, [["a"], ["b"]], "is added to itself"),
+        f"{OUTSIDE} (Sigmoid sigmoid)"),
+    "added to itself": (lambda m, x: m.b((y := m.a(x)) + y), TWO, [["a"], ["b"]],
+        "its output is added to itself, which is no skip"),
     "added to itself behind a norm": (lambda m, x: (y := m.n(m.a(x))) + y, {"a": conv, "n": lambda: nn.BatchNorm2d(4)},
-        [["a"]], "is added to itself"),
+        [["a"]], "its output is added to itself, which is no skip"),
     "option A": (option_a, {"a": conv, "b": lambda: conv(4, 8, stride=2), "c": lambda: conv(8, 8)},
-        [["a"], ["b", "c"]], "its output is also read by slice"),
+        [["a"], ["b", "c"]],
+        "its output is also read by a slice: only some of its channels or pixels go "
+        "on (slice)"),
     "projection of an activation": (lambda m, x: m.b(m.a(x).relu()) + m.p(x).relu(), {**TWO, "p": lambda: conv(k=1)},
-        [["a", "b"], ["p"]], "adds a tensor from outside the chain (ReLU relu_1)"),
+        [["a", "b"], ["p"]], f"{OUTSIDE} (ReLU relu_1)"),
     "transposed": (lambda m, x: m.b(m.a(x)), {"a": conv, "b": lambda: nn.ConvTranspose2d(4, 4, 2)}, [["a"]],
-        "feeds conv_transpose2d"),
+        "feeds a transposed convolution, which reads a grid finer than its input's (conv_transpose2d)"),
 }  # fmt: skip
 
 
@@ -332,7 +397,7 @@ def test_why_a_chain_ends(
 
 def test_option_a_says_what_it_adds() -> None:
     network = found(option_a, a=conv(), b=conv(4, 8, stride=2), c=conv(8, 8))
-    assert network.chains[1].reason == "adds a tensor from outside the chain (padding that is part of no convolution)"
+    assert network.chains[1].reason == "adds a tensor with channels padded to it, which is no convolution (pad)"
 
 
 def test_shared_weights_are_named() -> None:

@@ -37,6 +37,7 @@ OTHERS = {
     "head": Signature(2, (16, 14, 14), Geometry(16, 1, (3, 3), padding=P1)),
     "elu": Signature(2, (16, 14, 14), SAME16, activation="elu(1)"),
     "silu": Signature(2, (16, 14, 14), SAME16, activation="silu"),
+    "pooling": Signature(2, (16, 14, 14), Geometry(16, 16, (3, 3), (2, 2), P1, groups=16), bias=False, pooling=True),
     "addition": Signature(2, (16, 14, 14), None, residual=True, activation="relu"),
     "activation": Signature(2, (16, 14, 14), None, activation="tanh"),
 }

@@ -2,7 +2,7 @@
 
 Every block that crosses no skip at one end only is a candidate. For each of its composed kernels, ``merge`` keeps the
 subset of convolutions with the largest L1 norm (LayerMerge, section 3.2); ``fit`` takes the odd kernels up to the
-composed one; ``identity`` drops the block where that leaves the shape as it is.
+composed one, and the composed one where it is even; ``identity`` drops the block where that leaves the shape as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import compose, inner_skips, shifted_layers
+from trt_layermerge.blocks.compose import (
+    compose,
+    inner_skips,
+    is_late_branch,
+    late_skips,
+    outer_skips,
+    shifted_layers,
+)
 from trt_layermerge.network.chain import Chain, Skip
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.network import Network
@@ -82,10 +89,14 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
         layer = chain.layers[block.start]
         yield Choice(block, Kind.KEEP, layer.geometry, layers, reducible)
     for geometry, kept in _kept_sets(chain, block, limits.max_kernel, weights):
+        if not kept and is_late_branch(chain, block):
+            continue
         if not kept and _passes_on(chain, block):
             yield Choice(block, Kind.IDENTITY, None, (), reducible)
         elif not (plain and kept == layers):  # that is keeping the layer
             yield Choice(block, Kind.MERGE, geometry, kept, reducible)
+    if _leaves_late_skip(chain, block):
+        yield Choice(block, Kind.IDENTITY, None, (), reducible)
     if shifted_layers(chain, layers):
         return  # what a fit would do with shifts is not worked out
     full = composed_geometry(chain, block, layers)
@@ -94,10 +105,19 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
             yield Choice(block, Kind.FIT, geometry, (), reducible)
 
 
+def _leaves_late_skip(chain: Chain, block: Block) -> bool:
+    """Whether one plain late skip leads around a block, and no other skip from before it ends in it."""
+    late, from_before = late_skips(chain, block), outer_skips(chain, block, emptied=True)
+    return is_late_branch(chain, block) and len(late) == 1 and not late[0].units and not from_before
+
+
 def _fit_geometries(full: Geometry, max_kernel: int) -> Iterator[Geometry]:
-    """Odd kernels around the centre of the composed one, from 1 up to its size."""
+    """Odd kernels in the middle of the composed one, from 1 up to its size, and that size itself.
+
+    In an even kernel an odd one lies half a pixel off the middle, on whichever side the padding allows.
+    """
     seen: set[Pair] = set()
-    for size in range(1, max(full.kernel) + 1, 2):
+    for size in (*range(1, max(full.kernel), 2), max(full.kernel)):
         rows = _centred(size, full.kernel[0], full.padding[0], full.padding[2])
         columns = _centred(size, full.kernel[1], full.padding[1], full.padding[3])
         if rows is None or columns is None or max(rows[0], columns[0]) > max_kernel:
@@ -116,12 +136,13 @@ def _fit_geometries(full: Geometry, max_kernel: int) -> Iterator[Geometry]:
 
 
 def _centred(size: int, extent: int, before: int, after: int) -> tuple[int, int, int] | None:
-    """Kernel and padding of the middle ``size`` taps of a kernel; ``None`` where its middle has no such place."""
+    """Kernel and padding of the middle ``size`` taps of a kernel; ``None`` where there is not enough padding."""
     size = min(size, extent)
-    margin, odd = divmod(extent - size, 2)
-    if odd or before < margin or after < margin:
-        return None
-    return size, before - margin, after - margin
+    less, more = (extent - size) // 2, (extent - size + 1) // 2
+    for front, back in ((less, more), (more, less)):
+        if front <= before and back <= after:
+            return size, before - front, after - back
+    return None
 
 
 @dataclass(frozen=True)
@@ -173,7 +194,7 @@ def _largest_sets(
                 arrived = _arrive(skips, state, target, own)
                 if max(arrived[-1].geometry.kernel) > max_kernel:
                     continue
-                total = norm + (weights[chain.layers[index].conv] if grown else 0.0)
+                total = norm + (weights[chain.layers[index].first] if grown else 0.0)
                 best = reached.setdefault(target, {})
                 if arrived not in best or total > best[arrived][0]:
                     best[arrived] = total, (*kept, target) if grown else kept
@@ -242,10 +263,11 @@ def _passes_on(chain: Chain, block: Block) -> bool:
 
 
 def _l1_norms(network: Network) -> dict[str, float]:
-    """L1 norm of the weights of every layer's convolution, by its node."""
+    """L1 norm of the weights of every layer, by its first node."""
     norms = {}
     for layer in network.layers:
-        conv = network.module.get_submodule(layer.name)
-        assert isinstance(conv, nn.Conv2d)
-        norms[layer.conv] = float(conv.weight.detach().abs().sum())
+        module = network.module.get_submodule(layer.name)
+        weight = module.weight if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) else None
+        passing = float(layer.geometry.out_channels)  # of averages: the weights of a channel add up to 1
+        norms[layer.first] = passing if weight is None else float(weight.detach().abs().sum())
     return norms

@@ -44,9 +44,10 @@ def inner_skips(chain: Chain, block: Block, *, emptied: bool = False) -> tuple[S
 
 
 def outer_skips(chain: Chain, block: Block, *, emptied: bool = False) -> tuple[Skip, ...]:
-    """The skips that are added to the result of what takes a block's place, in order of execution."""
+    """The skips added to the result of what takes a block's place, before the activation, in order of execution."""
     adds, inner = chain.layers[block.end - 1].adds, inner_skips(chain, block, emptied=emptied)
-    skips = [skip for skip in chain.skips if skip.end == block.end and skip.start <= block.start and skip not in inner]
+    skips = [skip for skip in chain.skips if skip.end == block.end and skip.start <= block.start and not skip.late]
+    skips = [skip for skip in skips if skip not in inner]
     return tuple(sorted(skips, key=lambda skip: adds.index(skip.add)))
 
 
@@ -71,6 +72,21 @@ def front_moved(chain: Chain, choice: Choice) -> Front | None:
 def shifted_layers(chain: Chain, kept: Collection[int]) -> tuple[Layer, ...]:
     """The kept layers with a shift, in order: what takes their place takes these shifts."""
     return tuple(layer for layer in chain.layers if layer.index in kept and layer.shift is not None)
+
+
+def late_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
+    """The skips that are added behind a block's last activation, in order of execution."""
+    adds = chain.layers[block.end - 1].late_adds
+    skips = [skip for skip in chain.skips if skip.end == block.end and skip.late]
+    return tuple(sorted(skips, key=lambda skip: adds.index(skip.add)))
+
+
+def is_late_branch(chain: Chain, block: Block) -> bool:
+    """Whether a block and its last activation are what one late skip leads around.
+
+    With all its layers dropped, such a block leaves that skip and nothing else.
+    """
+    return any(skip.start == block.start for skip in late_skips(chain, block))
 
 
 def branch_dropped(skip: Skip, kept: Collection[int]) -> bool:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import front_kept, front_moved, outer_skips, shifted_layers
+from trt_layermerge.blocks.compose import (
+    front_kept,
+    front_moved,
+    is_late_branch,
+    late_skips,
+    outer_skips,
+    shifted_layers,
+)
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.activations import NONNEGATIVE
 from trt_layermerge.network.chain import Chain, Skip
@@ -35,13 +43,15 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     """
     block, last = choice.block, chain.layers[choice.block.end - 1]
     arriving, moved = skips_executed(chain, choice), front_moved(chain, choice)
+    kept = choice.kind is Kind.KEEP
     result = Signature(
         setting.batch,
         chain.shape(block.start),
         choice.geometry,
-        bias=choice.geometry is not None and (choice.kind is not Kind.KEEP or last.bias),
+        bias=choice.geometry is not None and (last.bias if kept else True),
         residual=bool(arriving),
         precision=setting.precision,
+        pooling=kept and last.pooling,
         shift=bool(shifted_layers(chain, choice.kept)),
         group_norm=None if moved is None else moved.groups,
     )
@@ -49,12 +59,10 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     operations += [_plain_addition(chain, block.end, setting) for _ in arriving[1:]]
     if not redundant_activation(chain, choice):
         operations[-1] = replace(operations[-1], activation=last.activation)
-    for skip in arriving:
-        if skip.geometry is not None:
-            shape = chain.shape(skip.start)
-            operations.append(
-                Signature(setting.batch, shape, skip.geometry, bias=skip.bias, precision=setting.precision)
-            )
+    late = () if drops_branch(chain, choice) else late_skips(chain, block)
+    operations += [_plain_addition(chain, block.end, setting) for _ in late]
+    for skip in (*arriving, *late):
+        operations += _units_executed(chain, skip, setting)
     if (front := front_kept(chain, choice)) is not None:
         shape, precision = chain.shape(block.start), setting.precision
         operations.append(
@@ -65,19 +73,39 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     return tuple(operation for operation in operations if not operation.empty)
 
 
+def _units_executed(chain: Chain, skip: Skip, setting: Setting) -> Iterator[Signature]:
+    shape = chain.shape(skip.start)
+    for unit in skip.units:
+        operation = Signature(
+            setting.batch, shape, unit.geometry, unit.bias, precision=setting.precision, pooling=unit.pooling
+        )
+        yield operation
+        shape = operation.output_shape
+
+
 def skips_executed(chain: Chain, choice: Choice) -> tuple[Skip, ...]:
-    """The skips that stay beside a block: those from before it, and all of a layer that is kept as it is."""
+    """The skips before the activation that stay beside a block.
+
+    These are those from before it, and all of a layer that is kept as it is.
+    """
     if choice.kind is Kind.KEEP:
-        return tuple(skip for skip in chain.skips if skip.end == choice.block.end)
+        return tuple(skip for skip in chain.skips if skip.end == choice.block.end and not skip.late)
     return outer_skips(chain, choice.block, emptied=choice.emptied)
 
 
 def redundant_activation(chain: Chain, choice: Choice) -> bool:
-    """Whether the block's last activation would do nothing to the block's input, which is all that reaches it."""
+    """Whether the block's last activation is gone, or would do nothing to the block's input, all that reaches it."""
+    if drops_branch(chain, choice):
+        return True
     if choice.kind is not Kind.IDENTITY or outer_skips(chain, choice.block, emptied=True):
         return False
     before, activation = chain.activation(choice.block.start), chain.layers[choice.block.end - 1].activation
     return activation in IDEMPOTENT and (before == activation or (activation == "relu" and before in NONNEGATIVE))
+
+
+def drops_branch(chain: Chain, choice: Choice) -> bool:
+    """Whether a choice drops all that a late skip leads around, the last activation too, and leaves the skip alone."""
+    return choice.kind is Kind.IDENTITY and is_late_branch(chain, choice.block)
 
 
 def _plain_addition(chain: Chain, index: int, setting: Setting) -> Signature:

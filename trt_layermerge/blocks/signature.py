@@ -14,7 +14,7 @@ from trt_layermerge.network.geometry import Geometry
 
 _KEY = re.compile(
     r"(?P<precision>\w+) n(?P<batch>\d+) (?P<channels>\d+)x(?P<height>\d+)x(?P<width>\d+) "
-    r"(?:(?P<conv>conv) (?P<in>\d+)>(?P<out>\d+) k(?P<kh>\d+)x(?P<kw>\d+) s(?P<sh>\d+)x(?P<sw>\d+) "
+    r"(?:(?P<conv>conv|pool) (?P<in>\d+)>(?P<out>\d+) k(?P<kh>\d+)x(?P<kw>\d+) s(?P<sh>\d+)x(?P<sw>\d+) "
     r"p(?P<top>\d+),(?P<left>\d+),(?P<bottom>\d+),(?P<right>\d+) d(?P<dh>\d+)x(?P<dw>\d+) g(?P<groups>\d+)"
     r"(?P<bias> bias)?|pass)"
     r"(?P<shift> shift)?(?: gn(?P<group_norm>\d+))?(?P<residual> add)?"
@@ -36,6 +36,7 @@ class Signature:
         residual: Whether a second tensor of the output's shape is added.
         activation: Canonical name with parameters, such as ``relu``, ``relu6`` or ``leaky_relu(0.01)``.
         precision: ``fp32``, ``fp16`` or ``int8``.
+        pooling: The convolution is an average pooling, executed as one.
         shift: Whether one number for each sample and channel is added to the convolution's result at every pixel.
         group_norm: Number of groups of the group norm behind that; ``None`` where there is none.
     """
@@ -47,11 +48,14 @@ class Signature:
     residual: bool = False
     activation: str | None = None
     precision: str = "fp32"
+    pooling: bool = False
     shift: bool = False
     group_norm: int | None = None
 
     def __post_init__(self) -> None:
         if self.convolution is None:  # equal operations are equal values, with equal keys
+            object.__setattr__(self, "pooling", False)
+        if self.convolution is None or self.pooling:
             object.__setattr__(self, "bias", False)
 
     @property
@@ -81,7 +85,7 @@ class Signature:
     def key(self) -> str:
         """The signature as one line of text, in which tables are keyed; ``parse`` reads it back."""
         parts = [self.precision, f"n{self.batch}", "x".join(map(str, self.input_shape))]
-        parts.append("pass" if self.convolution is None else f"conv {self.convolution}")
+        parts.append("pass" if self.convolution is None else f"{'pool' if self.pooling else 'conv'} {self.convolution}")
         if self.convolution is not None and self.bias:
             parts.append("bias")
         if self.shift:
@@ -127,6 +131,7 @@ class Signature:
             residual=match["residual"] is not None,
             activation=match["activation"],
             precision=match["precision"],
+            pooling=match["conv"] == "pool",
             shift=match["shift"] is not None,
             group_norm=None if match["group_norm"] is None else number("group_norm"),
         )

@@ -223,5 +223,5 @@ def _largest_fits(choices: Iterable[Choice]) -> dict[Block, Geometry]:
 
 def _target_names(chain: Chain, block: Block) -> list[str]:
     """Nodes of a block's result: the sum before the activation, and what skips from outside add to it."""
-    added = [skip.norm or skip.conv or chain.tensor(skip.start) for skip in outer_skips(chain, block)]
+    added = [skip.operand for skip in outer_skips(chain, block)]
     return [chain.layers[block.end - 1].before_activation, *added]

@@ -109,6 +109,15 @@ class _Builder:
         return self.constant(0.1 + 0.2 * self._random.random((self._signature.output_shape[0], 1, 1)))
 
     def _convolution(self, tensor: str, convolution: Geometry) -> str:
+        if self._signature.pooling:
+            return self.node(
+                "AveragePool",
+                tensor,
+                kernel_shape=convolution.kernel,
+                strides=convolution.stride,
+                pads=convolution.padding,
+                count_include_pad=1,
+            )
         shape = (convolution.out_channels, convolution.in_channels // convolution.groups, *convolution.kernel)
         # Scaled to keep the variance of the input, far from denormals, which would be slow.
         inputs = [tensor, self.constant(self._random.standard_normal(shape) / sqrt(prod(shape[1:])))]

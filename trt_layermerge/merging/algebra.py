@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from trt_layermerge.merging.modules import Shifted
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
+from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ def identity(channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
     """The convolution that returns its input: 1x1, depthwise."""
     geometry = Geometry(channels, channels, (1, 1), groups=channels)
     return Convolution(geometry, torch.ones(channels, 1, 1, 1, dtype=dtype), torch.zeros(channels, dtype=dtype))
+
+
+def averaging(pool: nn.AvgPool2d, channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
+    """The convolution that an average pooling is: depthwise, all weights the same.
+
+    Requires: every window is divided by the same number (``network/pooling.py``).
+    """
+    geometry = pooling_geometry(pool, channels)
+    weight = torch.full((channels, 1, *geometry.kernel), pooling_weight(pool), dtype=dtype)
+    return Convolution(geometry, weight, torch.zeros(channels, dtype=dtype))
 
 
 def from_modules(

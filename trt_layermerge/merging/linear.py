@@ -7,7 +7,8 @@ be trained as the papers do it, and so that the merge can be proved against it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,9 +16,9 @@ from torch.nn import functional as F
 
 from trt_layermerge.blocks.choice import Block, Choice
 from trt_layermerge.blocks.compose import branch_dropped, compose, front_moved, inner_skips, shifted_layers
-from trt_layermerge.merging.algebra import Convolution, from_modules, identity, normalised
+from trt_layermerge.merging.algebra import Convolution, averaging, from_modules, identity, normalised
 from trt_layermerge.merging.modules import Normed
-from trt_layermerge.network.chain import Chain, Layer, Skip
+from trt_layermerge.network.chain import Chain, Layer, Unit
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
 
@@ -27,17 +28,26 @@ def folded(
 ) -> Convolution:
     """The one convolution that the kept layers of a block and its inner skips make, norms folded."""
 
-    def weights(item: Layer | Skip) -> Convolution:
-        norm = None if item.norm is None else called(module, item.norm)
-        if item.conv is None:
-            assert norm is not None and item.geometry is not None
-            return normalised(identity(item.geometry.in_channels, dtype), norm)
-        conv = called(module, item.conv)
-        assert isinstance(conv, nn.Conv2d)
-        shift = item.index if isinstance(item, Layer) and item.shift is not None else None
-        return from_modules(conv, norm, dtype, shift=shift)
+    def weights(unit: Unit) -> Convolution:
+        channels = unit.geometry.in_channels
+        norm = None if unit.norm is None else called(module, unit.norm)
+        conv = None if unit.conv is None else called(module, unit.conv)
+        if isinstance(conv, nn.Conv2d):
+            shift = unit.index if isinstance(unit, Layer) and unit.shift is not None else None
+            return from_modules(conv, norm, dtype, shift=shift)
+        if isinstance(conv, nn.AvgPool2d):
+            return averaging(conv, channels, dtype)
+        assert norm is not None
+        return normalised(identity(channels, dtype), norm)
 
-    return compose(chain, block, kept, identity=lambda channels: identity(channels, dtype), layer=weights, skip=weights)
+    return compose(
+        chain,
+        block,
+        kept,
+        identity=lambda channels: identity(channels, dtype),
+        layer=weights,
+        skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
+    )
 
 
 def normed(module: fx.GraphModule, chain: Chain, choice: Choice, block: nn.Module) -> nn.Module:
@@ -67,10 +77,10 @@ class LinearisedBlock(nn.Module):
         self.margins = self._margins()
         self.parts = nn.ModuleDict()
         for index in sorted(self.kept):
-            self._copy(module, str(index), chain.layers[index - 1])
+            self._copy(module, str(index), (chain.layers[index - 1],))
         for number, skip in enumerate(self.skips):
             if skip.geometry is not None and skip.end in self.margins:
-                self._copy(module, f"skip{number}", skip)
+                self._copy(module, f"skip{number}", skip.units)
 
     def forward(self, x: Tensor, *shifts: Tensor) -> Tensor:
         """Tensor ``end`` of the block before its activation, from tensor ``start``, ``[batch, channels, h, w]``.
@@ -135,10 +145,11 @@ class LinearisedBlock(nn.Module):
                 _raise_to(margins, skip.start, _needed(skip.geometry, margins[index]))
         return margins
 
-    def _copy(self, module: fx.GraphModule, name: str, item: Layer | Skip) -> None:
-        parts = [copy.deepcopy(called(module, node)) for node in (item.conv, item.norm) if node is not None]
+    def _copy(self, module: fx.GraphModule, name: str, units: Sequence[Unit]) -> None:
+        nodes = [node for unit in units for node in (unit.conv, unit.norm) if node is not None]
+        parts = [copy.deepcopy(called(module, node)) for node in nodes]
         for part in parts:
-            if isinstance(part, nn.Conv2d):
+            if isinstance(part, (nn.Conv2d, nn.AvgPool2d)):
                 remove_padding(part)
         self.parts[name] = nn.Sequential(*parts)
 

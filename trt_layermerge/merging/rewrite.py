@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import outer_skips, shifted_layers
-from trt_layermerge.blocks.cost import redundant_activation
+from trt_layermerge.blocks.compose import late_skips, outer_skips, shifted_layers
+from trt_layermerge.blocks.cost import drops_branch, redundant_activation
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.network import Network
 
@@ -55,16 +55,20 @@ def _replace(module: fx.GraphModule, chain: Chain, choice: Choice, replacement: 
     last = chain.layers[block.end - 1]
     start = chain.tensor(block.start) if choice.emptied else chain.read_by(block.start + 1)
     old, new = nodes[last.output], nodes[start]
+    if drops_branch(chain, choice):
+        old.replace_all_uses_with(new)
+        return
     with graph.inserting_before(old.next):
         if replacement is not None:
             module.add_submodule(module_name(block), replacement)
             shifts = [nodes[layer.shift] for layer in shifted_layers(chain, choice.kept) if layer.shift is not None]
             new = _like(graph.call_module(module_name(block), (new, *shifts)), old)
         for skip in outer_skips(chain, block, emptied=choice.emptied):
-            operand = nodes[skip.norm or skip.conv or chain.tensor(skip.start)]
-            new = _like(graph.call_function(operator.add, (new, operand)), old)
+            new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
         if last.act is not None and not redundant_activation(chain, choice):
             new = _like(graph.call_module(str(nodes[last.act].target), (new,)), old)
+        for skip in late_skips(chain, block):
+            new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
     old.replace_all_uses_with(new)
 
 

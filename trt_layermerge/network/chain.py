@@ -1,14 +1,15 @@
 """Chains as values: numbered layers, the skips between them, and where and why a chain ends. Torch-free.
 
 Layers of a chain are numbered 1..L; tensor 0 is the chain's input and tensor l the output of layer l. Layer l computes
-``x_l = s_l(norm_l(conv_l(front_l(x_{l-1})) + shift_l) + sum over skips (s, l) of skip(x_s))``; front and shift are
-those of ``fronts.py``, and most layers have neither.
+``x_l = s_l(unit_l(front_l(x_{l-1})) + sum over skips (s, l) of skip(x_s)) + sum over late skips (s, l) of skip(x_s)``,
+where a unit is linear but for a bias and a shift; fronts and shifts are those of ``fronts.py``, and most layers have
+neither.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 from trt_layermerge.network.geometry import Geometry
 
@@ -23,116 +24,142 @@ class Front:
     Attributes:
         norm: Node of the group norm.
         groups: Number of its groups.
-        act: Node of the activation behind it, if there is one.
-        activation: Canonical name of the activation.
+        activation: Canonical name of the activation behind it, if there is one.
+        output: Node of its result, behind dropout.
     """
 
     norm: str
     groups: int
-    act: str | None = None
-    activation: str | None = None
-
-    @property
-    def output(self) -> str:
-        """Node of its result."""
-        return self.act or self.norm
+    activation: str | None
+    output: str
 
     def __str__(self) -> str:
         """As it stands in tables: ``gn32 silu``."""
         return f"gn{self.groups}" + (f" {self.activation}" if self.activation else "")
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a chain, by the names of its nodes in the normal form.
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What computes as one convolution does, by the names of its nodes in the normal form.
+
+    A convolution, the batch norm behind it folded in; an average pooling; or a batch norm alone, which counts as a
+    convolution, 1x1 and depthwise.
 
     Attributes:
-        index: Its number in the chain, from 1.
-        name: Name of its convolution in the state dict, for people.
-        conv: Node of the convolution.
-        norm: Node of the batch norm behind it, if there is one.
-        adds: Nodes of the additions of the skips that end here, in order of execution.
-        act: Node of the activation, if there is one.
-        activation: Canonical name of the activation.
-        geometry: Of the convolution.
-        bias: Whether the convolution, with its norm folded in, has a bias.
-        input_shape: Channels, height and width of tensor ``index - 1``.
-        output_shape: Of tensor ``index``.
-        front: What the convolution reads tensor ``index - 1`` through, if there is anything.
+        name: Name of its convolution, pooling or lone norm in the state dict, for people.
+        conv: Node of the convolution or the average pooling; ``None`` for a norm alone.
+        norm: Node of the batch norm, if there is one.
+        geometry: Of the convolution that it is.
+        bias: Whether that has a bias, with the norm folded in.
+        pooling: It is an average pooling, which is executed as one where it is kept.
         shift: Node of the shift that is added to the convolution's result, if there is one.
         shifted: Node of that addition.
     """
 
-    index: int
     name: str
-    conv: str
+    conv: str | None
     norm: str | None
-    adds: tuple[str, ...]
-    act: str | None
-    activation: str | None
     geometry: Geometry
     bias: bool
-    input_shape: Shape
-    output_shape: Shape
-    front: Front | None = None
+    pooling: bool = False
     shift: str | None = None
     shifted: str | None = None
 
     @property
     def first(self) -> str:
-        """Node that reads tensor ``index - 1``."""
-        return self.conv if self.front is None else self.front.norm
+        """The node that reads the unit's input."""
+        return self.conv or self.norm or ""
 
     @property
-    def before_adds(self) -> str:
-        """Node of the layer's own result, before skips and activation."""
-        return self.norm or self.shifted or self.conv
+    def last(self) -> str:
+        """The node of its result."""
+        return self.norm or self.shifted or self.conv or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(Unit):
+    """One layer of a chain: a unit, and what follows it up to the next one.
+
+    Attributes:
+        index: Its number in the chain, from 1.
+        adds: Nodes of the additions of the skips that end here, in order of execution.
+        act: Node of the activation, if there is one.
+        activation: Canonical name of the activation.
+        late_adds: Nodes of the additions behind the activation, in order of execution.
+        output: Node of tensor ``index``, behind dropout.
+        input_shape: Channels, height and width of tensor ``index - 1``.
+        output_shape: Of tensor ``index``.
+        front: What the convolution reads tensor ``index - 1`` through, if there is anything.
+    """
+
+    index: int
+    adds: tuple[str, ...]
+    act: str | None
+    activation: str | None
+    late_adds: tuple[str, ...] = ()
+    output: str
+    input_shape: Shape
+    output_shape: Shape
+    front: Front | None = None
+
+    @property
+    def reader(self) -> str:
+        """Node that reads tensor ``index - 1``."""
+        return self.first if self.front is None else self.front.norm
 
     @property
     def before_activation(self) -> str:
         """Node of the sum that the activation is applied to."""
-        return self.adds[-1] if self.adds else self.before_adds
-
-    @property
-    def output(self) -> str:
-        """Node of tensor ``index``."""
-        return self.act or self.before_activation
+        return self.adds[-1] if self.adds else self.last
 
 
 @dataclass(frozen=True)
 class Skip:
-    """Tensor ``start`` is added to the result of layer ``end``, possibly through a convolution of its own.
-
-    A batch norm alone, as in RepVGG, counts as one: 1x1 and depthwise.
+    """Tensor ``start`` is added to the result of layer ``end``, possibly through units of its own, one after another.
 
     Attributes:
         start: Number of the tensor that it starts from.
         end: Number of the layer that it is added to.
         add: Node of the addition that reads it: the layer's own, or one of terms that are summed before.
-        name: Name of its convolution, or lone norm, in the state dict, if it has one.
-        conv: Node of its convolution; ``None`` where it has none or is a norm alone.
-        norm: Node of the batch norm behind that, or alone.
-        geometry: Of its convolution, or of the one that its lone norm is.
-        bias: Whether its convolution, with its norm folded in, has a bias.
+        operand: Node of what is added.
+        units: What it leads through.
+        late: It is added behind the activation of layer ``end``, not before.
     """
 
     start: int
     end: int
     add: str
-    name: str | None = None
-    conv: str | None = None
-    norm: str | None = None
-    geometry: Geometry | None = None
-    bias: bool = False
+    operand: str
+    units: tuple[Unit, ...] = ()
+    late: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """Names of its units, for people; ``None`` where it has none."""
+        return ", ".join(unit.name for unit in self.units) or None
+
+    @cached_property
+    def geometry(self) -> Geometry | None:
+        """Of the one convolution that its units make."""
+        return reduce(Geometry.then, (unit.geometry for unit in self.units)) if self.units else None
+
+    @property
+    def first(self) -> str:
+        """The node that reads tensor ``start`` for it."""
+        return self.units[0].first if self.units else self.add
 
     def inside(self, start: int, end: int) -> bool:
-        """Whether the skip lies wholly in the block ``(start, end]``."""
-        return start <= self.start and self.end <= end
+        """Whether the skip lies wholly in the block ``(start, end]``, whose last activation is not part of it."""
+        return start <= self.start and (self.end < end if self.late else self.end <= end)
 
     def crosses(self, start: int, end: int) -> bool:
-        """Whether one end of the skip, and only one, is hidden inside the block ``(start, end]``."""
+        """Whether one end of the skip, and only one, is hidden inside the block ``(start, end]``.
+
+        A late skip to layer ``end`` is added behind the block, to the result of the activation that stays there.
+        """
         hidden_start, hidden_end = start < self.start < end, start < self.end < end
-        return (hidden_start and self.end > end) or (hidden_end and self.start < start)
+        goes_on = self.end >= end if self.late else self.end > end
+        return (hidden_start and goes_on) or (hidden_end and self.start < start)
 
 
 @dataclass(frozen=True)
@@ -175,8 +202,10 @@ class Chain:
         return self._shapes[index]
 
     def activation(self, index: int) -> str | None:
-        """Canonical name of the activation that made tensor ``index``; ``None`` for tensor 0."""
-        return None if index == 0 else self.layers[index - 1].activation
+        """Canonical name of the activation that made tensor ``index``; ``None`` for tensor 0 and behind late skips."""
+        if index == 0 or self.layers[index - 1].late_adds:
+            return None
+        return self.layers[index - 1].activation
 
 
 @dataclass(frozen=True)

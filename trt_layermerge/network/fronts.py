@@ -8,7 +8,7 @@ are told a time step.
 
 from __future__ import annotations
 
-from collections import Counter
+from typing import Protocol
 
 import torch
 from torch import fx, nn
@@ -17,22 +17,33 @@ from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Front
 
 
-def front_of(module: fx.GraphModule, conv: fx.Node, uses: Counter[str]) -> tuple[fx.Node, Front | None]:
-    """The tensor that a convolution reads, and the front through which it does.
+class Calls(Protocol):
+    """What is known of the calls of a normal form; ``Units`` is one."""
+
+    def own(self, node: fx.Node) -> nn.Module | None:
+        """The module of a call that has one reader and is the only call of its module."""
+        ...
+
+    def inert(self, node: fx.Node) -> bool:
+        """Whether a node returns its input in evaluation."""
+        ...
+
+
+def front_of(calls: Calls, first: fx.Node) -> tuple[fx.Node, Front | None]:
+    """The tensor that a unit reads, and the front through which it does.
 
     Args:
-        module: The normal form.
-        conv: Node of the convolution.
-        uses: How often each module is called.
+        calls: Of the normal form.
+        first: The unit's first node.
     """
-    source = node = conv.all_input_nodes[0]
-    act = activation = None
-    if (called := _own(module, node, uses)) is not None and (name := activation_name(called)) is not None:
-        act, activation, node = node.name, name, node.all_input_nodes[0]
-    norm = _own(module, node, uses)
+    source = first.all_input_nodes[0]
+    node, activation = _before(calls, source), None
+    if (called := calls.own(node)) is not None and (name := activation_name(called)) is not None:
+        activation, node = name, _before(calls, node.all_input_nodes[0])
+    norm = calls.own(node)
     if not isinstance(norm, nn.GroupNorm) or len(node.meta.get("shape", ())) != 3:
         return source, None
-    return node.all_input_nodes[0], Front(node.name, norm.num_groups, act, activation)
+    return node.all_input_nodes[0], Front(node.name, norm.num_groups, activation, source.name)
 
 
 def shift_of(conv: fx.Node) -> tuple[fx.Node, fx.Node] | None:
@@ -50,8 +61,8 @@ def shift_of(conv: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     return user, operands[0]
 
 
-def _own(module: fx.GraphModule, node: fx.Node, uses: Counter[str]) -> nn.Module | None:
-    """The module of a call that has one reader and is the only call of its module."""
-    if node.op != "call_module" or len(node.users) != 1 or uses[str(node.target)] != 1:
-        return None
-    return module.get_submodule(str(node.target))
+def _before(calls: Calls, node: fx.Node) -> fx.Node:
+    """The node whose result arrives at another one through what does nothing, read by nobody else on the way."""
+    while calls.inert(node) and len(node.users) == 1:
+        node = node.all_input_nodes[0]
+    return node

@@ -104,7 +104,12 @@ def _conv2d(
         groups,
         bias=bias is not None,
     )
-    return _owned(module, weight=weight, bias=bias)
+    owned = _owned(module, weight=weight, bias=bias)
+    if owned is None and bias is None and not isinstance(weight.value, nn.Parameter):
+        # A filter, such as a blur: its weights are a buffer, and stay what they are until it is merged.
+        module.weight = nn.Parameter(weight.value.detach().clone(), requires_grad=False)
+        return ModuleCall(module)
+    return owned
 
 
 def _batch_norm(
@@ -156,6 +161,19 @@ def _elu(_dims: int, alpha: float = 1.0, scale: float = 1.0, input_scale: float 
     return ModuleCall(nn.ELU(alpha)) if scale == input_scale == 1 else None
 
 
+def _avg_pool2d(
+    _dims: int,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> ModuleCall:
+    step = _pair(stride) if stride else None  # an empty one is the kernel's
+    return ModuleCall(nn.AvgPool2d(_pair(kernel), step, _pair(padding), ceil_mode, count_include_pad, divisor))
+
+
 def _hardtanh(low: float = -1.0, high: float = 1.0) -> nn.Module:
     return nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high)
 
@@ -168,6 +186,7 @@ MODULE_RULES: dict[Any, Rule] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d,
     aten.batch_norm.default: _batch_norm,
+    aten.avg_pool2d.default: _avg_pool2d,
     aten.group_norm.default: _group_norm,
     aten.linear.default: _linear,
     aten.prelu.default: _prelu,

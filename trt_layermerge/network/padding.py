@@ -76,11 +76,13 @@ def sides_of(conv: nn.Conv2d) -> Sides:
     return (rows, columns, rows, columns)
 
 
-def remove_padding(conv: nn.Conv2d) -> None:
-    """Let a convolution expect an input that is padded already."""
-    conv.padding = (0, 0)
-    if isinstance(conv, PaddedConv2d):
-        conv.sides = (0, 0, 0, 0)
+def remove_padding(module: nn.Conv2d | nn.AvgPool2d) -> None:
+    """Let a convolution, or a pooling that is one, expect an input that is padded already."""
+    module.padding = (0, 0)
+    if isinstance(module, PaddedConv2d):
+        module.sides = (0, 0, 0, 0)
+    if isinstance(module, nn.AvgPool2d):
+        module.ceil_mode = False  # what is padded may end in a part of a window
 
 
 def absorb_padding(module: fx.GraphModule) -> None:

@@ -68,8 +68,14 @@ def _layer(chain: Chain, layer: Layer) -> dict[str, Any]:
 
 
 def _skip(chain: Chain, skip: Skip) -> dict[str, Any]:
-    convolution = None if skip.geometry is None else str(skip.geometry)
-    return {"chain": chain.index, "start": skip.start, "end": skip.end, "name": skip.name, "convolution": convolution}
+    return {
+        "chain": chain.index,
+        "start": skip.start,
+        "end": skip.end,
+        "late": skip.late,
+        "name": skip.name,
+        "convolution": None if skip.geometry is None else str(skip.geometry),
+    }
 
 
 def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
@@ -92,7 +98,8 @@ def _show(found: dict[str, Any]) -> None:
     console.print(table)
     for skip in found["skips"]:
         through = f" through {skip['name']}" if skip["name"] else ""
-        console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{through}")
+        late = ", behind its activation" if skip["late"] else ""
+        console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{late}{through}")
     for item in found["breaks"]:
         console.print(f"break after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:
