@@ -30,11 +30,12 @@ from torch import nn
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verify import verify_engine
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
@@ -55,6 +56,7 @@ PAPERS = {
     "VGG-16 BN": ("torchvision:vgg16_bn", (3, 32, 32)),
     "VGG-19": ("torchvision:vgg19", (3, 32, 32)),
     "VGG-19 BN": ("torchvision:vgg19_bn", (3, 32, 32)),
+    "DDPM U-Net (CIFAR-10)": ("examples/ddpm_cifar10/model.py:unet", (3, 32, 32)),
 }
 """Spec, and the input that random plans are tried on."""
 
@@ -101,10 +103,11 @@ What `trt-layermerge inspect` finds in the networks of the papers and in others 
 `python benchmarks/networks.py --markdown`, not by hand. Time and memory are those of the whole command on one core.
 
 A *layer* is a convolution of a chain with its norm and activation, or an average pooling or a norm between
-convolutions; what a skip leads through is no layer. The largest exact merge is that of most layers into one kernel of
-at most 7x7: how many, which block (chain:start-end), and the kernel. Every chain ends once, at the network's head at
-the latest; a convolution that is in no chain has its reason too. Why a chain ends is said in words, with the operator
-that stands there in brackets.
+convolutions; what a skip leads through is no layer. In DDPM's U-Net group norms stand before convolutions, and go or
+move when those are merged. The largest exact merge is that of most layers into one kernel of at most 7x7: how many,
+which block (chain:start-end), and the kernel. Every chain ends once, at the network's head at the latest; a convolution
+that is in no chain has its reason too. Why a chain ends is said in words, with the operator that stands there in
+brackets.
 """
 
 
@@ -196,6 +199,9 @@ def random_plan(network: Network, generator: random.Random, kinds: Collection[Ki
 def randomise_norms(module: nn.Module) -> None:
     """Statistics and scales as training leaves them, so that folding a norm does something."""
     for part in module.modules():
+        if isinstance(part, nn.GroupNorm):
+            nn.init.uniform_(part.weight, 0.5, 1.0)
+            nn.init.normal_(part.bias, 0, 0.1)
         if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
             part.running_mean.normal_(0, 0.1)
             part.running_var.uniform_(0.5, 1.5)
@@ -211,15 +217,16 @@ def check_plan(network: Network, plan: list[Choice], *, export: bool) -> tuple[f
         The worst block's error in float64, the networks' in float32, and ONNX Runtime's against PyTorch if exported.
     """
     result = carry_out(network, plan, [])
-    x = torch.randn(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    x = examples(network.inputs, batch=2)
     proof = prove_network(result.linearised, result.merged, x, result.proofs)
     engine_error = None
     if export:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.onnx"
             folded = fold_norms(result.merged)
-            export_onnx(folded, network.input_shape, path)
-            engine = get_runtime("onnxruntime").build(path, BuildOptions(), {INPUT: tuple(x.shape)})
+            export_onnx(folded, network.inputs, path)
+            shapes = batched_shapes(network.inputs, batch=2)
+            engine = get_runtime("onnxruntime").build(path, BuildOptions(), shapes)
             engine_error, _ = verify_engine(engine, folded, x)
     return proof.worst_block, proof.end_to_end, engine_error
 
@@ -227,7 +234,7 @@ def check_plan(network: Network, plan: list[Choice], *, export: bool) -> tuple[f
 def check_plans(spec: str, shape: tuple[int, ...], plans: int, exports: int) -> Iterator[str]:
     """Random plans of one network: a line for each."""
     torch.manual_seed(0)
-    network = load_network(str(ROOT / spec) if spec.startswith(EXAMPLE) else spec, None, shape)
+    network = load_network(str(ROOT / spec) if spec.startswith("examples/") else spec, None, shape)
     randomise_norms(network.module)
     generator = random.Random(0)
     for number in range(plans):

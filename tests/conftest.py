@@ -18,6 +18,7 @@ install_import_hook("trt_layermerge.merging", "beartype.beartype")
 
 from tests.doubles.fixtures import doubles  # noqa: E402
 from trt_layermerge.network.discover import find_chains  # noqa: E402
+from trt_layermerge.network.inputs import as_inputs  # noqa: E402
 from trt_layermerge.network.network import Network  # noqa: E402
 
 __all__ = ["doubles"]
@@ -53,7 +54,7 @@ def quick_network(source: nn.Module, input_shape: tuple[int, ...]) -> Network:
     ShapeProp(module).propagate(torch.zeros(2, *input_shape))
     for node in module.graph.nodes:
         node.meta["shape"] = tuple(node.meta["tensor_meta"].shape[1:]) if "tensor_meta" in node.meta else ()
-    return Network("quick", module, input_shape, *find_chains(module))
+    return Network("quick", module, as_inputs(input_shape), *find_chains(module))
 
 
 @pytest.fixture(scope="session")

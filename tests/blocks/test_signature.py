@@ -34,6 +34,8 @@ signatures = st.builds(
     activation=activations,
     precision=st.sampled_from(["fp32", "fp16", "int8"]),
     pooling=st.booleans(),
+    shift=st.booleans(),
+    group_norm=st.none() | natural,
 )
 
 

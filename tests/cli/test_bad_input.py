@@ -185,3 +185,25 @@ def test_verify_refuses_what_is_no_manifest(run: Any, desk: Any, done: Any) -> N
     refused(run("verify"), 2, "--manifest")
     (done.folder / "out" / "checks.safetensors").unlink()
     refused(run("verify", "--manifest", done.folder / "out" / "manifest.json"), 3, "checks.safetensors is missing")
+
+
+SEVERAL = """from torch import nn
+INPUTS = {"x": (1, 8, 8), "step": 10}
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.embedding = nn.Conv2d(1, 4, 3), nn.Embedding(10, 4)
+    def forward(self, x, step):
+        return self.conv(x) + self.embedding(step)[:, :, None, None]
+model = Net
+"""
+
+
+def test_a_network_of_several_inputs_has_no_task_yet(run: Any, desk: Any) -> None:
+    (desk.folder / "model.py").write_text(SEVERAL)
+    before = desk.files()
+    arguments = [part for part in desk.job if "weights" not in str(part)]
+    refused(run("compress", *arguments), 3, r"takes 2 inputs \(x, step\); the batches of a task hold one")
+    assert desk.files() == before
+    found = run("inspect", desk.folder / "model.py", "--json").json
+    assert [item["name"] for item in found["inputs"]] == ["x", "step"] and found["layers"][0]["shift"] is True

@@ -105,6 +105,27 @@ def convolve(x: np.ndarray, weights: np.ndarray, geometry: Geometry) -> np.ndarr
     return output
 
 
+@pytest.mark.parametrize("geometry", [None, Geometry(6, 6, (3, 3), padding=(1, 1, 1, 1))])
+def test_shift_then_group_norm_then_addition(geometry: Geometry | None) -> None:
+    signature = Signature(2, (6, 5, 4), geometry, residual=True, activation="relu", shift=True, group_norm=3)
+    random = np.random.default_rng(0)
+    x, r = random.standard_normal((2, 2, 6, 5, 4)).astype(np.float32)
+    s = 9 * random.standard_normal((2, 6, 1, 1)).astype(np.float32)
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in candidate_model(signature).graph.initializer]
+    scale, offset = (weight for weight in weights if weight.shape == (6, 1, 1))
+    y = x if geometry is None else convolve(x, weights[0], geometry) + weights[1][:, None, None]
+    groups = (y + s).reshape(2, 3, -1)
+    groups = (groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-6)
+    expected = np.maximum(groups.reshape(y.shape) * scale + offset + r, 0)
+    np.testing.assert_allclose(run(signature, input=x, shift=s, residual=r), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_norm_alone_can_be_timed_amid_a_network() -> None:
+    signature = Signature(2, (8, 5, 4), None, activation="silu", group_norm=4)
+    options = BuildOptions(isolated=True)
+    assert len(OnnxRuntime().build(candidate_model(signature), options).time(2)) == 2
+
+
 def test_the_same_signature_is_the_same_model() -> None:
     signature = Signature(1, (3, 4, 4), Geometry(3, 4, (3, 3)), activation="prelu")
     assert candidate_model(signature).SerializeToString() == candidate_model(signature).SerializeToString()

@@ -53,6 +53,19 @@ def test_counting_leaves_modes_as_they_were(quick: Callable[[nn.Module, tuple[in
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
+def test_what_carries_a_shift_is_counted_once_for_each_image(
+    quick: Callable[[nn.Module, tuple[int, ...]], Network],
+) -> None:
+    class Merged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.carry = nn.Conv2d(4, 8, 1, bias=False), nn.Linear(5, 8, bias=False)
+
+    network = quick(nn.Sequential(nn.Conv2d(4, 8, 1, bias=False)), (4, 3, 3))
+    network.module.set_submodule("0", Merged())
+    assert size_of(network.module) == Size(1, 32 + 40, 2 * (72 * 4 + 8 * 5))
+
+
 def test_resnet20_is_as_large_as_its_docstring_says() -> None:
     size = size_of(load_network("examples/fashion_mnist/model.py:resnet20").module)
     assert size.layers == 21 and round(size.parameters / 1e6, 2) == 0.27 and round(size.flops / 2e6) == 31

@@ -331,8 +331,9 @@ REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Callable[[],
         "feeds a batch norm: its weights are shared: it is called more than once (BatchNorm2d n)"),
     "shared activation": (lambda m, x: m.p(m.b(m.p(m.a(x)))), {**TWO, "p": nn.PReLU}, [["a"], ["b"]],
         "feeds an activation shared with others (PReLU p)"),
-    "group norm": (lambda m, x: m.b(m.g(m.a(x))), {**TWO, "g": lambda: nn.GroupNorm(2, 4)}, [["a"], ["b"]],
-        "feeds a group norm, whose statistics come from the data, so that it cannot be folded (GroupNorm g)"),
+    "group norm": (lambda m, x: m.b((y := m.g(m.a(x))) + y.relu()), {**TWO, "g": lambda: nn.GroupNorm(2, 4)},
+        [["a"], ["b"]], "feeds a group norm, whose statistics come from the data, so that it cannot be folded "
+        "(GroupNorm g)"),
     "batch statistics": (lambda m, x: m.b(m.n(m.a(x))),
         {**TWO, "n": lambda: nn.BatchNorm2d(4, track_running_stats=False)}, [["a"], ["b"]],
         "feeds a batch norm without running statistics, whose statistics come from the data, so that it cannot be "

@@ -10,7 +10,8 @@ from onnx import helper
 from torch import nn
 
 from tests.network.onnx_import.models import make
-from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.errors import ExitCode, ModelError, UsageError
+from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import Network, load_network, trace
 
 MODEL = """
@@ -71,3 +72,35 @@ def test_the_hash_of_an_onnx_file_is_of_all_that_it_computes(tmp_path: Path) -> 
     assert first.weights_hash == copy.weights_hash != other.weights_hash
     weights["conv.weight"] = weights["conv.weight"] + 1
     assert saved("d.onnx", "Relu").weights_hash != first.weights_hash
+
+
+SEVERAL = """
+from torch import nn
+INPUTS = {"sample": (3, 8, 8), "timestep": 10}
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.embedding = nn.Conv2d(3, 4, 3), nn.Embedding(10, 4)
+    def forward(self, sample, timestep):
+        return self.conv(sample) + self.embedding(timestep)[:, :, None, None]
+model = Net
+"""
+
+
+def test_several_inputs_are_declared_beside_the_factory(file: Path) -> None:
+    file.write_text(SEVERAL)
+    network = load_network(str(file))
+    assert network.inputs == (Input("sample", (3, 8, 8)), Input("timestep", (), below=10))
+    (layer,) = network.layers
+    assert layer.shift is not None and network.input_shape == (3, 8, 8)
+    larger = load_network(str(file), None, (3, 12, 9))  # the shape that is asked for is the first one's
+    assert [item.shape for item in larger.inputs] == [(3, 12, 9), ()]
+    steps = torch.tensor([0, 9, 9])
+    torch.testing.assert_close(network.module(torch.ones(3, 3, 8, 8), steps)[1:].diff(dim=0), torch.zeros(1, 4, 6, 6))
+
+
+def test_other_inputs_than_forward_takes_are_one_message(file: Path) -> None:
+    file.write_text(SEVERAL.replace(', "timestep": 10', ""))
+    with pytest.raises(ModelError, match=r"cannot trace Net for an input of \(2, 3, 8, 8\)") as caught:
+        load_network(str(file))
+    assert "INPUTS" in str(caught.value)

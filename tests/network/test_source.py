@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trt_layermerge.errors import ExitCode, ModelError
+from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.source import load_source, load_weights
 
 
@@ -77,6 +78,14 @@ def test_a_factory_in_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(source.module, nn.Sequential) and source.input_shape == (3, 8, 8)
 
 
+def test_a_factory_with_several_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("ourmodels")
+    module.net, module.INPUTS = small, {"sample": (3, 8, 8), "timestep": 1000, "scale": ()}
+    monkeypatch.setitem(sys.modules, "ourmodels", module)
+    source = load_source("ourmodels:net")
+    assert source.inputs == (Input("sample", (3, 8, 8)), Input("timestep", (), below=1000), Input("scale", ()))
+
+
 def test_a_factory_in_a_file_beside_others(tmp_path: Path) -> None:
     (tmp_path / "beside_it.py").write_text("from torch import nn\nWIDTH = 7\n")
     path = tmp_path / "net.py"
@@ -105,6 +114,14 @@ def test_a_factory_in_a_file_beside_others(tmp_path: Path) -> None:
         ("from torch.nn import Identity as model\nINPUT_SHAPE = 28, 'x'\n", "INPUT_SHAPE of {path} is (28, 'x')"),
         ("from torch.nn import Identity as model\nINPUT_SHAPE = 28\n", "hint: write INPUT_SHAPE = (C, H, W)"),
         ("from torch.nn import Identity as model\nINPUT_SHAPE = (1, 0, 3)\n", "INPUT_SHAPE of {path} is (1, 0, 3)"),
+        (
+            "from torch.nn import Identity as model\nINPUTS = (1, 8, 8)\n",
+            "INPUTS of {path} is (1, 8, 8)\n  hint: write",
+        ),
+        ("from torch.nn import Identity as model\nINPUTS = dict()\n", "INPUTS of {path} is {{}}"),
+        ("from torch.nn import Identity as model\nINPUTS = dict(t=0)\n", "INPUTS of {path} has 't': 0"),
+        ("from torch.nn import Identity as model\nINPUTS = dict(t=True)\n", "INPUTS of {path} has 't': True"),
+        ("from torch.nn import Identity as model\nINPUTS = dict([(3, (1,))])\n", "INPUTS of {path} has 3: (1,)"),
     ],
 )
 def test_a_factory_that_fails_is_one_message_with_its_place(tmp_path: Path, text: str, message: str) -> None:

@@ -143,7 +143,7 @@ def test_dropout_drops_in_training_only(make: Callable[[], nn.Module]) -> None:
 def test_functions_are_named_beneath_the_module_that_calls_them() -> None:
     module = normal_form(nn.Sequential(InPlace(), nn.Sequential(conv(), nn.ReLU())), (4, 8, 8))
     assert [str(node.target) for node in module.graph.nodes if node.op == "call_module"] == [
-        "0.relu", "0.conv", "0.norm", "0.act", "0.drop", "0.act_1", "0.relu6", "1.0", "1.1",
+        "0.relu", "0.conv", "0.norm", "0.act", "0.act_1", "0.relu6", "1.0", "1.1",
     ]  # fmt: skip
 
 
@@ -219,3 +219,18 @@ def test_what_cannot_be_traced_is_one_message(
     assert caught.value.exit_code == ExitCode.BAD_INPUT and len(str(caught.value)) < 900
     assert source.training and source.a.training
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_does_nothing_is_left_out() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = F.dropout((m.a(x) / 1.0)[:] * 1, 0.0)
+        return m.b(y.to(torch.float32)) / 2 + x[:, :, :8] * 1.5
+
+    module = normal_form(Net(forward, a=conv(), b=conv()), (4, 8, 8))
+    operators = [getattr(node.target, "__name__", node.target) for node in module.graph.nodes]
+    assert operators == ["x", "a", "b", "div.Tensor", "mul.Tensor", "add", "output"]
+
+
+def test_what_changes_the_type_of_numbers_stays() -> None:
+    source = Net(lambda m, x: m.a(x) + (x > 0).sum((2, 3), keepdim=True) / 1, a=conv())
+    assert any("div" in str(node.target) for node in normal_form(source, (4, 8, 8)).graph.nodes)

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import compose, inner_skips, is_late_branch, late_skips, outer_skips
+from trt_layermerge.blocks.compose import (
+    compose,
+    inner_skips,
+    is_late_branch,
+    late_skips,
+    outer_skips,
+    shifted_layers,
+)
 from trt_layermerge.network.chain import Chain, Skip
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.network import Network
@@ -45,10 +52,15 @@ def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, 
 
 
 def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
-    """The blocks of a chain that contain a skip whole, lie inside one, or have nothing to do with it."""
+    """The blocks of a chain that contain a skip whole, lie inside one, or have nothing to do with it.
+
+    A block whose first layer has a front contains no skip from that layer's input: see ``compose.inner_skips``.
+    """
     for start in range(len(chain)):
+        fronted = chain.layers[start].front is not None
         for end in range(start + 1, min(len(chain), start + max_layers) + 1):
-            if not any(skip.crosses(start, end) for skip in chain.skips):
+            cut = any(fronted and skip.start == start and skip.end < end for skip in chain.skips)
+            if not cut and not any(skip.crosses(start, end) for skip in chain.skips):
                 yield Block(chain.index, start, end)
 
 
@@ -85,6 +97,8 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
             yield Choice(block, Kind.MERGE, geometry, kept, reducible)
     if _leaves_late_skip(chain, block):
         yield Choice(block, Kind.IDENTITY, None, (), reducible)
+    if shifted_layers(chain, layers):
+        return  # what a fit would do with shifts is not worked out
     for geometry in fit_geometries(chain, block, limits.max_kernel):
         if not (plain and geometry.kernel == chain.layers[block.start].geometry.extent):
             yield Choice(block, Kind.FIT, geometry, (), reducible)
@@ -92,7 +106,7 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
 
 def _leaves_late_skip(chain: Chain, block: Block) -> bool:
     """Whether one plain late skip leads around a block, and no other skip from before it ends in it."""
-    late, from_before = late_skips(chain, block), outer_skips(chain, block)
+    late, from_before = late_skips(chain, block), outer_skips(chain, block, emptied=True)
     return is_late_branch(chain, block) and len(late) == 1 and not late[0].units and not from_before
 
 
@@ -153,11 +167,24 @@ State = tuple[_Tensor, ...]
 def _kept_sets(
     chain: Chain, block: Block, max_kernel: int, weights: dict[str, float]
 ) -> list[tuple[Geometry, tuple[int, ...]]]:
-    """For each composed kernel and grouping, the layers to keep: those with the largest sum of L1 norms.
+    """For each composed kernel and grouping, the layers to keep: those with the largest sum of L1 norms."""
+    found = _largest_sets(chain, block, inner_skips(chain, block), max_kernel, weights)
+    emptied = inner_skips(chain, block, emptied=True)
+    if emptied == inner_skips(chain, block):
+        return found
+    # A skip beside the block joins it when nothing else is left.
+    alone = _largest_sets(chain, block, emptied, max_kernel, weights)
+    return [item for item in found if item[1]] + [item for item in alone if not item[1]]
+
+
+def _largest_sets(
+    chain: Chain, block: Block, skips: tuple[Skip, ...], max_kernel: int, weights: dict[str, float]
+) -> list[tuple[Geometry, tuple[int, ...]]]:
+    """The same for blocks with these skips inside.
 
     A dynamic program over the tensors of the block; it composes as ``compose`` does.
     """
-    skips, channels = inner_skips(chain, block), chain.shape(block.start)[0]
+    channels = chain.shape(block.start)[0]
     origin = _Tensor(block.start, Geometry(channels, channels, (1, 1), groups=channels))
     reached: dict[int, dict[State, tuple[float, tuple[int, ...]]]] = {block.start: {(origin,): (0.0, ())}}
     for index in range(block.start, block.end):

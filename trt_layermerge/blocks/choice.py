@@ -54,6 +54,11 @@ class Choice:
     reducible: bool = False
 
     @property
+    def emptied(self) -> bool:
+        """Nothing of its layers is left, their fronts neither: what remains are skips."""
+        return self.kind is Kind.IDENTITY or (self.kind is Kind.MERGE and not self.kept)
+
+    @property
     def key(self) -> str:
         """Names the choice in tables and plans: unique in a network, the same in every run."""
         if self.geometry is None:

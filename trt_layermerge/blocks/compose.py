@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 from functools import reduce
 from typing import Protocol, Self, TypeVar
 
-from trt_layermerge.blocks.choice import Block
-from trt_layermerge.network.chain import Chain, Layer, Skip
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.network.chain import Chain, Front, Layer, Skip
 
 
 class Linear(Protocol):
@@ -31,16 +31,47 @@ class Linear(Protocol):
 T = TypeVar("T", bound=Linear)
 
 
-def inner_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
-    """The skips that lie wholly in a block."""
-    return tuple(skip for skip in chain.skips if skip.inside(block.start, block.end))
+def inner_skips(chain: Chain, block: Block, *, emptied: bool = False) -> tuple[Skip, ...]:
+    """The skips that are part of what takes a block's place: those that lie wholly in it.
+
+    A skip that leads around a block whose first layer has a front reads the tensor before that front and the block's
+    convolution the one behind it, so that it stays beside the block; unless the block is ``emptied``: all its layers
+    dropped, and the front with them.
+    """
+    beside = not emptied and chain.layers[block.start].front is not None
+    skips = (skip for skip in chain.skips if skip.inside(block.start, block.end))
+    return tuple(skip for skip in skips if not (beside and skip.start == block.start))
 
 
-def outer_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
-    """The skips from before a block that are added to its result, in order of execution."""
-    adds = chain.layers[block.end - 1].adds
-    skips = [skip for skip in chain.skips if skip.end == block.end and skip.start < block.start and not skip.late]
+def outer_skips(chain: Chain, block: Block, *, emptied: bool = False) -> tuple[Skip, ...]:
+    """The skips added to the result of what takes a block's place, before the activation, in order of execution."""
+    adds, inner = chain.layers[block.end - 1].adds, inner_skips(chain, block, emptied=emptied)
+    skips = [skip for skip in chain.skips if skip.end == block.end and skip.start <= block.start and not skip.late]
+    skips = [skip for skip in skips if skip not in inner]
     return tuple(sorted(skips, key=lambda skip: adds.index(skip.add)))
+
+
+def front_kept(chain: Chain, choice: Choice) -> Front | None:
+    """The front that stays before what takes a block's place: its first layer's, if it has one."""
+    return None if choice.emptied else chain.layers[choice.block.start].front
+
+
+def front_moved(chain: Chain, choice: Choice) -> Front | None:
+    """The front inside a merged block whose group norm moves behind the merged convolution.
+
+    LayerMerge does so in DDPM: what the norm did for the convolution after it, it does for what follows both. It is
+    the last one between two kept layers, if its channels are the block's and no skip is folded into the block.
+    """
+    block, channels = choice.block, chain.shape(choice.block.end)[0]
+    if choice.kind is not Kind.MERGE or choice.emptied or inner_skips(chain, block):
+        return None
+    behind = (chain.layers[index - 1] for index in reversed(choice.kept[1:]))
+    return next((layer.front for layer in behind if layer.front and layer.input_shape[0] == channels), None)
+
+
+def shifted_layers(chain: Chain, kept: Collection[int]) -> tuple[Layer, ...]:
+    """The kept layers with a shift, in order: what takes their place takes these shifts."""
+    return tuple(layer for layer in chain.layers if layer.index in kept and layer.shift is not None)
 
 
 def late_skips(chain: Chain, block: Block) -> tuple[Skip, ...]:
@@ -79,11 +110,11 @@ def compose(
         block: The block.
         kept: Numbers of the layers that are not dropped.
         identity: The identity map on this many channels.
-        layer: The map of a layer, its norm included.
+        layer: The map of a layer, its norm included; of its front nothing.
         skip: The map of a skip that has a convolution of its own.
     """
     maps = {block.start: identity(chain.shape(block.start)[0])}
-    skips = inner_skips(chain, block)
+    skips = inner_skips(chain, block, emptied=not kept)
 
     def tensor(index: int) -> T:
         # From the end backwards: what a dropped branch leads through is never composed, and its shapes need not fit.

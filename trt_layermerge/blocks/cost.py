@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import is_late_branch, late_skips, outer_skips
+from trt_layermerge.blocks.compose import (
+    front_kept,
+    front_moved,
+    is_late_branch,
+    late_skips,
+    outer_skips,
+    shifted_layers,
+)
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.activations import NONNEGATIVE
 from trt_layermerge.network.chain import Chain, Skip
@@ -32,10 +39,10 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     """The operations that a choice executes.
 
     A skip that is added to the block's result belongs to the block: its addition is part of the convolution's
-    epilogue, and its own convolution, if it has one, is an operation more.
+    epilogue, and its own convolution, if it has one, is an operation more; so is a front that stays.
     """
     block, last = choice.block, chain.layers[choice.block.end - 1]
-    arriving = skips_executed(chain, choice)
+    arriving, moved = skips_executed(chain, choice), front_moved(chain, choice)
     kept = choice.kind is Kind.KEEP
     result = Signature(
         setting.batch,
@@ -45,6 +52,8 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
         residual=bool(arriving),
         precision=setting.precision,
         pooling=kept and last.pooling,
+        shift=bool(shifted_layers(chain, choice.kept)),
+        group_norm=None if moved is None else moved.groups,
     )
     operations = [result]
     operations += [_plain_addition(chain, block.end, setting) for _ in arriving[1:]]
@@ -54,6 +63,13 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     operations += [_plain_addition(chain, block.end, setting) for _ in late]
     for skip in (*arriving, *late):
         operations += _units_executed(chain, skip, setting)
+    if (front := front_kept(chain, choice)) is not None:
+        shape, precision = chain.shape(block.start), setting.precision
+        operations.append(
+            Signature(
+                setting.batch, shape, None, activation=front.activation, precision=precision, group_norm=front.groups
+            )
+        )
     return tuple(operation for operation in operations if not operation.empty)
 
 
@@ -74,14 +90,14 @@ def skips_executed(chain: Chain, choice: Choice) -> tuple[Skip, ...]:
     """
     if choice.kind is Kind.KEEP:
         return tuple(skip for skip in chain.skips if skip.end == choice.block.end and not skip.late)
-    return outer_skips(chain, choice.block)
+    return outer_skips(chain, choice.block, emptied=choice.emptied)
 
 
 def redundant_activation(chain: Chain, choice: Choice) -> bool:
     """Whether the block's last activation is gone, or would do nothing to the block's input, all that reaches it."""
     if drops_branch(chain, choice):
         return True
-    if choice.kind is not Kind.IDENTITY or outer_skips(chain, choice.block):
+    if choice.kind is not Kind.IDENTITY or outer_skips(chain, choice.block, emptied=True):
         return False
     before, activation = chain.activation(choice.block.start), chain.layers[choice.block.end - 1].activation
     return activation in IDEMPOTENT and (before == activation or (activation == "relu" and before in NONNEGATIVE))

@@ -17,7 +17,8 @@ _KEY = re.compile(
     r"(?:(?P<conv>conv|pool) (?P<in>\d+)>(?P<out>\d+) k(?P<kh>\d+)x(?P<kw>\d+) s(?P<sh>\d+)x(?P<sw>\d+) "
     r"p(?P<top>\d+),(?P<left>\d+),(?P<bottom>\d+),(?P<right>\d+) d(?P<dh>\d+)x(?P<dw>\d+) g(?P<groups>\d+)"
     r"(?P<bias> bias)?|pass)"
-    r"(?P<residual> add)?(?: (?P<activation>[a-z_0-9]+(?:\([-+.\w,]+\))?))?"
+    r"(?P<shift> shift)?(?: gn(?P<group_norm>\d+))?(?P<residual> add)?"
+    r"(?: (?P<activation>[a-z_0-9]+(?:\([-+.\w,]+\))?))?"
 )
 
 
@@ -25,7 +26,7 @@ _KEY = re.compile(
 class Signature:
     """One convolution, or none, with what follows it in the same breath.
 
-    The operation is ``activation(convolution(x) + residual)``, each part optional.
+    The operation is ``activation(group_norm(convolution(x) + shift) + residual)``, each part optional.
 
     Attributes:
         batch: Images at once.
@@ -36,6 +37,8 @@ class Signature:
         activation: Canonical name with parameters, such as ``relu``, ``relu6`` or ``leaky_relu(0.01)``.
         precision: ``fp32``, ``fp16`` or ``int8``.
         pooling: The convolution is an average pooling, executed as one.
+        shift: Whether one number for each sample and channel is added to the convolution's result at every pixel.
+        group_norm: Number of groups of the group norm behind that; ``None`` where there is none.
     """
 
     batch: int
@@ -46,6 +49,8 @@ class Signature:
     activation: str | None = None
     precision: str = "fp32"
     pooling: bool = False
+    shift: bool = False
+    group_norm: int | None = None
 
     def __post_init__(self) -> None:
         if self.convolution is None:  # equal operations are equal values, with equal keys
@@ -73,7 +78,8 @@ class Signature:
     @property
     def empty(self) -> bool:
         """Nothing is left to execute; the latency is 0 by definition."""
-        return self.convolution is None and not self.residual and self.activation is None
+        nothing_added = not self.residual and not self.shift
+        return self.convolution is None and nothing_added and self.activation is None and self.group_norm is None
 
     @cached_property
     def key(self) -> str:
@@ -82,6 +88,10 @@ class Signature:
         parts.append("pass" if self.convolution is None else f"{'pool' if self.pooling else 'conv'} {self.convolution}")
         if self.convolution is not None and self.bias:
             parts.append("bias")
+        if self.shift:
+            parts.append("shift")
+        if self.group_norm is not None:
+            parts.append(f"gn{self.group_norm}")
         if self.residual:
             parts.append("add")
         if self.activation is not None:
@@ -122,4 +132,6 @@ class Signature:
             activation=match["activation"],
             precision=match["precision"],
             pooling=match["conv"] == "pool",
+            shift=match["shift"] is not None,
+            group_norm=None if match["group_norm"] is None else number("group_norm"),
         )

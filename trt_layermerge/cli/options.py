@@ -108,7 +108,11 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 _network_options = (
     click.option("--weights", type=PATH, help="Checkpoint: safetensors, or a state dict of torch.save."),
     click.option(
-        "--input", "input_shape", callback=read_shape, metavar="CxHxW", help="Shape of one sample, such as 3x224x224."
+        "--input",
+        "input_shape",
+        callback=read_shape,
+        metavar="CxHxW",
+        help="Shape of one sample, such as 3x224x224; of the first input where INPUTS declares several.",
     ),
     click.option("--max-kernel", type=click.IntRange(1), default=7, show_default=True, help="Of a merged block."),
     click.option("--max-layers", type=click.IntRange(1), default=12, show_default=True, help="In one block."),

@@ -1,4 +1,4 @@
-"""ONNX from a network: one input, one output, dynamic batch, opset 18, weights inside the file."""
+"""ONNX from a network: its inputs by name, one output, dynamic batch, opset 18, weights inside the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -16,34 +16,36 @@ from torch.export import Dim
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import replacing
+from trt_layermerge.network.inputs import INPUT as INPUT
+from trt_layermerge.network.inputs import Input, as_inputs, examples
 
 OPSET = 18
 """Old enough for TensorRT 10 and ONNX Runtime 1.14, new enough for what torch emits."""
 
-INPUT, OUTPUT = "input", "output"
+OUTPUT = "output"
 
 
-def export_onnx(module: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
+def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path: Path) -> None:
     """Write a network as ONNX.
 
     Args:
-        module: In evaluation mode; takes ``[batch, *input_shape]``.
-        input_shape: Shape of one sample.
+        module: In evaluation mode.
+        given: Its inputs; a shape alone means one of real numbers, called ``input``.
         path: Where to; replaced as a whole.
 
     Raises:
         ModelError: torch's exporter cannot express the network in ONNX.
     """
-    example = torch.zeros(2, *input_shape)  # one would be taken for a fixed batch
+    inputs, batch = as_inputs(given), Dim("batch")
     with replacing(path) as neighbour:
         try:
             with _quiet():
                 program = torch.onnx.export(
                     module.eval(),
-                    (example,),
-                    input_names=[INPUT],
+                    examples(inputs, batch=2),  # one would be taken for a fixed batch
+                    input_names=[item.name for item in inputs],
                     output_names=[OUTPUT],
-                    dynamic_shapes=({0: Dim("batch")},),
+                    dynamic_shapes=tuple({0: batch} for _ in inputs),
                     opset_version=OPSET,
                     dynamo=True,
                     verbose=False,

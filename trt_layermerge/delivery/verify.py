@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from trt_layermerge.delivery.export import INPUT, OUTPUT
+from trt_layermerge.delivery.export import OUTPUT
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
+from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.precision.check import TOLERANCE
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine
-from trt_layermerge.training.check import one_input
 from trt_layermerge.training.task import Batch
 
 
@@ -44,19 +46,26 @@ class Verification:
 def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
     """An engine's outputs for a data set, with the targets."""
     for inputs, target in batches:
-        yield run_engine(engine, one_input(inputs)), target
+        yield run_engine(engine, inputs), target
 
 
-def run_engine(engine: Engine, inputs: Tensor) -> Tensor:
-    """An engine's output for any number of inputs, in batches of its own size; the last one is filled up."""
-    size = engine.inputs[INPUT][0]
-    missing = -len(inputs) % size
-    filled = np.ascontiguousarray(torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]).numpy())
-    outputs = [engine.run({INPUT: filled[begin : begin + size]})[OUTPUT] for begin in range(0, len(filled), size)]
-    return torch.from_numpy(np.concatenate(outputs))[: len(inputs)]
+def run_engine(engine: Engine, inputs: Values) -> Tensor:
+    """An engine's output for any number of samples, in batches of its own size; the last one is filled up."""
+    given = as_tuple(inputs)
+    samples, size = len(given[0]), next(iter(engine.inputs.values()))[0]
+    filled = {name: _filled(value, size) for name, value in zip(engine.inputs, given, strict=True)}
+    batches = (slice(begin, begin + size) for begin in range(0, samples, size))
+    outputs = [engine.run({name: value[part] for name, value in filled.items()})[OUTPUT] for part in batches]
+    return torch.from_numpy(np.concatenate(outputs))[:samples]
 
 
-def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor, precision: str = "fp32") -> tuple[float, Tensor]:
+def _filled(values: Tensor, size: int) -> NDArray[Any]:
+    """Values with zeros behind them, up to a multiple of the size."""
+    missing = -len(values) % size
+    return np.ascontiguousarray(torch.cat([values, values.new_zeros(missing, *values.shape[1:])]).numpy())
+
+
+def verify_engine(engine: Engine, module: nn.Module, inputs: Values, precision: str = "fp32") -> tuple[float, Tensor]:
     """Compare an engine with a PyTorch network on real inputs.
 
     Returns:
@@ -66,7 +75,7 @@ def verify_engine(engine: Engine, module: nn.Module, inputs: Tensor, precision: 
         VerificationError: They differ by more than the precision's tolerance, a share of the largest output.
     """
     with torch.no_grad():
-        expected = module.eval()(inputs)
+        expected = module.eval()(*as_tuple(inputs))
     return _compare(engine, inputs, expected, precision, "the PyTorch network"), expected
 
 
@@ -97,8 +106,8 @@ def verify_delivery(path: Path) -> Verification:
     return Verification(manifest, len(manifest.files), error, len(inputs))
 
 
-def _compare(engine: Engine, inputs: Tensor, expected: Tensor, precision: str, what: str) -> float:
-    if INPUT not in engine.inputs or OUTPUT not in engine.outputs:
+def _compare(engine: Engine, inputs: Values, expected: Tensor, precision: str, what: str) -> float:
+    if len(engine.inputs) != len(as_tuple(inputs)) or OUTPUT not in engine.outputs:
         raise VerificationError(f"the engine takes {', '.join(engine.inputs)} and gives {', '.join(engine.outputs)}")
     actual = run_engine(engine, inputs)
     if actual.shape != expected.shape:

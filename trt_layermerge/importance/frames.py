@@ -103,7 +103,7 @@ def accumulate(
     Raises:
         TaskError: There is no data.
     """
-    start = chain.tensor(frames[0].blocks[0].start)
+    start = chain.read_by(frames[0].blocks[0].start + 1)
     equations = [equations_for(frame.geometry, len(frame.blocks)) for frame in frames]
     shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]
     names = {block: target_names(chain, block) for frame in frames for block in frame.blocks}

@@ -16,7 +16,7 @@ from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of,
 from trt_layermerge.importance.judge import Judge
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.algebra import to_module
-from trt_layermerge.merging.linear import folded
+from trt_layermerge.merging.linear import folded, normed
 from trt_layermerge.merging.sequential import solved
 
 
@@ -70,7 +70,8 @@ def _replacement(
         return None, None
     if choice.kind is Kind.MERGE:
         chain = network.chains[choice.block.chain]
-        return to_module(folded(network.module, chain, choice.block, choice.kept)), None
+        merged = to_module(folded(network.module, chain, choice.block, choice.kept))
+        return normed(network.module, chain, choice, merged), None
     found = equations[choice.block]
     fitted = solved(found.equations, network, choice, found.index)
     return to_module(fitted.convolution), fitted.unexplained

@@ -23,7 +23,10 @@ from trt_layermerge.network.geometry import Geometry
 
 OPSET = 18
 IR_VERSION = 10
-INPUT, RESIDUAL, OUTPUT = "input", "residual", "output"
+EPSILON = 1e-6
+"""Of group norms; no latency depends on it."""
+
+INPUT, SHIFT, RESIDUAL, OUTPUT = "input", "shift", "residual", "output"
 
 _ELEMENTS: dict[str, tuple[int, np.dtype[Any]]] = {
     "fp32": (onnx.TensorProto.FLOAT, np.dtype(np.float32)),
@@ -37,10 +40,11 @@ _SCALE = 4 / 127
 
 
 def candidate_model(signature: Signature) -> onnx.ModelProto:
-    """The model that computes ``activation(convolution(input) + residual)`` with the shapes of a signature.
+    """The model that computes a signature's ``activation(group_norm(convolution(input) + shift) + residual)``.
 
     Returns:
-        A model with inputs ``input`` and, where the signature adds one, ``residual``, and the output ``output``.
+        A model with inputs ``input`` and, where the signature adds them, ``shift`` and ``residual``, and the output
+        ``output``.
 
     Raises:
         ValueError: The signature is empty; its latency is 0 by definition.
@@ -71,6 +75,10 @@ class _Builder:
         signature, tensor = self._signature, self._read(INPUT)
         if signature.convolution is not None:
             tensor = self._convolution(tensor, signature.convolution)
+        if signature.shift:
+            tensor = self.node("Add", tensor, SHIFT)
+        if signature.group_norm is not None:
+            tensor = self._group_norm(tensor, signature.group_norm)
         if signature.residual:
             tensor = self.node("Add", tensor, self._read(RESIDUAL))
         if signature.activation is not None:
@@ -79,6 +87,8 @@ class _Builder:
             self.node("QuantizeLinear", self._nodes[-1].output[0], *self._scale(_SCALE))
         self._nodes[-1].output[0] = OUTPUT
         inputs = [self._value(INPUT, signature.input_shape)]
+        if signature.shift:
+            inputs.append(self._value(SHIFT, (signature.output_shape[0], 1, 1)))
         if signature.residual:
             inputs.append(self._value(RESIDUAL, signature.output_shape))
         outputs = [self._value(OUTPUT, signature.output_shape)]
@@ -95,8 +105,11 @@ class _Builder:
 
     def constant(self, value: float | NDArray[np.float64], dtype: type[np.int8] | None = None) -> str:
         """Append a constant; its name."""
+        return self._stored(np.asarray(value).astype(dtype or self._dtype))
+
+    def _stored(self, value: NDArray[Any]) -> str:
         name = f"constant_{len(self._weights)}"
-        self._weights.append(numpy_helper.from_array(np.asarray(value).astype(dtype or self._dtype), name))
+        self._weights.append(numpy_helper.from_array(value, name))
         return name
 
     def slopes(self) -> str:
@@ -144,6 +157,18 @@ class _Builder:
     def _scale(self, scale: float | NDArray[np.float64]) -> tuple[str, str]:
         """A scale and its zero point, which is 0."""
         return self.constant(scale), self.constant(np.zeros_like(scale), np.int8)
+
+    def _group_norm(self, tensor: str, groups: int) -> str:
+        """As torch's exporter writes it: instances of all pixels of a group, then a scale and a shift per channel."""
+        channels = self._signature.output_shape[0]
+        instances = self.node("Reshape", tensor, self._stored(np.array([0, groups, -1])))
+        ones, zeros = self.constant(np.ones(groups)), self.constant(np.zeros(groups))
+        normalised = self.node("InstanceNormalization", instances, ones, zeros, epsilon=EPSILON)
+        shaped = self.node("Reshape", normalised, self.node("Shape", tensor))
+        scale = self.constant(0.5 + self._random.random((channels, 1, 1)))
+        return self.node(
+            "Add", self.node("Mul", shaped, scale), self.constant(self._random.random((channels, 1, 1)) - 0.5)
+        )
 
     def _activation(self, tensor: str, text: str) -> None:
         name, parameters = _parsed(text)

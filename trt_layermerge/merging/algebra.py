@@ -2,17 +2,23 @@
 
 All zero padding of a composition stands at its input (design, section 4), so that a composition is exactly equal to its
 parts when they run without padding of their own on an input that was padded once.
+
+A shift, one number for each sample and channel that is added at every pixel, is a bias that the data decides on. What
+a later convolution makes of it is the same at every pixel too, its kernel summed over space times the shift, because no
+padding comes between (LayerMerge, on DDPM). Compositions carry shifts as they carry biases.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trt_layermerge.merging.modules import Shifted
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
@@ -26,18 +32,25 @@ class Convolution:
         geometry: Everything but the weights.
         weight: ``[out, in / groups, height, width]``.
         bias: ``[out]``.
+        carries: By the number of the shift, the matrix through which it is added to the result.
     """
 
     geometry: Geometry
     weight: Float[Tensor, "out in_per_group height width"]
     bias: Float[Tensor, " out"]
+    carries: Mapping[int, Float[Tensor, "out _"]] = field(default_factory=dict)
 
-    def __call__(self, x: Float[Tensor, "batch in_channels height width"]) -> Float[Tensor, "batch out rows columns"]:
-        """Apply it."""
+    def __call__(
+        self, x: Float[Tensor, "batch in_channels height width"], *shifts: Float[Tensor, "batch _ 1 1"]
+    ) -> Float[Tensor, "batch out rows columns"]:
+        """Apply it to an input and its shifts, those in the order of their numbers."""
         g = self.geometry
         top, left, bottom, right = g.padding
         padded = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(padded, self.weight, self.bias, g.stride, 0, g.dilation, g.groups)
+        y = F.conv2d(padded, self.weight, self.bias, g.stride, 0, g.dilation, g.groups)
+        for number, shift in zip(sorted(self.carries), shifts, strict=True):
+            y = y + F.linear(shift.flatten(1), self.carries[number])[:, :, None, None]
+        return y
 
     def then(self, second: Convolution) -> Convolution:
         """This convolution and then ``second`` as one; see :func:`compose`."""
@@ -49,7 +62,13 @@ class Convolution:
 
     def to(self, dtype: torch.dtype) -> Convolution:
         """The same with weights of another type."""
-        return replace(self, weight=self.weight.to(dtype), bias=self.bias.to(dtype))
+        carries = {number: matrix.to(dtype) for number, matrix in self.carries.items()}
+        return replace(self, weight=self.weight.to(dtype), bias=self.bias.to(dtype), carries=carries)
+
+    def shifted(self, number: int) -> Convolution:
+        """This convolution with a shift added to its result."""
+        channels = self.geometry.out_channels
+        return replace(self, carries={**self.carries, number: torch.eye(channels, dtype=self.weight.dtype)})
 
 
 def identity(channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
@@ -68,10 +87,13 @@ def averaging(pool: nn.AvgPool2d, channels: int, dtype: torch.dtype = torch.floa
     return Convolution(geometry, weight, torch.zeros(channels, dtype=dtype))
 
 
-def from_modules(conv: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype = torch.float64) -> Convolution:
-    """A module's convolution with its batch norm, in evaluation mode, folded in."""
+def from_modules(
+    conv: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype = torch.float64, *, shift: int | None = None
+) -> Convolution:
+    """A module's convolution, with the shift of this number, and with its batch norm, in evaluation mode, folded in."""
     bias = torch.zeros(conv.out_channels, dtype=dtype) if conv.bias is None else conv.bias.detach().to(dtype)
     result = Convolution(geometry_of(conv), conv.weight.detach().to(dtype), bias)
+    result = result if shift is None else result.shifted(shift)
     return result if norm is None else normalised(result, norm)
 
 
@@ -88,7 +110,8 @@ def normalised(convolution: Convolution, norm: nn.Module) -> Convolution:
         gamma, beta = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
         scale, shift = scale * gamma, shift * gamma + beta
     weight = convolution.weight * scale[:, None, None, None]
-    return Convolution(convolution.geometry, weight, convolution.bias * scale + shift)
+    carries = {number: matrix * scale[:, None] for number, matrix in convolution.carries.items()}
+    return Convolution(convolution.geometry, weight, convolution.bias * scale + shift, carries)
 
 
 def to_module(convolution: Convolution, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -111,7 +134,10 @@ def to_module(convolution: Convolution, dtype: torch.dtype = torch.float32) -> n
         convolution.weight.to(dtype, copy=True).contiguous()
     )  # training leaves the value alone
     module.bias = nn.Parameter(convolution.bias.to(dtype, copy=True))
-    return module if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), module)
+    padded = module if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), module)
+    if not convolution.carries:
+        return padded
+    return Shifted(padded, [convolution.carries[number].to(dtype) for number in sorted(convolution.carries)])
 
 
 def compose(first: Convolution, second: Convolution) -> Convolution:
@@ -130,14 +156,20 @@ def compose(first: Convolution, second: Convolution) -> Convolution:
     kernels = outer.reshape(g, -1, *outer.shape[1:]).transpose(1, 2).flatten(0, 1)
     (sh, sw), (dh, dw) = first.geometry.stride, second.geometry.dilation
     taps = F.conv_transpose2d(images, kernels, stride=first.geometry.dilation, dilation=(sh * dh, sw * dw), groups=g)
-    passed = outer.sum((2, 3)).reshape(g, -1, mid // g) @ first.bias.reshape(g, mid // g, 1)
-    return Convolution(geometry, taps.transpose(0, 1).contiguous(), second.bias + passed.reshape(-1))
+    summed = outer.sum((2, 3)).reshape(g, -1, mid // g)  # what is the same at every pixel
+
+    def passed(values: Tensor) -> Tensor:
+        return (summed @ values.reshape(g, mid // g, -1)).flatten(0, 1)
+
+    carries = _added({number: passed(matrix) for number, matrix in first.carries.items()}, second.carries)
+    bias = second.bias + passed(first.bias)[:, 0]
+    return Convolution(geometry, taps.transpose(0, 1).contiguous(), bias, carries)
 
 
 def add(a: Convolution, b: Convolution) -> Convolution:
     """The sum of two convolutions of the same input as one: both kernels on one grid, where their padding lines up."""
     geometry = a.geometry.beside(b.geometry)
-    return Convolution(geometry, embed(a, geometry) + embed(b, geometry), a.bias + b.bias)
+    return Convolution(geometry, embed(a, geometry) + embed(b, geometry), a.bias + b.bias, _added(a.carries, b.carries))
 
 
 def embed(convolution: Convolution, geometry: Geometry) -> Float[Tensor, "out in_per_group height width"]:
@@ -175,7 +207,13 @@ def regroup(convolution: Convolution, groups: int) -> Convolution:
         replace(convolution.geometry, groups=groups),
         weight.reshape(out, joined * per_group, height, width),
         convolution.bias,
+        convolution.carries,
     )
+
+
+def _added(a: Mapping[int, Tensor], b: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """The sum of what two maps carry; a shift that only one of them knows is carried by that one alone."""
+    return {**a, **{number: a[number] + matrix if number in a else matrix for number, matrix in b.items()}}
 
 
 def _stretch(weight: Tensor, factor: tuple[int, int]) -> Tensor:

@@ -83,7 +83,7 @@ class InPlace:
         """Solve a kept layer anew in the working copy; ``None`` where there is no need to, or no way."""
         chain = self.original.chains[choice.block.chain]
         layer = chain.layers[choice.block.end - 1]
-        if layer.conv is None or layer.pooling:
+        if layer.conv is None or layer.pooling or layer.shift is not None:
             return None
         unusual = layer.geometry.dilation != (1, 1) or inner_skips(chain, choice.block)
         if unusual or self._shared(layer) or not self._plain_norm(layer):

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.choice import Block
-from trt_layermerge.blocks.compose import branch_dropped, compose, inner_skips
+from trt_layermerge.blocks.choice import Block, Choice
+from trt_layermerge.blocks.compose import branch_dropped, compose, front_moved, inner_skips, shifted_layers
 from trt_layermerge.merging.algebra import Convolution, averaging, from_modules, identity, normalised
-from trt_layermerge.network.chain import Chain, Unit
+from trt_layermerge.merging.modules import Normed
+from trt_layermerge.network.chain import Chain, Layer, Unit
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
 
@@ -32,7 +33,8 @@ def folded(
         norm = None if unit.norm is None else called(module, unit.norm)
         conv = None if unit.conv is None else called(module, unit.conv)
         if isinstance(conv, nn.Conv2d):
-            return from_modules(conv, norm, dtype)
+            shift = unit.index if isinstance(unit, Layer) and unit.shift is not None else None
+            return from_modules(conv, norm, dtype, shift=shift)
         if isinstance(conv, nn.AvgPool2d):
             return averaging(conv, channels, dtype)
         assert norm is not None
@@ -48,6 +50,12 @@ def folded(
     )
 
 
+def normed(module: fx.GraphModule, chain: Chain, choice: Choice, block: nn.Module) -> nn.Module:
+    """What takes a block's place, with a copy of the group norm that moves behind it, if one does."""
+    front = front_moved(chain, choice)
+    return block if front is None else Normed(block, copy.deepcopy(called(module, front.norm)))
+
+
 def called(module: fx.GraphModule, node: str) -> nn.Module:
     """The module that a node of the normal form calls."""
     targets = {n.name: str(n.target) for n in module.graph.nodes if n.op == "call_module"}
@@ -55,7 +63,7 @@ def called(module: fx.GraphModule, node: str) -> nn.Module:
 
 
 class LinearisedBlock(nn.Module):
-    """The kept layers of a block in a row, linear, on an input that is padded once.
+    """The kept layers of a block in a row, linear, on an input that is padded once; what they are shifted by stays.
 
     Tensor ``l`` inside the block is larger than in the source by a margin on each side: what later layers need of the
     padding that was moved to the input. Each reader crops what it does not need.
@@ -64,7 +72,8 @@ class LinearisedBlock(nn.Module):
     def __init__(self, module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int]) -> None:
         super().__init__()
         self.chain, self.block, self.kept = chain, block, frozenset(kept)
-        self.skips = inner_skips(chain, block)
+        self.skips = inner_skips(chain, block, emptied=not self.kept)
+        self.shifts = tuple(layer.index for layer in shifted_layers(chain, self.kept))
         self.margins = self._margins()
         self.parts = nn.ModuleDict()
         for index in sorted(self.kept):
@@ -73,21 +82,27 @@ class LinearisedBlock(nn.Module):
             if skip.geometry is not None and skip.end in self.margins:
                 self._copy(module, f"skip{number}", skip.units)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tensor ``end`` of the block before its activation, from tensor ``start``, ``[batch, channels, h, w]``."""
+    def forward(self, x: Tensor, *shifts: Tensor) -> Tensor:
+        """Tensor ``end`` of the block before its activation, from tensor ``start``, ``[batch, channels, h, w]``.
+
+        Args:
+            x: Tensor ``start``, behind the front of the first layer if that has one.
+            shifts: Those of the kept layers, in order, ``[batch, channels, 1, 1]``.
+        """
+        added = dict(zip(self.shifts, shifts, strict=True))
         top, left, bottom, right = self.margins[self.block.start]
         tensors = {self.block.start: F.pad(x, (left, right, top, bottom))}
         for index in range(self.block.start + 1, self.block.end + 1):
             if index in self.margins:
-                tensors[index] = self._tensor(index, tensors)
+                tensors[index] = self._tensor(index, tensors, added.get(index))
         return tensors[self.block.end]
 
-    def _tensor(self, index: int, tensors: dict[int, Tensor]) -> Tensor:
+    def _tensor(self, index: int, tensors: dict[int, Tensor], shift: Tensor | None) -> Tensor:
         arriving = [(n, skip) for n, skip in enumerate(self.skips) if skip.end == index]
         total = None
         if not any(branch_dropped(skip, self.kept) for _, skip in arriving):
             layer = self.chain.layers[index - 1].geometry if index in self.kept else None
-            total = self._part(str(index), layer, index - 1, index, tensors)
+            total = self._part(str(index), layer, index - 1, index, tensors, shift)
         for number, skip in arriving:
             term = self._part(f"skip{number}", skip.geometry, skip.start, index, tensors)
             total = term if total is None else total + term
@@ -95,11 +110,23 @@ class LinearisedBlock(nn.Module):
         return total
 
     def _part(
-        self, name: str, geometry: Geometry | None, source: int, target: int, tensors: dict[int, Tensor]
+        self,
+        name: str,
+        geometry: Geometry | None,
+        source: int,
+        target: int,
+        tensors: dict[int, Tensor],
+        shift: Tensor | None = None,
     ) -> Tensor:
         need = _needed(geometry, self.margins[target])
         x = _crop(tensors[source], self.margins[source], need)
-        return self.parts[name](x) if geometry is not None else x
+        if geometry is None:
+            return x
+        conv, *norms = self.parts[name].children()
+        y: Tensor = conv(x) if shift is None else conv(x) + shift
+        for norm in norms:
+            y = norm(y)
+        return y
 
     def _margins(self) -> dict[int, Sides]:
         """Margin of every tensor that is read: the most that a reader needs, from the block's end to its start.

@@ -17,6 +17,7 @@ from trt_layermerge.errors import ProofError
 from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.fold import norm_pairs
 from trt_layermerge.merging.linear import LinearisedBlock
+from trt_layermerge.network.inputs import Values, as_tuple
 
 BLOCK_TOLERANCE = 1e-10
 NETWORK_TOLERANCE = 1e-4
@@ -72,8 +73,10 @@ def prove_block(unmerged: LinearisedBlock, merged: Convolution) -> BlockProof:
     chain, block = unmerged.chain, unmerged.block
     exact = copy.deepcopy(unmerged).double().eval()
     x = _noise((2, *chain.shape(block.start)))
+    channels = [chain.shape(index)[0] for index in unmerged.shifts]
+    shifts = [_noise((2, count, 1, 1), seed) for seed, count in enumerate(channels, 1)]
     with torch.no_grad():
-        return _proved(f"block {block}", merged.to(torch.float64)(x), exact(x))
+        return _proved(f"block {block}", merged.to(torch.float64)(x, *shifts), exact(x, *shifts))
 
 
 def prove_folds(module: fx.GraphModule) -> tuple[BlockProof, ...]:
@@ -95,13 +98,13 @@ def prove_folds(module: fx.GraphModule) -> tuple[BlockProof, ...]:
     return tuple(proofs)
 
 
-def prove_network(unmerged: nn.Module, merged: nn.Module, inputs: Tensor, blocks: Iterable[BlockProof] = ()) -> Proof:
+def prove_network(unmerged: nn.Module, merged: nn.Module, inputs: Values, blocks: Iterable[BlockProof] = ()) -> Proof:
     """Compare two networks end to end in float32, in evaluation mode.
 
     Args:
         unmerged: What is to be computed.
         merged: What computes it.
-        inputs: ``[samples, ...]``.
+        inputs: ``[samples, ...]``, for each input of the networks.
         blocks: Proofs of the parts, to go with this one.
 
     Raises:
@@ -109,15 +112,16 @@ def prove_network(unmerged: nn.Module, merged: nn.Module, inputs: Tensor, blocks
     """
     unmerged.eval()
     merged.eval()
+    given = as_tuple(inputs)
     with torch.no_grad():
-        error = relative_error(merged(inputs), unmerged(inputs))
+        error = relative_error(merged(*given), unmerged(*given))
     if error > NETWORK_TOLERANCE:
         raise ProofError(
             f"the merged network differs from its unmerged form by {error:.1e} of its largest output "
             f"(allowed: {NETWORK_TOLERANCE:.0e}), although each block agrees",
             hint="weights of very different size lose digits in float32; please report this with the plan file",
         )
-    return Proof(tuple(blocks), error, len(inputs))
+    return Proof(tuple(blocks), error, len(given[0]))
 
 
 def _proved(name: str, actual: Tensor, expected: Tensor) -> BlockProof:
@@ -131,5 +135,5 @@ def _proved(name: str, actual: Tensor, expected: Tensor) -> BlockProof:
     return BlockProof(name, error)
 
 
-def _noise(shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def _noise(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

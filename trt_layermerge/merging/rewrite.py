@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import late_skips, outer_skips
+from trt_layermerge.blocks.compose import late_skips, outer_skips, shifted_layers
 from trt_layermerge.blocks.cost import drops_branch, redundant_activation
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.network import Network
@@ -29,8 +29,8 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
 
     Args:
         network: The original.
-        modules: What takes the place of each block, from its input tensor to its result before outer skips and
-            activation.
+        modules: What takes the place of each block, from its input tensor, behind the front of its first layer, and
+            the shifts of the layers that it keeps, to its result before outer skips and activation.
         share: Share the weights of untouched layers with the original instead of copying them.
     """
     source = network.module if share else copy.deepcopy(network.module)
@@ -53,15 +53,17 @@ def _replace(module: fx.GraphModule, chain: Chain, choice: Choice, replacement: 
     graph, block = module.graph, choice.block
     nodes = {node.name: node for node in graph.nodes}
     last = chain.layers[block.end - 1]
-    old, new = nodes[last.output], nodes[chain.tensor(block.start)]
+    start = chain.tensor(block.start) if choice.emptied else chain.read_by(block.start + 1)
+    old, new = nodes[last.output], nodes[start]
     if drops_branch(chain, choice):
         old.replace_all_uses_with(new)
         return
     with graph.inserting_before(old.next):
         if replacement is not None:
             module.add_submodule(module_name(block), replacement)
-            new = _like(graph.call_module(module_name(block), (new,)), old)
-        for skip in outer_skips(chain, block):
+            shifts = [nodes[layer.shift] for layer in shifted_layers(chain, choice.kept) if layer.shift is not None]
+            new = _like(graph.call_module(module_name(block), (new, *shifts)), old)
+        for skip in outer_skips(chain, block, emptied=choice.emptied):
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
         if last.act is not None and not redundant_activation(chain, choice):
             new = _like(graph.call_module(str(nodes[last.act].target), (new,)), old)

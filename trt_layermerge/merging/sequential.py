@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import inner_skips
+from trt_layermerge.blocks.compose import front_kept, inner_skips
 from trt_layermerge.merging.algebra import Convolution, to_module
 from trt_layermerge.merging.fitting import Equations, Fitted
 from trt_layermerge.merging.in_place import InPlace, Strength, not_finite
-from trt_layermerge.merging.linear import LinearisedBlock, folded
+from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
 from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.chain import Chain
@@ -85,7 +85,8 @@ def carry_out(
             convolution = folded(network.module, chain, choice.block, choice.kept)
             unmerged = LinearisedBlock(network.module, chain, choice.block, choice.kept)
             proofs.append(prove_block(unmerged, convolution))
-            merged[choice], linearised[choice] = to_module(convolution), unmerged
+            merged[choice] = normed(network.module, chain, choice, to_module(convolution))
+            linearised[choice] = normed(network.module, chain, choice, unmerged)
         else:
             prior = prior_of(network.module, chain, choice)
             fits[choice.key] = fitted = place.fit(merged, choice, frame_of(choice), prior)
@@ -111,7 +112,7 @@ def solved(equations: Equations, network: Network, choice: Choice, of: int = 0) 
 
 def prior_of(module: fx.GraphModule, chain: Chain, choice: Choice) -> Convolution | None:
     """What remains of a block with skips inside when all its layers are dropped: where its fit is drawn to."""
-    if not inner_skips(chain, choice.block):
+    if not inner_skips(chain, choice.block) or front_kept(chain, choice) is not None:
         return None
     frame = frame_of(choice)
     try:

@@ -1,8 +1,9 @@
 """Chains as values: numbered layers, the skips between them, and where and why a chain ends. Torch-free.
 
 Layers of a chain are numbered 1..L; tensor 0 is the chain's input and tensor l the output of layer l. Layer l computes
-``x_l = s_l(unit_l(x_{l-1}) + sum over skips (s, l) of skip(x_s)) + sum over late skips (s, l) of skip(x_s)``, where a
-unit is linear but for a bias.
+``x_l = s_l(unit_l(front_l(x_{l-1})) + sum over skips (s, l) of skip(x_s)) + sum over late skips (s, l) of skip(x_s)``,
+where a unit is linear but for a bias and a shift; fronts and shifts are those of ``fronts.py``, and most layers have
+neither.
 """
 
 from __future__ import annotations
@@ -14,6 +15,27 @@ from trt_layermerge.network.geometry import Geometry
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """A group norm, and maybe an activation, through which one convolution reads a tensor.
+
+    Attributes:
+        norm: Node of the group norm.
+        groups: Number of its groups.
+        activation: Canonical name of the activation behind it, if there is one.
+        output: Node of its result, behind dropout.
+    """
+
+    norm: str
+    groups: int
+    activation: str | None
+    output: str
+
+    def __str__(self) -> str:
+        """As it stands in tables: ``gn32 silu``."""
+        return f"gn{self.groups}" + (f" {self.activation}" if self.activation else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +52,8 @@ class Unit:
         geometry: Of the convolution that it is.
         bias: Whether that has a bias, with the norm folded in.
         pooling: It is an average pooling, which is executed as one where it is kept.
+        shift: Node of the shift that is added to the convolution's result, if there is one.
+        shifted: Node of that addition.
     """
 
     name: str
@@ -38,6 +62,8 @@ class Unit:
     geometry: Geometry
     bias: bool
     pooling: bool = False
+    shift: str | None = None
+    shifted: str | None = None
 
     @property
     def first(self) -> str:
@@ -47,7 +73,7 @@ class Unit:
     @property
     def last(self) -> str:
         """The node of its result."""
-        return self.norm or self.conv or ""
+        return self.norm or self.shifted or self.conv or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +89,7 @@ class Layer(Unit):
         output: Node of tensor ``index``, behind dropout.
         input_shape: Channels, height and width of tensor ``index - 1``.
         output_shape: Of tensor ``index``.
+        front: What the convolution reads tensor ``index - 1`` through, if there is anything.
     """
 
     index: int
@@ -73,6 +100,12 @@ class Layer(Unit):
     output: str
     input_shape: Shape
     output_shape: Shape
+    front: Front | None = None
+
+    @property
+    def reader(self) -> str:
+        """Node that reads tensor ``index - 1``."""
+        return self.first if self.front is None else self.front.norm
 
     @property
     def before_activation(self) -> str:
@@ -158,6 +191,11 @@ class Chain:
     def tensor(self, index: int) -> str:
         """Node of tensor ``index``, from 0."""
         return self.input if index == 0 else self.layers[index - 1].output
+
+    def read_by(self, index: int) -> str:
+        """Node of what the convolution of a layer takes: the tensor before it, or that behind the layer's front."""
+        front = self.layers[index - 1].front
+        return self.tensor(index - 1) if front is None else front.output
 
     def shape(self, index: int) -> Shape:
         """Shape of tensor ``index``."""

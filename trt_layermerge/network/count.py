@@ -51,16 +51,22 @@ def _convolutions(module: fx.GraphModule, node: fx.Node) -> int:
 
 def _flops(module: fx.GraphModule) -> int:
     """Operations of one image, counted while it runs."""
-    (given,) = (node for node in module.graph.nodes if node.op == "placeholder")
     like = next((tensor for tensor in (*module.parameters(), *module.buffers())), torch.zeros(()))
-    image = torch.zeros(1, *given.meta["shape"], dtype=like.dtype, device=like.device)
+    images = [_zeros(node, like) for node in module.graph.nodes if node.op == "placeholder"]
     training = [part for part in module.modules() if part.training]
     module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(image)
+        module(*images)
     for part in training:
         part.training = True
     return int(counter.get_total_flops())
+
+
+def _zeros(placeholder: fx.Node, like: torch.Tensor) -> torch.Tensor:
+    """One sample of an input: real numbers as the weights are, or whole ones."""
+    real = placeholder.meta.get("dtype", torch.float32).is_floating_point
+    dtype = like.dtype if real else placeholder.meta["dtype"]
+    return torch.zeros(1, *placeholder.meta["shape"], dtype=dtype, device=like.device)
 
 
 def _peak_bytes(graph: fx.Graph) -> int:

@@ -1,8 +1,9 @@
 """Finding the chains of a normal form: where they start, which skips belong to them, and why they end.
 
-From a tensor, the walk goes from unit to unit (``units.py``); at an addition, before the activation or behind it, it
-asks whether the other operand is a tensor of its own path, directly or through units, which makes a skip; sums of such
-tensors are taken term by term. A path with a tensor that something outside it reads is cut at that tensor.
+From a tensor, the walk goes from unit to unit (``units.py``), through their fronts (``fronts.py``); at an addition,
+before the activation or behind it, it asks whether the other operand is a tensor of its own path, directly or through
+units, which makes a skip; sums of such tensors are taken term by term. A path with a tensor that something outside it
+reads is cut at that tensor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import fx
 
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Break, Chain, Layer, Skip, Unit
+from trt_layermerge.network.fronts import front_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.reasons import Reasons
 from trt_layermerge.network.units import Units, sole_user
@@ -86,13 +88,14 @@ class _Finder:
         self.nodes = {node.name: node for node in module.graph.nodes}
         self.units = Units(module)
         self.reasons = Reasons(self.units)
+        self.fronts = {first: front_of(self.units, first) for first in self.units.firsts()}
 
     def has_convolution(self, chain: Chain) -> bool:
         return any(self.units.is_convolution(self.nodes[layer.first]) for layer in chain.layers)
 
     def chain(self, index: int, first: fx.Node, taken: set[str], *, forced: bool = False) -> Chain:
         """The longest valid chain that starts at the input of ``first``; ``forced`` makes it the first layer."""
-        path = self._walk(first.all_input_nodes[0], first if forced else None, taken)
+        path = self._walk(self.fronts[first][0], first if forced else None, taken)
         while (length := self._first_leak(path)) is not None:
             outside = set(path.tensors[length].users) - self._own_readers(path, length)
             path = path.cut(length, self.reasons.also_read(outside))
@@ -115,10 +118,11 @@ class _Finder:
 
         What only starts a path may branch: the first branch goes first, the others start paths of their own.
         """
-        readers = [user for user in tensor.users if user.name not in taken and self.units.starts(user)]
+        readers = [first for first, (source, _) in self.fronts.items() if source is tensor]
+        readers = [first for first in readers if first.name not in taken and self.units.starts(first)]
         if not readers:
             return self.reasons.why_ends(tensor)
-        lengths = {user: self.units.length_to_addition(user) for user in readers}
+        lengths = {user: 0 if self.fronts[user][1] else self.units.length_to_addition(user) for user in readers}
         main = [user for user in readers if not lengths[user]]
         if len(main) > 1 and not at_start:
             return self.reasons.branches(main)
@@ -148,6 +152,7 @@ class _Finder:
             output=behind.total.name,
             input_shape=path.tensors[-1].meta["shape"],
             output_shape=behind.total.meta["shape"],
+            front=self.fronts[first][1],
         )
         path.layers.append(layer)
         path.skips += before.skips + behind.skips
@@ -213,7 +218,7 @@ class _Finder:
         return None
 
     def _own_readers(self, path: _Path, index: int) -> set[fx.Node]:
-        names = {path.layers[index].first} if index < len(path.layers) else set()
+        names = {path.layers[index].reader} if index < len(path.layers) else set()
         names |= {skip.first for skip in path.skips if skip.start == index}
         return {self.nodes[name] for name in names}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import fx, nn
 from trt_layermerge.errors import ModelError, UsageError
 from trt_layermerge.network.chain import Break, Chain, Layer
 from trt_layermerge.network.discover import find_chains
+from trt_layermerge.network.inputs import Input, as_inputs, resized
 from trt_layermerge.network.source import load_source
 from trt_layermerge.network.trace import normal_form
 
@@ -23,7 +25,7 @@ class Network:
     Attributes:
         name: The spec that it came from.
         module: The normal form: trainable, with the source's state-dict names.
-        input_shape: Shape of one sample, without the batch.
+        inputs: What it takes.
         chains: Its chains, in order of execution.
         breaks: Where chains end and which convolutions are in none, with reasons.
         content: Hash of the file that holds the whole network, if one does: names and numbers alone do not tell what
@@ -32,10 +34,15 @@ class Network:
 
     name: str
     module: fx.GraphModule
-    input_shape: tuple[int, ...]
+    inputs: tuple[Input, ...]
     chains: tuple[Chain, ...]
     breaks: tuple[Break, ...]
     content: str = ""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample of its first input, without the batch."""
+        return self.inputs[0].shape
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -52,13 +59,20 @@ class Network:
         return digest.hexdigest()
 
 
-def trace(name: str, source: nn.Module, input_shape: tuple[int, ...], content: str = "") -> Network:
+def trace(name: str, source: nn.Module, given: Sequence[int] | Sequence[Input], content: str = "") -> Network:
     """Bring a module into normal form and find its chains.
+
+    Args:
+        name: What to call it.
+        source: The module.
+        given: Its inputs, in the order of its arguments; a shape alone means one of real numbers.
+        content: Hash of the file that holds the whole network, if one does.
 
     Raises:
         ModelError: It cannot be traced, or there is no convolution in it that we can work on.
     """
-    module = normal_form(source, input_shape)
+    inputs = as_inputs(given)
+    module = normal_form(source, inputs)
     chains, breaks = find_chains(module)
     if not chains:
         reasons = "; ".join(f"{item.after}: {item.reason}" for item in breaks)
@@ -66,7 +80,7 @@ def trace(name: str, source: nn.Module, input_shape: tuple[int, ...], content: s
             f"{name} has no convolution to work on" + (f" ({reasons})" if reasons else ""),
             hint="only 2-D convolutions can be merged",
         )
-    return Network(name, module, input_shape, chains, breaks, content)
+    return Network(name, module, inputs, chains, breaks, content)
 
 
 def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int, ...] | None = None) -> Network:
@@ -75,13 +89,16 @@ def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int,
     Args:
         spec: See ``source.py``.
         weights: A checkpoint; without one the network has the weights that its factory gives it.
-        input_shape: Shape of one sample; needed where the source does not tell it.
+        input_shape: Shape of one sample, of the first input where there are several; needed where the source does
+            not tell it.
 
     Raises:
         ModelError: The network, its weights or its graph cannot be used.
         UsageError: The input shape is not known.
     """
     source = load_source(spec, weights)
+    if source.inputs:
+        return trace(spec, source.module, resized(source.inputs, input_shape) if input_shape else source.inputs)
     shape = input_shape or source.input_shape
     if shape is None:
         raise UsageError(

@@ -217,3 +217,21 @@ PASS_THROUGH = {aten.alias.default, aten.contiguous.default, aten.detach.default
 
 ASSERTIONS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg}
 """Operators that only check what tracing has checked already."""
+
+WITHOUT_EFFECT: dict[Any, Callable[..., bool]] = {
+    aten.div.Tensor: lambda other, **kwargs: _is_one(other) and not kwargs,
+    aten.mul.Tensor: lambda other: _is_one(other),
+    aten.dropout.default: lambda p, _train: p == 0,
+    aten.to.dtype: lambda _dtype, *_: True,
+    aten.slice.Tensor: lambda _dim=0, start=None, end=None, step=1: not start and _is_end(end) and step == 1,
+}
+"""Operators that return their first argument for such other ones, if the type of numbers stays."""
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == 1
+
+
+def _is_end(value: Any) -> bool:
+    """Whether a slice that ends there takes everything: what ``x[0:]`` is traced to."""
+    return value is None or (isinstance(value, int) and value >= 2**63 - 1)

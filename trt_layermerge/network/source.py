@@ -1,7 +1,9 @@
 """Model specs: where the user's network comes from, and its weights.
 
 A spec is ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory``, ``FILE.py[:factory]`` or ``FILE.onnx``; a
-factory takes no arguments and returns an ``nn.Module``. Weights are safetensors, or a PyTorch state dict read with
+factory takes no arguments and returns an ``nn.Module``. Beside it may stand ``INPUT_SHAPE = (3, 32, 32)``. For several
+inputs it is ``INPUTS = {"sample": (3, 32, 32), "timestep": 1000}`` in the order of ``forward()``: a shape for real
+numbers, a number for one whole number below it. Weights are safetensors, or a PyTorch state dict read with
 ``weights_only``: nothing is unpickled. An ONNX file brings its own; a checkpoint with the same names replaces them.
 """
 
@@ -26,6 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.network.inputs import Input
 
 DEFAULT_FACTORY = "model"
 
@@ -39,12 +42,14 @@ class Source:
         module: The network, in evaluation mode.
         input_shape: Shape of one sample where the source tells it, else ``None``.
         content: Hash of what the network computes, where that lies in a file as a whole; else empty.
+        inputs: All its inputs where the source declares them by name, else none.
     """
 
     spec: str
     module: nn.Module
     input_shape: tuple[int, ...] | None
     content: str = ""
+    inputs: tuple[Input, ...] = ()
 
 
 def load_source(spec: str, weights: Path | None = None) -> Source:
@@ -55,7 +60,7 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     """
     kind, _, name = spec.partition(":")
     shape: tuple[int, ...] | None
-    content = ""
+    content, inputs = "", tuple[Input, ...]()
     if spec.endswith(".onnx"):
         module, shape, content = _onnx(Path(spec))
     elif kind == "torchvision":
@@ -63,10 +68,10 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     elif kind == "timm":
         module, shape = _timm(name)
     else:
-        module, shape = _factory(spec)
+        module, shape, inputs = _factory(spec)
     if weights is not None:
         load_weights(module, weights)
-    return Source(spec, module.eval(), shape, content)
+    return Source(spec, module.eval(), shape, content, inputs)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -162,7 +167,7 @@ def _unknown(library: str, name: str, known: Iterable[str]) -> ModelError:
     return ModelError(f"{library} has no model {name!r}", hint=hint)
 
 
-def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None]:
+def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None, tuple[Input, ...]]:
     location, _, name = spec.rpartition(":") if ":" in spec else (spec, "", DEFAULT_FACTORY)
     if location.endswith(".py"):
         scope = _run_file(Path(location))
@@ -185,15 +190,38 @@ def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None]:
     module = _guarded(f"run {spec}", factory)
     if not isinstance(module, nn.Module):
         raise ModelError(f"{spec} returned {type(module).__name__}, not a torch.nn.Module")
-    return module, _declared_shape(location, getattr(scope, "INPUT_SHAPE", None))
+    inputs = _declared_inputs(location, getattr(scope, "INPUTS", None))
+    return module, _declared_shape(location, getattr(scope, "INPUT_SHAPE", None)), inputs
 
 
 def _declared_shape(location: str, shape: Any) -> tuple[int, ...] | None:
     if shape is None:
         return None
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not _is_shape(shape):
         raise ModelError(f"INPUT_SHAPE of {location} is {shape!r}", hint="write INPUT_SHAPE = (C, H, W)")
     return tuple(shape)
+
+
+def _declared_inputs(location: str, declared: Any) -> tuple[Input, ...]:
+    if declared is None:
+        return ()
+    hint = 'write INPUTS = {"sample": (C, H, W), "timestep": 1000}: a shape, or what whole numbers stay below'
+    if not isinstance(declared, Mapping) or not declared:
+        raise ModelError(f"INPUTS of {location} is {declared!r}", hint=hint)
+    inputs = []
+    for name, given in declared.items():
+        if not isinstance(name, str) or not name or not (_is_shape(given) or _is_size(given)):
+            raise ModelError(f"INPUTS of {location} has {name!r}: {given!r}", hint=hint)
+        inputs.append(Input(name, (), given) if _is_size(given) else Input(name, tuple(given)))
+    return tuple(inputs)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(_is_size(size) for size in value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _run_file(path: Path) -> ModuleType:

@@ -12,7 +12,7 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -23,10 +23,12 @@ from torch.export.graph_signature import InputKind
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.network.inputs import Input, as_inputs, examples
 from trt_layermerge.network.operators import (
     ASSERTIONS,
     MODULE_RULES,
     PASS_THROUGH,
+    WITHOUT_EFFECT,
     ModuleCall,
     Parameter,
     out_of_place,
@@ -37,20 +39,20 @@ TOLERANCE = 1e-4
 """Largest relative error between the source and its normal form, float32."""
 
 
-def normal_form(source: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
+def normal_form(source: nn.Module, given: Sequence[int] | Sequence[Input]) -> fx.GraphModule:
     """Trace a module and rewrite it; the result is checked to compute what the source computes.
 
     Args:
-        source: Takes one tensor ``[batch, *input_shape]`` and returns one tensor; it is left as it was.
-        input_shape: Shape of one sample, without the batch.
+        source: Takes its inputs, ``[batch, *shape]`` each, and returns one tensor; it is left as it was.
+        given: The inputs; a shape alone means one of real numbers.
 
     Returns:
         The normal form, in evaluation mode. Every node that holds a tensor has ``meta["shape"]``, without the batch.
 
     Raises:
-        ModelError: The module cannot be traced for this input, or the normal form differs from it.
+        ModelError: The module cannot be traced for these inputs, or the normal form differs from it.
     """
-    example = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    example = examples(as_inputs(given), batch=2)
     with _evaluating(source):
         module = _Rewriter(source, _export(source, example)).run()
         absorb_padding(module)
@@ -71,15 +73,17 @@ def _evaluating(source: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _export(source: nn.Module, example: Tensor) -> ExportedProgram:
+def _export(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
     try:
         with _hushed():
-            return torch.export.export(source, (example,), dynamic_shapes=({0: Dim.DYNAMIC},))
+            return torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
     except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
         message = " ".join(str(error).split())[:400]
+        shapes = ", ".join(str(tuple(value.shape)) for value in example)
         raise ModelError(
-            f"cannot trace {type(source).__name__} for an input of {tuple(example.shape)}: {message}",
-            hint="check the input shape (--input CxHxW); forward() must take one tensor and any batch size",
+            f"cannot trace {type(source).__name__} for an input of {shapes}: {message}",
+            hint="check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares "
+            "beside the factory, and any batch size",
         ) from error
 
 
@@ -96,11 +100,12 @@ def _hushed() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _check(source: nn.Module, module: nn.Module, example: Tensor) -> None:
+def _check(source: nn.Module, module: nn.Module, example: tuple[Tensor, ...]) -> None:
     name = type(source).__name__
     with torch.no_grad():
         try:
-            expected, actual, alone = source(example), module(example), module(example[:1])
+            expected, actual = source(*example), module(*example)
+            alone = module(*(value[:1] for value in example))
         except RuntimeError as failure:
             raise ModelError(f"the normal form of {name} does not run: {failure}") from failure
     if not expected.is_floating_point():
@@ -161,7 +166,8 @@ class _Rewriter:
         placeholders = [node for node in self.program.graph.nodes if node.op == "placeholder"]
         for node, spec in zip(placeholders, self.program.graph_signature.input_specs, strict=True):
             if spec.kind is InputKind.USER_INPUT:
-                self.values[node] = self._with_shape(self.graph.placeholder(node.name), node)
+                self.values[node] = placeholder = self._with_shape(self.graph.placeholder(node.name), node)
+                placeholder.meta["dtype"] = node.meta["val"].dtype
             else:
                 name = str(spec.target)
                 self.values[node] = Parameter(name, tensors[name])
@@ -173,6 +179,8 @@ class _Rewriter:
             return self.values[node.all_input_nodes[0]]
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: self.values[n])
         operator_ = out_of_place(node.target)
+        if operator_ in WITHOUT_EFFECT and WITHOUT_EFFECT[operator_](*args[1:], **kwargs) and _same_kind(node):
+            return args[0]
         if operator_ is torch.ops.aten.add.Tensor and _both_tensors(node):
             return self._with_shape(self.graph.call_function(operator.add, tuple(args)), node)
         rule = MODULE_RULES.get(operator_)
@@ -271,6 +279,14 @@ class _Rewriter:
             if all(isinstance(size, int) for size in sizes):
                 new.meta["shape"] = tuple(sizes)
         return new
+
+
+def _same_kind(node: fx.Node) -> bool:
+    """Whether a node's result has the type of numbers that its first operand has."""
+    first = node.args[0] if node.args else None
+    before = first.meta.get("val") if isinstance(first, fx.Node) else None
+    after = node.meta.get("val")
+    return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype == after.dtype
 
 
 def _both_tensors(node: fx.Node) -> bool:

@@ -1,7 +1,7 @@
 """Recognising units in a normal form: what computes as one convolution does, and what does nothing.
 
-A unit is a convolution with the batch norm behind it, an average pooling, or a batch norm alone. Dropout, which does
-nothing in evaluation, may stand behind any part of it and belongs to it.
+A unit is a convolution with the shift and the batch norm behind it, an average pooling, or a batch norm alone. Dropout,
+which does nothing in evaluation, may stand behind any part of it and belongs to it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import fx, nn
 
 from trt_layermerge.network.chain import Unit
+from trt_layermerge.network.fronts import shift_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, why_no_convolution
@@ -59,9 +61,14 @@ class Units:
         """Whether a node is the first of a unit."""
         return self.unusable(node) is None
 
+    def own(self, node: fx.Node) -> nn.Module | None:
+        """The module of a call that has one reader and is the only call of its module."""
+        alone = len(node.users) == 1 and self.uses[str(node.target)] == 1
+        return self.module(node) if alone else None
+
     def behind(self, node: fx.Node) -> fx.Node:
         """The node's result behind all that does nothing to it in evaluation."""
-        while (user := sole_user(node)) is not None and self._inert(user):
+        while (user := sole_user(node)) is not None and self.inert(user):
             node = user
         return node
 
@@ -75,22 +82,24 @@ class Units:
         if not isinstance(module, nn.Conv2d):
             geometry = Geometry(channels, channels, (1, 1), groups=channels)
             return Unit(name=name, conv=None, norm=first.name, geometry=geometry, bias=True), result
-        geometry, norm = geometry_of(module), sole_user(result)
+        unit = Unit(name=name, conv=first.name, norm=None, geometry=geometry_of(module), bias=module.bias is not None)
+        if (found := shift_of(result)) is not None:
+            shifted, shift = found
+            unit, result = replace(unit, shift=shift.name, shifted=shifted.name), self.behind(shifted)
+        norm = sole_user(result)
         if norm is None or not isinstance(self.module(norm), nn.BatchNorm2d) or not self.starts(norm):
-            bias = module.bias is not None
-            return Unit(name=name, conv=first.name, norm=None, geometry=geometry, bias=bias), result
-        unit = Unit(name=name, conv=first.name, norm=norm.name, geometry=geometry, bias=True)
-        return unit, self.behind(norm)
+            return unit, result
+        return replace(unit, norm=norm.name, bias=True), self.behind(norm)
 
     def ending_at(self, result: fx.Node) -> tuple[Unit, fx.Node] | None:
         """The unit with this result, read by one node only, and the node of its input."""
         node = result
-        while self._inert(node):
+        while self.inert(node):
             node = node.all_input_nodes[0]
         candidates = [node]
         if isinstance(self.module(node), nn.BatchNorm2d):
             before = node.all_input_nodes[0]
-            while self._inert(before):
+            while self.inert(before):
                 before = before.all_input_nodes[0]
             candidates.insert(0, before)
         for first in candidates:
@@ -113,7 +122,7 @@ class Units:
             node = user
         return 0
 
-    def _inert(self, node: fx.Node) -> bool:
+    def inert(self, node: fx.Node) -> bool:
         """Whether a node returns its input in evaluation."""
         module = self.module(node)
         if isinstance(module, nn.LeakyReLU):

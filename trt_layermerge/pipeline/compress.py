@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.manifest import (
     ConversionFigures,
     DeviceFields,
@@ -36,6 +36,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
+from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.refine import refine_stage
@@ -126,7 +127,7 @@ def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
     if job.also is None:
         return None
     reporter.stage("also")
-    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    shapes = batched_shapes(loaded.network.inputs, job.batch)
     onnx = typed_path(job.output / COMPRESSED_ONNX, job.options.precision)
     return build_also(job.also, onnx, job.options, shapes)
 
@@ -148,10 +149,10 @@ def _engine_name(loaded: Loaded) -> str:
 
 def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engines:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
-    job, shape = loaded.job, loaded.network.input_shape
-    shapes = {INPUT: (job.batch, *shape)}
-    export_onnx(fold_norms(loaded.network.module), shape, job.original_onnx)
-    export_onnx(delivered, shape, job.output / COMPRESSED_ONNX)
+    job, given = loaded.job, loaded.network.inputs
+    shapes = batched_shapes(given, job.batch)
+    export_onnx(fold_norms(loaded.network.module), given, job.original_onnx)
+    export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
     onnx = loaded.typed(job.original_onnx), loaded.typed(job.output / COMPRESSED_ONNX)
     original = loaded.runtime.build(onnx[0].path, job.options, shapes)
     loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / _engine_name(loaded))

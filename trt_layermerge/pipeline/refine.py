@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 
-from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.typed import typed_path
 from trt_layermerge.files import sha256
 from trt_layermerge.importance.judge import WORST_LOSS, first
@@ -21,6 +21,7 @@ from trt_layermerge.journal import Format, Journal, Record, Types, typed
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.stages import Loaded, chosen, decide, frontier_of, kept_plan, tables_stage
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined
@@ -142,8 +143,8 @@ def _measure(loaded: Loaded, plans: Iterable[Plan], measured: _Measured, reporte
         if known is None or not _onnx(job, plan).exists() or sha256(_onnx(job, plan)) != known.onnx:
             measured.add(_carry_out(loaded, plan))
     reporter.progress(len(todo), len(todo) + 1, "time all of them in turns")
-    export_onnx(fold_norms(loaded.network.module), loaded.network.input_shape, job.original_onnx)
-    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
+    shapes = batched_shapes(loaded.network.inputs, job.batch)
     files = {ORIGINAL: job.original_onnx} | {_digest(plan): _onnx(job, plan) for plan in todo}
     engines = {name: loaded.runtime.build(loaded.typed(file).path, job.options, shapes) for name, file in files.items()}
     timings = compare(engines, job.final_policy)
@@ -161,7 +162,7 @@ def _carry_out(loaded: Loaded, plan: Plan) -> _Carried:
     loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
     path = _onnx(job, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(model, loaded.network.input_shape, path)
+    export_onnx(model, loaded.network.inputs, path)
     return _Carried(_digest(plan), loss if isfinite(loss) else WORST_LOSS, sha256(path))
 
 

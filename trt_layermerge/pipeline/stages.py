@@ -15,9 +15,9 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.typed import Typed, write_typed
-from trt_layermerge.errors import TableError, UsageError
+from trt_layermerge.errors import TableError, TaskError, UsageError
 from trt_layermerge.files import require_writable, write_json
 from trt_layermerge.importance.estimate import measure, table_key
 from trt_layermerge.importance.judge import first
@@ -26,6 +26,7 @@ from trt_layermerge.latency.measure import compare, estimate_seconds, fill, miss
 from trt_layermerge.latency.profile import Profile, ProfileKey, read_timing
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.planning.confidence import plan_for
@@ -124,6 +125,7 @@ def load(job: Job) -> Loaded:
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
+        _require_one_input(network)
         check_task(task, network.input_shape)
     key = ProfileKey.of(runtime.describe(_isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
@@ -135,6 +137,21 @@ def _task_settings(job: Job) -> Settings:
     size = None if job.input_shape is None else job.input_shape[-1]
     recipe = job.recipe
     return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
+
+
+def _require_one_input(network: Network) -> None:
+    """See that a task can feed a network.
+
+    Raises:
+        TaskError: The network has several inputs; the batches of a task have one.
+    """
+    if len(network.inputs) > 1:
+        names = ", ".join(item.name for item in network.inputs)
+        raise TaskError(
+            f"{network.name} takes {len(network.inputs)} inputs ({names}); the batches of a task hold one",
+            hint="inspect, profile and solve on tables of your own work with several inputs; importance and compress "
+            "do not yet",
+        )
 
 
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
@@ -188,8 +205,8 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     if (known := _read_baseline(job.baseline_file, key)) is not None:
         return known
     reporter.stage("baseline")
-    export_onnx(fold_norms(loaded.network.module), loaded.network.input_shape, job.original_onnx)
-    shapes = {INPUT: (job.batch, *loaded.network.input_shape)}
+    export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
+    shapes = batched_shapes(loaded.network.inputs, job.batch)
     engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
     timing = compare({"original": engine}, job.policy)["original"]
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing)})

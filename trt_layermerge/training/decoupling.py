@@ -89,8 +89,8 @@ class DecoupledBlock(LinearisedBlock):
             for node, part in zip(nodes, self.parts[name].children() if nodes else (), strict=True):
                 called(module, node).load_state_dict(part.state_dict())
 
-    def _tensor(self, index: int, tensors: dict[int, Tensor]) -> Tensor:
-        x = self._part(str(index), self.chain.layers[index - 1].geometry, index - 1, index, tensors)
+    def _tensor(self, index: int, tensors: dict[int, Tensor], shift: Tensor | None) -> Tensor:
+        x = self._part(str(index), self.chain.layers[index - 1].geometry, index - 1, index, tensors, shift)
         if f"layer{index}" in self.gates:
             # Of a branch nothing remains, of a layer its input.
             ends = self._branch_ends(index)
@@ -146,6 +146,11 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
             )
         if choice.kind is not Kind.KEEP:
             chain = network.chains[choice.block.chain]
+            if any(layer.front is not None for layer in chain.layers[choice.block.start + 1 : choice.block.end]):
+                raise UsageError(
+                    f"the plan merges {choice.key} across a group norm, which decoupling does not fade",
+                    hint="pass --decouple 0: merge, then fine-tune",
+                )
             block = DecoupledBlock(network.module, chain, choice.block, choice.kept)
             # As a merge, because the last activation of a dropped block is redundant only when it is gone.
             modules[replace(choice, kind=Kind.MERGE)] = block

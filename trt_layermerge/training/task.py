@@ -17,10 +17,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from trt_layermerge.errors import TaskError
+from trt_layermerge.network.inputs import Values as Values
 from trt_layermerge.training.seeds import mixed_seed
-
-Values = Tensor | tuple[Tensor, ...]
-"""One batch for a network, ``[batch, ...]``: a tensor, or one for each of its inputs."""
 
 Batch = tuple[Values, Tensor]
 """Inputs and their targets ``[batch, ...]``."""

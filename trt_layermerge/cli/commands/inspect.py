@@ -38,6 +38,7 @@ def command(as_json: bool, **given: Any) -> None:
     }
     found = {
         "model": network.name,
+        "inputs": [{"name": item.name, "shape": list(item.shape), "below": item.below} for item in network.inputs],
         "layers": [_layer(chain, layer) for chain in network.chains for layer in chain.layers],
         "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
         "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
@@ -57,7 +58,9 @@ def _layer(chain: Chain, layer: Layer) -> dict[str, Any]:
         "index": layer.index,
         "name": layer.name,
         "convolution": str(layer.geometry),
+        "front": None if layer.front is None else str(layer.front),
         "norm": layer.norm is not None,
+        "shift": layer.shift is not None,
         "activation": layer.activation,
         "input": list(layer.input_shape),
         "output": list(layer.output_shape),
@@ -89,9 +92,9 @@ def _show(found: dict[str, Any]) -> None:
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))
-        table.add_row(
-            str(layer["chain"]), str(layer["index"]), layer["name"], layer["convolution"], layer["activation"], shape
-        )
+        around = [layer["front"], layer["convolution"], "shift" if layer["shift"] else None]
+        computed = ", ".join(part for part in around if part)
+        table.add_row(str(layer["chain"]), str(layer["index"]), layer["name"], computed, layer["activation"], shape)
     console.print(table)
     for skip in found["skips"]:
         through = f" through {skip['name']}" if skip["name"] else ""

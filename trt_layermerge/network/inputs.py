@@ -1,0 +1,69 @@
+"""What a network takes: one tensor or several, each with a name, a shape and a kind of numbers.
+
+Every input has the batch as its first dimension, which the shapes here leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+INPUT = "input"
+"""Name of the one input of a network that has only one."""
+
+Values = Tensor | tuple[Tensor, ...]
+"""One batch for a network: a tensor, or one for each of its inputs."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a network.
+
+    Attributes:
+        name: What it is called in an exported network.
+        shape: Shape of one sample, without the batch; ``()`` for one number a sample.
+        below: Whole numbers from 0 up to this, and without it, such as a time step's; ``None`` for real numbers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    below: int | None = None
+
+    def example(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random values ``[batch, *shape]``: normal ones, or whole numbers as they may come."""
+        generator = generator or torch.Generator().manual_seed(0)
+        if self.below is None:
+            return torch.randn(batch, *self.shape, generator=generator)
+        return torch.randint(self.below, (batch, *self.shape), generator=generator)
+
+
+def as_inputs(given: Sequence[int] | Sequence[Input]) -> tuple[Input, ...]:
+    """Inputs as they are; a shape alone means one input of real numbers."""
+    inputs = tuple(item for item in given if isinstance(item, Input))
+    return inputs or (Input(INPUT, tuple(cast(Sequence[int], given))),)
+
+
+def as_tuple(values: Values) -> tuple[Tensor, ...]:
+    """A batch as one tensor for each input."""
+    return (values,) if isinstance(values, Tensor) else values
+
+
+def examples(inputs: Sequence[Input], batch: int) -> tuple[Tensor, ...]:
+    """Random values of all inputs, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple(item.example(batch, generator) for item in inputs)
+
+
+def batched_shapes(inputs: Sequence[Input], batch: int) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, with the batch, as runtimes want them."""
+    return {item.name: (batch, *item.shape) for item in inputs}
+
+
+def resized(inputs: Sequence[Input], shape: tuple[int, ...]) -> tuple[Input, ...]:
+    """The same inputs, the first one of another shape."""
+    first, *others = inputs
+    return (replace(first, shape=shape), *others)
