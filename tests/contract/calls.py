@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+_CALL = re.compile(r"\([^()]*\)")
+"""What an object is made with, in ``Device(0).name``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ def uses(file: Path, holders: Iterable[str]) -> Iterator[Use]:
             text = ast.unparse(node)
             for holder in holders:
                 if text.startswith(f"{holder}."):
-                    name = text.removeprefix(f"{holder}.")
+                    name = _CALL.sub("", text.removeprefix(f"{holder}."))
                     yield Use(name, _arguments(calls.get(id(node))), f"{file.name}:{node.lineno}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,35 @@ def _of_doubles(name: str) -> bool:
     return any(name == replaced or name.startswith(f"{replaced}.") for replaced in _REPLACED)
 
 
-@pytest.fixture
-def doubles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Tell]:
-    """Call it with settings of ``double_settings.DEFAULTS`` to make the doubles do something else."""
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _of_doubles(name)}
-    told: dict[str, Any] = {}
-
-    def tell(**settings: Any) -> None:
-        told.update(settings)
-        monkeypatch.setenv("DOUBLE", json.dumps(told))
-
-    tell()
-    monkeypatch.syspath_prepend(str(SITE))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cuda, "driver", lambda: DRIVER)
-    yield tell
+def _forget() -> None:
     for name in [name for name in sys.modules if _of_doubles(name)]:
         del sys.modules[name]
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Tell]:
+    """The doubles in the libraries' place; the user's cache folder is in ``folder``."""
+    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _of_doubles(name)}
+    told: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def tell(**settings: Any) -> None:
+            if settings.keys() & {"version"}:
+                _forget()  # it is read when TensorRT is imported
+            told.update(settings)
+            patch.setenv("DOUBLE", json.dumps(told))
+
+        tell()
+        patch.syspath_prepend(str(SITE))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(cuda, "driver", lambda: DRIVER)
+        yield tell
+        _forget()
     sys.modules.update(aside)
+
+
+@pytest.fixture
+def doubles(tmp_path: Path) -> Iterator[Tell]:
+    """Call it with settings of ``double_settings.DEFAULTS`` to make the doubles do something else."""
+    with replaced(tmp_path) as tell:
+        yield tell

@@ -14,9 +14,11 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.compose import outer_skips
 from trt_layermerge.errors import ModelError, TaskError
-from trt_layermerge.importance.estimate import WORST_LOSS, Samples, first, measure, table_key
+from trt_layermerge.importance import judge, oneshot
+from trt_layermerge.importance.estimate import Estimation, Samples, measure, table_key
+from trt_layermerge.importance.judge import WORST_LOSS, first
 from trt_layermerge.importance.table import ImportanceTable
-from trt_layermerge.merging import fitting
+from trt_layermerge.merging import patches
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.linear import folded
@@ -24,7 +26,7 @@ from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import prior_of
 from trt_layermerge.network.cut import up_to
 
-SAMPLES = Samples(calibration=10, held_out=7)
+HOW = Estimation(samples=Samples(calibration=10, held_out=7))
 
 
 class Block(nn.Module):
@@ -87,7 +89,7 @@ def task():
 
 @pytest.fixture
 def table(tmp_path, network, task):
-    return ImportanceTable.open(tmp_path / "importance.jsonl", table_key(network, task, SAMPLES))
+    return ImportanceTable.open(tmp_path / "importance.jsonl", table_key(network, task, HOW))
 
 
 def naive(network, choice, task):
@@ -96,7 +98,7 @@ def naive(network, choice, task):
     if choice.kind is Kind.MERGE:
         module = to_module(folded(network.module, chain, choice.block, choice.kept))
     if choice.kind is Kind.FIT:
-        skips = [skip.norm or skip.conv or chain.tensor(skip.start) for skip in outer_skips(chain, choice.block)]
+        skips = [skip.operand for skip in outer_skips(chain, choice.block)]
         ends = [chain.tensor(choice.block.start), chain.layers[choice.block.end - 1].before_activation]
         with torch.no_grad():
             x, total, *added = up_to(network.module, [*ends, *skips])(task.images[:10])
@@ -113,7 +115,7 @@ def naive(network, choice, task):
 def test_rows_are_what_the_whole_network_does(network, task, table):
     """Also: every choice but ``keep`` has a row, and no test data was read."""
     choices, told = choices_of(network), []
-    measure(network, choices, task, table, SAMPLES, lambda *what: told.append(what))
+    measure(network, choices, task, table, HOW, lambda *what: told.append(what))
     wanted = [choice for choice in choices if choice.kind is not Kind.KEEP]
     assert {choice.kind for choice in wanted} == {Kind.MERGE, Kind.FIT, Kind.IDENTITY}
     assert {row.choice for row in table} == {choice.key for choice in wanted}
@@ -133,7 +135,7 @@ def test_rows_are_what_the_whole_network_does(network, task, table):
 
 def few_samples():
     """So few that which pixels are drawn matters."""
-    return mock.patch.multiple(fitting, FEWEST_SAMPLES=24, SAMPLES_PER_UNKNOWN=1)
+    return mock.patch.multiple(patches, FEWEST_SAMPLES=24, SAMPLES_PER_UNKNOWN=1)
 
 
 @pytest.mark.parametrize(("stops", "step"), [([1], 1), ([2, 9, 10], -1), ([30], -1)])
@@ -150,12 +152,12 @@ def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, s
     with few_samples():
         for _ in stops:
             with pytest.raises(KeyboardInterrupt):
-                measure(network, choices, task, table, SAMPLES, progress)
-            table = ImportanceTable.open(table.path, table_key(network, task, SAMPLES))
+                measure(network, choices, task, table, HOW, progress)
+            table = ImportanceTable.open(table.path, table_key(network, task, HOW))
             assert [row.choice for row in table] == told
-        measure(network, choices, task, table, SAMPLES, lambda done, total, label: told.append(label))
-        whole = ImportanceTable.open(tmp_path / "whole.jsonl", table_key(network, task, SAMPLES))
-        measure(network, choices, task, whole, SAMPLES)
+        measure(network, choices, task, table, HOW, lambda done, total, label: told.append(label))
+        whole = ImportanceTable.open(tmp_path / "whole.jsonl", table_key(network, task, HOW))
+        measure(network, choices, task, whole, HOW)
     assert len(told) == len(set(told)) == len(table), "something was measured twice"
     for row, expected in zip(table, whole, strict=True):
         assert astuple(replace(row, seconds=0)) == astuple(replace(expected, seconds=0))
@@ -163,18 +165,18 @@ def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, s
 
 def test_a_finished_table_costs_nothing(network, task, table):
     choices = choices_of(network)
-    measure(network, choices, task, table, SAMPLES)
+    measure(network, choices, task, table, HOW)
     task.held_out_batches = task.calibration_batches = task.test_batches
-    measure(network, choices, task, table, SAMPLES, lambda *_: pytest.fail("measured twice"))
-    measure(network, [choice for choice in choices if choice.kind is Kind.KEEP], task, table, SAMPLES)
+    measure(network, choices, task, table, HOW, lambda *_: pytest.fail("measured twice"))
+    measure(network, [choice for choice in choices if choice.kind is Kind.KEEP], task, table, HOW)
 
 
 def test_the_order_of_choices_does_not_matter(network, task, table, tmp_path):
     choices = choices_of(network)
-    other = ImportanceTable.open(tmp_path / "other.jsonl", table_key(network, task, SAMPLES))
+    other = ImportanceTable.open(tmp_path / "other.jsonl", table_key(network, task, HOW))
     with few_samples():
-        measure(network, choices, task, table, SAMPLES)
-        measure(network, reversed(choices), task, other, SAMPLES)
+        measure(network, choices, task, table, HOW)
+        measure(network, reversed(choices), task, other, HOW)
     for row in table:
         assert replace(other.get(row.choice), seconds=0) == replace(row, seconds=0)
 
@@ -182,7 +184,7 @@ def test_the_order_of_choices_does_not_matter(network, task, table, tmp_path):
 def test_the_network_is_left_as_it_was(network, task, table):
     state = {name: value.clone() for name, value in network.module.state_dict().items()}
     code = str(network.module.graph)
-    measure(network, choices_of(network), task, table, SAMPLES)
+    measure(network, choices_of(network), task, table, HOW)
     assert str(network.module.graph) == code
     assert all(torch.equal(state[name], value) for name, value in network.module.state_dict().items())
     assert not any(parameter.is_inference() for parameter in network.module.parameters())
@@ -199,7 +201,7 @@ def test_figures_that_are_not_finite_are_the_worst(network, task, table):
 
     task.metric = metric
     task.loss = lambda output, target: loss(output, target) * (1 if len(calls) <= 2 else float("nan"))
-    measure(network, [choice], task, table, SAMPLES)
+    measure(network, [choice], task, table, HOW)
     assert calls == [5, 2, 5, 2]
     (row,) = table
     assert (row.loss_after, row.accuracy_after) == (WORST_LOSS, -WORST_LOSS)
@@ -208,24 +210,24 @@ def test_figures_that_are_not_finite_are_the_worst(network, task, table):
 def test_a_network_that_is_broken_is_named(network, task, table):
     task.loss = lambda output, target: output.sum() * float("nan")
     with pytest.raises(ModelError, match="quick has a loss of nan"):
-        measure(network, choices_of(network), task, table, SAMPLES)
+        measure(network, choices_of(network), task, table, HOW)
 
 
 def test_activations_that_are_not_finite_name_the_block(network, task, table):
     fits = [choice for choice in choices_of(network) if choice.kind is Kind.FIT]
     task.images[0] = float("inf")
     with pytest.raises(ModelError, match=f"block {fits[0].block} cannot be fitted"):
-        measure(network, fits, task, table, SAMPLES)
+        measure(network, fits, task, table, HOW)
 
 
 def test_no_data_is_an_error_of_the_task(network, task, table):
     task.calibration = slice(0, 0)
     task.calibration_batches = lambda: iter([(torch.zeros(0, 2, 6, 6), torch.zeros(0))])
     with pytest.raises(TaskError, match="no calibration data"):
-        measure(network, choices_of(network), task, table, SAMPLES)
+        measure(network, choices_of(network), task, table, HOW)
     task.held_out_batches = lambda: iter([])
     with pytest.raises(TaskError, match="no data"):
-        measure(network, choices_of(network), task, table, SAMPLES)
+        measure(network, choices_of(network), task, table, HOW)
 
 
 @pytest.mark.parametrize(
@@ -238,3 +240,30 @@ def test_first_samples(count, sizes):
     assert [len(inputs) for inputs, _ in taken] == sizes
     assert torch.equal(torch.cat([data[:0], *(inputs for inputs, _ in taken)]), data[:count])
     assert all(torch.equal(target, inputs + 10) for inputs, target in taken)
+
+
+def test_rows_do_not_depend_on_which_others_are_wanted(network, task, table, tmp_path):
+    """One choice alone has the row that it has among all, whatever is sampled for the others."""
+    choices = [choice for choice in choices_of(network) if choice.kind is Kind.FIT]
+    with few_samples():
+        measure(network, choices, task, table, HOW)
+        for number, choice in enumerate(choices[::7]):
+            alone = ImportanceTable.open(tmp_path / f"{number}.jsonl", table_key(network, task, HOW))
+            measure(network, [choice], task, alone, HOW)
+            row, other = alone.get(choice.key), table.get(choice.key)
+            assert row.loss_after == pytest.approx(other.loss_after, rel=1e-6)
+            assert row.unexplained == pytest.approx(other.unexplained, rel=1e-6)
+
+
+def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
+    """Nothing kept between choices, and one frame at a time."""
+    choices = choices_of(network)[::3]
+    tight = ImportanceTable.open(tmp_path / "tight.jsonl", table_key(network, task, HOW))
+    measure(network, choices, task, table, HOW)
+    with (
+        mock.patch.object(judge, "MEMORY", 0),
+        mock.patch.object(oneshot, "in_memory", lambda all_: [[f] for f in all_]),
+    ):
+        measure(network, choices, task, tight, HOW)
+    for row in table:
+        assert tight.get(row.choice).loss_after == pytest.approx(row.loss_after, rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 
-KEY = TableKey("abc", "task", 512, 1024)
+KEY = TableKey("abc", "task", "fit", 512, 1024, 7)
 ROWS = [
     ImportanceRow("0:0-2 fit 3x3 g1", 0.5, 0.75, 0.9, 0.8, 0.125, 0.2),
     ImportanceRow("0:0-2 merge 5x5 g1", 0.5, 1e6, 0.9, 0, None, 0.1),

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.merging import fitting
+from trt_layermerge.merging import fitting, patches
 from trt_layermerge.merging.algebra import Convolution
-from trt_layermerge.merging.fitting import NormalEquations, sample_positions, samples_by_batch, samples_needed
+from trt_layermerge.merging.fitting import NormalEquations
+from trt_layermerge.merging.patches import sample_positions, samples_by_batch, samples_needed
 from trt_layermerge.network.geometry import Geometry
 
 
@@ -125,7 +126,7 @@ def test_patches_are_unfolded_in_parts():
     geometry = Geometry(2, 3, (3, 3), padding=(1, 1, 1, 1))
     x = noise(geometry)
     whole = fit(geometry, x, of(geometry)(x).relu())
-    with mock.patch.object(fitting, "AT_ONCE", 7):
+    with mock.patch.object(patches, "AT_ONCE", 7):
         parts = fit(geometry, x, of(geometry)(x).relu())
     assert distance(whole.convolution, parts.convolution) < 1e-12
 
@@ -220,12 +221,12 @@ def test_positions_are_pixels_each_once(shape, count, seed):
 
 def test_samples_grow_with_the_unknowns_and_are_shared_by_images():
     small, large = Geometry(1, 1, (1, 1)), Geometry(512, 8, (7, 7))
-    assert samples_needed(small) == fitting.FEWEST_SAMPLES
-    assert samples_needed(large) == fitting.MOST_SAMPLES
+    assert samples_needed(small) == patches.FEWEST_SAMPLES
+    assert samples_needed(large) == patches.MOST_KEPT
     assert samples_needed(Geometry(64, 8, (3, 3))) == 10 * (64 * 9 + 1)
-    assert samples_needed(replace(large, in_channels=8, groups=8)) == fitting.FEWEST_SAMPLES
-    shares = samples_by_batch(small, [torch.zeros(12, 1), torch.zeros(4, 1), torch.zeros(0, 1)])
+    assert samples_needed(replace(large, in_channels=8, groups=8)) == patches.FEWEST_SAMPLES
+    shares = samples_by_batch(4096, [torch.zeros(12, 1), torch.zeros(4, 1), torch.zeros(0, 1)])
     assert shares == [3072, 1024, 0]
     for nothing in ([], [torch.zeros(0, 1)]):
         with pytest.raises(TaskError, match="no calibration data"):
-            samples_by_batch(small, nothing)
+            samples_by_batch(4096, nothing)

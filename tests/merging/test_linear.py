@@ -49,9 +49,7 @@ def test_one_layer_is_itself(networks, data):
     block = Block(chain.index, layer.index - 1, layer.index)
     if any(skip.inside(block.start, block.end) for skip in chain.skips):
         return
-    conv, norm = called(network.module, layer.conv), nn.Identity()
-    if layer.norm is not None:
-        norm = called(network.module, layer.norm)
+    conv, norm = (nn.Identity() if node is None else called(network.module, node) for node in (layer.conv, layer.norm))
     x = torch.randn(2, *layer.input_shape)
     with torch.no_grad():
         expected = norm(conv(x))

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
+from tests.network.onnx_import.models import make
 from trt_layermerge.errors import ExitCode, UsageError
-from trt_layermerge.network.network import load_network, trace
+from trt_layermerge.network.network import Network, load_network, trace
 
 MODEL = """
 import torch
@@ -51,3 +55,19 @@ def test_the_hash_is_of_names_and_numbers() -> None:
     with torch.no_grad():
         source[1].running_mean[0] += 1e-6
     assert trace("a", source, (3, 8, 8)).weights_hash != same.weights_hash
+
+
+def test_the_hash_of_an_onnx_file_is_of_all_that_it_computes(tmp_path: Path) -> None:
+    """Two files of equal weights differ where they compute something else with them; a copy does not."""
+    weights = {"conv.weight": np.ones((4, 3, 3, 3), np.float32)}
+
+    def saved(name: str, activation: str) -> Network:
+        conv = helper.make_node("Conv", ["x", "conv.weight"], ["c"])
+        model = make([conv, helper.make_node(activation, ["c"], ["y"])], weights)
+        onnx.save(model, tmp_path / name)
+        return load_network(str(tmp_path / name))
+
+    first, copy, other = saved("a.onnx", "Relu"), saved("b.onnx", "Relu"), saved("c.onnx", "HardSwish")
+    assert first.weights_hash == copy.weights_hash != other.weights_hash
+    weights["conv.weight"] = weights["conv.weight"] + 1
+    assert saved("d.onnx", "Relu").weights_hash != first.weights_hash

@@ -85,9 +85,8 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
             yield Choice(block, Kind.MERGE, geometry, kept, reducible)
     if _leaves_late_skip(chain, block):
         yield Choice(block, Kind.IDENTITY, None, (), reducible)
-    full = composed_geometry(chain, block, layers)
-    for geometry in _fit_geometries(full, limits.max_kernel):
-        if not (plain and geometry.kernel == full.kernel):
+    for geometry in fit_geometries(chain, block, limits.max_kernel):
+        if not (plain and geometry.kernel == chain.layers[block.start].geometry.extent):
             yield Choice(block, Kind.FIT, geometry, (), reducible)
 
 
@@ -97,11 +96,12 @@ def _leaves_late_skip(chain: Chain, block: Block) -> bool:
     return is_late_branch(chain, block) and len(late) == 1 and not late[0].units and not from_before
 
 
-def _fit_geometries(full: Geometry, max_kernel: int) -> Iterator[Geometry]:
-    """Odd kernels in the middle of the composed one, from 1 up to its size, and that size itself.
+def fit_geometries(chain: Chain, block: Block, max_kernel: int) -> Iterator[Geometry]:
+    """Convolutions that may be fitted: odd kernels in the middle of the composed one, up to its size, and that itself.
 
     In an even kernel an odd one lies half a pixel off the middle, on whichever side the padding allows.
     """
+    full = composed_geometry(chain, block, tuple(range(block.start + 1, block.end + 1)))
     seen: set[Pair] = set()
     for size in (*range(1, max(full.kernel), 2), max(full.kernel)):
         rows = _centred(size, full.kernel[0], full.padding[0], full.padding[2])

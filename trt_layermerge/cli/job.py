@@ -10,12 +10,28 @@ from typing import Any
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.options import read_budget, read_tuning
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
-from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.importance.estimate import Estimator, Samples
+from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.recipes import read_recipe
+
+OF_RECIPE = [
+    "epochs",
+    "lr",
+    "weight_decay",
+    "warmup",
+    "distillation",
+    "temperature",
+    "clip_norm",
+    "precision",
+    "decouple",
+    "seed",
+]
+"""Fields of a recipe that have options of their own."""
 
 
 def make_job(**given: Any) -> Job:
@@ -55,23 +71,26 @@ def make_job(**given: Any) -> Job:
         refine=refine,
         limits=Limits(given["max_kernel"], given["max_layers"]),
         samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
+        estimator=Estimator(given.get("estimator", known.estimator)),
+        tuning=_tuning(given, known.tuning),
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
         also=given.get("also"),
     )
 
 
+def _tuning(given: dict[str, Any], known: Tuning) -> Tuning:
+    names = ("share", "epochs", "lr", "seed")
+    return replace(known, **{name: given[f"tuning_{name}"] for name in names if f"tuning_{name}" in given})
+
+
 def _recipe(given: dict[str, Any]) -> Recipe | None:
+    """The recipe of ``--recipe`` with what other options say in its place."""
     if not given.get("finetune"):
         return None
-    return Recipe(
-        epochs=given["epochs"],
-        lr=given["lr"],
-        weight_decay=given["weight_decay"],
-        warmup=given["warmup"],
-        distillation=given["distillation"],
-        temperature=given["temperature"],
-        clip_norm=given["clip_norm"],
-        precision=given["precision_training"],
-        seed=given["seed"],
-    )
+    names = {"precision": "precision_training"}
+    options = {field: given.get(names.get(field, field)) for field in OF_RECIPE}
+    told = {field: value for field, value in options.items() if value is not None}
+    if "epochs" in told:
+        told["steps"] = None
+    return replace(read_recipe(given["recipe"]), **told)

@@ -42,6 +42,8 @@ class Figures(_Frozen):
         layers: Convolutions executed.
         parameters: Numbers trained.
         flops: For one image.
+        depth: Most convolutions in a row on any path; ``None`` in manifests written before it was counted.
+        peak_activation_bytes: Most memory that the activations of one run take at once, float32; ``None`` as above.
     """
 
     latency_ms: float
@@ -50,6 +52,8 @@ class Figures(_Frozen):
     layers: int
     parameters: int
     flops: int
+    depth: int | None = None
+    peak_activation_bytes: int | None = None
 
 
 class ProofFigures(_Frozen):
@@ -64,6 +68,7 @@ class ProofFigures(_Frozen):
         engine: The engine against the PyTorch network, on real inputs.
         samples: Real inputs in each end-to-end comparison.
         fitted_blocks: Share of the target's variance that each fitted block misses.
+        refitted_layers: The same of layers that were kept, with weights solved anew.
     """
 
     merged_blocks: int
@@ -74,6 +79,7 @@ class ProofFigures(_Frozen):
     engine: float
     samples: int
     fitted_blocks: dict[str, float]
+    refitted_layers: dict[str, float] = {}
 
 
 class LayerFigures(_Frozen):

@@ -1,47 +1,41 @@
-"""The one-shot estimators: make one change, measure the held-out loss, nothing trained.
-
-``fit`` choices are solved on calibration data between the original's own tensors; ``merge`` choices take the product
-of the weights (the estimator ``product``). The untouched part of the network before a block is computed once for all
-blocks that start at the same tensor, the normal equations once for all kernels of a block.
-"""
+"""Measuring what choices do to a network: the estimators behind one front door, all writing the same table."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import groupby
-from math import isfinite
 
-import torch
-from torch import Tensor, fx, nn
-
-from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import outer_skips
-from trt_layermerge.errors import ModelError
+from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.errors import UsageError
+from trt_layermerge.importance.finetune import Tuning, tuned_rows
+from trt_layermerge.importance.judge import Judge, first, on_device_of
+from trt_layermerge.importance.oneshot import rows_from
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
-from trt_layermerge.merging.algebra import to_module
-from trt_layermerge.merging.fitting import NormalEquations, sample_positions, samples_by_batch
-from trt_layermerge.merging.linear import folded
-from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.merging.sequential import solved
-from trt_layermerge.network.chain import Chain
-from trt_layermerge.network.cut import onward, up_to
-from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.evaluate import Score, score
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Task
 
 Progress = Callable[[int, int, str], None]
 """Called with choices done, choices in all, and the one in hand."""
 
-WORST_LOSS = 1e6
-"""Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only."""
+
+class Estimator(StrEnum):
+    """How the loss of a choice is found.
+
+    ``fit`` and ``product`` train nothing: blocks to be fitted are solved in closed form, merged ones are the product of
+    their weights. ``finetune`` is the papers' way: the network with that one block linearised is trained for a while.
+    """
+
+    FIT = "fit"
+    PRODUCT = "product"
+    FINETUNE = "finetune"
 
 
 @dataclass(frozen=True)
 class Samples:
-    """How much data the estimators look at.
+    """How much data the one-shot estimators look at.
 
     Attributes:
         calibration: Images that fits are solved on.
@@ -52,9 +46,46 @@ class Samples:
     held_out: int = 1024
 
 
-def table_key(network: Network, task: Task, samples: Samples) -> TableKey:
+@dataclass(frozen=True)
+class Estimation:
+    """How importance is measured.
+
+    Attributes:
+        estimator: How.
+        samples: How much data the one-shot estimators look at.
+        max_kernel: The largest kernel that is ever fitted; what a fit samples depends on it.
+        tuning: How ``finetune`` trains.
+    """
+
+    estimator: Estimator = Estimator.FIT
+    samples: Samples = field(default_factory=Samples)
+    max_kernel: int = Limits.max_kernel
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def measures(self, choice: Choice) -> bool:
+        """Whether there is a row for a choice.
+
+        A layer that is kept changes nothing, unless all else has been trained: the papers initialise it anew then, and
+        train it like the rest.
+        """
+        return choice.kind is not Kind.KEEP or self.estimator is Estimator.FINETUNE
+
+
+def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
     """The key under which importances of a network on a task are kept."""
-    return TableKey(network.weights_hash, task.name, samples.calibration, samples.held_out)
+    training = str(how.tuning) if how.estimator is Estimator.FINETUNE else ""
+    samples = how.samples
+    if how.estimator is Estimator.FINETUNE:
+        samples = Samples(samples.calibration, 0)
+    return TableKey(
+        network.weights_hash,
+        task.name,
+        str(how.estimator),
+        samples.calibration,
+        samples.held_out,
+        how.max_kernel,
+        training,
+    )
 
 
 def measure(
@@ -62,164 +93,49 @@ def measure(
     choices: Iterable[Choice],
     task: Task,
     table: ImportanceTable,
-    samples: Samples,
+    how: Estimation,
     progress: Progress = lambda done, total, label: None,
 ) -> None:
     """Measure every choice that the table has no row of; each row is on disk before the next choice begins.
 
     Args:
         network: The original.
-        choices: What to measure; ``keep`` choices change nothing and are left out.
-        task: Data and loss; only its calibration and held-out data are read.
+        choices: What to measure.
+        task: Data and loss; its test data is not read.
         table: Where rows go.
-        samples: How much data to look at.
+        how: The estimator and its settings.
         progress: Told of every choice.
 
     Raises:
         ModelError: The network itself has a loss or activations that are not finite.
-        TaskError: The task has no data to fit or to judge on.
+        TaskError: The task has no data to fit, to train or to judge on.
+        UsageError: The estimator cannot measure one of the choices.
     """
-    wanted = sorted((choice for choice in choices if choice.kind is not Kind.KEEP), key=lambda choice: choice.block)
-    done = sum(table.get(choice.key) is not None for choice in wanted)
-    if done == len(wanted):
+    wanted = sorted((choice for choice in choices if how.measures(choice)), key=lambda choice: choice.block)
+    todo = [choice for choice in wanted if table.get(choice.key) is None]
+    done = len(wanted) - len(todo)
+    if not todo:
         return
-    estimator = _Estimator(network, task, samples)
-    for (index, start), group in groupby(wanted, key=lambda choice: (choice.block.chain, choice.block.start)):
-        choices = list(group)
-        todo = [choice for choice in choices if table.get(choice.key) is None]
-        for row in estimator.rows(network.chains[index], start, todo, _largest_fits(choices)):
-            table.add(row)
-            done += 1
-            progress(done, len(wanted), row.choice)
-
-
-class _Estimator:
-    def __init__(self, network: Network, task: Task, samples: Samples) -> None:
-        self.network, self.task = network, task
-        network.module.eval()
-        self.calibration = [inputs for inputs, _ in first(task.calibration_batches(), samples.calibration)]
-        self.held_out = list(first(task.held_out_batches(), samples.held_out))
-        self.before = self._score(network.module, [[inputs] for inputs, _ in self.held_out])
-        if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
-            raise ModelError(
-                f"{network.name} has a loss of {self.before.loss} and an accuracy of {self.before.accuracy} on the "
-                f"held-out data of task {task.name!r}, before any change",
-                hint="check that the weights are sound, and that task and network belong together",
-            )
-
-    def rows(
-        self, chain: Chain, start: int, choices: list[Choice], largest: Mapping[Block, Geometry]
-    ) -> Iterator[ImportanceRow]:
-        """Measure the choices whose blocks start at one tensor.
-
-        Args:
-            chain: Theirs.
-            start: The tensor.
-            choices: What to measure.
-            largest: Of each block that may be fitted, the largest geometry that it may have.
-        """
-        began = time.monotonic()
-        fitted = {choice.block for choice in choices if choice.kind is Kind.FIT}
-        equations = self._normal_equations(chain, start, {block: largest[block] for block in fitted})
-        known, values = None, []
-        for choice in choices:
-            replacement, unexplained = self._replacement(chain, choice, equations)
-            tail, names = self._tail(chain, choice, replacement)
-            if names != known:  # seldom: choices come sorted by the end of their blocks
-                known, values = names, self._known(names)
-            after = self._score(tail, values)
-            now = time.monotonic()
-            yield self._row(choice, after, unexplained, now - began)
-            began = time.monotonic()
-
-    def _row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-        loss = after.loss if after.loss < WORST_LOSS else WORST_LOSS  # NaN too
-        accuracy = after.accuracy if isfinite(after.accuracy) else -WORST_LOSS
-        return ImportanceRow(
-            choice.key, self.before.loss, loss, self.before.accuracy, accuracy, unexplained, round(seconds, 3)
+    fits = [choice for choice in todo if choice.kind is Kind.FIT]
+    if fits and how.estimator is Estimator.PRODUCT:
+        raise UsageError(
+            f"the estimator product cannot measure {fits[0].key!r}: a fit is no product of weights",
+            hint="plan with --method layermerge, or measure with --estimator fit",
         )
-
-    def _tail(
-        self, chain: Chain, choice: Choice, replacement: nn.Module | None
-    ) -> tuple[fx.GraphModule, tuple[str, ...]]:
-        """The rest of the changed network behind the block's start, and the known values that it takes."""
-        changed = rewrite(self.network, {choice: replacement}, share=True)
-        known = []
-        for node in self.network.module.graph.nodes:
-            known.append(node.name)
-            if node.name == chain.tensor(choice.block.start):
-                break
-        tail, names = onward(changed, known)
-        return tail.eval(), names
-
-    def _known(self, names: Sequence[str]) -> list[list[Tensor]]:
-        head = up_to(self.network.module, names)
-        with torch.inference_mode():
-            return [list(head(inputs)) for inputs, _ in self.held_out]
-
-    def _score(self, module: nn.Module, values: list[list[Tensor]]) -> Score:
-        with torch.inference_mode():
-            outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
-            return score(outputs, self.task)
-
-    def _replacement(
-        self, chain: Chain, choice: Choice, equations: Mapping[Block, NormalEquations]
-    ) -> tuple[nn.Module | None, float | None]:
-        if choice.kind is Kind.IDENTITY:
-            return None, None
-        if choice.kind is Kind.MERGE:
-            return to_module(folded(self.network.module, chain, choice.block, choice.kept)), None
-        fitted = solved(equations[choice.block], self.network, choice)
-        return to_module(fitted.convolution), fitted.unexplained
-
-    def _normal_equations(
-        self, chain: Chain, start: int, geometries: Mapping[Block, Geometry]
-    ) -> dict[Block, NormalEquations]:
-        """The normal equations of blocks that start at one tensor, from one pass over the data.
-
-        What a block samples depends on nothing but the block, so that a resumed run measures what an uninterrupted one
-        does.
-        """
-        if not geometries:
-            return {}
-        equations = {block: NormalEquations(geometry) for block, geometry in geometries.items()}
-        shares = {block: samples_by_batch(geometry, self.calibration) for block, geometry in geometries.items()}
-        names = {block: _target_names(chain, block) for block in geometries}
-        wanted = list(dict.fromkeys([chain.tensor(start), *(name for group in names.values() for name in group)]))
-        head = up_to(self.network.module, wanted)
-        with torch.inference_mode():
-            for number, inputs in enumerate(self.calibration):
-                values = dict(zip(wanted, head(inputs), strict=True))
-                for block, equation in equations.items():
-                    total, *added = (values[name] for name in names[block])
-                    target, generator = total - sum(added), torch.Generator().manual_seed(number)
-                    positions = sample_positions(target.shape, shares[block][number], generator)
-                    equation.add(values[chain.tensor(start)], target, positions)
-        return equations
+    network.module.eval()
+    rows = (
+        tuned_rows(network, todo, task, how.tuning, how.samples.calibration, table.path)
+        if how.estimator is Estimator.FINETUNE
+        else (_one_shot(network, todo, task, how))
+    )
+    for row in rows:
+        table.add(row)
+        done += 1
+        progress(done, len(wanted), row.choice)
 
 
-def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """The first so many samples of a data set, in its batches; no batch is empty."""
-    for inputs, target in batches:
-        if count > 0 and len(target):
-            yield inputs[:count], target[:count]
-        count -= len(target)
-        if count <= 0:
-            return
-
-
-def _largest_fits(choices: Iterable[Choice]) -> dict[Block, Geometry]:
-    """The largest kernel that each block may be fitted with; the others are parts of it."""
-    largest: dict[Block, Geometry] = {}
-    for choice in choices:
-        if choice.kind is Kind.FIT and choice.geometry is not None:
-            known = largest.get(choice.block)
-            if known is None or choice.geometry.kernel > known.kernel:
-                largest[choice.block] = choice.geometry
-    return largest
-
-
-def _target_names(chain: Chain, block: Block) -> list[str]:
-    """Nodes of a block's result: the sum before the activation, and what skips from outside add to it."""
-    added = [skip.operand for skip in outer_skips(chain, block)]
-    return [chain.layers[block.end - 1].before_activation, *added]
+def _one_shot(network: Network, todo: Sequence[Choice], task: Task, how: Estimation) -> Iterator[ImportanceRow]:
+    calibration = on_device_of(network.module, first(task.calibration_batches(), how.samples.calibration))
+    judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out))
+    for _, group in groupby(todo, key=lambda choice: (choice.block.chain, choice.block.start)):
+        yield from rows_from(judge, list(group), [inputs for inputs, _ in calibration], how.max_kernel)

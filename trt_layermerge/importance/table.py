@@ -15,8 +15,16 @@ from trt_layermerge.journal import Format, Journal, typed
 _NUMBER = (float, int)
 _FORMAT = Format(
     "importance table",
-    1,
-    {"weights": (str,), "task": (str,), "calibration": (int,), "held_out": (int,)},
+    2,
+    {
+        "weights": (str,),
+        "task": (str,),
+        "estimator": (str,),
+        "calibration": (int,),
+        "held_out": (int,),
+        "max_kernel": (int,),
+        "training": (str,),
+    },
     "restore the file, or remove the line to have its choice measured again",
 )
 _ROW = {
@@ -37,14 +45,20 @@ class TableKey:
     Attributes:
         weights: Hash of the network's state; how its spec was spelled is of no consequence.
         task: Name of the task.
+        estimator: ``fit``, ``product`` or ``finetune``.
         calibration: Images that fits were solved on.
-        held_out: Images that losses were measured on.
+        held_out: Images that losses were measured on; 0 for as many as were trained on.
+        max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
+        training: How each choice was trained, in words; empty where nothing was.
     """
 
     weights: str
     task: str
+    estimator: str
     calibration: int
     held_out: int
+    max_kernel: int
+    training: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
-"""Size of a network: convolutions executed, parameters, floating-point operations."""
+"""Size of a network: convolutions executed and in a row, parameters, operations, and the memory of its activations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+BYTES = 4
+"""Of one activation, float32."""
 
 
 @dataclass(frozen=True)
@@ -14,24 +19,63 @@ class Size:
 
     Attributes:
         layers: Convolutions executed for one input.
+        depth: Most of them on any one path from input to output.
         parameters: Numbers that are trained.
-        flops: Floating-point operations for one image in convolutions and linear layers, two per multiply-accumulate.
+        flops: Floating-point operations for one image in convolutions and products of matrices, two per
+            multiply-accumulate, as ``torch.utils.flop_counter`` counts them.
+        peak_bytes: Most memory that the activations of one image take at once, in float32, when the graph is executed
+            in its order and every tensor is freed after its last use.
     """
 
     layers: int
+    depth: int
     parameters: int
     flops: int
+    peak_bytes: int
 
 
 def size_of(module: fx.GraphModule) -> Size:
     """Count a network in normal form; every node must have its shape."""
-    layers = macs = 0
+    executed = {node: _convolutions(module, node) for node in module.graph.nodes}
+    depth: dict[fx.Node, int] = {}
     for node in module.graph.nodes:
-        called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        for part in [] if called is None else called.modules():
-            if isinstance(part, nn.Conv2d):
-                layers += 1
-                macs += prod(node.meta["shape"]) * prod(part.weight.shape[1:])
-            elif isinstance(part, nn.Linear):
-                macs += prod(node.meta["shape"]) * part.in_features
-    return Size(layers, sum(parameter.numel() for parameter in module.parameters()), 2 * macs)
+        depth[node] = executed[node] + max((depth[value] for value in node.all_input_nodes), default=0)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return Size(sum(executed.values()), max(depth.values()), parameters, _flops(module), _peak_bytes(module.graph))
+
+
+def _convolutions(module: fx.GraphModule, node: fx.Node) -> int:
+    called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return sum(isinstance(part, nn.Conv2d) for part in ([] if called is None else called.modules()))
+
+
+def _flops(module: fx.GraphModule) -> int:
+    """Operations of one image, counted while it runs."""
+    (given,) = (node for node in module.graph.nodes if node.op == "placeholder")
+    like = next((tensor for tensor in (*module.parameters(), *module.buffers())), torch.zeros(()))
+    image = torch.zeros(1, *given.meta["shape"], dtype=like.dtype, device=like.device)
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(image)
+    for part in training:
+        part.training = True
+    return int(counter.get_total_flops())
+
+
+def _peak_bytes(graph: fx.Graph) -> int:
+    """The largest sum of tensors that are alive at one node: its own, its inputs, and what later nodes still need."""
+    last = {value: node for node in graph.nodes for value in node.all_input_nodes}
+    alive, peak = 0, 0
+    for node in graph.nodes:
+        if node.op in ("get_attr", "output"):
+            continue
+        alive += _bytes(node)
+        peak = max(peak, alive)
+        alive -= sum(_bytes(value) for value in node.all_input_nodes if last[value] is node)
+    return peak
+
+
+def _bytes(node: fx.Node) -> int:
+    """Memory of what a node makes for one image; weights are no activations."""
+    return 0 if node.op == "get_attr" else BYTES * prod(node.meta.get("shape", (0,)))

@@ -57,7 +57,12 @@ BATCH_NORMS: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]] =
 
 
 def out_of_place(target: Any) -> Any:
-    """The operator that returns what ``target`` writes into its first argument; any other operator as it is."""
+    """The operator that returns what ``target`` writes into its first argument; any other operator as it is.
+
+    A view becomes a reshape: what made its argument contiguous may be gone.
+    """
+    if target is aten.view.default:
+        return aten.reshape.default
     schema = getattr(target, "_schema", None)
     if schema is None or not schema.is_mutable:
         return target

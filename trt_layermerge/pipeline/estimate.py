@@ -8,8 +8,10 @@ from typing import TypedDict
 
 import torch
 
-from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance.estimate import first
+from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.importance.estimate import Estimator
+from trt_layermerge.importance.finetune import Subset
+from trt_layermerge.importance.judge import first
 from trt_layermerge.pipeline.stages import Loaded, importance_table, profile_plan, worthwhile
 
 TRAINING_STEP = 3.5
@@ -38,8 +40,12 @@ def seconds_per_image(loaded: Loaded) -> float:
 
 def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, float]:
     """How many choices are still to be measured, and an estimate of the seconds it takes."""
-    samples, table = loaded.job.samples, importance_table(loaded)
-    todo = [choice for choice in choices if choice.kind is not Kind.KEEP and table.get(choice.key) is None]
+    samples, table, how = loaded.job.samples, importance_table(loaded), loaded.job.estimation
+    todo = [choice for choice in choices if how.measures(choice) and table.get(choice.key) is None]
+    if how.estimator is Estimator.FINETUNE:
+        # All of the network for every choice: a step of training is three passes, and as much data is judged on.
+        subset = Subset.of(loaded.require_task(), how.tuning)
+        return len(todo), len(todo) * subset.images * (3 * how.tuning.epochs + 1) * seconds_per_image(loaded)
     starts = {(choice.block.chain, choice.block.start) for choice in todo}
     # A choice runs what is left behind its block, half of the network on average; a start runs all of it.
     images = len(todo) * samples.held_out / 2 + len(starts) * (samples.calibration + samples.held_out / 2)

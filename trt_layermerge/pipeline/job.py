@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.cost import Setting
-from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
+from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.merging.in_place import PLAIN, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT
 from trt_layermerge.runtimes.protocol import BuildOptions
@@ -50,6 +52,8 @@ class Job:
         refine: How many plans around the budget are carried out and measured to decide between them; 0 for none.
         limits: Which candidates are looked at.
         samples: How much data importance looks at.
+        estimator: How importance is measured.
+        tuning: How the estimator ``finetune`` trains.
         fit_samples: Images that the fits of the chosen plan are solved on.
         recipe: How to fine-tune; ``None`` for not at all.
         policy: How sure latencies have to be.
@@ -71,6 +75,8 @@ class Job:
     refine: int = 0
     limits: Limits = field(default_factory=Limits)
     samples: Samples = field(default_factory=Samples)
+    estimator: Estimator = Estimator.FIT
+    tuning: Tuning = field(default_factory=Tuning)
     fit_samples: int = 2048
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
@@ -80,6 +86,16 @@ class Job:
     def setting(self) -> Setting:
         """What all signatures have in common."""
         return Setting(self.batch, self.options.precision)
+
+    @property
+    def estimation(self) -> Estimation:
+        """How importance is measured."""
+        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.tuning)
+
+    @property
+    def strength(self) -> Strength:
+        """What the fits of a plan make use of: everything, but the papers' methods know no fits at all."""
+        return Strength() if self.method == DEFAULT else PLAIN
 
     @property
     def importance_file(self) -> Path:
@@ -129,6 +145,8 @@ class Job:
             "refine": self.refine,
             "limits": asdict(self.limits),
             "samples": asdict(self.samples),
+            "estimator": str(self.estimator),
+            "tuning": str(self.tuning) if self.estimator is Estimator.FINETUNE else None,
         }
         return _digest(settings)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.typed import typed_path
 from trt_layermerge.files import sha256
-from trt_layermerge.importance.estimate import WORST_LOSS, first
+from trt_layermerge.importance.judge import WORST_LOSS, first
 from trt_layermerge.journal import Format, Journal, Record, Types, typed
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
@@ -157,7 +157,7 @@ def _carry_out(loaded: Loaded, plan: Plan) -> _Carried:
     """Make a plan's network, on the data of the importance table, judge it, and write it down as ONNX."""
     job, task = loaded.job, loaded.require_task()
     batches = [inputs for inputs, _ in first(task.calibration_batches(), job.samples.calibration)]
-    model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches).merged)
+    model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches, strength=job.strength).merged)
     loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
     path = _onnx(job, plan)
     path.parent.mkdir(parents=True, exist_ok=True)

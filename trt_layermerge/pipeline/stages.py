@@ -19,7 +19,8 @@ from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import TableError, UsageError
 from trt_layermerge.files import require_writable, write_json
-from trt_layermerge.importance.estimate import first, measure, table_key
+from trt_layermerge.importance.estimate import measure, table_key
+from trt_layermerge.importance.judge import first
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.measure import compare, estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import Profile, ProfileKey, read_timing
@@ -34,6 +35,7 @@ from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, wri
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, sample_shape
+from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Task
 
@@ -117,7 +119,7 @@ def load(job: Job) -> Loaded:
             hint="add --method depth, layermerge or layer-only; or --decouple 0",
         )
     runtime = get_runtime(job.runtime)
-    task = None if job.task is None else load_task(job.task)
+    task = None if job.task is None else load_task(job.task, _task_settings(job))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
@@ -126,6 +128,13 @@ def load(job: Job) -> Loaded:
     key = ProfileKey.of(runtime.describe(_isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)
+
+
+def _task_settings(job: Job) -> Settings:
+    """What a job says of a task that it names."""
+    size = None if job.input_shape is None else job.input_shape[-1]
+    recipe = job.recipe
+    return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
 
 
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
@@ -192,7 +201,7 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     reporter.stage("importance")
     table = importance_table(loaded)
     wanted = loaded.choices if choices is None else choices
-    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.samples, reporter.progress)
+    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
     return table
 
 
@@ -203,7 +212,7 @@ def importance_table(loaded: Loaded) -> ImportanceTable:
         IncompatibleError: The one on disk belongs to another network, task or split.
         TableError: It is damaged.
     """
-    key = table_key(loaded.network, loaded.require_task(), loaded.job.samples)
+    key = table_key(loaded.network, loaded.require_task(), loaded.job.estimation)
     return ImportanceTable.open(loaded.job.importance_file, key)
 
 

@@ -12,6 +12,7 @@ DEFAULTS: dict[str, Any] = {
     "parser_refuses": None,  # an operator
     "builder_fails": None,  # what the builder says before it returns None
     "skipped_tactics": 0,  # tactics skipped for lack of memory
+    "only_kernel": None,  # size of a convolution, without which a model is built whatever is said above
     "abort": False,  # the process dies while it builds
     "build_seconds": 0.0,  # how long a build takes besides
     "engine_refused": False,  # an engine cannot be loaded

@@ -27,6 +27,7 @@ from trt_layermerge.delivery.manifest import ConversionFigures
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.estimate import job_plan
 from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.training import leads, share_training
 
 
 @click.command("compress")
@@ -58,6 +59,9 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
         click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
         return
+    if not leads():
+        share_training(loaded)
+        return
     with screen() as reporter:
         result = compress(loaded, reporter)
     if as_json:
@@ -82,11 +86,13 @@ def _show(result: Result, console: Console) -> None:
             f"{compressed.accuracy:.2%}",
             f"{100 * (compressed.accuracy - original.accuracy):+.2f} points",
         )
-    for name in ("layers", "parameters", "flops"):
+    for name in ("layers", "depth", "parameters", "flops", "peak_activation_bytes"):
         before, after = getattr(original, name), getattr(compressed, name)
-        table.add_row(name, f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
+        table.add_row(name.replace("_", " "), f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
     console.print(table)
     off = manifest.predicted_latency_ms / compressed.latency_ms - 1
+    if manifest.simulated:
+        console.print("SIMULATED  no device was timed: the latencies are no measurements")
     console.print(f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},")
     console.print(f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns")
     if device.settings:

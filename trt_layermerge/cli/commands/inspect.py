@@ -26,7 +26,7 @@ from trt_layermerge.network.network import load_network
 def command(as_json: bool, **given: Any) -> None:
     """Show the chains, skips and breaks of MODEL, and count its candidates.
 
-    MODEL is torchvision:NAME, timm:NAME, package.module:factory or FILE.py:factory.
+    MODEL is torchvision:NAME, timm:NAME, package.module:factory, FILE.py:factory or FILE.onnx.
     """
     job = make_job(**given)
     network = load_network(job.model, job.weights, job.input_shape)

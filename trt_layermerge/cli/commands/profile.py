@@ -40,8 +40,11 @@ def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:
         profile_stage(loaded, reporter)
     rows = [row.status for row in loaded.profile]
     counts = {status: rows.count(status) for status in ("ok", "degraded", "failed")}
+    simulated = loaded.profile.key.simulated
     if as_json:
-        print_json({"profile": str(loaded.profile.path), "measured": pending, "rows": len(rows), **counts})
+        about = {"simulated": True} if simulated else {}
+        print_json({"profile": str(loaded.profile.path), "measured": pending, "rows": len(rows), **counts, **about})
     else:
+        verb = "SIMULATED, no device was timed" if simulated else "measured"
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
-        click.echo(f"{loaded.profile.path}: {pending} measured; {len(rows)} signatures in all: {states}")
+        click.echo(f"{loaded.profile.path}: {pending} {verb}; {len(rows)} signatures in all: {states}")

@@ -38,11 +38,14 @@ def command(manifest: Path, as_json: bool) -> None:
                 "runtime_version": device.runtime_version,
                 "device": device.name,
             }
+            | ({"simulated": True} if found.manifest.simulated else {})
         )
     else:
+        simulated = ", SIMULATED" if found.manifest.simulated else ""
         click.echo(
             f"{manifest}: {found.files} files as delivered; the engine agrees with the PyTorch network on "
-            f"{found.samples} real inputs within {found.engine:.1e} ({device.runtime} {device.runtime_version})"
+            f"{found.samples} real inputs within {found.engine:.1e} "
+            f"({device.runtime} {device.runtime_version}{simulated})"
         )
 
 

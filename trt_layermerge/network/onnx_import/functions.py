@@ -241,16 +241,6 @@ def _layer_norm(node: Node) -> Run:
     return lambda x, weight, bias=None: F.layer_norm(x, x.shape[axis:], weight, bias, eps)
 
 
-def _group_norm(node: Node) -> Run:
-    groups, eps = node.get("num_groups"), node.get("epsilon", 1e-5)
-
-    def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        each = x.shape[1] // weight.shape[0]
-        return F.group_norm(x, groups, weight.repeat_interleave(each), bias.repeat_interleave(each), eps)
-
-    return run
-
-
 def _gemm(node: Node) -> Run:
     def run(a: Tensor, b: Tensor, c: Any = None) -> Tensor:
         a, b = a.T if node.get("transA", 0) else a, b.T if node.get("transB", 0) else b
@@ -274,7 +264,6 @@ OF_TENSORS: dict[str, Rule] = {
     "Equal": _is(torch.eq),
     "Gemm": _gemm,
     "Greater": _is(torch.gt),
-    "GroupNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
     "Less": _is(torch.lt),
     "MatMul": _is(operator.matmul),

@@ -25,6 +25,9 @@ OLDEST_OPSET = 7
 """From here on, operators broadcast as NumPy does."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+OWN = ("", "ai.onnx")
+"""ONNX's own domain, by both its names."""
+
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
@@ -68,7 +71,7 @@ class Graph:
         output: Name of its output.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
-        origins: The initializer that a constant was computed from, by the constant's name.
+        origins: The weight in the file that a constant was computed from, by the constant's name.
     """
 
     input: str
@@ -104,13 +107,13 @@ def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
         ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but one batch of
             images, or returns anything but one tensor.
     """
-    try:
-        onnx.checker.check_model(proto)
-        proto = inline_local_functions(proto)
-    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{where} is no valid ONNX model: {' '.join(str(error).split())[:300]}") from error
     opset = _opset(proto, where)
+    try:
+        proto = inline_local_functions(proto) if proto.functions else proto
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{where} has functions that cannot be written out: {_line(error)}") from error
     _refuse_control_flow(proto.graph, where)
+    _check_nodes(proto, where)
     name, batch, shape = _image_input(proto.graph, where)
     if len(proto.graph.output) != 1:
         names = ", ".join(value.name for value in proto.graph.output)
@@ -119,14 +122,16 @@ def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
             hint="cut the model at the one that matters: onnx.utils.extract_model",
         )
     constants = {tensor.name: _single(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
-    origins = {name: name for name in constants}
+    origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset)
     graph = Graph(name, shape, proto.graph.output[0].name, (), constants, origins).with_nodes(nodes)
+    if not graph.nodes:
+        raise ModelError(f"{where} returns what does not depend on its input")
     return graph if batch is None else _freed(graph, batch)
 
 
 def _opset(proto: onnx.ModelProto, where: str) -> int:
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in proto.opset_import if entry.domain in OWN]
     newest = onnx.defs.onnx_opset_version()
     if not versions or not OLDEST_OPSET <= versions[0] <= newest:
         has = f"operator set {versions[0]}" if versions else "none of ONNX's own operators"
@@ -144,6 +149,36 @@ def _refuse_control_flow(graph: onnx.GraphProto, where: str) -> None:
                 f"{where} has control flow: {node.op_type} node {_name(node)!r} holds a graph of its own",
                 hint="export the model without branches and loops that depend on data",
             )
+
+
+def _check_nodes(proto: onnx.ModelProto, where: str) -> None:
+    """Every node has the attributes and inputs that its operator needs, and stands behind those that it reads.
+
+    The checker for whole models would also refuse files that every runtime takes, such as those without output shapes.
+    """
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = proto.ir_version
+    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
+    known = {"", *inputs_of(proto.graph), *(tensor.name for tensor in proto.graph.initializer)}
+    for node in proto.graph.node:
+        try:
+            if node.domain in OWN:  # others are not supported, if they matter
+                onnx.checker.check_node(node, context)
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"{where} is malformed at {node.op_type} node {_name(node)!r}: {_line(error)}") from error
+        for name in node.input:
+            if name not in known:
+                raise ModelError(
+                    f"{where} is malformed: {node.op_type} node {_name(node)!r} reads {name!r} before it is computed"
+                )
+        known.update(node.output)
+    for value in proto.graph.output:
+        if value.name not in known:
+            raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _image_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, tuple[int | None, ...]]:
@@ -188,7 +223,7 @@ def _folded(
 
 
 def _evaluated(proto: onnx.NodeProto, inputs: dict[str, Array], opset: int) -> dict[str, Array] | None:
-    if proto.domain not in ("", "ai.onnx"):
+    if proto.domain not in OWN:
         return None
     try:
         results = ReferenceEvaluator(proto, opsets={"": opset}).run(None, inputs)
@@ -204,7 +239,7 @@ def _single(array: Array) -> Array:
 
 
 def _node(proto: onnx.NodeProto, opset: int) -> Node:
-    own = proto.domain in ("", "ai.onnx")
+    own = proto.domain in OWN
     attributes = {entry.name: helper.get_attribute_value(entry) for entry in proto.attribute}
     return Node(
         proto.op_type if own else f"{proto.domain}::{proto.op_type}",

@@ -142,11 +142,8 @@ def _instance_norm(node: Node, weight: Array, bias: Array) -> nn.Module:
     return InstanceNorm(weight, bias, node.get("epsilon", 1e-5))
 
 
-def _group_norm(node: Node, weight: Array, bias: Array) -> nn.Module | None:
-    groups = node.get("num_groups")
-    if node.opset < 21:
-        return None  # a weight for each group, not for each channel
-    return _filled(nn.GroupNorm(groups, len(weight), node.get("epsilon", 1e-5)), weight, bias)
+def _group_norm(node: Node, weight: Array, bias: Array) -> nn.Module:
+    return _filled(nn.GroupNorm(node.get("num_groups"), len(weight), node.get("epsilon", 1e-5)), weight, bias)
 
 
 def _linear(weight: Array, bias: Array | None) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from math import floor, inf
 from typing import Any
 
@@ -14,11 +15,10 @@ from trt_layermerge.network.onnx_import.layers import explicit_pads, same_paddin
 from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
 
 
-def _pool_sides(node: Node, x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+def _pool_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
     """Padding in the order of ``F.pad``."""
     auto = node.get("auto_pad", "NOTSET")
     if auto.startswith("SAME"):
-        extents = [1 + (k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
         return same_padding(x, extents, strides, upper=auto == "SAME_UPPER")
     top, left, bottom, right = [0] * 4 if auto == "VALID" else explicit_pads(node, 2)
     return [left, right, top, bottom]
@@ -39,16 +39,33 @@ def _even(sides: list[int], kernel: list[int]) -> tuple[int, int] | None:
     return (top, left) if even else None
 
 
+def _surplus(x: Tensor, sides: list[int], extents: list[int], strides: list[int], *, ceil: bool) -> list[int]:
+    """What the last windows need beyond the padding, in the order of ``F.pad``; negative where they leave some over.
+
+    A window that would start in the padding behind the image is none.
+    """
+    surplus: list[int] = []
+    for axis, (size, extent, stride) in enumerate(zip(x.shape[2:], extents, strides, strict=True)):
+        before, after = sides[2 - 2 * axis], sides[3 - 2 * axis]
+        steps = (size + before + after - extent + (stride - 1 if ceil else 0)) // stride
+        if ceil and steps * stride >= size + before:
+            steps -= 1
+        surplus = [0, steps * stride + extent - size - before - after, *surplus]
+    return surplus
+
+
 def max_pool(node: Node) -> Run:
     """``MaxPool``; padding never wins."""
     kernel, strides, dilations, ceil = _pool_settings(node)
+    extents = [1 + (k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
 
     def run(x: Tensor) -> Tensor:
-        sides = _pool_sides(node, x, kernel, strides, dilations)
+        sides = _pool_sides(node, x, extents, strides)
         padding = _even(sides, kernel)
-        if padding is None:
-            x, padding = F.pad(x, sides, value=-inf), (0, 0)
-        return F.max_pool2d(x, kernel, strides, padding, dilations, ceil)
+        if padding is not None:
+            return F.max_pool2d(x, kernel, strides, padding, dilations, ceil)
+        total = map(operator.add, sides, _surplus(x, sides, extents, strides, ceil=ceil))
+        return F.max_pool2d(F.pad(x, list(total), value=-inf), kernel, strides, 0, dilations)
 
     return run
 
@@ -61,15 +78,17 @@ def average_pool(node: Node) -> Run:
     count = bool(node.get("count_include_pad", 0))
 
     def run(x: Tensor) -> Tensor:
-        sides = _pool_sides(node, x, kernel, strides, dilations)
+        sides = _pool_sides(node, x, kernel, strides)
         padding = _even(sides, kernel)
         if padding is not None:
             return F.avg_pool2d(x, kernel, strides, padding, ceil, count)
-        if count:
-            return F.avg_pool2d(F.pad(x, sides), kernel, strides, 0, ceil)
-        total = F.avg_pool2d(F.pad(x, sides), kernel, strides, 0, ceil, divisor_override=1)
-        ones = F.pad(x.new_ones(1, 1, *x.shape[2:]), sides)
-        return total / F.avg_pool2d(ones, kernel, strides, 0, ceil, divisor_override=1)
+        surplus = _surplus(x, sides, kernel, strides, ceil=ceil)
+        ones = F.pad(x.new_ones(1, 1, *x.shape[2:]), sides, value=float(count))
+        total, counted = (
+            F.avg_pool2d(F.pad(values, surplus), kernel, strides, divisor_override=1)
+            for values in (F.pad(x, sides), ones)
+        )
+        return total / counted
 
     return run
 
@@ -158,32 +177,31 @@ def _targets(node: Node, given: tuple[Array | None, ...]) -> tuple[list[float] |
 def _nearest(node: Node, x: Tensor, scales: list[float] | None, sizes: list[int] | None) -> Tensor:
     into = sizes or [floor(size * scale) for size, scale in zip(x.shape[2:], scales or [], strict=True)]
     ratios = scales or [to / size for size, to in zip(x.shape[2:], into, strict=True)]
-    picks = [_picked(node, *axis) for axis in zip(x.shape[2:], into, ratios, strict=True)]
-    for mode, shift in (("nearest", 0.0), ("nearest-exact", 0.5)):
-        theirs = [
-            np.minimum(np.floor((np.arange(to) + shift) / ratio), size - 1)
-            for size, to, ratio in zip(x.shape[2:], into, ratios, strict=True)
-        ]
+    axes = list(zip(x.shape[2:], into, map(np.float32, ratios), strict=True))  # as wide as runtimes compute with
+    picks = [_picked(node, *axis) for axis in axes]
+    for mode, shift in (("nearest", np.float32(0)), ("nearest-exact", np.float32(0.5))):
+        theirs = [np.minimum(np.floor((np.arange(to) + shift) / ratio), size - 1) for size, to, ratio in axes]
         if all(np.array_equal(pick, other) for pick, other in zip(picks, theirs, strict=True)):
             return F.interpolate(x, sizes, scales, mode=mode)
     return x[:, :, picks[0].tolist()][:, :, :, picks[1].tolist()]
 
 
-def _picked(node: Node, size: int, to: int, ratio: float) -> Array:
+def _picked(node: Node, size: int, to: int, ratio: np.float32) -> Array:
     """Which input pixel each output pixel of one axis is."""
-    out = np.arange(to)
+    out, half = np.arange(to, dtype=np.float32), np.float32(0.5)
     place = _coordinates(node)
-    if place in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric"):
-        at = (out + 0.5) / ratio - 0.5 if place != "pytorch_half_pixel" or to > 1 else out * 0.0
+    at = out * np.float32(0)
+    if place in ("half_pixel", "pytorch_half_pixel"):
+        at = (out + half) / ratio - half if place == "half_pixel" or to > 1 else at
     elif place == "align_corners":
-        at = out * (size - 1) / (to - 1) if to > 1 else out * 0.0
+        at = out * np.float32(size - 1) / np.float32(to - 1) if to > 1 else at
     elif place == "asymmetric":
         at = out / ratio
     else:
         raise unsupported(node, f"it resizes with {place}")
     rounded = {
-        "round_prefer_floor": np.ceil(at - 0.5),
-        "round_prefer_ceil": np.floor(at + 0.5),
+        "round_prefer_floor": np.ceil(at - half),
+        "round_prefer_ceil": np.floor(at + half),
         "floor": np.floor(at),
         "ceil": np.ceil(at),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from double_settings import setting
 
@@ -104,16 +105,17 @@ class Builder:
         return IOptimizationProfile()
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
-        for number in range(setting("skipped_tactics")):
+        fault = _faults(network)
+        for number in range(fault("skipped_tactics") or 0):
             self._logger.log(
                 ILogger.WARNING,
                 f"Tactic Device request: {4096 + number}MB Available: 2048MB. "
                 "Device memory is insufficient to use tactic.",
             )
-        if setting("abort"):
+        if fault("abort"):
             self._logger.log(ILogger.WARNING, "about to do something terrible")
             os.abort()
-        if words := setting("builder_fails"):
+        if words := fault("builder_fails"):
             self._logger.log(ILogger.ERROR, words)
             return None
         if not config._profiles and any(-1 in tuple(tensor.shape) for tensor in network._inputs):
@@ -125,6 +127,14 @@ class Builder:
         if config._cache is not None:
             config._cache._entries |= _timed(network, config._cache)
         return IHostMemory(_plan.write(network, config))
+
+
+def _faults(network: INetworkDefinition) -> Callable[[str], Any]:
+    """Settings of faults; nothing where they are for other models."""
+    size = setting("only_kernel")
+    kernels = (a.ints for node in network._model.graph.node for a in node.attribute if a.name == "kernel_shape")
+    meant = size is None or any(list(kernel) == [size, size] for kernel in kernels)
+    return lambda name: setting(name) if meant else None
 
 
 def _timed(network: INetworkDefinition, cache: ITimingCache) -> dict[str, int]:

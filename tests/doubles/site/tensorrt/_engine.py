@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from cuda.bindings import runtime as cudart
 from double_settings import setting
 
@@ -114,6 +113,8 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
+        import onnxruntime as ort  # a build does without
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
@@ -122,6 +123,7 @@ class IExecutionContext:
         self._engine = engine
         self._addresses: dict[str, int] = {}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in engine._inputs.items()}
+        self._computed: object = None
         self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
@@ -156,6 +158,11 @@ class IExecutionContext:
         outputs = self._output_shapes()
 
         def compute() -> None:
+            # Nobody waits for what is there already, where the settings say how long it takes.
+            state = (cudart._uploads, shapes, addresses)
+            if setting("run_us") is not None and state == self._computed:
+                return
+            self._computed = state
             inputs = {name: self._at(addresses[name], name, shape) for name, shape in shapes.items()}
             for name, result in zip(outputs, self._session.run(list(outputs), inputs), strict=True):
                 self._at(addresses[name], name, outputs[name])[...] = result

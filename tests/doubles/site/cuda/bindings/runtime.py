@@ -63,6 +63,7 @@ _handles: dict[int, _Handle] = {}
 _memory: dict[int, ctypes.Array[ctypes.c_char]] = {}
 _clock_ms = 0.0
 _runs = 0
+_uploads = 0
 
 
 class cudaStream_t(_Handle):
@@ -152,7 +153,13 @@ def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream
     device = dst if kind == cudaMemcpyKind.cudaMemcpyHostToDevice else src
     if not _inside(device, count):
         return (cudaError_t.cudaErrorInvalidValue,)
-    return _queue(stream, lambda: ctypes.memmove(dst, src, count) and None)
+
+    def copy() -> None:
+        global _uploads
+        _uploads += kind == cudaMemcpyKind.cudaMemcpyHostToDevice
+        ctypes.memmove(dst, src, count)
+
+    return _queue(stream, copy)
 
 
 def cudaStreamCreateWithFlags(flags: int) -> tuple[cudaError_t, cudaStream_t]:

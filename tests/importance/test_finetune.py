@@ -1,0 +1,146 @@
+"""The papers' estimator trains the network that will be merged, on a part of the data, and judges it on other data."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.errors import UsageError
+from trt_layermerge.importance import finetune
+from trt_layermerge.importance.estimate import Estimation, Estimator, Samples, measure, table_key
+from trt_layermerge.importance.finetune import Subset, Tuning, changed_network
+from trt_layermerge.importance.judge import WORST_LOSS
+from trt_layermerge.importance.table import ImportanceTable
+from trt_layermerge.training.task import Classification
+
+HOW = Estimation(Estimator.FINETUNE, Samples(8, 8), tuning=Tuning(share=0.3, lr=0.05))
+
+
+@pytest.fixture(scope="module")
+def network(quick):
+    torch.manual_seed(0)
+    body = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
+    return quick(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), (2, 6, 6))
+
+
+@pytest.fixture(scope="module")
+def task():
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(80, 2, 6, 6, generator=generator), torch.randint(0, 3, (80,), generator=generator)
+    data = torch.utils.data.TensorDataset(images, labels)
+    return Classification("double", data, data, batch_size=4, held_out=40, calibration=8)
+
+
+def opened(folder, network, task, how=HOW):
+    return ImportanceTable.open(folder / "importance.jsonl", table_key(network, task, how))
+
+
+def test_every_choice_is_trained_from_what_will_be_merged(network, task, tmp_path, monkeypatch):
+    """Also: kept layers have a row, judged data is as much as was trained on, and no checkpoint stays."""
+    trained, real = [], finetune.fine_tune
+
+    def spy(model, subset, recipe, **paths):
+        trained.append((sum(len(t) for _, t in subset.training_batches(seed=0, epoch=0)), recipe.lr, recipe.warmup))
+        return real(model, subset, recipe, **paths)
+
+    monkeypatch.setattr(finetune, "fine_tune", spy)
+    table = opened(tmp_path, network, task)
+    choices = choices_of(network)
+    measure(network, choices, task, table, HOW)
+    assert {row.choice for row in table} == {choice.key for choice in choices}
+    assert trained == [(12, 0.05, 0.0)] * len(choices)  # 0.3 of 10 steps of 4 images
+    assert [path.name for path in tmp_path.iterdir()] == ["importance.jsonl"]
+    assert any(row.loss_after != row.loss_before for row in table)
+
+
+def test_a_choice_that_was_interrupted_goes_on(network, task, tmp_path, monkeypatch):
+    choices = [choice for choice in choices_of(network) if choice.kind is not Kind.FIT]
+    (tmp_path / "whole").mkdir()
+    whole = opened(tmp_path / "whole", network, task)
+    measure(network, choices, task, whole, HOW)
+    real, steps = task.training_batches, []
+
+    def batches(self, **which):
+        for batch in real(**which):
+            steps.append(1)
+            yield batch
+            if len(steps) == 6:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(task), "training_batches", batches)
+    with pytest.raises(KeyboardInterrupt):
+        measure(network, choices, task, opened(tmp_path, network, task), HOW)
+    assert list(tmp_path.glob("*.checkpoint.safetensors"))
+    table = opened(tmp_path, network, task)
+    measure(network, choices, task, table, HOW)
+    for row, expected in zip(table, whole, strict=True):
+        assert astuple(replace(row, seconds=0)) == astuple(replace(expected, seconds=0))
+    looked_at = 2  # one batch for its size, by each of the two calls
+    assert len(steps) == 3 * len(choices) + looked_at, "a step was repeated"
+
+
+def test_a_kept_layer_is_initialised_anew_and_nothing_else(network):
+    keep = next(choice for choice in choices_of(network) if choice.kind is Kind.KEEP)
+    before = network.module.state_dict()
+    after = changed_network(network, keep, [], seed=3).state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} >= {"0.weight"}
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith(("0.", "1.")))
+    again = changed_network(network, keep, [], seed=3).state_dict()
+    assert all(torch.equal(after[name], again[name]) for name in after)
+
+
+def test_a_merge_is_trained_unmerged(network):
+    merge = next(c for c in choices_of(network) if c.kind is Kind.MERGE and len(c.kept) == 2)
+    model = changed_network(network, merge, [], seed=0)
+    assert sum(isinstance(part, nn.Conv2d) for part in model.modules()) == 2
+
+
+def test_training_that_diverges_is_the_worst(network, task, tmp_path):
+    how = replace(HOW, tuning=Tuning(share=1.0, lr=1e30))
+    choice = next(choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY)
+    table = opened(tmp_path, network, task, how)
+    measure(network, [choice], task, table, how)
+    (row,) = table
+    assert (row.loss_after, row.accuracy_after) == (WORST_LOSS, -WORST_LOSS)
+
+
+def test_a_subset_resumes_and_repeats(task):
+    subset = Subset.of(task, Tuning(share=0.3))
+    assert (subset.steps_per_epoch, subset.images) == (3, 12)
+    whole = list(subset.training_batches(seed=0, epoch=0))
+    for epoch, first in ((0, 1), (4, 0)):
+        rest = list(subset.training_batches(seed=0, epoch=epoch, first_step=first))
+        assert len(rest) == 3 - first
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[first:], strict=True))
+    assert F.cross_entropy(torch.eye(3), torch.arange(3)) == subset.loss(torch.eye(3), torch.arange(3))
+
+
+@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.1}, {"lr": 0.0}, {"epochs": 0}])
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Tuning(**wrong)
+
+
+def test_product_measures_products_only(network, task, tmp_path):
+    how = Estimation(Estimator.PRODUCT, Samples(8, 8))
+    table = opened(tmp_path, network, task, how)
+    choices = choices_of(network)
+    measure(network, [choice for choice in choices if choice.kind is not Kind.FIT], task, table, how)
+    assert len(table) == sum(choice.kind in (Kind.MERGE, Kind.IDENTITY) for choice in choices)
+    with pytest.raises(UsageError, match="no product of weights"):
+        measure(network, choices, task, table, how)
+
+
+def test_estimators_do_not_share_a_table(network, task):
+    keys = {table_key(network, task, replace(HOW, estimator=one)) for one in Estimator}
+    assert len(keys) == 3
+    assert table_key(network, task, HOW) != table_key(network, task, replace(HOW, tuning=Tuning(share=0.5)))
+    fit = replace(HOW, estimator=Estimator.FIT)
+    assert table_key(network, task, fit) == table_key(network, task, replace(fit, tuning=Tuning(share=0.5)))
+    assert table_key(network, task, fit) != table_key(network, task, replace(fit, max_kernel=3))

@@ -1,0 +1,332 @@
+"""Every operator computes what ONNX Runtime computes, in any form that an exporter writes it in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from onnx import helper
+
+from tests.network.onnx_import.models import assert_same, make, one
+from trt_layermerge.errors import ModelError
+from trt_layermerge.network.onnx_import.module import SUPPORTED
+
+RNG = np.random.default_rng(1)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def f32(value: float) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
+# Layers and pooling, whatever their geometry
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+geometries = st.fixed_dictionaries(
+    {
+        "kernel_shape": pairs,
+        "strides": st.tuples(st.integers(1, 2), st.integers(1, 3)),
+        "pads": st.tuples(*[st.integers(0, 2)] * 4),
+        "dilations": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        "auto_pad": st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
+    }
+)
+
+
+def settled(geometry: dict[str, Any]) -> dict[str, Any]:
+    """Without the padding that ``auto_pad`` stands for; it knows no dilation in ONNX Runtime."""
+    if geometry["auto_pad"] == "NOTSET":
+        return geometry
+    return {**{key: value for key, value in geometry.items() if key != "pads"}, "dilations": (1, 1)}
+
+
+@given(geometries, st.sampled_from([1, 2, 4]), st.booleans())
+def test_any_convolution(geometry: dict[str, Any], groups: int, bias: bool) -> None:
+    geometry = settled(geometry)
+    weight = floats(8, 4 // groups, *geometry["kernel_shape"])
+    more = [floats(8)] if bias else []
+    assert_same(one("Conv", weight, *more, shape=("batch", 4, 9, 10), group=groups, **geometry))
+
+
+def pooled_by_runtime(geometry: dict[str, Any], ceil: bool) -> bool:
+    """Whether ONNX Runtime takes a pooling: no window may lie in padding alone."""
+    kernel, strides = geometry["kernel_shape"], geometry["strides"]
+    if geometry["auto_pad"] == "NOTSET":
+        return all(side < kernel[index % 2] for index, side in enumerate(geometry["pads"]))
+    return not ceil and all(k >= s for k, s in zip(kernel, strides, strict=True))
+
+
+@given(geometries, st.booleans())
+def test_any_max_pooling(geometry: dict[str, Any], ceil: bool) -> None:
+    assume(pooled_by_runtime(geometry, ceil))
+    assert_same(one("MaxPool", **settled(geometry), ceil_mode=int(ceil)))
+
+
+@given(geometries, st.booleans(), st.booleans())
+def test_any_average_pooling(geometry: dict[str, Any], ceil: bool, count: bool) -> None:
+    assume(pooled_by_runtime(geometry, ceil))
+    geometry = {**settled(geometry), "dilations": (1, 1)}
+    assert_same(one("AveragePool", **geometry, ceil_mode=int(ceil), count_include_pad=int(count), opset=19))
+
+
+PLACES = ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]
+ROUNDINGS = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(ROUNDINGS), st.tuples(st.integers(1, 21), st.integers(1, 21)))
+def test_nearest_neighbours_to_any_size(place: str, rounding: str, size: tuple[int, int]) -> None:
+    sizes = np.array([2, 3, *size], np.int64)
+    attributes = {"coordinate_transformation_mode": place, "nearest_mode": rounding}
+    assert_same(one("Resize", None, None, sizes, mode="nearest", **attributes))
+
+
+@given(st.sampled_from(["half_pixel", "align_corners"]), st.sampled_from(["linear", "cubic"]), st.integers(2, 21))
+def test_smooth_resizing_to_any_size(place: str, mode: str, size: int) -> None:
+    sizes = np.array([2, 3, size, 13], np.int64)
+    assert_same(one("Resize", None, None, sizes, mode=mode, coordinate_transformation_mode=place))
+
+
+C3 = (3,)
+CASES: dict[str, onnx.ModelProto] = {
+    "Abs": one("Abs"),
+    "Add": one("Add", floats(3, 1, 1)),
+    "Add, number": one("Add", f32(2.5)),
+    "BatchNormalization": one("BatchNormalization", floats(3), floats(3), floats(3), abs(floats(3)), epsilon=1e-3),
+    "BatchNormalization, opset 9": one("BatchNormalization", floats(3), floats(3), floats(3), abs(floats(3)), opset=9),
+    "Cast": one("Cast", to=onnx.TensorProto.FLOAT),
+    "Ceil": one("Ceil"),
+    "Celu": one("Celu", alpha=0.7),
+    "Clip": one("Clip", f32(-0.5), f32(0.7)),
+    "Clip, relu6": one("Clip", f32(0), f32(6)),
+    "Clip, below": one("Clip", f32(0)),
+    "Clip, above": one("Clip", None, f32(0.3)),
+    "Clip, opset 9": one("Clip", opset=9, min=0.0, max=6.0),
+    "Concat": one("Concat", floats(2, 5, 8, 10), axis=1),
+    "ConvTranspose": one("ConvTranspose", floats(3, 4, 3, 3), floats(4), strides=[2, 2], pads=[1, 1, 1, 1]),
+    "DepthToSpace": one("DepthToSpace", blocksize=2, shape=("batch", 8, 4, 5)),
+    "DepthToSpace, CRD": one("DepthToSpace", blocksize=2, mode="CRD", shape=("batch", 8, 4, 5)),
+    "Div": one("Div", floats(3, 1, 1)),
+    "Dropout": one("Dropout"),
+    "Dropout, opset 9": one("Dropout", opset=9, ratio=0.3),
+    "Elu": one("Elu", alpha=0.5),
+    "Erf": one("Erf"),
+    "Exp": one("Exp"),
+    "Expand": one("Expand", ints(2, 3, 8, 10), shape=("batch", 3, 1, 10)),
+    "Flatten": one("Flatten"),
+    "Flatten, 2": one("Flatten", axis=2),
+    "Flatten, 0": one("Flatten", axis=0),
+    "Floor": one("Floor"),
+    "Gather": one("Gather", ints(2, 0), axis=1),
+    "Gather, one": one("Gather", np.array(1, np.int64), axis=1),
+    "Gelu": one("Gelu", opset=20),
+    "Gelu, tanh": one("Gelu", opset=20, approximate="tanh"),
+    "GlobalAveragePool": one("GlobalAveragePool"),
+    "GlobalMaxPool": one("GlobalMaxPool"),
+    "GroupNormalization": one("GroupNormalization", floats(6), floats(6), num_groups=3, opset=21, shape=(2, 6, 4, 5)),
+    "HardSigmoid": one("HardSigmoid", alpha=1 / 6),
+    "HardSigmoid, 0.2": one("HardSigmoid"),
+    "HardSwish": one("HardSwish"),
+    "Identity": one("Identity"),
+    "InstanceNormalization": one("InstanceNormalization", floats(3), floats(3), epsilon=1e-3),
+    "LRN": one("LRN", size=3, alpha=0.1, shape=("batch", 7, 4, 5)),
+    "LayerNormalization": one("LayerNormalization", floats(10), floats(10)),
+    "LeakyRelu": one("LeakyRelu", alpha=0.2),
+    "LogSoftmax": one("LogSoftmax", axis=1),
+    "MatMul": one("MatMul", floats(10, 4)),
+    "Max": one("Max", floats(3, 1, 1), f32(0.1)),
+    "Min": one("Min", floats(3, 1, 1), f32(0.1)),
+    "Mish": one("Mish"),
+    "Mul": one("Mul", floats(1, 3, 1, 1)),
+    "Neg": one("Neg"),
+    "PRelu": one("PRelu", floats(3, 1, 1)),
+    "PRelu, one": one("PRelu", floats(1)),
+    "PRelu, last axis": one("PRelu", floats(10)),
+    "Pad": one("Pad", ints(0, 0, 1, 2, 0, 0, 0, 3), f32(1.5)),
+    "Pad, axes": one("Pad", ints(1, 2, 3, 0), None, ints(3, -2)),
+    "Pad, channels": one("Pad", ints(0, 1, 0, 0, 0, 2, 0, 0)),
+    "Pad, none": one("Pad", ints(0, 0, 0, 0, 0, 0, 0, 0)),
+    "Pad, reflect": one("Pad", ints(0, 0, 1, 2, 0, 0, 3, 0), mode="reflect"),
+    "Pad, edge": one("Pad", ints(0, 0, 1, 2, 0, 0, 3, 0), mode="edge"),
+    "Pad, opset 9": one("Pad", opset=9, pads=[0, 0, 1, 1, 0, 0, 1, 0], value=0.5),
+    "Pow": one("Pow", f32(2)),
+    "Reciprocal": one("Reciprocal"),
+    "ReduceMax": one("ReduceMax", ints(2, 3)),
+    "ReduceMean": one("ReduceMean", ints(-1, 2)),
+    "ReduceMean, opset 13": one("ReduceMean", opset=13, axes=[2, 3], keepdims=0),
+    "ReduceMean, all": one("ReduceMean"),
+    "ReduceMean, none": one("ReduceMean", noop_with_empty_axes=1),
+    "ReduceMin": one("ReduceMin", ints(1)),
+    "ReduceProd": one("ReduceProd", ints(1, 3)),
+    "ReduceSum": one("ReduceSum", ints(1), keepdims=0),
+    "Relu": one("Relu"),
+    "Reshape": one("Reshape", ints(0, -1, 5)),
+    "Reshape, free first": one("Reshape", ints(-1, 240)),
+    "Resize, scales": one("Resize", None, np.array([1, 1, 2, 2.5], np.float32), mode="nearest"),
+    "Resize, floor": one(
+        "Resize",
+        None,
+        np.array([1, 1, 0.5, 3], np.float32),
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    ),
+    "Resize, opset 10": one("Resize", np.array([1, 1, 2, 2], np.float32), opset=10),
+    "Selu": one("Selu"),
+    "Sigmoid": one("Sigmoid"),
+    "Slice": one("Slice", ints(1, -4), ints(7, 2**62), ints(2, 3), ints(2, 1)),
+    "Slice, opset 9": one("Slice", opset=9, starts=[1, 2], ends=[3, 9], axes=[1, 3]),
+    "Softmax": one("Softmax", axis=1),
+    "Softmax, opset 11": one("Softmax", opset=11),
+    "Softplus": one("Softplus"),
+    "Sqrt": make([helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Sqrt", ["a"], ["y"])]),
+    "Squeeze": one("Squeeze", ints(2, 3), shape=("batch", 3, 1, 1)),
+    "Squeeze, opset 9": one("Squeeze", opset=9, axes=[-1], shape=("batch", 3, 4, 1)),
+    "Squeeze, all": one("Squeeze", shape=("batch", 3, 1, 1)),
+    "Sub": one("Sub", floats(8, 10)),
+    "Sum": one("Sum", floats(3, 8, 10), floats(10)),
+    "Swish": one("Swish", opset=24),
+    "Swish, 1.7": one("Swish", opset=24, alpha=1.7),
+    "Tanh": one("Tanh"),
+    "Transpose": one("Transpose", perm=[0, 3, 1, 2]),
+    "Transpose, reversed": one("Transpose"),
+    "Unsqueeze": one("Unsqueeze", ints(1, -1)),
+    "Unsqueeze, opset 9": one("Unsqueeze", opset=9, axes=[2]),
+    "Upsample": one("Upsample", np.array([1, 1, 2, 3], np.float32), opset=9, mode="nearest"),
+    "Gemm": make(
+        [
+            helper.make_node("Flatten", ["x"], ["f"]),
+            helper.make_node("Gemm", ["f", "w", "b"], ["y"], alpha=0.5, beta=2.0),
+        ],
+        {"w": floats(240, 4), "b": floats(4)},
+    ),
+    "Gemm, one bias": make(
+        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Gemm", ["f", "w", "b"], ["y"], transB=1)],
+        {"w": floats(4, 240), "b": floats(1)},
+    ),
+    "Gemm of two": make(
+        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Gemm", ["f", "f"], ["y"], transB=1, alpha=0.1)]
+    ),
+    "Split": make(
+        [helper.make_node("Split", ["x", "s"], ["a", "b"], axis=1), helper.make_node("Mul", ["a", "b"], ["y"])],
+        {"s": ints(1, 2)},
+    ),
+    "Split in two": make(
+        [
+            helper.make_node("Split", ["x"], ["a", "b"], axis=3, num_outputs=2),
+            helper.make_node("Mul", ["a", "b"], ["y"]),
+        ]
+    ),
+    "SplitToSequence": make(
+        [
+            helper.make_node("SplitToSequence", ["x", "one"], ["parts"], axis=1),
+            helper.make_node("SequenceAt", ["parts", "one"], ["y"]),
+        ],
+        {"one": np.array(1, np.int64)},
+    ),
+    "Where": make(
+        [
+            helper.make_node("Greater", ["x", "zero"], ["p"]),
+            helper.make_node("Less", ["x", "two"], ["q"]),
+            helper.make_node("Equal", ["x", "two"], ["r"]),
+            helper.make_node("And", ["p", "q"], ["c"]),
+            helper.make_node("Where", ["c", "x", "w"], ["a"]),
+            helper.make_node("Where", ["r", "zero", "a"], ["y"]),
+        ],
+        {"zero": f32(0), "two": f32(1.1), "w": floats(3, 1, 1)},
+    ),
+    "Log": make([helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Log", ["a"], ["y"])]),
+    "MatMul of two": make(
+        [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]), helper.make_node("MatMul", ["x", "t"], ["y"])]
+    ),
+    "CastLike": make([helper.make_node("CastLike", ["x", "x"], ["y"])]),
+    "sizes": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Gather", ["s", "zero"], ["n"], axis=0),
+            helper.make_node("Slice", ["s", "two", "four"], ["hw"]),
+            helper.make_node("ReduceProd", ["hw"], ["area"], keepdims=1),
+            helper.make_node("Unsqueeze", ["n", "zeros"], ["n1"]),
+            helper.make_node("Concat", ["n1", "minus", "area"], ["target"], axis=0),
+            helper.make_node("Reshape", ["x", "target"], ["y"]),
+        ],
+        {"zero": np.array(0, np.int64), "two": ints(2), "four": ints(4), "zeros": ints(0), "minus": ints(-1)},
+    ),
+    "scales of sizes": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Cast", ["s"], ["f"], to=1),
+            helper.make_node("Mul", ["f", "by"], ["scaled"]),
+            helper.make_node("Floor", ["scaled"], ["floored"]),
+            helper.make_node("Cast", ["floored"], ["sizes"], to=7),
+            helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear"),
+        ],
+        {"by": np.array([1, 1, 1.5, 2], np.float32)},
+    ),
+    "a constant as wide as the batch": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Expand", ["w", "s"], ["wide"]),
+            helper.make_node("Add", ["x", "wide"], ["y"]),
+        ],
+        {"w": floats(1, 3, 1, 1)},
+    ),
+    "one constant in two roles": make(
+        [helper.make_node("Resize", ["x", "", "w"], ["r"]), helper.make_node("Mul", ["r", "w"], ["y"])],
+        {"w": np.array([1, 1, 1, 2], np.float32)},
+        shape=("batch", 3, 8, 2),
+    ),
+    "divided by a size": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"], start=3, end=4),
+            helper.make_node("Cast", ["s"], ["width"], to=1),
+            helper.make_node("Div", ["x", "width"], ["y"]),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("model", CASES.values(), ids=CASES.keys())
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_an_operator(model: onnx.ModelProto) -> None:
+    assert_same(model)
+
+
+def test_every_operator_has_its_case() -> None:
+    here = {node.op_type for model in CASES.values() for node in model.graph.node}
+    assert here | {"AveragePool", "Conv", "MaxPool"} >= set(SUPPORTED)
+
+
+FORMS: dict[str, tuple[onnx.ModelProto, str]] = {
+    "a 1-D kernel": (one("Conv", floats(4, 3, 3), shape=("b", 3, 8, 8)), "kernel has 1 dimensions"),
+    "training": (
+        one("BatchNormalization", floats(3), floats(3), floats(3), abs(floats(3)), training_mode=1),
+        "training mode",
+    ),
+    "backwards": (one("Slice", ints(-1), ints(-9), ints(3), ints(-1)), "does not slice backwards"),
+    "linear, asymmetric": (
+        one("Resize", None, None, ints(2, 3, 16, 20), mode="linear", coordinate_transformation_mode="asymmetric"),
+        "does not resize linear with asymmetric",
+    ),
+    "uneven transposed": (
+        one("ConvTranspose", floats(3, 4, 3, 3), strides=[2, 2], pads=[0, 0, 1, 1]),
+        "even, explicit padding",
+    ),
+    "a matrix of indices": (one("Gather", np.zeros((2, 2), np.int64), axis=1), "more than one dimension"),
+}
+
+
+@pytest.mark.parametrize(("model", "message"), FORMS.values(), ids=FORMS.keys())
+def test_a_form_that_pytorch_lacks_is_named(model: onnx.ModelProto, message: str) -> None:
+    with pytest.raises(ModelError, match=f"node 'it'.*{message}"):
+        assert_same(model)

@@ -1,0 +1,179 @@
+"""The papers' estimator: train the network with one block changed for a while, then measure.
+
+Only that block is modified: its activations are gone, its padding is hoisted, and of its convolutions those with the
+largest sum of L1 norms are kept. The network is trained on a subset of the training data and judged on as much that
+training does not see (LayerMerge, section 3.2: 4 % of ImageNet, one epoch, Nesterov momentum, learning rate 0.1, half
+a cosine). A layer that is kept is initialised anew, so that it is worth what training gives it, like the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.errors import DivergedError, UsageError
+from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, on_device_of
+from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.merging.in_place import PLAIN
+from trt_layermerge.merging.linear import called
+from trt_layermerge.merging.rewrite import rewrite
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.network import Network
+from trt_layermerge.training.evaluate import Score, evaluate
+from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.seeds import mixed_seed
+from trt_layermerge.training.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How each changed network is trained.
+
+    Attributes:
+        share: Of the training data.
+        epochs: Passes over that subset.
+        lr: Learning rate at its peak.
+        weight_decay: L2 penalty.
+        seed: Of the subset, its order and new weights.
+    """
+
+    share: float = 0.04
+    epochs: int = 1
+    lr: float = 0.1
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a number out of its range."""
+        if not 0 < self.share <= 1:
+            raise UsageError(f"tuning: share is {self.share!r}; it must be above 0 and at most 1")
+        _ = self.recipe  # which refuses the others
+
+    def __str__(self) -> str:
+        """All of it, as it stands in a table's key."""
+        return (
+            f"{self.share:g} of the data, {self.epochs} epochs, lr {self.lr:g}, "
+            f"weight decay {self.weight_decay:g}, seed {self.seed}"
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """As the training loop takes it."""
+        return Recipe(
+            epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, warmup=0.0, distillation=0.0, seed=self.seed
+        )
+
+
+def tuned_rows(
+    network: Network, choices: Sequence[Choice], task: Task, tuning: Tuning, calibration: int, table: Path
+) -> Iterator[ImportanceRow]:
+    """Train and measure choices, each for itself; one that was interrupted goes on where it stopped.
+
+    Args:
+        network: The original, which is not changed.
+        choices: What to measure.
+        task: Data and loss.
+        tuning: How to train.
+        calibration: Images that fits are solved on before they are trained.
+        table: The table's file; the checkpoint of the choice in hand lies beside it.
+    """
+    subset = Subset.of(task, tuning)
+    judge = Judge(network, task, first(task.held_out_batches(), subset.images))
+    inputs = [batch for batch, _ in on_device_of(network.module, first(task.calibration_batches(), calibration))]
+    for choice in choices:
+        began = time.monotonic()
+        model = changed_network(network, choice, inputs, tuning.seed)
+        checkpoint = table.with_name(f"{table.stem}-{_digest(choice)}.checkpoint.safetensors")
+        after = _trained(model, subset, tuning, checkpoint, judge)
+        yield judge.row(choice, after, None, time.monotonic() - began)
+        checkpoint.unlink(missing_ok=True)  # the row is in the table by now
+
+
+def changed_network(network: Network, choice: Choice, inputs: Sequence[Tensor], seed: int) -> fx.GraphModule:
+    """The network with one choice made and nothing merged yet: what is trained."""
+    if choice.kind is not Kind.KEEP:
+        return carry_out(network, [choice], inputs, strength=PLAIN).linearised
+    module = rewrite(network, {})
+    layer = network.chains[choice.block.chain].layers[choice.block.end - 1]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(mixed_seed(seed, choice.block.chain, choice.block.end))
+        for node in (layer.conv, layer.norm):
+            part = None if node is None else called(module, node)
+            if isinstance(part, (nn.Conv2d, nn.BatchNorm2d)):
+                part.reset_parameters()
+    return module.eval()
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of a task's training data, as a task: the first batches of an epoch, the same ones in every epoch.
+
+    Attributes:
+        whole: The task.
+        steps_per_epoch: How many batches.
+        images: Samples in them.
+    """
+
+    whole: Task
+    steps_per_epoch: int
+    images: int
+
+    @classmethod
+    def of(cls, task: Task, tuning: Tuning) -> Subset:
+        """The share of a task's data that a tuning asks for, rounded up to whole batches."""
+        steps = max(1, ceil(tuning.share * task.steps_per_epoch))
+        batches = task.training_batches(seed=tuning.seed, epoch=0)
+        return cls(task, steps, steps * max((len(target) for _, target in islice(batches, 1)), default=0))
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self.whole.name
+
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches, whatever the epoch."""
+        batches = self.whole.training_batches(seed=seed, epoch=0, first_step=first_step)
+        return islice(batches, self.steps_per_epoch - first_step)
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        return self.whole.calibration_batches()
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        return self.whole.held_out_batches()
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        return self.whole.test_batches()
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's."""
+        return self.whole.loss(output, target)
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's."""
+        return self.whole.metric(output, target)
+
+
+def _trained(model: fx.GraphModule, subset: Subset, tuning: Tuning, checkpoint: Path, judge: Judge) -> Score:
+    """Score of a network after its training; the worst there is where that diverges."""
+    try:
+        fine_tune(model, subset, tuning.recipe, checkpoint=checkpoint)
+    except DivergedError:
+        return Score(WORST_LOSS, -WORST_LOSS, subset.images)
+    return evaluate(model, judge.held_out, subset.whole)
+
+
+def _digest(choice: Choice) -> str:
+    return hashlib.sha256(choice.key.encode()).hexdigest()[:12]

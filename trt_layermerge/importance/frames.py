@@ -1,0 +1,134 @@
+"""Normal equations of many blocks, accumulated together.
+
+Blocks that start at one tensor and whose largest kernels see the same patches share a *frame*: one matrix, and one
+factor for each kernel inside it. What a frame samples depends on its kernel and on nothing else, so that no row depends
+on which others are wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trt_layermerge.blocks.candidates import fit_geometries
+from trt_layermerge.blocks.choice import Block
+from trt_layermerge.blocks.compose import outer_skips
+from trt_layermerge.merging.fitting import Equations, equations_for
+from trt_layermerge.merging.patches import (
+    LARGEST_SYSTEM,
+    sample_positions,
+    samples_by_batch,
+    samples_needed,
+    unknowns_of,
+)
+from trt_layermerge.network.chain import Chain
+from trt_layermerge.network.cut import up_to
+from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.network import Network
+
+MEMORY = 3 << 30
+"""Bytes that the equations which are held at once may take; one frame alone is below it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Blocks that start at one tensor and see the same patches.
+
+    Attributes:
+        geometry: The largest kernel that any of them may be fitted with; its ``out_channels`` say nothing.
+        blocks: The blocks.
+    """
+
+    geometry: Geometry
+    blocks: tuple[Block, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the matrix, or of the patches, and of the factors for the kernels inside."""
+        groups, unknowns = self.geometry.groups, unknowns_of(self.geometry)
+        if unknowns <= LARGEST_SYSTEM:
+            return 8 * groups * unknowns**2 * 5 // 2
+        samples = samples_needed(self.geometry)
+        return groups * (12 * samples * unknowns + 8 * samples**2 * 4)
+
+
+def frames_of(chain: Chain, blocks: Iterable[Block], max_kernel: int) -> list[Frame]:
+    """The frames of blocks that start at one tensor.
+
+    Args:
+        chain: Theirs.
+        blocks: The blocks.
+        max_kernel: The largest kernel that they may be fitted with.
+    """
+    found: dict[Geometry, list[Block]] = {}
+    for block in blocks:
+        *_, largest = fit_geometries(chain, block, max_kernel)
+        found.setdefault(replace(largest, out_channels=largest.groups), []).append(block)
+    return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
+
+
+def in_memory(frames: Iterable[Frame], limit: int = MEMORY) -> Iterator[list[Frame]]:
+    """The frames in groups that may be held at once; each takes one pass over the data."""
+    group: list[Frame] = []
+    for frame in frames:
+        if group and sum(one.bytes for one in group) + frame.bytes > limit:
+            yield group
+            group = []
+        group.append(frame)
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """Equations of a frame, and which of their targets are a block's.
+
+    Attributes:
+        equations: Of the frame.
+        index: The block's place in them.
+    """
+
+    equations: Equations
+    index: int
+
+
+def accumulate(
+    network: Network, chain: Chain, frames: Sequence[Frame], calibration: Sequence[Tensor]
+) -> dict[Block, Accumulated]:
+    """The equations of all blocks of some frames that start at one tensor, from one pass over the data.
+
+    Raises:
+        TaskError: There is no data.
+    """
+    start = chain.tensor(frames[0].blocks[0].start)
+    equations = [equations_for(frame.geometry, len(frame.blocks)) for frame in frames]
+    shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]
+    names = {block: target_names(chain, block) for frame in frames for block in frame.blocks}
+    wanted = list(dict.fromkeys([start, *(name for group in names.values() for name in group)]))
+    head = up_to(network.module, wanted)
+    with torch.inference_mode():
+        for number, inputs in enumerate(calibration):
+            values = dict(zip(wanted, head(inputs), strict=True))
+            for frame, share, equation in zip(frames, shares, equations, strict=True):
+                targets = [_target(values, names[block]) for block in frame.blocks]
+                generator = torch.Generator().manual_seed(number)
+                equation.add(values[start], targets, sample_positions(targets[0].shape, share[number], generator))
+    return {
+        block: Accumulated(equation, index)
+        for frame, equation in zip(frames, equations, strict=True)
+        for index, block in enumerate(frame.blocks)
+    }
+
+
+def target_names(chain: Chain, block: Block) -> list[str]:
+    """Nodes of a block's result: the sum before the activation, and what skips from outside add to it."""
+    added = [skip.operand for skip in outer_skips(chain, block)]
+    return [chain.layers[block.end - 1].before_activation, *added]
+
+
+def _target(values: dict[str, Tensor], names: Sequence[str]) -> Tensor:
+    total, *added = (values[name] for name in names)
+    return total - sum(added) if added else total

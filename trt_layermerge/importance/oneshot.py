@@ -1,0 +1,76 @@
+"""The one-shot estimators: make one change, measure the held-out loss, nothing trained.
+
+``fit`` choices are solved on calibration data between the original's own tensors; ``merge`` choices take the product
+of the weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of, in_memory
+from trt_layermerge.importance.judge import Judge
+from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.merging.algebra import to_module
+from trt_layermerge.merging.linear import folded
+from trt_layermerge.merging.sequential import solved
+
+
+def rows_from(
+    judge: Judge, choices: Sequence[Choice], calibration: Sequence[Tensor], max_kernel: int
+) -> Iterator[ImportanceRow]:
+    """Measure choices whose blocks start at one tensor.
+
+    The normal equations are accumulated once for all kernels of a block and all blocks that share them, and in several
+    passes over the data where all of them would take too much memory.
+
+    Args:
+        judge: Of the network.
+        choices: What to measure.
+        calibration: Inputs that fits are solved on.
+        max_kernel: The largest kernel that blocks may be fitted with, wanted here or not.
+    """
+    fits = [choice for choice in choices if choice.kind is Kind.FIT]
+    yield from _rows(judge, [choice for choice in choices if choice.kind is not Kind.FIT], {})
+    if not fits:
+        return
+    chain = judge.network.chains[fits[0].block.chain]
+    blocks = dict.fromkeys(choice.block for choice in fits)
+    for frames in in_memory(frames_of(chain, blocks, max_kernel)):
+        began = time.monotonic()
+        equations = accumulate(judge.network, chain, frames, calibration)
+        yield from _rows(judge, [choice for choice in fits if choice.block in equations], equations, began)
+        del equations  # before the next ones take their memory
+
+
+def _rows(
+    judge: Judge,
+    choices: Sequence[Choice],
+    equations: Mapping[Block, Accumulated],
+    began: float | None = None,
+) -> Iterator[ImportanceRow]:
+    began = time.monotonic() if began is None else began
+    for choice in choices:
+        replacement, unexplained = _replacement(judge, choice, equations)
+        after = judge.changed(choice, replacement)
+        now = time.monotonic()
+        yield judge.row(choice, after, unexplained, now - began)
+        began = time.monotonic()
+
+
+def _replacement(
+    judge: Judge, choice: Choice, equations: Mapping[Block, Accumulated]
+) -> tuple[nn.Module | None, float | None]:
+    network = judge.network
+    if choice.kind is Kind.IDENTITY:
+        return None, None
+    if choice.kind is Kind.MERGE:
+        chain = network.chains[choice.block.chain]
+        return to_module(folded(network.module, chain, choice.block, choice.kept)), None
+    found = equations[choice.block]
+    fitted = solved(found.equations, network, choice, found.index)
+    return to_module(fitted.convolution), fitted.unexplained

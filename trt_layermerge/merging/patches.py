@@ -1,0 +1,129 @@
+"""What a fit is made from: patches of a block's input, sampled at output pixels, and how many of them it takes.
+
+A patch is a row of the least-squares problem: the input entries under the kernel at one output pixel, group by group,
+in the order of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from trt_layermerge.errors import TaskError
+from trt_layermerge.network.geometry import Geometry
+
+SAMPLES_PER_UNKNOWN = 10
+"""Patches for each unknown of an output channel: enough that what is fitted is not the noise."""
+
+FEWEST_SAMPLES, MOST_SAMPLES = 4096, 65536
+
+LARGEST_SYSTEM = 8192
+"""Most unknowns of a system that is formed as a matrix, 512 MiB; beyond it, the patches themselves are kept."""
+
+MOST_KEPT = 4096
+"""Patches beyond ``LARGEST_SYSTEM``: they are then the unknowns of the system that is solved."""
+
+KEPT_PER_UNKNOWN, KEPT_BYTES = 40, 512 << 20
+"""Patches for each unknown where they are kept in memory, and the most memory that they may take, as float32."""
+
+AT_ONCE = 4096
+"""Patches unfolded at a time, which bounds the memory that it takes."""
+
+
+def unknowns_of(geometry: Geometry) -> int:
+    """Weights of one output channel, without its bias."""
+    return geometry.in_channels // geometry.groups * geometry.kernel[0] * geometry.kernel[1]
+
+
+def samples_needed(geometry: Geometry) -> int:
+    """How many patches a fit of this geometry should see."""
+    if unknowns_of(geometry) > LARGEST_SYSTEM:
+        return MOST_KEPT
+    return max(FEWEST_SAMPLES, min(MOST_SAMPLES, SAMPLES_PER_UNKNOWN * (unknowns_of(geometry) + 1)))
+
+
+def samples_kept(geometry: Geometry) -> int:
+    """How many patches a fit of this geometry keeps in memory."""
+    if unknowns_of(geometry) > LARGEST_SYSTEM:
+        return MOST_KEPT
+    unknowns = unknowns_of(geometry) + 1
+    room = KEPT_BYTES // (4 * geometry.groups * unknowns)
+    return min(room, max(FEWEST_SAMPLES, min(MOST_SAMPLES, KEPT_PER_UNKNOWN * unknowns)))
+
+
+def samples_by_batch(needed: int, batches: Sequence[Tensor]) -> list[int]:
+    """How many patches to take from each batch ``[images, ...]``, for ``needed`` together: in proportion to its images.
+
+    Raises:
+        TaskError: There are no images.
+    """
+    images = sum(len(batch) for batch in batches)
+    if not images:
+        raise TaskError(
+            "there is no calibration data to fit on", hint="give the task calibration data; a few hundred images do"
+        )
+    return [-(-needed * len(batch) // images) for batch in batches]
+
+
+def sample_positions(
+    shape: torch.Size | tuple[int, ...], count: int, generator: torch.Generator
+) -> Int[Tensor, "samples 3"]:
+    """Random output pixels (image, row, column) of a target ``[batch, out, rows, columns]``, all if there are fewer."""
+    batch, _, rows, columns = shape
+    total = batch * rows * columns
+    flat = torch.randperm(total, generator=generator)[:count].sort().values
+    return torch.stack([flat // (rows * columns), flat // columns % rows, flat % columns], 1)
+
+
+def all_positions(targets: Tensor) -> Int[Tensor, "samples 3"]:
+    """Every output pixel of a target ``[batch, out, rows, columns]``."""
+    return sample_positions(targets.shape, targets.numel(), torch.Generator().manual_seed(0))
+
+
+def windows(
+    inputs: Float[Tensor, "batch in_channels height width"], geometry: Geometry
+) -> Float[Tensor, "batch in_channels rows columns kernel_height kernel_width"]:
+    """The input under the kernel at every output pixel: a view of the padded input."""
+    top, left, bottom, right = geometry.padding
+    (kh, kw), (sh, sw) = geometry.kernel, geometry.stride
+    return F.pad(inputs, (left, right, top, bottom)).unfold(2, kh, sh).unfold(3, kw, sw)
+
+
+def at(
+    values: Float[Tensor, "batch channels rows columns *kernel"], positions: Int[Tensor, "samples 3"], groups: int
+) -> Float[Tensor, "groups samples per_group"]:
+    """What targets or windows hold at some positions."""
+    image, row, column = positions.to(values.device).unbind(1)
+    taken = values[image, :, row, column]
+    return taken.reshape(len(taken), groups, taken.shape[1:].numel() // groups).transpose(0, 1)
+
+
+def in_parts(positions: Int[Tensor, "samples 3"]) -> Iterator[Tensor]:
+    """The positions, so many at a time that what they are unfolded to does not take much memory."""
+    yield from torch.split(positions, AT_ONCE)
+
+
+def part_of(geometry: Geometry, full: Geometry) -> Int[Tensor, " unknowns"]:
+    """Which unknowns of a kernel are those of a smaller one inside it; both see the same output pixels.
+
+    Raises:
+        ValueError: The smaller one is no part of it.
+    """
+    top, left = full.padding[0] - geometry.padding[0], full.padding[1] - geometry.padding[1]
+    margin = (full.kernel[0] - geometry.kernel[0], full.kernel[1] - geometry.kernel[1])
+    bottom, right = full.padding[2] - geometry.padding[2], full.padding[3] - geometry.padding[3]
+    inside = min(top, left, bottom, right) >= 0 and (top + bottom, left + right) == margin
+    same = (geometry.in_channels, geometry.groups, geometry.stride, geometry.dilation) == (
+        full.in_channels,
+        full.groups,
+        full.stride,
+        full.dilation,
+    )
+    if not (inside and same):
+        raise ValueError(f"{geometry} is no part of {full}")
+    grid = torch.arange(unknowns_of(full)).reshape(-1, *full.kernel)
+    return grid[:, top : top + geometry.kernel[0], left : left + geometry.kernel[1]].reshape(-1)

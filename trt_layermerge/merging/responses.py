@@ -1,0 +1,175 @@
+"""Fitting what comes out behind the activation, from patches that are kept in memory.
+
+An activation that clips, such as ReLU, hides most of what a fit misses below zero: what counts is the distance of
+``s(W p)`` to ``s(t)``. It is brought down by turns of two steps, both solved exactly (Zhang, Zou, He, Sun, Accelerating
+Very Deep Convolutional Networks, arXiv 1505.06798, section 2.2): the best intermediate response z given W, element by
+element, and the best W given z, which is another target for the same factored system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trt_layermerge.merging.algebra import Convolution
+from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
+from trt_layermerge.merging.patches import AT_ONCE, LARGEST_SYSTEM
+from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution
+from trt_layermerge.network.geometry import Geometry
+
+CLIPPED = {"relu": (0.0, inf), "relu6": (0.0, 6.0)}
+"""Between which values an activation passes its input on."""
+
+ROUNDS, GAIN = 25, 1e-3
+"""Most turns of the two steps, and the share of the distance that a turn must take away for another one to follow."""
+
+TRUST = 0.3
+"""What the distance of z from ``W p`` counts, against the distance of the responses."""
+
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
+"""What the ridge is chosen from, on patches that the weights were not solved on."""
+
+JUDGED = 5
+"""One in so many patches is judged on."""
+
+Rows = Float[Tensor, "groups samples out_per_group"]
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Patches of a block's input, and what the original has at the same pixels.
+
+    Attributes:
+        patches: With a constant 1 at their end, in the order of the images.
+        wanted: The original's sum before its activation.
+        added: What skips add to the convolution's result.
+    """
+
+    patches: Float[Tensor, "groups samples unknowns"]
+    wanted: Rows
+    added: Rows
+
+    def split(self) -> tuple[Responses, Responses]:
+        """The first patches to solve on, and the last ones to judge on."""
+        count = self.patches.shape[1] - self.patches.shape[1] // JUDGED
+        ends = slice(None, count), slice(count, None)
+        return (
+            Responses(self.patches[:, ends[0]], self.wanted[:, ends[0]], self.added[:, ends[0]]),
+            Responses(self.patches[:, ends[1]], self.wanted[:, ends[1]], self.added[:, ends[1]]),
+        )
+
+
+def fit_responses(
+    responses: Responses,
+    geometry: Geometry,
+    prior: Convolution | None = None,
+    clip: tuple[float, float] | None = None,
+    choose_ridge: bool = True,
+) -> Fitted:
+    """The convolution of a geometry that best makes the wanted responses.
+
+    Args:
+        responses: What to fit.
+        geometry: Of the convolution; the patches are those of its kernel.
+        prior: What it is drawn to.
+        clip: The range of the activation behind it; ``None`` fits the sum before the activation.
+        choose_ridge: Choose the ridge on patches that are not solved on, instead of taking ``RIDGE``.
+    """
+    start = prior_columns(prior, geometry).to(responses.patches.device)
+    solver = _solver(responses, start, choose_ridge)
+    targets = responses.wanted.double() - responses.added
+    solution = solver.solve(targets, start)
+    if clip is not None:
+        solution = _through(responses, solver, solution, start, clip)
+    missed = targets - predicted(responses.patches, solution)
+    unexplained = unexplained_share(
+        missed.square().sum(), targets.square().sum(), targets.sum(1), responses.patches.shape[1]
+    )
+    return Fitted(from_columns(solution, geometry), unexplained, solver.residual)
+
+
+class _Solver:
+    """One system and all targets for it, with how exactly the last one was solved."""
+
+    def __init__(self, patches: Tensor, gram: Tensor | None, ridge: float) -> None:
+        self.patches = patches
+        self.system = Dual(patches[..., :-1], ridge) if gram is None else Primal(gram, ridge)
+        self.residual = 0.0
+
+    def solve(self, targets: Rows, prior: Solution) -> Solution:
+        right = _cross(self.patches, targets) if isinstance(self.system, Primal) else targets
+        solution = self.system.solve(right, prior)
+        self.residual = self.system.residual(solution, right, prior)
+        return solution
+
+
+def _solver(responses: Responses, prior: Solution, choose_ridge: bool) -> _Solver:
+    """The system of all patches, with a ridge that was good on patches which it was not solved on."""
+    patches = responses.patches
+    if patches.shape[2] > LARGEST_SYSTEM:
+        return _Solver(patches, None, RIDGE)
+    solved, judged = responses.split()
+    seen, held = _cross(solved.patches, solved.patches), _cross(judged.patches, judged.patches)
+    ridge = _best_ridge(seen, solved, judged, prior) if choose_ridge else RIDGE
+    return _Solver(patches, seen + held, ridge)
+
+
+def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Solution) -> float:
+    cross = _cross(solved.patches, solved.wanted.double() - solved.added)
+
+    def missed(ridge: float) -> float:
+        answer = predicted(judged.patches, Primal(gram, ridge).solve(cross, prior))
+        return float((judged.wanted - judged.added - answer).square().sum())
+
+    return min(RIDGES, key=missed)
+
+
+def _through(
+    responses: Responses, solver: _Solver, solution: Solution, prior: Solution, clip: tuple[float, float]
+) -> Solution:
+    """The weights after the turns, or those of the plain fit where these are no worse."""
+    low, high = clip
+    wanted, added = responses.wanted.double().clamp(low, high), responses.added.double()
+
+    def missed(sums: Tensor) -> float:
+        return float((sums.clamp(low, high) - wanted).square().sum())
+
+    sums = predicted(responses.patches, solution) + added
+    best, least = solution, missed(sums)
+    for _ in range(ROUNDS):
+        solution = solver.solve(_intermediate(sums, wanted, low, high) - added, prior)
+        sums = predicted(responses.patches, solution) + added
+        distance, before = missed(sums), least
+        if distance < least:
+            best, least = solution, distance
+        if distance > (1 - GAIN) * before:
+            break
+    return best
+
+
+def _intermediate(sums: Tensor, wanted: Tensor, low: float, high: float) -> Tensor:
+    """The z of least ``(s(z) - wanted)^2 + TRUST (z - sums)^2``, be it below, inside or above the range."""
+    best = ((wanted + TRUST * sums) / (1 + TRUST)).clamp(low, high)
+    least = (best - wanted).square() + TRUST * (best - sums).square()
+    for bound, z in ((low, sums.clamp(max=low)), (high, sums.clamp(min=high))):
+        if bound < inf:
+            cost = (wanted - bound).square() + TRUST * (z - sums).square()
+            best, least = torch.where(cost < least, z, best), torch.minimum(cost, least)
+    return best
+
+
+def predicted(patches: Tensor, solution: Solution) -> Rows:
+    """What a convolution makes of patches, float64."""
+    return torch.cat([part.double() @ solution for part in torch.split(patches, AT_ONCE, 1)], 1)
+
+
+def _cross(patches: Tensor, targets: Tensor) -> Float[Tensor, "groups unknowns columns"]:
+    """``P^T T`` in float64, some rows at a time."""
+    total = torch.zeros(len(patches), patches.shape[2], targets.shape[2], dtype=torch.float64, device=patches.device)
+    for part, wanted in zip(torch.split(patches, AT_ONCE, 1), torch.split(targets, AT_ONCE, 1), strict=True):
+        total.baddbmm_(part.double().transpose(1, 2), wanted.double())
+    return total

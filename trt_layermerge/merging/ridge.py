@@ -1,0 +1,114 @@
+"""Ridge regression with a bias that no penalty is on, factored once for any number of targets.
+
+Leaving the bias alone is the same as centring the data before the ridge is applied. The penalty is on the distance from
+a prior: of many solutions that fit alike, the one nearest to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+RIDGE = 1e-4
+"""Ridge term, in mean squares of a patch's entries."""
+
+COLUMNS_AT_ONCE = 4096
+"""Columns of patches that are converted to float64 at a time."""
+
+Solution = Float[Tensor, "groups unknowns_and_bias out_per_group"]
+
+
+class Primal:
+    """``(A + r I) W = B + r W_prior`` with ``A = P^T P`` and ``B = P^T T``: as many equations as unknowns.
+
+    Args:
+        gram: A, of patches with a constant 1 at their end, float64.
+        ridge: r, in means of A's diagonal; the bias has none.
+    """
+
+    def __init__(self, gram: Float[Tensor, "groups unknowns unknowns"], ridge: float) -> None:
+        diagonal = gram.diagonal(dim1=1, dim2=2)[:, :-1]
+        weight = (ridge * diagonal.mean(1, keepdim=True)).clamp_min(torch.finfo(gram.dtype).tiny)
+        self.ridge = torch.cat([weight.expand_as(diagonal), torch.zeros_like(weight)], 1)
+        self.gram = gram
+        self.factor, failed = torch.linalg.cholesky_ex(self.system)
+        self.sound = not failed.any()
+
+    @property
+    def system(self) -> Float[Tensor, "groups unknowns unknowns"]:
+        """``A + r I``."""
+        return self.gram + torch.diag_embed(self.ridge)
+
+    def solve(self, cross: Solution, prior: Solution) -> Solution:
+        """W for B and a prior."""
+        right = cross + self.ridge[..., None] * prior
+        if self.sound:
+            return torch.cholesky_solve(right, self.factor)
+        least: Tensor = torch.linalg.lstsq(
+            self.system, right, driver="gelsd"
+        ).solution  # the ridge was lost in rounding
+        return least
+
+    def residual(self, solution: Solution, cross: Solution, prior: Solution) -> float:
+        """Of the system, relative to its right side: how exactly it was solved."""
+        right = cross + self.ridge[..., None] * prior
+        missed = (self.system @ solution - right).norm()
+        return float(missed / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
+
+
+class Dual:
+    """The same solution from as many equations as there are samples: for more unknowns than a matrix may have.
+
+    ``W = W_prior + P^T (P P^T + r I)^-1 T`` of centred patches P; T is what the prior misses of the targets, centred.
+
+    Args:
+        patches: Without a constant; of any precision, all sums are float64.
+        ridge: In means of the diagonal of ``P^T P`` before centring, as above.
+    """
+
+    def __init__(self, patches: Float[Tensor, "groups samples unknowns"], ridge: float) -> None:
+        self.patches, self.middle = patches, patches.mean(1, keepdim=True, dtype=torch.float64)
+        groups, samples, unknowns = patches.shape
+        system = torch.zeros(groups, samples, samples, dtype=torch.float64, device=patches.device)
+        squares = torch.zeros(groups, dtype=torch.float64, device=patches.device)
+        for columns in self._parts():
+            part = patches[..., columns].double()
+            squares += part.square().sum((1, 2))
+            part = part - self.middle[..., columns]
+            system.baddbmm_(part, part.transpose(1, 2))
+        self.ridge = (ridge * squares / unknowns).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
+        system.diagonal(dim1=1, dim2=2).add_(self.ridge)
+        self.factor: Tensor = torch.linalg.cholesky(system)
+
+    def solve(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Solution) -> Solution:
+        """W for targets and a prior."""
+        missed = targets.double() - self.predict(torch.cat([prior[:, :-1], torch.zeros_like(prior[:, -1:])], 1))
+        offset = missed.mean(1, keepdim=True)
+        step = self._gathered(torch.cholesky_solve(missed - offset, self.factor))
+        return torch.cat([prior[:, :-1] + step, offset - self.middle @ step], 1)
+
+    def predict(self, solution: Solution) -> Float[Tensor, "groups samples out_per_group"]:
+        """What a convolution makes of the patches."""
+        result = solution[:, -1:]
+        for columns in self._parts():
+            result = result + self.patches[..., columns].double() @ solution[:, :-1][:, columns]
+        return result
+
+    def residual(self, solution: Solution, targets: Tensor, prior: Solution) -> float:
+        """The gradient at a solution, relative to the gradient at the prior: how exactly the system was solved."""
+        missed = targets.double() - self.predict(solution)
+        gradient = self._gathered(missed) - self.ridge[..., None] * (solution - prior)[:, :-1]
+        begun = self._gathered(targets.double() - targets.double().mean(1, keepdim=True)).norm()
+        return float(gradient.norm() / begun.clamp_min(torch.finfo(begun.dtype).tiny))
+
+    def _gathered(self, values: Float[Tensor, "groups samples out_per_group"]) -> Solution:
+        """Centred ``P^T`` times values."""
+        parts = [(self.patches[..., c].double() - self.middle[..., c]).transpose(1, 2) @ values for c in self._parts()]
+        return torch.cat(parts, 1)
+
+    def _parts(self) -> Iterator[slice]:
+        for first in range(0, self.patches.shape[2], COLUMNS_AT_ONCE):
+            yield slice(first, first + COLUMNS_AT_ONCE)
