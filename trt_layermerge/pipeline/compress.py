@@ -277,9 +277,9 @@ def _real_inputs(task: Task) -> Tensor:
 
 
 def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
-    result = Result(manifest, job.output, also)
     write_manifest(job.output / MANIFEST, manifest)
-    verify_delivery(job.output / MANIFEST)  # as a user's machine will
-    write_report(job.output / REPORT, manifest)
+    written = verify_delivery(job.output / MANIFEST).manifest  # as a user's machine will
+    result = Result(written, job.output, also)
+    write_report(job.output / REPORT, written)
     write_json(job.output / RESULT, result.as_json())
     return result
