@@ -5,7 +5,7 @@ and compresses it twice, with ``decouple`` and without. Every stage is kept in `
 goes on where it was stopped; base training, importance and both trainings take about an hour on one core. Prints one
 row for each run: latencies are measured by ONNX Runtime in turns with the original, accuracies are of the test data.
 
-    python benchmarks/elc.py [--only NAME] [--method METHOD] [--budget SHARE] [--epochs N]
+    python benchmarks/elc.py [--only NAME] [--method METHOD] [--budget SHARE] [--epochs N] [--steps N] [--held-out N]
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ RUNS = ROOT / "runs" / "elc"
 IMAGES = 20_000
 NETWORKS = {"vgg16": f"{EXAMPLE / 'vgg.py'}:vgg16", "resnet56": f"{EXAMPLE / 'model.py'}:resnet56"}
 BASE = Recipe(epochs=4, lr=0.1, warmup=0.15, clip_norm=5.0)
+TUNE = Recipe(lr=0.05, clip_norm=5.0, distillation=0.9)
 
 
 def task() -> Classification:
@@ -76,8 +77,8 @@ def compressed(name: str, args: argparse.Namespace, decouple: float) -> Result:
         profiles=RUNS / "profiles",
         budget=Budget.parse(args.budget),
         method=args.method,
-        samples=Samples(held_out=512),
-        recipe=Recipe(epochs=args.epochs, lr=args.lr, clip_norm=5.0, distillation=0.9, decouple=decouple),
+        samples=Samples(held_out=args.held_out),
+        recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decouple),
     )
     with screen() as reporter:
         return compress(load(job), reporter)
@@ -106,7 +107,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--method", default="layermerge", choices=("depth", "layermerge", "layer-only"))
     parser.add_argument("--budget", default="0.6")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, help="in place of --epochs")
+    parser.add_argument("--held-out", type=int, default=512, help="images that importance is judged on")
     parser.add_argument("--decouple", type=float, default=0.5)
     return parser.parse_args()
 

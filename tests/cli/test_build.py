@@ -77,6 +77,20 @@ def test_a_target_needs_a_compiler_that_has_it(run, model, compiler) -> None:
     assert refused.code == 2 and "sm75, sm80, sm86, sm89, sm120" in refused.err
 
 
+def test_one_engine_takes_a_range_of_batches(run, model, compiler) -> None:
+    made = run("build", model, *RTX, "--batches", "1-16", "--batch", 4, "--optimization-level", 2, "--json")
+    assert made.code == 0, made.err
+    manifest = json.loads(Path(made.json["manifest"]).read_text())
+    assert manifest["batches"] == [1, 16] and manifest["inputs"] == {"x": [4, 3, 8, 8]}
+    assert run("build", model, *RTX, "--batches", "1-16", "--batch", 17).code == 3
+
+
+@pytest.mark.parametrize("option", [["--batches", "1-4"], ["--workspace", 64]])
+def test_what_only_a_builder_knows_is_refused_elsewhere(run, model, option) -> None:
+    assert run("build", model, *option).code == 2
+    assert run("build", model, *RTX, "--lock-clocks", 1500).code == 2
+
+
 def test_a_compiler_that_is_missing_is_6(run, model, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     refused = run("build", model, *RTX)

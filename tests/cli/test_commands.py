@@ -63,6 +63,13 @@ def test_dry_runs_measure_and_write_nothing(run: Any, desk: Any) -> None:
     assert desk.files() == before
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_each_precision_has_a_profile_of_its_own(run: Any, done: Any, precision: str) -> None:
+    found = run("profile", *done.stage, "--precision", precision, "--dry-run", "--json").json
+    assert found["profile"].endswith(f"-{precision}.jsonl") and found["to_measure"] > 4
+    assert run("profile", *done.stage, "--dry-run", "--json").json["to_measure"] == 0
+
+
 def test_stages_find_what_was_measured(run: Any, done: Any) -> None:
     before = done.files()
     profile, importance = run("profile", *done.stage, "--json"), run("importance", *done.stage, "--json")

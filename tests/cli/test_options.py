@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,24 @@ import pytest
 from click.testing import CliRunner
 
 from trt_layermerge.cli.job import make_job
-from trt_layermerge.cli.options import combined, config_option, network_options, plan_options
-
-from trt_layermerge.cli.options import data_options, device_options, refine_options, training_options  # isort: skip
+from trt_layermerge.cli.options import (
+    ESTIMATORS,
+    combined,
+    config_option,
+    data_options,
+    device_options,
+    network_options,
+    plan_options,
+    refine_options,
+    training_options,
+)
 from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
+from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.recipes import read_recipe
 
 ALL = (network_options, device_options, data_options, plan_options, training_options, config_option)
 
@@ -53,6 +66,27 @@ def test_a_file_says_what_the_command_line_does_not(config: Any) -> None:
     assert job_of("other.py", "--config", path, "--no-finetune").recipe is None
     assert job_of("other.py", "--config", path).model == "other.py"
     assert job_of("--config", config('model = "m"\nfinetune = false')).recipe is None
+
+
+def test_a_recipe_is_named_and_options_go_before_it(config: Any, tmp_path: Path) -> None:
+    paper = read_recipe("resnet34-imagenet")
+    assert job_of("m", "--recipe", "resnet34-imagenet").recipe == paper
+    assert job_of("m", "--config", config('recipe = "resnet34-imagenet"')).recipe == paper
+    job = job_of("m", "--recipe", "resnet34-imagenet", "--epochs", "3", "--distillation", "0", "--decouple", "0.4")
+    assert job.recipe == replace(paper, epochs=3, distillation=0.0, decouple=0.4)
+    assert job_of("m", "--recipe", "ddpm-cifar10", "--epochs", "1").recipe.steps is None
+    (tmp_path / "mine.toml").write_text("lr = 0.5\naccumulation = 4")
+    assert job_of("m", "--recipe", str(tmp_path / "mine.toml")).recipe == Recipe(lr=0.5, accumulation=4)
+    with pytest.raises(UsageError, match="there is no recipe 'resnet34'"):
+        job_of("m", "--recipe", "resnet34")
+
+
+def test_the_estimator_and_its_options() -> None:
+    job = job_of("m", "--estimator", "finetune", "--tuning-share", "0.5", "--tuning-lr", "0.2", "--max-kernel", "5")
+    assert job.estimation == Estimation(Estimator.FINETUNE, Samples(), 5, Tuning(share=0.5, lr=0.2))
+    with pytest.raises(UsageError, match="share is 2"):
+        job_of("m", "--tuning-share", "2")
+    assert set(ESTIMATORS) == set(Estimator)
 
 
 def test_a_stage_takes_what_it_has_from_the_file_of_a_job(config: Any) -> None:

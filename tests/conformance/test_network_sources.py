@@ -135,7 +135,7 @@ def test_its_names_and_numbers_are_the_sources(case: Case) -> None:
 def test_every_convolution_is_in_one_place_or_has_a_reason(case: Case) -> None:
     _, network = case
     places = [layer.name for layer in network.layers]
-    places += [skip.name for chain in network.chains for skip in chain.skips if skip.conv and skip.name]
+    places += [unit.name for chain in network.chains for skip in chain.skips for unit in skip.units if unit.conv]
     all_of_them = {name for name, module in network.module.named_modules() if isinstance(module, nn.Conv2d)}
     assert max(Counter(places).values()) == 1
     assert all_of_them == set(places) | {item.after for item in network.breaks}

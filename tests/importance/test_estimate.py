@@ -14,6 +14,7 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.compose import outer_skips
 from trt_layermerge.errors import ModelError, TaskError
+from trt_layermerge.importance import judge, oneshot
 from trt_layermerge.importance.estimate import Estimation, Samples, measure, table_key
 from trt_layermerge.importance.judge import WORST_LOSS, first
 from trt_layermerge.importance.table import ImportanceTable
@@ -239,3 +240,30 @@ def test_first_samples(count, sizes):
     assert [len(inputs) for inputs, _ in taken] == sizes
     assert torch.equal(torch.cat([data[:0], *(inputs for inputs, _ in taken)]), data[:count])
     assert all(torch.equal(target, inputs + 10) for inputs, target in taken)
+
+
+def test_rows_do_not_depend_on_which_others_are_wanted(network, task, table, tmp_path):
+    """One choice alone has the row that it has among all, whatever is sampled for the others."""
+    choices = [choice for choice in choices_of(network) if choice.kind is Kind.FIT]
+    with few_samples():
+        measure(network, choices, task, table, HOW)
+        for number, choice in enumerate(choices[::7]):
+            alone = ImportanceTable.open(tmp_path / f"{number}.jsonl", table_key(network, task, HOW))
+            measure(network, [choice], task, alone, HOW)
+            row, other = alone.get(choice.key), table.get(choice.key)
+            assert row.loss_after == pytest.approx(other.loss_after, rel=1e-6)
+            assert row.unexplained == pytest.approx(other.unexplained, rel=1e-6)
+
+
+def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
+    """Nothing kept between choices, and one frame at a time."""
+    choices = choices_of(network)[::3]
+    tight = ImportanceTable.open(tmp_path / "tight.jsonl", table_key(network, task, HOW))
+    measure(network, choices, task, table, HOW)
+    with (
+        mock.patch.object(judge, "MEMORY", 0),
+        mock.patch.object(oneshot, "in_memory", lambda all_: [[f] for f in all_]),
+    ):
+        measure(network, choices, task, tight, HOW)
+    for row in table:
+        assert tight.get(row.choice).loss_after == pytest.approx(row.loss_after, rel=1e-6)

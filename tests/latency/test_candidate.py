@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
 from math import erf
 
 import numpy as np
@@ -12,7 +14,8 @@ from trt_layermerge.latency.candidate import candidate_model
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime
 
 SIGMOID = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
 HARDSIGMOID = lambda x: np.clip(x / 6 + 0.5, 0, 1)  # noqa: E731
@@ -156,3 +159,22 @@ def test_a_precision_nobody_knows_is_named() -> None:
 def test_nothing_has_no_model() -> None:
     with pytest.raises(ValueError, match="empty"):
         candidate_model(Signature(1, (3, 4, 4), None))
+
+
+SM75 = {
+    "add": Signature(8, (16, 14, 14), Geometry(16, 16, (3, 3), padding=(1, 1, 1, 1)), True, True, "relu"),
+    "depthwise": Signature(
+        8, (24, 14, 14), Geometry(24, 24, (5, 5), (2, 2), (2, 2, 2, 2), groups=24), True, False, "relu6"
+    ),
+    "no convolution": Signature(8, (16, 14, 14), None, residual=True, activation="relu"),
+}
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed: the extra tensorrt-rtx")
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", SM75)
+def test_candidates_compile_for_sm75(name: str, precision: str) -> None:
+    """One block of each kind; ``runtimes/`` has the compiler's own tests."""
+    options = BuildOptions(precision=precision, isolated=True)
+    engine = get_runtime("tensorrt-rtx:sm75").build(candidate_model(replace(SM75[name], precision=precision)), options)
+    assert engine.describe().compute_capability == "7.5"

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.importance.estimate import Estimator, Samples
+from trt_layermerge.importance.finetune import Tuning
+from trt_layermerge.merging.in_place import PLAIN, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe
@@ -24,6 +26,7 @@ PLAN = {
     "refine": 3,
     "limits": Limits(3, 2),
     "samples": Samples(1, 2),
+    "estimator": Estimator.PRODUCT,
 }
 TRAINING = {"fit_samples": 1, "recipe": Recipe(epochs=9)}
 NEITHER = {"output": Path("elsewhere"), "profiles": Path("elsewhere"), "weights": Path("same.pt")}
@@ -34,6 +37,18 @@ def test_the_fingerprint_tells_what_decides_the_plan(field: str) -> None:
     changed = replace(JOB, **{field: (PLAN | TRAINING | NEITHER)[field]})
     assert (changed.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)) == (field not in PLAN)
     assert (changed.training_name("p") == JOB.training_name("p")) == (field not in TRAINING)
+
+
+def test_tuning_counts_where_something_is_tuned() -> None:
+    tuned = replace(JOB, tuning=Tuning(lr=0.5))
+    assert tuned.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)
+    one, other = (replace(job, estimator=Estimator.FINETUNE).fingerprint("w", DEVICE) for job in (tuned, JOB))
+    assert one != other
+
+
+def test_the_papers_methods_know_no_fits() -> None:
+    assert JOB.strength == Strength()
+    assert replace(JOB, method="layermerge").strength == PLAIN
 
 
 def test_weights_device_and_plan_count_too() -> None:

@@ -28,7 +28,8 @@ class Silent:
 @pytest.fixture(scope="module", params=["fp16", "int8"])
 def typed_run(request: Any, tmp_path_factory: pytest.TempPathFactory, quick_job: Any) -> tuple[Job, Result]:
     options = BuildOptions(precision=request.param)
-    job = replace(quick_job(tmp_path_factory.mktemp("typed"), options=options), recipe=None, refine=2)
+    refine = 2 if request.param == "fp16" else 0
+    job = replace(quick_job(tmp_path_factory.mktemp("typed"), options=options), recipe=None, refine=refine)
     return job, compress(load(job), Silent())
 
 

@@ -57,6 +57,14 @@ def test_the_page_is_whole_and_tells_every_figure(tmp_path: Path, manifest: Mani
     assert "http" not in page(tmp_path, manifest), "self-contained"
 
 
+def test_a_conversion_is_told_layer_by_layer(tmp_path: Path) -> None:
+    sealed = read_manifest(GOLDEN.with_name("manifest-v2.json"))
+    html = " ".join(page(tmp_path, sealed).split())
+    assert "Converted to fp16" in html and "merged_0_3_5" in html and "too large" in html and "stays in FP32" in html
+    assert "<td>0.01</td>" in html, "the tolerance of fp16"
+    assert "Converted to" not in page(tmp_path, read_manifest(GOLDEN))
+
+
 def test_whatever_comes_from_outside_is_escaped(tmp_path: Path, manifest: Manifest) -> None:
     evil = "<script>alert('&')</script>"
     device = manifest.device.model_copy(update={"name": evil})

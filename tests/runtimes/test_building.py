@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError, UsageError
-from trt_layermerge.runtimes.building import BuildOutcome, BuildRequest, build, shape_ranges
+from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
+from trt_layermerge.runtimes.building import BuildOutcome, BuildRequest, build
 
 LIBRARY = Path(__file__).parent / "assets" / "library"
 IMAGES = {"x": ((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8))}
@@ -165,10 +165,3 @@ def test_the_worker_imports_neither_torch_nor_onnx() -> None:
         "assert not {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'} & sys.modules.keys()"
     )
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", script) == 0
-
-
-def test_a_batch_has_a_range() -> None:
-    assert shape_ranges({"x": (4, 3)}, None) == {"x": ((4, 3), (4, 3), (4, 3))}
-    assert shape_ranges({"x": (4, 3)}, (1, 8)) == {"x": ((1, 3), (4, 3), (8, 3))}
-    with pytest.raises(UsageError, match="batch 4"):
-        shape_ranges({"x": (4, 3)}, (5, 8))

@@ -84,7 +84,7 @@ def test_an_output_whose_shape_the_values_decide_is_refused(runtime) -> None:
 def test_a_range_of_batches_is_one_engine(runtime) -> None:
     engine = runtime.build(classifier("batch"), BuildOptions(batches=(1, 8)), {"x": (4, 3, 8, 8)})
     assert dict(engine.outputs) == {"logits": (4, 10)}
-    with pytest.raises(UsageError, match="batch 9"):
+    with pytest.raises(ModelError, match="batch 9"):
         runtime.build(classifier("batch"), BuildOptions(batches=(1, 8)), {"x": (9, 3, 8, 8)})
 
 

@@ -27,7 +27,7 @@ NAME = "good"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
+def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:  # first, for pytest makes it with modules of its own
     path, modules = list(sys.path), set(sys.modules)
     yield
     assert sys.path == path

@@ -17,6 +17,21 @@ from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.recipes import read_recipe
+
+OF_RECIPE = [
+    "epochs",
+    "lr",
+    "weight_decay",
+    "warmup",
+    "distillation",
+    "temperature",
+    "clip_norm",
+    "precision",
+    "decouple",
+    "seed",
+]
+"""Fields of a recipe that have options of their own."""
 
 
 def make_job(**given: Any) -> Job:
@@ -70,16 +85,12 @@ def _tuning(given: dict[str, Any], known: Tuning) -> Tuning:
 
 
 def _recipe(given: dict[str, Any]) -> Recipe | None:
+    """The recipe of ``--recipe`` with what other options say in its place."""
     if not given.get("finetune"):
         return None
-    return Recipe(
-        epochs=given["epochs"],
-        lr=given["lr"],
-        weight_decay=given["weight_decay"],
-        warmup=given["warmup"],
-        distillation=given["distillation"],
-        temperature=given["temperature"],
-        clip_norm=given["clip_norm"],
-        precision=given["precision_training"],
-        seed=given["seed"],
-    )
+    names = {"precision": "precision_training"}
+    options = {field: given.get(names.get(field, field)) for field in OF_RECIPE}
+    told = {field: value for field, value in options.items() if value is not None}
+    if "epochs" in told:
+        told["steps"] = None
+    return replace(read_recipe(given["recipe"]), **told)

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -21,7 +21,8 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
 from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
-from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.recipe import Precision, Recipe
+from trt_layermerge.training.recipes import recipe_names
 
 ESTIMATORS = ("fit", "product", "finetune")
 """Of ``importance.estimate.Estimator``, which imports torch."""
@@ -135,7 +136,12 @@ device_options = combined(
     tensorrt_options,
 )
 data_options = combined(
-    click.option("--task", type=PATH, help="Python file with a function task() that returns data, loss and metric."),
+    click.option(
+        "--task",
+        type=PATH,
+        help="Python file with a function task() that returns data, loss and metric; or imagefolder:FOLDER, "
+        "cifar10:FOLDER, denoise-cifar10:FOLDER.",
+    ),
     click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
     click.option("--calibration", type=click.IntRange(1), default=512, show_default=True, help="Images for fits."),
     click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
@@ -164,17 +170,34 @@ refine_options = click.option(
 also_option = click.option(
     "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
 )
+
+
+def _of_recipe(field: str) -> dict[str, Any]:
+    """Default of an option that a recipe decides where the option is not given; help shows the standard recipe's."""
+    return {"default": None, "show_default": str(getattr(Recipe, field))}
+
+
 training_options = combined(
     click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),
-    click.option("--epochs", type=int, default=Recipe.epochs, show_default=True),
-    click.option("--lr", type=float, default=Recipe.lr, show_default=True, help="Peak learning rate."),
-    click.option("--weight-decay", type=float, default=Recipe.weight_decay, show_default=True),
-    click.option("--warmup", type=float, default=Recipe.warmup, show_default=True, help="Share of all steps."),
-    click.option("--distillation", type=float, default=0.9, show_default=True, help="Weight of the original's word."),
-    click.option("--temperature", type=float, default=Recipe.temperature, show_default=True),
+    click.option(
+        "--recipe",
+        default="default",
+        show_default=True,
+        metavar="NAME",
+        help=f"How to train: {', '.join(recipe_names())}, or a FILE.toml; the options below go before what it says.",
+    ),
+    click.option("--epochs", type=int, **_of_recipe("epochs")),
+    click.option("--lr", type=float, **_of_recipe("lr"), help="Peak learning rate."),
+    click.option("--weight-decay", type=float, **_of_recipe("weight_decay")),
+    click.option("--warmup", type=float, **_of_recipe("warmup"), help="Share of all steps."),
+    click.option("--distillation", type=float, show_default="0.9", help="Weight of the original's word."),
+    click.option("--temperature", type=float, **_of_recipe("temperature")),
     click.option("--clip-norm", type=float, help="Longest gradient."),
-    click.option("--precision-training", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--precision-training", type=click.Choice(get_args(Precision)), **_of_recipe("precision")),
+    click.option(
+        "--decouple", type=float, **_of_recipe("decouple"), help="Share of all steps in which what goes fades (ELC)."
+    ),
+    click.option("--seed", type=int, **_of_recipe("seed")),
     click.option("--fit-samples", type=click.IntRange(1), default=2048, show_default=True, help="Images for the fits."),
 )
 
@@ -200,15 +223,17 @@ def read_tuning(runtime: str | None, given: Mapping[str, Any]) -> Tuning:
     """What the options say to TensorRT.
 
     Raises:
-        UsageError: They say something, and the runtime is another.
+        UsageError: They say something that the runtime has no use for.
     """
     fields = {name: given[option] for name, option in _TUNING.items() if given.get(option) is not None}
-    tuning = Tuning(**fields)
-    if runtime != "tensorrt" and tuning != Tuning():
-        name = next(name for name, value in fields.items() if value != getattr(Tuning(), name))
-        option = _TUNING[name].replace("_", "-")
-        raise UsageError(f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt")
-    return tuning
+    useful = _USEFUL.get((runtime or "").partition(":")[0], ())
+    for name, value in fields.items():
+        if name not in useful and value != getattr(Tuning(), name):
+            option = _TUNING[name].replace("_", "-")
+            raise UsageError(
+                f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt"
+            )
+    return Tuning(**fields)
 
 
 _TUNING = {
@@ -221,3 +246,9 @@ _TUNING = {
     "lock_clocks_mhz": "lock_clocks",
 }
 """Field -> option."""
+
+_USEFUL = {
+    "tensorrt": tuple(_TUNING),
+    "tensorrt-rtx": ("workspace_mib", "optimization_level", "tf32", "build_seconds"),  # nothing is timed
+}
+"""Runtime -> the fields that it looks at."""

@@ -118,7 +118,7 @@ class DeviceFields(_Frozen):
     runtime: str
     runtime_version: str
     driver: str | None
-    precision: str
+    precision: Literal["fp32", "fp16", "int8"]
     threads: PositiveInt
     timing: str
     clocks: str

@@ -20,6 +20,7 @@ from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.precision.check import TOLERANCE
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine
+from trt_layermerge.training.check import one_input
 from trt_layermerge.training.task import Batch
 
 
@@ -43,7 +44,7 @@ class Verification:
 def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
     """An engine's outputs for a data set, with the targets."""
     for inputs, target in batches:
-        yield run_engine(engine, inputs), target
+        yield run_engine(engine, one_input(inputs)), target
 
 
 def run_engine(engine: Engine, inputs: Tensor) -> Tensor:

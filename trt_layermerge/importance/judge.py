@@ -16,8 +16,12 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.check import one_input
 from trt_layermerge.training.evaluate import Score, device_of, score
 from trt_layermerge.training.task import Batch, Task
+
+Sample = tuple[Tensor, Tensor]
+"""A batch for a network with one input: inputs and targets."""
 
 WORST_LOSS = 1e6
 """Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only."""
@@ -39,7 +43,7 @@ class Judge:
         TaskError: There is no data.
     """
 
-    def __init__(self, network: Network, task: Task, held_out: Iterable[Batch]) -> None:
+    def __init__(self, network: Network, task: Task, held_out: Iterable[Sample]) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
         self.before = self.score(_fast(network.module), ([_laid_out(inputs)] for inputs, _ in self.held_out))
         if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
@@ -100,7 +104,7 @@ class _Known:
 
     network: Network
     names: tuple[str, ...]
-    batches: Sequence[Batch]
+    batches: Sequence[Sample]
 
     @property
     def bytes(self) -> int:
@@ -116,9 +120,10 @@ class _Known:
                 yield [_laid_out(value) for value in head(inputs)]
 
 
-def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """The first so many samples of a data set, in its batches; no batch is empty."""
-    for inputs, target in batches:
+def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
+    """The first so many samples of a data set for a network with one input, in its batches; no batch is empty."""
+    for values, target in batches:
+        inputs = one_input(values)
         if count > 0 and len(target):
             yield inputs[:count], target[:count]
         count -= len(target)
@@ -126,7 +131,7 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
             return
 
 
-def on_device_of(module: nn.Module, batches: Iterable[Batch]) -> list[Batch]:
+def on_device_of(module: nn.Module, batches: Iterable[Sample]) -> list[Sample]:
     """Batches where a module's weights are."""
     device = device_of(module)
     return [(inputs.to(device), target.to(device)) for inputs, target in batches]

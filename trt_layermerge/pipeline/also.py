@@ -43,5 +43,5 @@ def build_also(name: str, model: Path, options: BuildOptions, shapes: Mapping[st
         build_engine(model, runtime, options, shapes, engine)
         verify_built(manifest_path(engine))
     except LayerMergeError as error:
-        return Also(name, skipped=str(error))
+        return Also(name, skipped=f"{error.message}; {error.hint}" if error.hint else error.message)
     return Also(name, engine)

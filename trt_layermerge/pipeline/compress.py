@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, fx
 
-from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.manifest import (
     ConversionFigures,
@@ -32,26 +28,24 @@ from trt_layermerge.delivery.manifest import (
 )
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
-from trt_layermerge.errors import TableError
-from trt_layermerge.files import exclusive, sha256, write_bytes, write_json
+from trt_layermerge.files import exclusive, write_json
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
-from trt_layermerge.merging.sequential import Compression, carry_out
+from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
+from trt_layermerge.pipeline.training import carry_out_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.runtimes.protocol import Engine
-from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.evaluate import score
-from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.task import Task
 
 CHECKED_SAMPLES = 64
@@ -114,17 +108,15 @@ def compress(loaded: Loaded, reporter: Reporter) -> Result:
 
 def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     file = refine_stage(loaded, reporter) if loaded.job.refine else plan_stage(loaded, reporter)
-    inputs, choices = _real_inputs(loaded.require_task()), chosen(loaded, file.plan)
-    decouples = loaded.job.recipe is not None and loaded.job.recipe.decouple > 0
-    carried = (_trained_then_merged if decouples else _merged_then_trained)(loaded, choices, inputs, reporter)
-    compression, merge, trained = carried
+    inputs = _real_inputs(loaded.require_task())
+    carried = carry_out_and_train(loaded, chosen(loaded, file.plan), inputs, reporter)
     reporter.stage("prove")
-    delivered = fold_norms(trained)
-    fold = prove_network(trained, delivered, inputs, prove_folds(trained))
+    delivered = fold_norms(carried.trained)
+    fold = prove_network(carried.trained, delivered, inputs, prove_folds(carried.trained))
     reporter.stage("deliver")
     engines = _build(loaded, delivered, inputs)
     original, compressed = _measured(loaded, engines, delivered, reporter)
-    proof = _proof_figures(merge, fold, engines.difference, compression)
+    proof = _proof_figures(carried.proof, fold, engines.difference, carried.compression)
     manifest = _manifest(loaded, file, (original, compressed), proof, engines.onnx)
     return _write(loaded.job, manifest, _also(loaded, reporter))
 
@@ -147,67 +139,6 @@ class _Engines:
     compressed: Engine
     difference: float
     onnx: tuple[Typed, Typed]
-
-
-def _merged_then_trained(
-    loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter
-) -> tuple[Compression, Proof, fx.GraphModule]:
-    """The plan carried out, the proof that it was, and the network that training made of it."""
-    compression = _carry_out(loaded, choices, reporter)
-    merge = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    return compression, merge, _fine_tuned(loaded, compression.merged, reporter)
-
-
-def _trained_then_merged(
-    loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter
-) -> tuple[Compression, Proof, fx.GraphModule]:
-    """The same with what the plan removes fading while training; the merge at its end loses nothing."""
-    decoupled = _fine_tuned(loaded, decouple(loaded.network, choices), reporter)
-    reporter.stage("merge")
-    compression = carry_out(settled(loaded.network, decoupled), choices, (), reporter.progress)
-    merge = prove_network(decoupled, compression.merged, inputs, compression.proofs)
-    return compression, merge, compression.merged
-
-
-def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
-    reporter.stage("merge")
-    batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
-    return carry_out(loaded.network, choices, batches, reporter.progress, loaded.job.strength)
-
-
-def _fine_tuned(loaded: Loaded, model: fx.GraphModule, reporter: Reporter) -> fx.GraphModule:
-    job = loaded.job
-    if job.recipe is None:
-        return model
-    reporter.stage("fine-tune")
-    name = job.training_name(sha256(job.plan_file))
-    _start_from_the_same(model, job.output / f"{name}.start.safetensors")
-    fine_tune(
-        model,
-        loaded.require_task(),
-        job.recipe,
-        checkpoint=job.output / f"{name}.checkpoint.safetensors",
-        teacher=loaded.network.module,
-        progress=reporter.progress,
-    )
-    return model
-
-
-def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:
-    """Keep the weights that training starts from, or take those that an interrupted run started from.
-
-    A fit that is solved again may differ in its last bits, and training goes on only from the very same start.
-    """
-    if not path.exists():
-        write_bytes(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
-        return
-    try:
-        model.load_state_dict(load_file(path))
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        raise TableError(
-            f"{path} is damaged: {str(error).splitlines()[0]}",
-            hint="remove it, and the checkpoint of the same name, to train anew",
-        ) from error
 
 
 def _engine_name(loaded: Loaded) -> str:

@@ -35,6 +35,7 @@ from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, wri
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, sample_shape
+from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Task
 
@@ -118,7 +119,7 @@ def load(job: Job) -> Loaded:
             hint="add --method depth, layermerge or layer-only; or --decouple 0",
         )
     runtime = get_runtime(job.runtime)
-    task = None if job.task is None else load_task(job.task)
+    task = None if job.task is None else load_task(job.task, _task_settings(job))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
@@ -127,6 +128,13 @@ def load(job: Job) -> Loaded:
     key = ProfileKey.of(runtime.describe(_isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)
+
+
+def _task_settings(job: Job) -> Settings:
+    """What a job says of a task that it names."""
+    size = None if job.input_shape is None else job.input_shape[-1]
+    recipe = job.recipe
+    return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
 
 
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:

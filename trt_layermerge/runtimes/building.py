@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from trt_layermerge.errors import LayerMergeError, ModelError, RuntimeNotAvailableError, UsageError
+from trt_layermerge.errors import LayerMergeError, ModelError, RuntimeNotAvailableError
 from trt_layermerge.runtimes.library import Library
 
 if TYPE_CHECKING:  # it imports onnx, which the worker does without
@@ -102,25 +102,6 @@ class BuildOutcome:
     skipped_tactics: tuple[str, ...]
     layers: str | None
     simulated: bool
-
-
-def shape_ranges(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Smallest, most usual and largest shape of each input.
-
-    Args:
-        shapes: The most usual one; the batch comes first.
-        batches: Smallest and largest batch; ``None`` for one shape only.
-
-    Raises:
-        UsageError: A batch lies outside the range.
-    """
-    ranges = {}
-    for name, shape in shapes.items():
-        low, high = batches or (shape[0], shape[0])
-        if not low <= shape[0] <= high:
-            raise UsageError(f"batch {shape[0]} of input {name!r} is not within {low} to {high}")
-        ranges[name] = ((low, *shape[1:]), shape, (high, *shape[1:]))
-    return ranges
 
 
 def build(request: BuildRequest, time_limit: float) -> BuildOutcome:

@@ -1,8 +1,8 @@
-"""A model with the shapes of its inputs fixed, as every runtime takes it."""
+"""A model with the shapes of its inputs fixed, as every runtime takes it, and ranges of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import onnx
 
@@ -25,6 +25,30 @@ def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mod
     for name, value in inputs.items():
         _fix(value, shapes.get(name))
     return result
+
+
+def shapes_of(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
+    """Shapes of inputs or outputs, by name; 0 stands for an open dimension."""
+    return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
+
+
+def shape_ranges(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Smallest, best and largest shape of each input.
+
+    Args:
+        shapes: Those that an engine is tuned for; the batch comes first.
+        batches: Smallest and largest batch that it takes; ``None`` for that of the shapes alone.
+
+    Raises:
+        ModelError: A batch is not in the range.
+    """
+    ranges = {}
+    for name, shape in shapes.items():
+        low, high = batches or (shape[0], shape[0])
+        if not low <= shape[0] <= high:
+            raise ModelError(f"input {name!r}: batch {shape[0]} is not in the range of the engine, {low} to {high}")
+        ranges[name] = ((low, *shape[1:]), shape, (high, *shape[1:]))
+    return ranges
 
 
 def _fix(value: onnx.ValueInfoProto, shape: Shape | None) -> None:

@@ -27,7 +27,7 @@ from trt_layermerge.runtimes import timing_cache
 from trt_layermerge.runtimes.building import BuildRequest, build
 from trt_layermerge.runtimes.cuda import Buffer, Cuda, Event, Graph, driver, open_cuda
 from trt_layermerge.runtimes.library import load_library
-from trt_layermerge.runtimes.models import with_shapes
+from trt_layermerge.runtimes.models import shape_ranges, shapes_of, with_shapes
 from trt_layermerge.runtimes.nvml import open_nvml
 from trt_layermerge.runtimes.protocol import (
     Array,
@@ -101,7 +101,7 @@ class TensorRT:
         """
         proto = read_onnx(model)
         fixed = with_shapes(proto, shapes or {})
-        profile = _profile(_shapes_of(fixed), options.batches)
+        profile = shape_ranges(shapes_of(inputs_of(fixed.graph).values()), options.batches)
         with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
             source, plan = Path(folder) / "model.onnx", Path(folder) / "model.engine"
             onnx.save(fixed if options.batches is None else proto, source)
@@ -367,25 +367,3 @@ def _settings(options: BuildOptions) -> str:
     workspace = "unlimited" if tuning.workspace_mib is None else f"{tuning.workspace_mib} MiB"
     level = "the library's" if tuning.optimization_level is None else tuning.optimization_level
     return f"optimisation level {level}, workspace {workspace}, TF32 {'on' if tuning.tf32 else 'off'}"
-
-
-def _shapes_of(model: onnx.ModelProto) -> dict[str, Shape]:
-    """Shapes of the inputs of a model, all of them known."""
-    return {
-        name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
-        for name, value in inputs_of(model.graph).items()
-    }
-
-
-def _profile(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Smallest, best and largest shape of each input.
-
-    Raises:
-        ModelError: The batch that the engine is tuned for is not in the range.
-    """
-    if batches is None:
-        return {name: (shape, shape, shape) for name, shape in shapes.items()}
-    for name, shape in shapes.items():
-        if not batches[0] <= shape[0] <= batches[1]:
-            raise ModelError(f"input {name!r}: batch {shape[0]} is not in the range of the engine, {batches}")
-    return {name: ((batches[0], *shape[1:]), shape, (batches[1], *shape[1:])) for name, shape in shapes.items()}

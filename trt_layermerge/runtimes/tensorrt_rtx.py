@@ -7,7 +7,7 @@ runs and times none: an engine made here says so when it is asked.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,9 +16,9 @@ import onnx
 from trt_layermerge import files
 from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
-from trt_layermerge.runtimes.building import BuildRequest, build, shape_ranges
+from trt_layermerge.runtimes.building import BuildRequest, build
 from trt_layermerge.runtimes.library import load_library
-from trt_layermerge.runtimes.models import with_shapes
+from trt_layermerge.runtimes.models import shape_ranges, shapes_of, with_shapes
 from trt_layermerge.runtimes.products import as_convolutions
 from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
 from trt_layermerge.runtimes.rtx_plan import TARGETS, read_header
@@ -74,7 +74,7 @@ class TensorRtRtx:
         """Compile an engine, in a process of its own; see ``Runtime.build``."""
         proto, tuning = read_onnx(model), options.tuning
         fixed = with_shapes(proto, shapes or {})
-        inputs, outputs = _shapes_of(inputs_of(fixed.graph).values()), _output_shapes(fixed)
+        inputs, outputs = shapes_of(inputs_of(fixed.graph).values()), _output_shapes(fixed)
         compiled = proto if options.batches else fixed
         if self._target in _NO_FLOAT_PRODUCTS:
             compiled = as_convolutions(compiled)
@@ -171,10 +171,6 @@ class RtxEngine:
         )
 
 
-def _shapes_of(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
-    return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
-
-
 def _output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     """Shapes of the outputs of a model whose inputs are fixed.
 
@@ -186,7 +182,7 @@ def _output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
-    shapes = _shapes_of(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output)
+    shapes = shapes_of(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output)
     for name, shape in shapes.items():
         if not all(shape):
             raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")

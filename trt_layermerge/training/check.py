@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from trt_layermerge.errors import LayerMergeError, TaskError
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Task, Values
 
 
 @contextmanager
@@ -22,36 +22,44 @@ def asking(task: Task, what: str) -> Iterator[None]:
         raise TaskError(f"task {task.name!r}: {what} raised {type(error).__name__}: {error}") from error
 
 
-def require_batch(value: object, task: Task, what: str) -> Batch:
-    """The value as inputs and targets of the same number of samples.
+def require_batch(value: object, task: Task, what: str) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The value as inputs, one for each of the network's, and targets of the same number of samples.
 
     Raises:
         TaskError: It is something else; the message says what.
     """
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(isinstance(part, Tensor) for part in value):
-        raise TaskError(
-            f"task {task.name!r}: {what} yields {_described(value)}",
-            hint="yield a tuple of two tensors: inputs [batch, ...] and targets [batch, ...]",
-        )
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise _no_batch(value, task, what)
     inputs, target = value
-    if inputs.shape[:1] != target.shape[:1]:
-        raise TaskError(
-            f"task {task.name!r}: {what} yields inputs {list(inputs.shape)} with targets {list(target.shape)}; "
-            "the first dimension of both is the batch"
-        )
-    return inputs, target
+    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    if not given or not all(isinstance(part, Tensor) for part in (*given, target)):
+        raise _no_batch(value, task, what)
+    for values in given:
+        if values.shape[:1] != target.shape[:1]:
+            raise TaskError(
+                f"task {task.name!r}: {what} yields inputs {list(values.shape)} with targets {list(target.shape)}; "
+                "the first dimension of both is the batch"
+            )
+    return given, target
+
+
+def _no_batch(value: object, task: Task, what: str) -> TaskError:
+    return TaskError(
+        f"task {task.name!r}: {what} yields {_described(value)}",
+        hint="yield a tuple of two: inputs [batch, ...], a tensor or a tuple of them, and targets [batch, ...]",
+    )
 
 
 def sample_shape(task: Task) -> tuple[int, ...]:
-    """Shape of one input, without the batch, as the first calibration batch has it.
+    """Shape of the first input, without the batch, as the first calibration batch has it.
 
     Raises:
         TaskError: There is no batch, or it is not a pair of tensors.
     """
-    return tuple(_first_inputs(task).shape[1:])
+    return tuple(_first_inputs(task)[0].shape[1:])
 
 
-def _first_inputs(task: Task) -> Tensor:
+def _first_inputs(task: Task) -> tuple[Tensor, ...]:
     what = "calibration_batches"
     with asking(task, what):
         first = next(iter(task.calibration_batches()), None)
@@ -60,8 +68,21 @@ def _first_inputs(task: Task) -> Tensor:
     return require_batch(first, task, what)[0]
 
 
+def one_input(values: Values) -> Tensor:
+    """The values of a network that has one input.
+
+    Raises:
+        TaskError: They are for a network with several.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if len(values) != 1:
+        raise TaskError(f"the batches of the task hold {len(values)} inputs; this works on networks with one")
+    return values[0]
+
+
 def check_task(task: Task, input_shape: Sequence[int]) -> None:
-    """See that the first calibration batch fits the network.
+    """See that the first input of the first calibration batch fits the network.
 
     Args:
         task: What is asked.
@@ -70,7 +91,7 @@ def check_task(task: Task, input_shape: Sequence[int]) -> None:
     Raises:
         TaskError: There is no batch, it is not a pair of tensors, or its inputs have another shape or no real numbers.
     """
-    what, inputs = "calibration_batches", _first_inputs(task)
+    what, inputs = "calibration_batches", _first_inputs(task)[0]
     if list(inputs.shape[1:]) != list(input_shape):
         raise TaskError(
             f"task {task.name!r}: {what} yields inputs of shape {list(inputs.shape)}; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from trt_layermerge.files import write_bytes
 
 FORMAT = "trt_layermerge checkpoint"
 VERSION = "1"
-WEIGHT, MOMENTUM = "weight/", "momentum/"
+WEIGHT, MOMENTUM, AVERAGE = "weight/", "momentum/", "average/"
 
 Identity = dict[str, str | int | float | bool | None]
 """Everything that makes a run what it is, under names that a user understands."""
@@ -37,12 +37,14 @@ class Position:
         losses: Mean loss of each epoch that is done.
         running: Sum of the losses of the steps of the epoch that is not.
         finished: Whether there is nothing left to do.
+        scaler: State of the scaling of losses; empty where they are not scaled.
     """
 
     step: int
     losses: tuple[float, ...] = ()
     running: float = 0.0
     finished: bool = False
+    scaler: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,22 @@ class Checkpoint:
         identity: Which run it is.
         position: How far it has come.
         weights: The model's state dict.
-        momenta: The optimiser's momentum of each parameter that has one; empty when the run is finished.
+        momenta: What the optimiser remembers of each parameter, named ``KIND/PARAMETER``; empty when the run is
+            finished.
+        averages: Moving averages of the weights; empty where there are none, or the run is finished.
     """
 
     identity: Identity
     position: Position
     weights: Mapping[str, Tensor]
     momenta: Mapping[str, Tensor]
+    averages: Mapping[str, Tensor] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write it; a kill leaves the file before or the file after, never a part."""
         named = {WEIGHT + name: value for name, value in self.weights.items()}
         named |= {MOMENTUM + name: value for name, value in self.momenta.items()}
+        named |= {AVERAGE + name: value for name, value in self.averages.items()}
         # Copies, because safetensors refuses tied weights and strides of its own.
         tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in named.items()}
         header = {
@@ -94,6 +100,7 @@ class Checkpoint:
                 Position(**position | {"losses": tuple(position["losses"])}),
                 _under(WEIGHT, tensors),
                 _under(MOMENTUM, tensors),
+                _under(AVERAGE, tensors),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error

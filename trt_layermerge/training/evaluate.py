@@ -56,11 +56,11 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
     """
     device = device_of(model)
 
-    def outputs() -> Iterator[Batch]:
+    def outputs() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in batches:
             inputs, target = require_batch(batch, task, "a data set to evaluate on")
             with torch.inference_mode():  # not around the loop: a task may keep the tensors it makes, and train on them
-                output = model(inputs.to(device))
+                output = model(*(values.to(device) for values in inputs))
             yield output, target.to(device)
 
     with in_mode(model, training=False):

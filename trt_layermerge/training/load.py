@@ -1,4 +1,4 @@
-"""A task from a user's Python file: ``FILE.py`` or ``FILE.py:factory``.
+"""A task by its name, ``NAME:FOLDER``, or from a user's Python file: ``FILE.py`` or ``FILE.py:factory``.
 
 The file is the user's own program and is run as one; what is promised here is that whatever is wrong with it becomes
 one ``TaskError`` with its place in the file, and that a file which failed leaves nothing behind.
@@ -19,26 +19,35 @@ from types import ModuleType
 from typing import cast
 
 from trt_layermerge.errors import LayerMergeError, TaskError
+from trt_layermerge.training.datasets import NAMED, Settings
 from trt_layermerge.training.task import Task
 
+HOW = f"name a Python file, FILE.py or FILE.py:function; or {', '.join(f'{name}:FOLDER' for name in NAMED)}"
 FACTORY = "task"
 """Name of the function that is called where none is given."""
 
 
-def load_task(path: Path) -> Task:
-    """Import a task file and call its factory, with the file's folder importable so that it finds its siblings.
+def load_task(path: Path, settings: Settings | None = None) -> Task:
+    """Make a named task, or import a task file and call its factory.
+
+    The file's folder is importable while it is, so that it finds its siblings.
 
     Siblings are forgotten again afterwards: a ``data.py`` beside one task never serves for the ``data.py`` of another.
 
     Args:
-        path: ``FILE.py``, or ``FILE.py:factory`` for a function with another name than ``task``.
+        path: ``NAME:FOLDER`` for a task of ``datasets``; ``FILE.py``, or ``FILE.py:factory`` for a function with
+            another name than ``task``.
+        settings: For a named task; a file says these things for itself.
 
     Raises:
         TaskError: There is no such file or function, the code in it raises, or what it returns is not a task.
     """
+    name, colon, folder = str(path).partition(":")
+    if colon and name in NAMED:
+        return NAMED[name](Path(folder), settings or Settings())
     file, factory = _parts(path)
     if not file.is_file():
-        raise TaskError(f"there is no task file {file}", hint="name a Python file: FILE.py or FILE.py:function")
+        raise TaskError(f"there is no task file {file}", hint=HOW)
     with _importable(file), _told(file):
         made = _function(_imported(file), file, factory)()
         if missing := _missing(made):

@@ -8,14 +8,11 @@ same number of threads, an interrupted run ends with the very bits of an uninter
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +23,17 @@ from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, d
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.evaluate import device_of, in_mode
+from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
+from trt_layermerge.training.task import Shareable, Task, Values
+from trt_layermerge.training.team import Team
+from trt_layermerge.training.team import team as whole_team
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
+
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Progress = Callable[[int, int, str], None]
 """Is told the steps done, the steps there are, and a few words; may evaluate the model, must not change it."""
@@ -59,6 +62,7 @@ def fine_tune(
     checkpoint: Path,
     teacher: nn.Module | None = None,
     progress: Progress = lambda done, total, label: None,
+    team: Team | None = None,
 ) -> TrainingResult:
     """Train a model in place, or finish what an interrupted call with the same arguments began.
 
@@ -67,12 +71,14 @@ def fine_tune(
     and when the run is interrupted; it stays when the run is finished, so that repeating the call trains nothing again.
 
     Args:
-        model: Takes ``[batch, ...]``; left with trained weights, its modes and contiguous layout as before.
+        model: Takes the task's inputs, ``[batch, ...]`` each; left with trained weights, its modes, place and
+            contiguous layout as before.
         task: Data and loss.
         recipe: How to train.
         checkpoint: The file to resume from, which need not exist.
-        teacher: Gives logits of the model's shape for the same inputs; is not changed.
+        teacher: Gives outputs of the model's shape for the same inputs; is not changed.
         progress: Called after each step, and once before the first.
+        team: The processes that share each batch; those that a launcher has started if not given.
 
     Raises:
         UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
@@ -90,15 +96,17 @@ def fine_tune(
             f"task {task.name!r}: an epoch has {task.steps_per_epoch} steps; there is nothing to train on",
             hint="make its batches smaller, or give it more training data",
         )
-    teacher = teacher if recipe.distillation > 0 else None
-    device = device_of(model)
-    run = _Run(model, teacher, task, recipe, checkpoint, progress)
+    teacher, team = teacher if recipe.distillation > 0 else None, team or whole_team()
+    device = team.device(device_of(model))
     with (
+        _placed(model, device),
+        nullcontext() if teacher is None else _placed(teacher, device),
         _laid_out(model, recipe.channels_last),
         in_mode(model, training=True),
         nullcontext() if teacher is None else in_mode(teacher, training=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
+        run = _Run(model, teacher, task, recipe, checkpoint, progress, team)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at)
@@ -115,14 +123,20 @@ class _Run:
         recipe: Recipe,
         path: Path,
         progress: Progress,
+        team: Team,
     ) -> None:
-        self.model, self.teacher, self.task, self.recipe = model, teacher, task, recipe
-        self.path, self.progress = path, progress
+        self.model, self.teacher, self.recipe = model, teacher, recipe
+        self.path, self.progress, self.team = path, progress, team
         self.device = device_of(model)
+        self.task = task.shared(team.rank, team.size) if isinstance(task, Shareable) else task
         self.epoch_steps = task.steps_per_epoch
-        self.steps = recipe.epochs * self.epoch_steps
-        self.identity = _identity(model, teacher, task, recipe)
-        self.optimizer = _optimizer(model, recipe)
+        self.steps = recipe.steps_of(self.epoch_steps)
+        self.epochs = -(-self.steps // self.epoch_steps)
+        self.identity = _identity(model, teacher, task, recipe, team)
+        self.optimizer = make_optimizer(model, recipe)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.average = Average(model) if recipe.average else None
+        self.wrapped = team.wrapped(model)
         self.step, self.running = 0, 0.0
         self.losses: list[float] = []
         self.whole = True  # False inside a step, when some of the state has changed and some has not
@@ -134,12 +148,14 @@ class _Run:
             found = Checkpoint.read(self.path)
             found.require(self.identity, self.path)
             self.model.load_state_dict(found.weights)
-            for name, parameter in self.model.named_parameters():
-                if name in found.momenta:
-                    momentum = torch.empty_like(parameter).copy_(found.momenta[name])
-                    self.optimizer.state[parameter]["momentum_buffer"] = momentum
+            remember(self.model, self.optimizer, found.momenta)
+            if self.average is not None:
+                self.average.load(found.averages)
+            if found.position.scaler:
+                self.scaler.load_state_dict(dict(found.position.scaler))
             self.step = self.saved_step = found.position.step
             self.losses, self.running = list(found.position.losses), found.position.running
+        self.team.wait()  # nobody writes before all have read
         return self.step
 
     def finish(self) -> None:
@@ -155,14 +171,21 @@ class _Run:
             raise
         finally:
             self.optimizer.zero_grad()
+        if self.team.size > 1:
+            self._agree()
+
+    def _agree(self) -> None:
+        """End with what was written, all members alike: each has seen other samples in its norms."""
+        self.team.wait()
+        self.model.load_state_dict(Checkpoint.read(self.path).weights)
 
     def _finish_epoch(self) -> None:
         epoch, first = divmod(self.step, self.epoch_steps)
         with asking(self.task, "training_batches"):
             batches = iter(self.task.training_batches(seed=self.recipe.seed, epoch=epoch, first_step=first))
-        for _ in range(first, self.epoch_steps):
+        for _ in range(first, min(self.epoch_steps, self.steps - epoch * self.epoch_steps)):
             batch = self._next(batches)
-            with _whole():
+            with held_back():
                 self._advance(*batch)
             self.progress(self.step, self.steps, self._label())
             if time.monotonic() - self.saved_time >= self.recipe.checkpoint_seconds:
@@ -170,7 +193,8 @@ class _Run:
         if self.saved_step < self.step:
             self._save()
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
+    def _next(self, batches: Iterator[tuple[Values, Tensor]]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """This member's part of the next batch, on its device."""
         with asking(self.task, "training_batches"):
             batch = next(batches, None)
         if batch is None:
@@ -178,36 +202,56 @@ class _Run:
                 f"task {self.task.name!r}: training_batches yields {self.step % self.epoch_steps} batches in epoch "
                 f"{self.step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
             )
-        inputs, target = require_batch(batch, self.task, "training_batches")
-        if self.recipe.channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs.to(self.device), target.to(self.device)
+        given, target = require_batch(batch, self.task, "training_batches")
+        every = slice(None) if isinstance(self.task, Shareable) else slice(self.team.rank, None, self.team.size)
+        return tuple(self._here(values[every]) for values in given), target[every].to(self.device)
 
-    def _advance(self, inputs: Tensor, target: Tensor) -> None:
+    def _here(self, values: Tensor) -> Tensor:
+        if self.recipe.channels_last and values.ndim == 4:
+            values = values.contiguous(memory_format=torch.channels_last)
+        return values.to(self.device)
+
+    def _advance(self, inputs: tuple[Tensor, ...], target: Tensor) -> None:
         """One step of the optimiser."""
         self.whole = False
         torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
-        loss = self._loss(inputs, target)
-        value = loss.item()
+        self.optimizer.zero_grad()
+        value = self.team.mean(self._gradients(inputs, target))
         if not math.isfinite(value):
             raise self._diverged(value)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(self.step, self.steps)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._count(value)
+        if self.average is not None:
+            self.average.add(self.model, self.recipe.average_at(self.step - 1))
+            if self.step == self.steps:
+                self.model.load_state_dict(self.average.values)
         self.whole = True
 
-    def _loss(self, inputs: Tensor, target: Tensor) -> Tensor:
-        share = self.recipe.distillation
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            output = self.model(inputs)
+    def _gradients(self, inputs: tuple[Tensor, ...], target: Tensor) -> float:
+        """Gradients of the batch, run in the recipe's number of parts; its mean loss."""
+        number = min(self.recipe.accumulation, len(target))
+        parts = [values.tensor_split(number) for values in (*inputs, target)]
+        total = 0.0
+        for index, (*given, labels) in enumerate(zip(*parts, strict=True)):
+            with self.team.alone(self.wrapped) if index < number - 1 else nullcontext():
+                loss = self._loss(tuple(given), labels) * (len(labels) / len(target))
+                total += loss.item()
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return total
+
+    def _loss(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        share, precision = self.recipe.distillation, self.recipe.precision
+        with torch.autocast(self.device.type, AUTOCAST[precision], enabled=precision != "fp32"):
+            output = self.wrapped(*inputs)
             with torch.no_grad():
-                taught = None if self.teacher is None else self.teacher(inputs)
+                taught = None if self.teacher is None else self.teacher(*inputs)
         output = output.float()
         with asking(self.task, "loss"):
             loss = self.task.loss(output, target)
@@ -227,34 +271,37 @@ class _Run:
 
     def _count(self, loss: float) -> None:
         self.step, self.running = self.step + 1, self.running + loss
-        if self.step % self.epoch_steps == 0:
-            self.losses.append(self.running / self.epoch_steps)
+        if self.step % self.epoch_steps == 0 or self.step == self.steps:
+            self.losses.append(self.running / ((self.step - 1) % self.epoch_steps + 1))
             self.running = 0.0
 
     def _label(self) -> str:
         epoch, steps = divmod(self.step, self.epoch_steps)
-        if steps:
-            return f"epoch {epoch + 1} of {self.recipe.epochs}, loss {self.running / steps:.4f}"
+        if steps and self.step < self.steps:
+            return f"epoch {epoch + 1} of {self.epochs}, loss {self.running / steps:.4f}"
         if self.losses:
-            return f"epoch {epoch} of {self.recipe.epochs}, loss {self.losses[-1]:.4f}"
-        return f"epoch 1 of {self.recipe.epochs}"
+            return f"epoch {len(self.losses)} of {self.epochs}, loss {self.losses[-1]:.4f}"
+        return f"epoch 1 of {self.epochs}"
 
     def _save(self) -> None:
         finished = self.step == self.steps
-        names = {} if finished else dict(self.model.named_parameters())
-        state = {name: self.optimizer.state[parameter] for name, parameter in names.items()}
-        Checkpoint(
-            self.identity,
-            Position(self.step, tuple(self.losses), self.running, finished),
-            self.model.state_dict(),
-            {name: kept["momentum_buffer"] for name, kept in state.items() if kept.get("momentum_buffer") is not None},
-        ).write(self.path)
+        if self.team.rank == 0:
+            Checkpoint(
+                self.identity,
+                Position(self.step, tuple(self.losses), self.running, finished, self.scaler.state_dict()),
+                self.model.state_dict(),
+                {} if finished else momenta_of(self.model, self.optimizer),
+                {} if finished or self.average is None else self.average.values,
+            ).write(self.path)
         self.saved_step, self.saved_time = self.step, time.monotonic()
 
 
-def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe) -> Identity:
+def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe, team: Team) -> Identity:
     """Everything the result depends on."""
-    numbers = {f"recipe {field}": value for field, value in asdict(recipe).items() if field != "checkpoint_seconds"}
+    numbers = {
+        f"recipe {field}": str(value) if isinstance(value, tuple) else value
+        for field, value in recipe.result_fields().items()
+    }
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     tensors = {
         f"tensor {name}": described(tensor) + (" frozen" if name in frozen else "")
@@ -263,6 +310,7 @@ def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: R
     return {
         "task": task.name,
         "steps per epoch": task.steps_per_epoch,
+        "processes": team.size,
         **numbers,
         **tensors,
         "initial weights": digest(model.state_dict()),
@@ -270,13 +318,15 @@ def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: R
     }
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
-    ]
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+@contextmanager
+def _placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """A model on a device while inside, where it was after."""
+    before = device_of(model)
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
 
 
 @contextmanager
@@ -293,27 +343,3 @@ def _laid_out(model: nn.Module, channels_last: bool) -> Iterator[None]:
         yield
     finally:
         lay_out(torch.contiguous_format)
-
-
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Hold Ctrl-C back until the step inside is done, so that it can be saved; a second one goes through."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield  # Python tells only its main thread of signals
-        return
-    held = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal held
-        if held:
-            raise KeyboardInterrupt
-        held = True
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        signal.raise_signal(signal.SIGINT)

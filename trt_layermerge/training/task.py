@@ -7,9 +7,9 @@ the ready-made one. Nothing here trains or evaluates: that is ``loop.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,8 +19,15 @@ from torch.utils.data import DataLoader, Dataset
 from trt_layermerge.errors import TaskError
 from trt_layermerge.training.seeds import mixed_seed
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs ``[batch, ...]`` and their targets ``[batch, ...]``."""
+Values = Tensor | tuple[Tensor, ...]
+"""One batch for a network, ``[batch, ...]``: a tensor, or one for each of its inputs."""
+
+Batch = tuple[Values, Tensor]
+"""Inputs and their targets ``[batch, ...]``."""
+
+
+Labelled = tuple[Tensor, Tensor]
+"""Images and their labels."""
 
 
 class Task(Protocol):
@@ -66,6 +73,15 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Shareable(Protocol):
+    """A task that can load a part of every training batch, for one of several processes."""
+
+    def shared(self, rank: int, size: int) -> Task:
+        """The same task, whose training batches hold every ``size``-th sample from ``rank`` on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Classification:
     """Image classification over two map-style data sets of ``(image, label)``.
@@ -77,10 +93,13 @@ class Classification:
         batch_size: Images in one batch.
         held_out: Number of training images that are set aside for judging importance.
         calibration: Number of the other training images that fits may use.
-        augment: Changes a batch of training images, using the generator for all its randomness so that a resumed run
-            sees what an uninterrupted one does.
+        transform: Makes a tensor of an image as the data sets have it; None where that is one already.
+        random_transform: The same for training, random by torch's global generator, which is seeded for each image so
+            that a resumed run sees what an uninterrupted one does; None takes ``transform``.
+        augment: Changes a batch of training images, using the generator for all its randomness, likewise.
         label_smoothing: As in ``torch.nn.functional.cross_entropy``.
         workers: Processes that load data; 0 loads in this one.
+        share: This process and the number of processes that share every training batch.
 
     Raises:
         TaskError: Nothing is left to train on, or a batch would be empty.
@@ -92,9 +111,12 @@ class Classification:
     batch_size: int = 128
     held_out: int = 5000
     calibration: int = 2048
+    transform: Callable[[Any], Tensor] | None = None
+    random_transform: Callable[[Any], Tensor] | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     label_smoothing: float = 0.0
     workers: int = 0
+    share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         """Refuse a split that leaves nothing to train on."""
@@ -113,11 +135,17 @@ class Classification:
         order = torch.randperm(_length(self.train), generator=torch.Generator().manual_seed(0)).tolist()
         return order[self.held_out :], order[: self.held_out]
 
-    def _batches(self, data: Dataset[Any], indices: Sequence[int], first_step: int = 0) -> Iterator[Batch]:
-        batches = [list(indices[i : i + self.batch_size]) for i in range(0, len(indices), self.batch_size)]
+    def _batches(self, data: Dataset[Any], indices: Sequence[int]) -> Iterator[Labelled]:
+        """Unaugmented, in this order."""
+        batches = (indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size))
+        return self._loaded(data, self.transform, [[(index, None) for index in batch] for batch in batches])
+
+    def _loaded(
+        self, data: Dataset[Any], transform: Callable[[Any], Tensor] | None, batches: list[list[_Key]]
+    ) -> Iterator[Labelled]:
         yield from DataLoader(
-            data,
-            batch_sampler=batches[first_step:],
+            _Transformed(data, transform),
+            batch_sampler=cast(Any, batches),  # torch would have it hold plain indices
             num_workers=self.workers,
             generator=torch.Generator(),  # its own, or starting a loader would move the global one
         )
@@ -127,26 +155,39 @@ class Classification:
         """Full batches only: a last odd one would make a noisy step."""
         return len(self._split[0]) // self.batch_size
 
-    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Labelled]:
         """The batches of one epoch, shuffled and augmented by ``(seed, epoch, step)`` alone."""
         indices = torch.tensor(self._split[0])
         shuffle = torch.Generator().manual_seed(mixed_seed(seed, epoch, 0))
         indices = indices[torch.randperm(len(indices), generator=shuffle)]
-        kept = indices[: self.steps_per_epoch * self.batch_size].tolist()
-        for step, (images, labels) in enumerate(self._batches(self.train, kept, first_step), first_step):
+        order, (rank, size) = indices.tolist(), self.share
+        batches: list[list[_Key]] = [
+            [(index, mixed_seed(seed, epoch, step + 1, index)) for index in order[self._of_step(step)][rank::size]]
+            for step in range(first_step, self.steps_per_epoch)
+        ]
+        loaded = self._loaded(self.train, self.random_transform or self.transform, batches)
+        for step, (images, labels) in enumerate(loaded, first_step):
             if self.augment is not None:
-                images = self.augment(images, torch.Generator().manual_seed(mixed_seed(seed, epoch, step + 1)))
+                which = (rank,) if size > 1 else ()
+                images = self.augment(images, torch.Generator().manual_seed(mixed_seed(seed, epoch, step + 1, *which)))
             yield images, labels
 
-    def calibration_batches(self) -> Iterator[Batch]:
+    def _of_step(self, step: int) -> slice:
+        return slice(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def shared(self, rank: int, size: int) -> Classification:
+        """The same task, whose training batches hold every ``size``-th image from ``rank`` on."""
+        return replace(self, share=(rank, size))
+
+    def calibration_batches(self) -> Iterator[Labelled]:
         """The first ``calibration`` images that are not held out."""
         return self._batches(self.train, self._split[0][: self.calibration])
 
-    def held_out_batches(self) -> Iterator[Batch]:
+    def held_out_batches(self) -> Iterator[Labelled]:
         """The held-out images."""
         return self._batches(self.train, self._split[1])
 
-    def test_batches(self) -> Iterator[Batch]:
+    def test_batches(self) -> Iterator[Labelled]:
         """The test images."""
         return self._batches(self.test, range(_length(self.test)))
 
@@ -157,6 +198,28 @@ class Classification:
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         """1 where the largest logit is the label's, else 0."""
         return (output.argmax(1) == target).float()
+
+
+_Key = tuple[int, int | None]
+"""Index of a sample, and the seed of what is random in its transform, if anything is."""
+
+
+class _Transformed(Dataset[Any]):
+    """Samples by their keys, transformed."""
+
+    def __init__(self, data: Dataset[Any], transform: Callable[[Any], Tensor] | None) -> None:
+        self.data, self.transform = data, transform
+
+    def __getitem__(self, key: _Key) -> Any:
+        index, seed = key
+        if self.transform is None:
+            return self.data[index]
+        image, label = self.data[index]
+        if seed is None:
+            return self.transform(image), label
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(image), label
 
 
 def _length(data: Dataset[Any]) -> int:

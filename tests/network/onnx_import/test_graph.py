@@ -83,6 +83,21 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: make([node("Relu", ["x"], ["k"]), node("Conv", ["x", "k"], ["y"], name="c")]),
         "Conv node 'c' cannot be read: its weights are not constant, but computed",
     ),
+    "groups that do not fit": (lambda: conv_model(group=3), "Conv node 'it' cannot be computed"),
+    "an output that is not computed": (
+        lambda: make(
+            [
+                node("MaxPool", ["x"], ["p", "at"], kernel_shape=[2, 2]),
+                node("Cast", ["at"], ["f"], to=1, name="c"),
+                node("Add", ["p", "f"], ["y"]),
+            ]
+        ),
+        "Cast node 'c' cannot be computed: 'at'",
+    ),
+    "shapes that do not fit": (
+        lambda: make([node("Reshape", ["x", "s"], ["y"], name="r")], {"s": np.array([7, -1])}),
+        "Reshape node 'r' cannot be computed: shape '[7, -1]' is invalid",
+    ),
     "only sizes": (lambda: make([node("Shape", ["x"], ["y"])]), "returns sizes, not a tensor"),
     "only constants": (lambda: make([node("Relu", ["w"], ["y"])], {"w": KERNEL}), "returns what does not depend on"),
 }

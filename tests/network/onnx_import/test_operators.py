@@ -273,6 +273,19 @@ CASES: dict[str, onnx.ModelProto] = {
         ],
         {"by": np.array([1, 1, 1.5, 2], np.float32)},
     ),
+    "a constant as wide as the batch": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Expand", ["w", "s"], ["wide"]),
+            helper.make_node("Add", ["x", "wide"], ["y"]),
+        ],
+        {"w": floats(1, 3, 1, 1)},
+    ),
+    "one constant in two roles": make(
+        [helper.make_node("Resize", ["x", "", "w"], ["r"]), helper.make_node("Mul", ["r", "w"], ["y"])],
+        {"w": np.array([1, 1, 1, 2], np.float32)},
+        shape=("batch", 3, 8, 2),
+    ),
     "divided by a size": make(
         [
             helper.make_node("Shape", ["x"], ["s"], start=3, end=4),

@@ -66,8 +66,10 @@ def command(
     if output is not None and output.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
     tuning = read_tuning(runtime, tensorrt)
-    if runtime != "tensorrt" and (batches or print_trtexec):
-        raise UsageError(f"--batches and --print-trtexec are for TensorRT, and the runtime is {runtime}")
+    if batches and not runtime.startswith("tensorrt"):
+        raise UsageError(f"--batches is for TensorRT, and the runtime is {runtime}")
+    if print_trtexec and runtime != "tensorrt":
+        raise UsageError(f"--print-trtexec is for TensorRT, and the runtime is {runtime}")
     graph = read_onnx(model)
     options = BuildOptions(threads, precision or graph_precision(graph), batches=batches, tuning=tuning)
     if print_trtexec:

@@ -23,9 +23,11 @@ from trt_layermerge.cli.options import (
     training_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.delivery.manifest import ConversionFigures
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.estimate import job_plan
 from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.training import leads, share_training
 
 
 @click.command("compress")
@@ -56,6 +58,9 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
         for stage in stages:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
         click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
+        return
+    if not leads():
+        share_training(loaded)
         return
     with screen() as reporter:
         result = compress(loaded, reporter)
@@ -90,6 +95,8 @@ def _show(result: Result, console: Console) -> None:
         console.print("SIMULATED  no device was timed: the latencies are no measurements")
     console.print(f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},")
     console.print(f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns")
+    if device.settings:
+        console.print(f"           {device.settings}")
     console.print(
         f"predicted  {manifest.predicted_latency_ms:.3f} ms, {off:+.1%} off what was measured "
         f"(machine since planning: {manifest.drift - 1:+.1%})"
@@ -109,9 +116,18 @@ def _show(result: Result, console: Console) -> None:
         f"{proof.worst_block:.1e} (float64);\n           end to end: merge {proof.merge_end_to_end:.1e}, "
         f"fold {proof.fold_end_to_end:.1e}, engine {proof.engine:.1e}"
     )
+    if manifest.conversion is not None:
+        console.print(f"converted  {_conversion(manifest.conversion, device.precision)}", markup=False)
     for name, file in result.as_json().items():
         if name in ("engine", "manifest", "report"):
             console.print(f"{name:<10} {file}", soft_wrap=True)
     if (also := result.also) is not None:
         said = f"skipped: {also.skipped}" if also.engine is None else f"{also.engine}, for {also.runtime}"
         console.print(f"{'also':<10} {said}", soft_wrap=True, markup=False)
+
+
+def _conversion(figures: ConversionFigures, precision: str) -> str:
+    """What the precision cost before any engine, and what stays in FP32 since it cannot be in the precision."""
+    full = [layer.name for layer in figures.layers if layer.full]
+    stays = f"; in FP32: {', '.join(full)}" if full else ""
+    return f"to {precision}: outputs off by {figures.compressed:.1e} (original {figures.original:.1e}){stays}"

@@ -71,7 +71,7 @@ class Graph:
         output: Name of its output.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
-        origins: The initializer that a constant was computed from, by the constant's name.
+        origins: The weight in the file that a constant was computed from, by the constant's name.
     """
 
     input: str
@@ -122,7 +122,7 @@ def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
             hint="cut the model at the one that matters: onnx.utils.extract_model",
         )
     constants = {tensor.name: _single(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
-    origins = {name: name for name in constants}
+    origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset)
     graph = Graph(name, shape, proto.graph.output[0].name, (), constants, origins).with_nodes(nodes)
     if not graph.nodes:

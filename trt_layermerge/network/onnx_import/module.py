@@ -6,7 +6,8 @@ It runs its nodes one after the other. ``torch.export`` sees through that; nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,9 @@ class OnnxNetwork(nn.Module):
     Constants of several numbers that come from the file's weights are parameters too; a single number is a number.
     """
 
+    samples_apart = True
+    """Tracing checks that each sample is computed by itself: a file may have been made for one batch size."""
+
     def __init__(self, graph: Graph, where: str) -> None:
         """Build the layers.
 
@@ -60,17 +64,18 @@ class OnnxNetwork(nn.Module):
         self._tensors: dict[str, str] = {}
         self._layers: dict[Any, nn.Module] = {}
         self._sizes: set[str] = set()
-        self._steps = [self._step(node) for node in graph.nodes]
+        self._steps = []
+        for node in graph.nodes:
+            with self._at(node):
+                self._steps.append(self._step(node))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output for images ``[batch, channels, height, width]``."""
         held = {name: _attribute(self, path) for name, path in self._tensors.items()}
         values: dict[str, Any] = {**self._settings, **held, self._graph.input: x}
         for step in self._steps:
-            try:
+            with self._at(step.node):
                 result = step.call(*(values[name] for name in step.inputs))
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                raise ModelError(f"{self._where}: {step.node} cannot be computed: {error}") from error
             names = step.node.outputs
             if isinstance(result, list) and len(names) > 1:
                 values.update(zip(names, result, strict=False))
@@ -81,12 +86,22 @@ class OnnxNetwork(nn.Module):
             raise ModelError(f"{self._where} returns sizes, not a tensor")
         return result
 
+    @contextmanager
+    def _at(self, node: Node) -> Iterator[None]:
+        """Name the node in whatever goes wrong with it."""
+        try:
+            yield
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise ModelError(f"{self._where}: {node} cannot be computed: {error}") from error
+
     def _step(self, node: Node) -> _Step:
         constants = self._graph.constants
         known = [name in constants or name in self._sizes or not name for name in node.inputs]
         if node.op == "Shape" or (node.op in SIZES and all(known)):
             self._sizes.update(node.outputs)
-            return _Step(node, SIZES.get(node.op, shape)(node), tuple(self._object(name) for name in node.inputs))
+            objects = {name: constants[name].astype(object) for name in node.inputs if name in constants}
+            inputs = tuple(self._setting(name, objects.get(name)) for name in node.inputs)
+            return _Step(node, SIZES.get(node.op, shape)(node), inputs)
         rest = [constants.get(name) for name in node.inputs[1:] if name and not self._is_no_bias(node, name)]
         module = None if node.inputs[0] in constants else self._layer(node, rest)
         if module is not None:
@@ -96,10 +111,8 @@ class OnnxNetwork(nn.Module):
         if node.op in OF_TENSORS:
             call = _with_numbers(OF_TENSORS[node.op](node))
             return _Step(node, call, tuple(self._operand(node, name) for name in node.inputs))
-        for name in node.inputs[1:]:
-            if name in constants:
-                self._settings[name] = constants[name]
-        return _Step(node, OF_ONE[node.op](node), node.inputs)
+        settings = (self._setting(name, constants.get(name)) for name in node.inputs[1:])
+        return _Step(node, OF_ONE[node.op](node), (self._operand(node, node.inputs[0]), *settings))
 
     def _is_no_bias(self, node: Node, name: str) -> bool:
         """Whether an exporter filled in zeros for the bias that a convolution did not have."""
@@ -136,7 +149,7 @@ class OnnxNetwork(nn.Module):
         array = self._graph.constants.get(name)
         if array is None or name in self._settings or name in self._tensors:
             return name
-        if (array.ndim == 0 or array.shape == (1,)) and node.op != "Concat":
+        if array.shape in ((), (1,)) and node.op in OF_TENSORS and node.op != "Concat":
             self._settings[name] = array.item()
             return name
         origin = self._graph.origins.get(name)
@@ -146,13 +159,12 @@ class OnnxNetwork(nn.Module):
         self._tensors[name] = path
         return name
 
-    def _object(self, name: str) -> str:
-        """A constant among sizes: of Python's own numbers."""
-        array = self._graph.constants.get(name)
-        if array is None:
+    def _setting(self, name: str, constant: Array | None) -> str:
+        """A constant that is no tensor, under a name of its own: others may take the same one for a tensor."""
+        if constant is None:
             return name
-        alias = f"{name} as sizes"
-        self._settings[alias] = array.astype(object)
+        alias = f"{name} as {constant.dtype}"
+        self._settings[alias] = constant
         return alias
 
     def _free_path(self, wanted: str) -> str:

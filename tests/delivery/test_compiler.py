@@ -1,0 +1,96 @@
+"""What we deliver is compiled for SM75 by NVIDIA's own compiler, TensorRT-RTX, each file in a process of its own.
+
+Nothing runs: that takes the GPU. Larger networks are in ``benchmarks/compile.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import pytest
+import torch
+
+from trt_layermerge.delivery.export import INPUT, export_onnx
+from trt_layermerge.delivery.typed import Typed, write_typed
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.runtimes.graph_precision import graph_precision
+from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.rtx_plan import read_header
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "fashion_mnist"
+BATCH = 8
+NETWORKS = {
+    "example": (f"{EXAMPLE / 'model.py'}:resnet20", EXAMPLE / "resnet20.safetensors"),
+    "of the tests": (str(ROOT / "tests" / "pipeline" / "assets" / "model.py"), None),
+}
+
+needs_compiler = pytest.mark.skipif(
+    find_spec("tensorrt_rtx") is None,
+    reason="TensorRT-RTX is not installed: pip install 'trt_layermerge[tensorrt-rtx]'",
+)
+
+
+@pytest.fixture(scope="module")
+def networks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> Network:
+    return load_network(*NETWORKS[request.param], None)
+
+
+@pytest.fixture(scope="module", params=["original", "compressed"])
+def source(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    network: Network,
+    networks: ModuleType,
+) -> Path:
+    """A network in FP32: as it came, or with a random plan carried out."""
+    module = network.module
+    if request.param == "compressed":
+        module = carry_out(network, networks.random_plan(network, random.Random(3)), []).merged
+    path = tmp_path_factory.mktemp("compiled") / f"{request.param}.onnx"
+    export_onnx(fold_norms(module), network.input_shape, path)
+    return path
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_delivered_compiles_for_sm75(source: Path, network: Network, precision: str) -> None:
+    typed = converted(source, network, precision)
+    assert graph_precision(onnx.load(typed.path)) == precision
+    engine = get_runtime("tensorrt-rtx:sm75").build(
+        typed.path, BuildOptions(precision=precision), {INPUT: (BATCH, *network.input_shape)}
+    )
+    plan = source.with_name(f"{precision}.engine")
+    engine.save(plan)
+    assert read_header(plan).targets == ("sm75",)
+
+
+@needs_compiler
+def test_a_range_of_batches_compiles(source: Path, network: Network) -> None:
+    options = BuildOptions(precision="fp16", batches=(1, 16))
+    shapes = {INPUT: (BATCH, *network.input_shape)}
+    engine = get_runtime("tensorrt-rtx:sm75").build(converted(source, network, "fp16").path, options, shapes)
+    assert engine.inputs == shapes
+
+
+def converted(source: Path, network: Network, precision: str) -> Typed:
+    images = torch.randn(32, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    return write_typed(source, precision, list(torch.split(images, 16)))

@@ -1,0 +1,86 @@
+"""Frames share what can be shared, sample what depends on nothing else, and keep to a limit of memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+
+from trt_layermerge.blocks.candidates import blocks_of, fit_geometries
+from trt_layermerge.importance import frames as room
+from trt_layermerge.importance.frames import Frame, accumulate, frames_of, in_memory
+from trt_layermerge.merging import fitting, patches
+from trt_layermerge.merging.fitting import NormalEquations, Patches
+from trt_layermerge.network.geometry import Geometry
+
+
+@pytest.fixture(scope="module")
+def network(quick):
+    """Four layers: behind the second one the kernel does not grow."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
+    return quick(nn.Sequential(*body, nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1)), (3, 8, 8))
+
+
+def blocks(network):
+    (chain,) = network.chains
+    return chain, [block for block in blocks_of(chain, 12) if block.start == 0]
+
+
+def test_blocks_of_equal_kernel_share_a_frame(network):
+    chain, members = blocks(network)
+    found = frames_of(chain, members, 7)
+    assert [(frame.geometry.kernel, [block.end for block in frame.blocks]) for frame in found] == [
+        ((3, 3), [1]), ((5, 5), [2, 3, 4])
+    ]  # fmt: skip
+    assert [frame.geometry.kernel for frame in frames_of(chain, members, 3)] == [(3, 3)]
+
+
+def test_what_a_block_is_fitted_to_depends_on_nothing_else(network):
+    """Alone, with others, in another order, in several passes: the same numbers."""
+    chain, members = blocks(network)
+    batches = [torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 3)]
+    with mock.patch.multiple(patches, FEWEST_SAMPLES=60, SAMPLES_PER_UNKNOWN=1):
+        together = accumulate(network, chain, frames_of(chain, members[::-1], 7), batches)
+        for block in members:
+            alone = accumulate(network, chain, frames_of(chain, [block], 7), batches)[block]
+            for geometry in fit_geometries(chain, block, 7):
+                one, other = (found.equations.solve(geometry, of=found.index) for found in (alone, together[block]))
+                torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-9, atol=1e-9)
+                assert one.unexplained == pytest.approx(other.unexplained, rel=1e-9)
+
+
+def test_groups_keep_to_the_limit():
+    sizes = [Frame(Geometry(channels, 1, (3, 3)), ()) for channels in (40, 10, 10, 50, 10)]
+    limit = sizes[0].bytes + sizes[1].bytes
+    groups = list(in_memory(sizes, limit))
+    assert [frame for group in groups for frame in group] == sizes
+    assert all(len(group) == 1 or sum(frame.bytes for frame in group) <= limit for group in groups)
+    assert len(groups) > 1
+
+
+def test_no_frame_is_above_the_limit():
+    """As wide as networks are: 512 channels at 7x7, 1,280 at 3x3, and the largest matrix that is formed."""
+    for geometry in (Geometry(512, 1, (7, 7)), Geometry(1280, 1, (3, 3)), Geometry(8192, 1, (1, 1))):
+        assert Frame(geometry, ()).bytes <= room.MEMORY
+
+
+def test_large_kernels_keep_their_patches(network):
+    """The same solutions, from fewer equations than unknowns."""
+    chain, members = blocks(network)
+    batches = [torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)]
+    double = replace(network, module=network.module.double())
+    formed = accumulate(double, chain, frames_of(chain, members, 7), batches)
+    with mock.patch.object(fitting, "LARGEST_SYSTEM", 20):
+        kept = accumulate(double, chain, frames_of(chain, members, 7), batches)
+    network.module.float()
+    for block in members:
+        assert isinstance(formed[block].equations, NormalEquations) and isinstance(kept[block].equations, Patches)
+        for geometry in fit_geometries(chain, block, 7):
+            one, other = (found[block].equations.solve(geometry, of=found[block].index) for found in (formed, kept))
+            torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-6, atol=1e-6)
+            assert one.unexplained == pytest.approx(other.unexplained, abs=1e-8)
+            assert max(one.residual, other.residual) < 1e-6

@@ -1,0 +1,142 @@
+"""What is kept is solved anew behind the first change, makes up for it, and costs no operation more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.merging.in_place import PLAIN, Strength
+from trt_layermerge.merging.proof import prove_network
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.count import size_of
+from trt_layermerge.network.geometry import Geometry
+
+LAYERS = replace(PLAIN, layers=True)
+
+
+class Net(nn.Module):
+    """Five layers, with and without norm and bias, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(4, 6, 3, padding=1)
+        self.b = nn.Conv2d(6, 6, 3, padding=1)
+        self.c, self.norm = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.d = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.head, self.act = nn.Linear(8, 5), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.b(self.act(self.a(x))))
+        y = self.act(self.d(self.act(self.norm(self.c(y)))))
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def network(quick):
+    torch.manual_seed(0)
+    module = Net()
+    with torch.no_grad():
+        module.norm.running_mean.uniform_(-0.2, 0.2)
+        module.norm.running_var.uniform_(0.05, 0.2)
+    return quick(module, (4, 9, 9))
+
+
+@pytest.fixture(scope="module")
+def batches(images):
+    return [images(40, (4, 9, 9), seed) for seed in (1, 2)]
+
+
+def plan(network, end: int = 2, kernel: int = 1) -> list[Choice]:
+    """The first layers as one small convolution, all others kept."""
+    channels = network.chains[0].shape(end)[0]
+    side = kernel // 2
+    fit = Choice(Block(0, 0, end), Kind.FIT, Geometry(4, channels, (kernel, kernel), padding=(side,) * 4))
+    return [fit, *(c for c in choices_of(network) if c.kind is Kind.KEEP and c.block.start >= end)]
+
+
+def drift(network, model, batches) -> float:
+    with torch.no_grad():
+        return sum(float((model(x) - network.module(x)).square().sum()) for x in batches)
+
+
+def test_each_ingredient_brings_the_network_nearer_to_the_original(network, batches):
+    steps = [PLAIN, LAYERS, replace(LAYERS, head=True)]
+    made = [carry_out(network, plan(network), batches, strength=strength) for strength in steps]
+    drifts = [drift(network, result.merged, batches) for result in made]
+    assert drifts[0] > drifts[1] > drifts[2]
+    assert set(made[1].refits) == {"0:2-3 keep 3x3 g1", "0:3-4 keep 3x3 g1"}
+    assert not made[0].refits
+    for result in made:
+        prove_network(result.linearised, result.merged, batches[0], result.proofs)
+    assert len({replace(size_of(result.merged), parameters=0) for result in made}) == 1
+
+
+def test_all_of_it_is_the_default(network, batches):
+    default, full = (carry_out(network, plan(network), batches, strength=s).merged for s in (None, Strength()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(default.state_dict().values(), full.state_dict().values(), strict=True)
+    )
+
+
+def test_what_nothing_changed_before_stays(network, batches):
+    """Also where nothing changes at all."""
+    keeps = [choice for choice in choices_of(network) if choice.kind is Kind.KEEP]
+    state = network.module.state_dict()
+    last = Choice(Block(0, 3, 4), Kind.FIT, Geometry(8, 8, (1, 1)))
+    for choices in (keeps, [*keeps[:3], last]):
+        result = carry_out(network, choices, batches)
+        assert not result.refits
+        after = result.merged.state_dict()
+        same = [name for name in after if name.startswith(("a.", "b.", "c.", "norm.")) and "tracked" not in name]
+        assert len(same) >= 9
+        assert all(torch.equal(after[name], state[name]) for name in same)
+
+
+def test_a_norm_stays_and_its_statistics_are_those_of_what_reaches_it(network, batches):
+    """So that training starts from what evaluation mode computes."""
+    merged = carry_out(network, plan(network), batches, strength=LAYERS).merged
+    norm = merged.get_submodule("norm")
+    seen: list[Tensor] = []
+    handle = norm.register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
+    with torch.no_grad():
+        for x in batches:
+            merged(x)
+    handle.remove()
+    reached = torch.cat(seen)
+    torch.testing.assert_close(norm.running_mean, reached.mean((0, 2, 3)), rtol=2e-2, atol=1e-2)
+    torch.testing.assert_close(norm.running_var, reached.var((0, 2, 3)), rtol=5e-2, atol=1e-3)
+    with torch.no_grad():
+        norm.eval()
+        evaluated = norm(reached)
+        norm.train()
+        torch.testing.assert_close(norm(reached), evaluated, rtol=5e-2, atol=5e-2)
+
+
+class Unusual(nn.Module):
+    """Behind the first two layers: a dilated one, one that is called twice, and a classifier without bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.wide = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
+        self.twice = nn.Conv2d(4, 4, 3, padding=1)
+        self.head, self.act = nn.Linear(4, 3, bias=False), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.wide(self.act(self.b(self.act(self.a(x))))))
+        y = self.act(self.twice(self.act(self.twice(y))))
+        return self.head(y.mean((2, 3)))
+
+
+def test_what_cannot_be_solved_anew_is_left_alone(quick, images):
+    torch.manual_seed(1)
+    network, batches = quick(Unusual(), (4, 9, 9)), [images(9, (4, 9, 9))]
+    result = carry_out(network, plan(network), batches)
+    assert not result.refits
+    before, after = network.module.state_dict(), result.merged.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in after.items() if not name.startswith("merged"))

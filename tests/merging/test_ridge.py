@@ -1,0 +1,68 @@
+"""Both forms of ridge regression find the one minimum, whichever has fewer equations."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trt_layermerge.merging import ridge
+from trt_layermerge.merging.ridge import Dual, Primal
+
+
+@settings(max_examples=30)
+@given(
+    groups=st.integers(1, 3),
+    samples=st.integers(2, 12),
+    unknowns=st.integers(1, 12),
+    strength=st.sampled_from([1e-6, 1e-2, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_dual_and_primal_agree(groups, samples, unknowns, strength, seed):
+    """Also: the sum of squares and penalty has no gradient there, and neither changes what it is given."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64) + 0.5
+
+    patches, targets, prior = (
+        noise(groups, samples, unknowns),
+        noise(groups, samples, 2),
+        noise(groups, unknowns + 1, 2),
+    )
+    kept = patches.clone()
+    whole = torch.cat([patches, torch.ones(groups, samples, 1, dtype=torch.float64)], 2)
+    with mock.patch.object(ridge, "COLUMNS_AT_ONCE", 5):
+        dual = Dual(patches, strength)
+        second = dual.solve(targets, prior)
+        assert dual.residual(second, targets, prior) < 1e-6
+        torch.testing.assert_close(dual.predict(second), whole @ second)
+    primal, cross = Primal(whole.transpose(1, 2) @ whole, strength), whole.transpose(1, 2) @ targets
+    first = primal.solve(cross, prior)
+    assert primal.residual(first, cross, prior) < 1e-8
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+    penalty = strength * patches.square().sum(1).mean(1)[:, None, None] * (first - prior)
+    penalty[:, -1] = 0  # nothing draws the bias
+    gradient = whole.transpose(1, 2) @ (targets - whole @ first) - penalty
+    assert gradient.abs().max() < 1e-6 * (1 + cross.abs().max())
+    assert torch.equal(patches, kept)
+
+
+@pytest.mark.parametrize("form", ["primal", "dual"])
+def test_a_shift_of_the_data_moves_the_bias_alone(form):
+    """What leaving the bias unpenalised means, at a ridge that does not grow with the shift."""
+    generator = torch.Generator().manual_seed(0)
+    patches = torch.randn(1, 40, 3, generator=generator, dtype=torch.float64)
+    targets, prior = patches[..., :1] * 2, torch.zeros(1, 4, 1, dtype=torch.float64)
+
+    def weights(x):
+        ones = torch.cat([x, torch.ones_like(x[..., :1])], 2)
+        small = 1e-3 / float(x.square().sum(1).mean())
+        if form == "dual":
+            return Dual(x, small).solve(targets, prior)[:, :-1]
+        return Primal(ones.transpose(1, 2) @ ones, small).solve(ones.transpose(1, 2) @ targets, prior)[:, :-1]
+
+    torch.testing.assert_close(weights(patches), weights(patches + 7.0))

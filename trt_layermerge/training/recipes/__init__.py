@@ -1,0 +1,50 @@
+"""Recipes by name: the TOML files beside this one, and any of a user's own.
+
+Each file holds fields of ``Recipe`` and says in its comments where every number is from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from trt_layermerge.errors import UsageError
+from trt_layermerge.training.recipe import Recipe
+
+FOLDER = Path(__file__).parent
+
+_document = TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid"))(Recipe))
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that come with the package."""
+    return tuple(sorted(file.stem for file in FOLDER.glob("*.toml")))
+
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of a name, or of a file whose name ends in ``.toml``.
+
+    Raises:
+        UsageError: There is none, or a field of it is unknown, of another type or out of range.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not name.endswith(".toml") and name not in recipe_names():
+        near = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}; or name a FILE.toml"
+        raise UsageError(f"there is no recipe {name!r}", hint=hint)
+    try:
+        values = tomllib.loads(path.read_text())
+        # As JSON, in which a list may be a tuple while numbers and words must be what they are.
+        return _document.validate_json(json.dumps(values, default=str))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the recipe {path}: {error}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(map(str, fault["loc"])) or "the file"
+        raise UsageError(f"recipe {path}: {field}: {fault['msg']}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", hint=error.hint) from error
