@@ -53,13 +53,14 @@ def check(files: Iterable[Path], stubs: Path, modules: Iterable[str]) -> Finding
     """Check source files against the stubs of modules, which lie in a folder."""
     names = {file: _module(file) for file in files}
     result = build.build([BuildSource(str(file), name, None) for file, name in names.items()], _options(stubs))
-    seen = _Seen(frozenset(modules), result.types)
+    offered = {name: frozenset(result.graph[name].tree.names) for name in modules if name in result.graph}
+    seen = _Seen(offered, result.types)
     for file, name in names.items():
         tree = result.graph[name].tree
         assert tree is not None
         seen.look_at(tree, file)
     ours = tuple(error for error in result.errors if ".pyi:" not in error)
-    return Findings(frozenset(seen.touched), ours, tuple(seen.unchecked))
+    return Findings(frozenset(seen.touched), ours + tuple(seen.missing), tuple(seen.unchecked))
 
 
 def _module(file: Path) -> str:
@@ -84,9 +85,10 @@ def _options(stubs: Path) -> Options:
 class _Seen:
     """Collects what source files touch."""
 
-    def __init__(self, modules: frozenset[str], types: dict[Expression, Type]) -> None:
+    def __init__(self, modules: dict[str, frozenset[str]], types: dict[Expression, Type]) -> None:
         self._modules, self._types = modules, types
         self.touched: set[str] = set()
+        self.missing: list[str] = []
         self.unchecked: list[str] = []
 
     def look_at(self, tree: MypyFile, path: Path) -> None:
@@ -98,14 +100,18 @@ class _Seen:
             self.touched.update(f"{owner}.{node.name}" for owner in owners)
             if owners and _open(get_proper_type(self._types.get(node))):
                 self.unchecked.append(f"{path}:{node.line}: {owners[0]}.{node.name} has no type")
-        self._look_at_annotations(ast.parse(path.read_text()))
+        self._look_at_text(ast.parse(path.read_text()), path)
 
-    def _look_at_annotations(self, tree: ast.Module) -> None:
+    def _look_at_text(self, tree: ast.Module, path: Path) -> None:
+        """Look at annotations, and at what mypy does not reach: modules do not say what may be ``None``."""
         imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         modules = {alias.asname or alias.name: alias.name for alias in imports if alias.name in self._modules}
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
-                self.touched.add(f"{modules[node.value.id]}.{node.attr}")
+                module = modules[node.value.id]
+                self.touched.add(f"{module}.{node.attr}")
+                if node.attr not in self._modules[module]:
+                    self.missing.append(f"{path}:{node.lineno}: error: {module} has no {node.attr}")
 
     def _owners(self, node: MemberExpr) -> Iterable[str]:
         """Module or class that an attribute is looked up in, as far as they are of the modules."""

@@ -45,6 +45,7 @@ PLANTED = {
     "a wrong keyword": ("config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size=1)", "size"),
     "an argument of the wrong type": ("config.set_flag(trt.MemoryPoolType.WORKSPACE)", "MemoryPoolType"),
     "what returns something else": ("len(config.get_timing_cache())", "ITimingCache"),
+    "what mypy does not reach": ("if config.get_timing_cache() is None: trt.NoSuchThing", "NoSuchThing"),
     "a member through several calls": (
         "trt.Builder(trt.Logger()).create_builder_config().max_workspace",
         "max_workspace",
