@@ -2,8 +2,8 @@
 
 For a ResNet-56 and a VGG-16 of a quarter of its width, on 20,000 images of Fashion-MNIST: trains the network, plans,
 and compresses it twice, with ``decouple`` and without. Every stage is kept in ``runs/elc``, so that the same command
-goes on where it was stopped; base training, importance and both trainings take about an hour on one core. Prints one
-row for each run: latencies are measured by ONNX Runtime in turns with the original, accuracies are of the test data.
+goes on where it was stopped. Prints one row for each run: latencies are measured by ONNX Runtime in turns with the
+original, accuracies are of the test data.
 
     python benchmarks/elc.py [--only NAME] [--method METHOD] [--budget SHARE] [--epochs N] [--steps N] [--held-out N]
 """

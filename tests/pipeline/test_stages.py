@@ -9,7 +9,7 @@ import pytest
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
-from trt_layermerge.errors import InfeasibleBudgetError, InputError, TableError, UsageError
+from trt_layermerge.errors import InfeasibleBudgetError, InputError, LayerMergeError, TableError, TaskError, UsageError
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline import stages
 from trt_layermerge.pipeline.estimate import importance_plan, job_plan
@@ -27,6 +27,7 @@ from trt_layermerge.pipeline.stages import (
 )
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import read_plan, write_plan
+from trt_layermerge.training.recipe import Recipe
 
 
 def test_looking_writes_nothing(tmp_path: Path, quick_job: Any) -> None:
@@ -149,3 +150,15 @@ def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
         load(quick_job(tmp_path, method="joined"))
     with pytest.raises(UsageError, match="no task is given"):
         importance_table(load(quick_job(tmp_path, task=None, input_shape=(1, 8, 8))))
+
+
+def test_a_named_task_takes_its_size_from_the_job_and_its_batch_from_the_recipe(tmp_path: Path, quick_job: Any) -> None:
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (folder / f"{name}.bin").write_bytes(bytes(3073) * 4)
+    job = quick_job(tmp_path, task=Path(f"cifar10:{folder}"), recipe=Recipe(batch_size=5), input_shape=None)
+    with pytest.raises(LayerMergeError, match="channels"):
+        load(job)  # of another number than the network takes
+    with pytest.raises(TaskError, match=r"32x32.*8x8"):
+        load(replace(job, input_shape=(1, 8, 8)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.training.check import check_task
+from trt_layermerge.training.check import check_task, one_input, require_batch, sample_shape
 from trt_layermerge.training.task import Classification
 
 
@@ -27,6 +27,22 @@ class Calibrated(Classification):
 
 def test_a_good_task_passes(task: Classification) -> None:
     check_task(task, (2, 4, 4))
+
+
+def test_a_batch_may_hold_several_inputs(task: Classification) -> None:
+    image, times, target = torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.long), torch.zeros(2)
+    two = Calibrated("two", task.train, task.test, held_out=1, batches=(((image, times), target),))
+    check_task(two, (3, 4, 4))
+    assert sample_shape(two) == (3, 4, 4)
+    given, _ = require_batch(((image, times), target), two, "it")
+    assert given == (image, times)
+    assert require_batch((image, target), two, "it")[0] == (image,)
+    assert one_input(image) is image and one_input((image,)) is image
+    with pytest.raises(TaskError, match="hold 2 inputs"):
+        one_input((image, times))
+    for wrong in (((), target), ((image, [0]), target), ((image, torch.zeros(3)), target)):
+        with pytest.raises(TaskError, match="'two': it yields"):
+            require_batch(wrong, two, "it")
 
 
 def test_both_shapes_are_named(task: Classification) -> None:

@@ -179,15 +179,15 @@ from test_scale import plain, stopped_at
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.team import Accelerated
 
-team, folder = Accelerated(cpu=True), Path(sys.argv[2])
+team, folder, task = Accelerated(cpu=True), Path(sys.argv[2]), replace(tiny_task(), augment=None)
 recipe = replace(RECIPE, average=0.5)
 try:
-    fine_tune(plain(), tiny_task(), recipe, checkpoint=folder / "c", team=team, progress=stopped_at(4))
+    fine_tune(plain(), task, recipe, checkpoint=folder / "c", team=team, progress=stopped_at(4))
 except KeyboardInterrupt:
     pass
 team.wait()
 model = plain()
-result = fine_tune(model, tiny_task(), recipe, checkpoint=folder / "c", team=team)
+result = fine_tune(model, task, recipe, checkpoint=folder / "c", team=team)
 assert team.size == 2 and result.resumed_at == 4, (team.size, result)
 torch.save(model.state_dict(), folder / f"{team.rank}.pt")
 """
@@ -197,6 +197,7 @@ def test_two_processes_share_the_batches_of_one(task: Classification, recipe: Re
     """Two members on the CPU, interrupted and resumed, end with the weights that one process has."""
     pytest.importorskip("accelerate")
     recipe, model = replace(recipe, average=0.5), plain()
+    task = replace(task, augment=None)  # each member draws its own
     fine_tune(model, task, recipe, checkpoint=tmp_path / "alone")
     script = tmp_path / "member.py"
     script.write_text(MEMBER)

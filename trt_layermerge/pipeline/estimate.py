@@ -72,7 +72,7 @@ def job_plan(loaded: Loaded) -> list[StagePlan]:
             2, {"stage": "refine", "what": f"{job.refine} plans", "seconds": job.refine * (images * pace + 20)}
         )
     if job.recipe is not None:
-        steps = job.recipe.epochs * task.steps_per_epoch
+        steps = job.recipe.steps_of(task.steps_per_epoch)
         batch = len(next(iter(task.calibration_batches()))[1])
         seconds = steps * batch * pace * TRAINING_STEP
         stages.append({"stage": "fine-tune", "what": f"{steps} steps of {batch} images", "seconds": seconds})

@@ -3,7 +3,7 @@
 After "Efficient Layer Compression Without Pruning" (ELC; Wu, Zhu, Fang, Deng and Zhong, IEEE TIP 32, 2023). Its
 abstract, which is all that we had, says: serial layers, nonlinear ones among them, are first *decoupled* by a module of
 their own, and the decoupled network is then *losslessly* merged by an equivalent conversion of its parameters, nothing
-being pruned. How the module works is our reading, and goes further in two points:
+being pruned. How the module works is our reading:
 
 - An activation s becomes ``a x + (1 - a) s(x)`` with a gate ``a`` for each channel. The gate is learned, and never
   below what a schedule says, which ends at 1: then the layers around it are one linear map.
