@@ -101,7 +101,7 @@ class InPlace:
 
         The linearised network, which computes the same, gets the same weights.
         """
-        if not self.strength.head:
+        if not self.strength.head or not any(len(batch) for batch in self.inputs):
             return
         for node in list(compressed.graph.nodes):
             module = compressed.get_submodule(str(node.target)) if node.op == "call_module" else None
