@@ -40,7 +40,8 @@ def main() -> None:
     network = load_network(f"{EXAMPLE}/model.py:resnet20", EXAMPLE / "resnet20.safetensors")
     task = load_task(EXAMPLE / "task.py")
     pairs = matched(choices_of(network))
-    drawn = random.Random(given.seed).sample(pairs, min(given.pairs, len(pairs))) if given.pairs else pairs
+    random.Random(given.seed).shuffle(pairs)  # so that more pairs are these and others
+    drawn = pairs[: given.pairs or None]
     papers, ours = [paper for paper, _ in drawn], [own for _, own in drawn]
     tables = {
         Estimator.FIT: filled(network, task, given.output, Estimator.FIT, ours),

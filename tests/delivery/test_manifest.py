@@ -46,6 +46,16 @@ def test_a_manifest_from_before_there_were_settings_is_read() -> None:
     assert read_manifest(GOLDEN.with_name("manifest-0.1.0.json")) == read_manifest(GOLDEN)
 
 
+def test_a_manifest_from_before_depth_was_counted_is_read(tmp_path: Path) -> None:
+    fields = json.loads(GOLDEN.read_bytes())
+    for figures in (fields["original"], fields["compressed"]):
+        del figures["depth"], figures["peak_activation_bytes"]
+    del fields["proof"]["refitted_layers"]
+    (tmp_path / "m.json").write_text(json.dumps(fields))
+    manifest = read_manifest(tmp_path / "m.json")
+    assert manifest.original.depth is None and manifest.proof.refitted_layers == {}
+
+
 def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
     def change(fields: dict[str, Any]) -> None:
         for name in path[:-1]:

@@ -140,3 +140,12 @@ def test_what_cannot_be_solved_anew_is_left_alone(quick, images):
     assert not result.refits
     before, after = network.module.state_dict(), result.merged.state_dict()
     assert all(torch.equal(before[name], value) for name, value in after.items() if not name.startswith("merged"))
+
+
+def test_without_data_nothing_is_solved(network):
+    """A plan that only drops and merges needs none."""
+    drop = next(c for c in choices_of(network) if c.kind is Kind.IDENTITY)
+    keeps = [c for c in choices_of(network) if c.kind is Kind.KEEP and c.block != drop.block]
+    result = carry_out(network, [drop, *keeps], [])
+    after, before = result.merged.state_dict(), network.module.state_dict()
+    assert not result.refits and all(torch.equal(before[name], value) for name, value in after.items())

@@ -51,6 +51,13 @@ def test_dual_and_primal_agree(groups, samples, unknowns, strength, seed):
     assert torch.equal(patches, kept)
 
 
+def test_patches_of_zeros_leave_the_prior_and_fit_the_mean():
+    targets = torch.arange(6.0, dtype=torch.float64).reshape(1, 6, 1)
+    prior = torch.ones(1, 4, 1, dtype=torch.float64)
+    solution = Dual(torch.zeros(1, 6, 3, dtype=torch.float64), 1e-4).solve(targets, prior)
+    assert solution.flatten().tolist() == [1.0, 1.0, 1.0, 2.5]
+
+
 @pytest.mark.parametrize("form", ["primal", "dual"])
 def test_a_shift_of_the_data_moves_the_bias_alone(form):
     """What leaving the bias unpenalised means, at a ridge that does not grow with the shift."""

@@ -66,7 +66,12 @@ class InPlace:
 
     def changes(self, choice: Choice) -> bool:
         """Whether there is anything to be done for a choice."""
-        return choice.kind is not Kind.KEEP or (self.strength.layers and any(len(batch) for batch in self.inputs))
+        return choice.kind is not Kind.KEEP or (self.strength.layers and self._has_data)
+
+    @property
+    def _has_data(self) -> bool:
+        """Whether there is anything to solve on: a plan without fits needs no data."""
+        return any(len(batch) for batch in self.inputs)
 
     def fit(
         self, done: Mapping[Choice, nn.Module | None], choice: Choice, geometry: Geometry, prior: Convolution | None
@@ -101,7 +106,7 @@ class InPlace:
 
         The linearised network, which computes the same, gets the same weights.
         """
-        if not self.strength.head or not any(len(batch) for batch in self.inputs):
+        if not self.strength.head or not self._has_data:
             return
         for node in list(compressed.graph.nodes):
             module = compressed.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -15,6 +15,9 @@ from torch import Tensor
 RIDGE = 1e-4
 """Ridge term, in mean squares of a patch's entries."""
 
+SMALLEST = 1e-30
+"""Ridge where patches are all zeros: dividing by it gives large numbers, not infinite ones."""
+
 COLUMNS_AT_ONCE = 4096
 """Columns of patches that are converted to float64 at a time."""
 
@@ -79,7 +82,7 @@ class Dual:
             squares += part.square().sum((1, 2))
             part = part - self.middle[..., columns]
             system.baddbmm_(part, part.transpose(1, 2))
-        self.ridge = (ridge * squares / unknowns).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
+        self.ridge = (ridge * squares / unknowns).clamp_min(SMALLEST)[:, None]
         system.diagonal(dim1=1, dim2=2).add_(self.ridge)
         self.factor: Tensor = torch.linalg.cholesky(system)
 
