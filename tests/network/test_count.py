@@ -61,9 +61,13 @@ def test_what_carries_a_shift_is_counted_once_for_each_image(
             super().__init__()
             self.conv, self.carry = nn.Conv2d(4, 8, 1, bias=False), nn.Linear(5, 8, bias=False)
 
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) + self.carry(x.new_ones(len(x), 5))[:, :, None, None]
+
     network = quick(nn.Sequential(nn.Conv2d(4, 8, 1, bias=False)), (4, 3, 3))
     network.module.set_submodule("0", Merged())
-    assert size_of(network.module) == Size(1, 32 + 40, 2 * (72 * 4 + 8 * 5))
+    size = size_of(network.module)
+    assert (size.layers, size.parameters, size.flops) == (1, 32 + 40, 2 * (72 * 4 + 8 * 5))
 
 
 def test_resnet20_is_as_large_as_its_docstring_says() -> None:

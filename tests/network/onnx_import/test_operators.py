@@ -84,8 +84,21 @@ PLACES = ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]
 ROUNDINGS = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
+def on_an_edge(place: str, size: int, to: int) -> bool:
+    """Whether some output pixel lies between two input pixels but for the rounding of a scale that is no float."""
+    out = np.arange(to)
+    if place == "align_corners":
+        ratio, at = (to - 1) / max(size - 1, 1), out * (size - 1) / max(to - 1, 1)
+    else:
+        ratio = to / size
+        at = out / ratio if place == "asymmetric" else (out + 0.5) / ratio - 0.5
+    return bool(float(np.float32(ratio)) != ratio and (np.abs(2 * at - np.rint(2 * at)) < 1e-5).any())
+
+
 @given(st.sampled_from(PLACES), st.sampled_from(ROUNDINGS), st.tuples(st.integers(1, 21), st.integers(1, 21)))
 def test_nearest_neighbours_to_any_size(place: str, rounding: str, size: tuple[int, int]) -> None:
+    # There two runtimes differ as well: each rounds in its own way.
+    assume(not any(on_an_edge(place, *axis) for axis in zip((8, 10), size, strict=True)))
     sizes = np.array([2, 3, *size], np.int64)
     attributes = {"coordinate_transformation_mode": place, "nearest_mode": rounding}
     assert_same(one("Resize", None, None, sizes, mode="nearest", **attributes))

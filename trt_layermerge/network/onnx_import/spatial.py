@@ -179,11 +179,18 @@ def _nearest(node: Node, x: Tensor, scales: list[float] | None, sizes: list[int]
     ratios = scales or [to / size for size, to in zip(x.shape[2:], into, strict=True)]
     axes = list(zip(x.shape[2:], into, map(np.float32, ratios), strict=True))  # as wide as runtimes compute with
     picks = [_picked(node, *axis) for axis in axes]
-    for mode, shift in (("nearest", np.float32(0)), ("nearest-exact", np.float32(0.5))):
-        theirs = [np.minimum(np.floor((np.arange(to) + shift) / ratio), size - 1) for size, to, ratio in axes]
+    steps = [1 / scale for scale in scales] if scales else [size / to for size, to, _ in axes]
+    for mode, shift in (("nearest", 0.0), ("nearest-exact", 0.5)):
+        theirs = [_interpolated(size, to, step, shift) for (size, to, _), step in zip(axes, steps, strict=True)]
         if all(np.array_equal(pick, other) for pick, other in zip(picks, theirs, strict=True)):
             return F.interpolate(x, sizes, scales, mode=mode)
     return x[:, :, picks[0].tolist()][:, :, :, picks[1].tolist()]
+
+
+def _interpolated(size: int, to: int, step: float, shift: float) -> Array:
+    """Which input pixels ``F.interpolate`` takes; where a place is near a pixel's edge, the rounding of it decides."""
+    at = (np.arange(to, dtype=np.float32) + np.float32(shift)) * np.float32(step)
+    return np.minimum(np.floor(at), size - 1)
 
 
 def _picked(node: Node, size: int, to: int, ratio: np.float32) -> Array:
