@@ -44,7 +44,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'

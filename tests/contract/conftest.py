@@ -1,4 +1,4 @@
-"""Stubs of the genuine bindings, made once; and what was counted, shown at the end of the run."""
+"""Stubs of the genuine bindings, made once."""
 
 from __future__ import annotations
 
@@ -49,12 +49,3 @@ def nvml() -> ModuleType:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # it looks itself up
     spec.loader.exec_module(module)
     return module
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    passed = terminalreporter.getreports("passed")
-    lines = sorted({str(text) for report in passed for name, text in report.user_properties if name == "contract"})
-    if lines:
-        terminalreporter.section("names that our source touches, in the genuine bindings")
-    for line in lines:
-        terminalreporter.write_line(line)

@@ -43,7 +43,10 @@ def test_version_1_is_read_for_ever_and_written_as_version_2(tmp_path: Path) -> 
 
 
 def test_a_manifest_from_before_there_were_settings_is_read() -> None:
-    assert read_manifest(GOLDEN.with_name("manifest-0.1.0.json")) == read_manifest(GOLDEN)
+    new = read_manifest(GOLDEN)
+    uncounted = {"depth": None, "peak_activation_bytes": None}
+    figures = {name: getattr(new, name).model_copy(update=uncounted) for name in ("original", "compressed")}
+    assert read_manifest(GOLDEN.with_name("manifest-0.1.0.json")) == new.model_copy(update=figures)
 
 
 def test_a_manifest_from_before_depth_was_counted_is_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from math import ceil, gcd
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import Tensor, nn
@@ -152,6 +152,7 @@ def test_addition_is_the_sum(both):
     assert_same(total(x), a(x) + b(x))
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # few strides hide anything
 @given(convolutions(4, 4), st.integers(0, 3), st.integers(8, 15))
 def test_addition_where_a_stride_hides_that_sizes_differ(a, more, size):
     g = a.geometry

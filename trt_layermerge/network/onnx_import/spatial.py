@@ -190,7 +190,7 @@ def _nearest(node: Node, x: Tensor, scales: list[float] | None, sizes: list[int]
 def _interpolated(size: int, to: int, step: float, shift: float) -> Array:
     """Which input pixels ``F.interpolate`` takes; where a place is near a pixel's edge, the rounding of it decides."""
     at = (np.arange(to, dtype=np.float32) + np.float32(shift)) * np.float32(step)
-    return np.minimum(np.floor(at), size - 1)
+    return np.asarray(np.minimum(np.floor(at), size - 1))
 
 
 def _picked(node: Node, size: int, to: int, ratio: np.float32) -> Array:
