@@ -246,7 +246,11 @@ class TensorRTEngine:
 
     def _shapes_at(self, which: int) -> Mapping[str, Shape]:
         """Shapes of the inputs: the smallest (0), those the engine was tuned for (1), or the largest (2)."""
-        return {name: tuple(self._engine.get_tensor_profile_shape(name, 0)[which]) for name in self._inputs}
+        shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in self._inputs}
+        return {
+            name: tuple(self._engine.get_tensor_profile_shape(name, 0)[which]) if -1 in shape else shape
+            for name, shape in shapes.items()
+        }
 
     def _reserve(self, settings: list[Mapping[str, Shape]]) -> None:
         """Set shapes, one after the other; the buffers are large enough for all of them."""
