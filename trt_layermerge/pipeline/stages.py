@@ -22,7 +22,8 @@ from trt_layermerge.files import require_writable, write_json
 from trt_layermerge.importance.estimate import measure, table_key
 from trt_layermerge.importance.judge import first
 from trt_layermerge.importance.table import ImportanceTable
-from trt_layermerge.latency.measure import compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.anchored import anchored
+from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import Profile, ProfileKey, read_timing
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
@@ -199,7 +200,10 @@ def profile_plan(loaded: Loaded) -> tuple[int, float]:
 
 
 def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
-    """Measured end-to-end latency of the original; kept, so that a plan made later rests on the same figure."""
+    """Measured end-to-end latency of the original, at the speed that the machine had when its profile was filled.
+
+    It is kept, so that a plan made later rests on the same figure.
+    """
     job = loaded.job
     key = {"weights": loaded.network.weights_hash, "device": loaded.device, "batch": job.batch}
     if (known := _read_baseline(job.baseline_file, key)) is not None:
@@ -208,8 +212,9 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
     shapes = batched_shapes(loaded.network.inputs, job.batch)
     engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
-    timing = compare({"original": engine}, job.policy)["original"]
-    write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing)})
+    blocks = (one for choice in loaded.choices if choice.kind is Kind.KEEP for one in loaded.signatures(choice))
+    timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, _isolated(job), job.policy)
+    write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
     return timing
 
 
