@@ -128,6 +128,15 @@ def test_every_recipe_resumes_exactly(
     assert_same(state(teacher), state(make_model()))
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """As in a terminal; a shell starts what it puts in the background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_inside_a_step_waits_for_its_end_and_loses_nothing(
     task: Classification,
     recipe: Recipe,
@@ -151,6 +160,7 @@ def test_ctrl_c_inside_a_step_waits_for_its_end_and_loses_nothing(
     assert_same(state(model), uninterrupted[0])
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_second_ctrl_c_goes_through_and_a_half_done_step_is_not_saved(
     task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
 ) -> None:

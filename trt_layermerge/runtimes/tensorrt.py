@@ -145,7 +145,9 @@ class TensorRT:
         engine = trt.Runtime(logger).deserialize_cuda_engine(plan) if plan else None
         if engine is None:
             raise ModelError(f"{where} is no engine of TensorRT {trt.__version__} for this GPU: {logger.last}")
-        return TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
+        made = TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
+        made.owners = (runtime, logger)
+        return made
 
     def _lock_clocks(self, mhz: int | None) -> None:
         if mhz is None:
@@ -158,7 +160,13 @@ class TensorRT:
 
 
 class TensorRTEngine:
-    """An engine with its buffers in place. ``TensorRT`` makes it."""
+    """An engine with its buffers in place. ``TensorRT`` makes it.
+
+    Attributes:
+        owners: What must live as long as the engine does: TensorRT's runtime and its logger, which C++ points to.
+    """
+
+    owners: tuple[object, ...] = ()
 
     def __init__(self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions) -> None:
         """Make a context, and memory for the largest shapes.

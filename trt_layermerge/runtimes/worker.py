@@ -240,7 +240,9 @@ def _layers(plan: bytes, messages: _Messages) -> str | None:
         require_driver()
     except RuntimeNotAvailableError:
         return None
-    engine = trt.Runtime(messages.logger()).deserialize_cuda_engine(plan)
+    logger = messages.logger()
+    runtime = trt.Runtime(logger)
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return None
     inspector = engine.create_engine_inspector()
