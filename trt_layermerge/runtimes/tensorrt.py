@@ -142,7 +142,8 @@ class TensorRT:
 
     def _engine(self, plan: bytes, options: BuildOptions, where: str) -> TensorRTEngine:
         logger = _Errors()
-        engine = trt.Runtime(logger).deserialize_cuda_engine(plan) if plan else None
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan) if plan else None
         if engine is None:
             raise ModelError(f"{where} is no engine of TensorRT {trt.__version__} for this GPU: {logger.last}")
         made = TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
