@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -60,6 +63,17 @@ def quick_network(source: nn.Module, input_shape: tuple[int, ...]) -> Network:
 @pytest.fixture(scope="session")
 def quick() -> Callable[[nn.Module, tuple[int, ...]], Network]:
     return quick_network
+
+
+@pytest.fixture(scope="session")
+def networks() -> ModuleType:
+    """The code of ``benchmarks/networks.py``, which makes and checks random plans."""
+    path = Path(__file__).parents[1] / "benchmarks" / "networks.py"
+    spec = importlib.util.spec_from_file_location("networks", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +28,6 @@ from trt_layermerge.network.network import Network, load_network, trace
 
 ROOT = Path(__file__).parents[2]
 TWO = (Input("x", (4, 9, 7)), Input("t", (6,)))
-
-
-@pytest.fixture(scope="module")
-def networks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
 
 
 class Net(nn.Module):

@@ -5,9 +5,7 @@ Nothing runs: that takes the GPU. Larger networks are in ``benchmarks/compile.py
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -38,15 +36,6 @@ needs_compiler = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None,
     reason="TensorRT-RTX is not installed: pip install 'trt_layermerge[tensorrt-rtx]'",
 )
-
-
-@pytest.fixture(scope="module")
-def networks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("networks", ROOT / "benchmarks" / "networks.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
