@@ -26,7 +26,7 @@ from trt_layermerge.importance.estimate import Samples
 from trt_layermerge.network.source import load_source
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.loading import load
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.load import load_task

@@ -11,7 +11,7 @@ import torch
 
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.loading import load
 
 QuickJob = Callable[..., Job]
 

@@ -13,16 +13,11 @@ from trt_layermerge.delivery.verify import verify_delivery
 from trt_layermerge.errors import IncompatibleError, TableError
 from trt_layermerge.files import sha256
 from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.stages import (
-    baseline_stage,
-    importance_stage,
-    importance_table,
-    load,
-    profile_stage,
-    solve_stage,
-    worthwhile,
-)
+from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.solving import solve_stage
+from trt_layermerge.pipeline.tables import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.recipe import Recipe
 

@@ -16,7 +16,9 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline import stages
 from trt_layermerge.pipeline.compress import compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.stages import Loaded, chosen, for_method, importance_table, load, plan_stage
+from trt_layermerge.pipeline.loading import Loaded, for_method, load
+from trt_layermerge.pipeline.solving import chosen, plan_stage
+from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe
 

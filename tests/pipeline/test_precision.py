@@ -13,7 +13,7 @@ from trt_layermerge.delivery.verify import verify_delivery
 from trt_layermerge.errors import ExitCode, LayerMergeError
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.loading import load
 from trt_layermerge.precision.check import TOLERANCE
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.protocol import BuildOptions

@@ -18,8 +18,8 @@ from trt_layermerge.pipeline import refine
 from trt_layermerge.pipeline.compress import compress
 from trt_layermerge.pipeline.estimate import job_plan
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.refine import ranked, refine_stage
-from trt_layermerge.pipeline.stages import load
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import Plan, read_plan
 from trt_layermerge.planning.problem import Item

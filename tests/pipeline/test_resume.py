@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from trt_layermerge.pipeline.compress import compress
-from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.loading import load
 from trt_layermerge.training.checkpoint import Checkpoint
 
 SCRIPT = Path(__file__).parent / "assets" / "killed.py"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trt_layermerge.pipeline.stages import baseline_stage, frontier_of, load, profile_stage
+from trt_layermerge.pipeline.frontier import frontier_of
+from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.tables import baseline_stage, profile_stage
 
 UNET = f"{Path(__file__).parents[1] / 'conformance' / 'unet.py'}:unet"
 

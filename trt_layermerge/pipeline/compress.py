@@ -39,8 +39,9 @@ from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.refine import refine_stage
-from trt_layermerge.pipeline.stages import Loaded, chosen, plan_stage
+from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.pipeline.training import carry_out_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined

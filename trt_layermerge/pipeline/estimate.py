@@ -12,7 +12,9 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimate import Estimator
 from trt_layermerge.importance.finetune import Subset
 from trt_layermerge.importance.judge import first
-from trt_layermerge.pipeline.stages import Loaded, importance_table, profile_plan, worthwhile
+from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.tables import importance_table, profile_plan
 
 TRAINING_STEP = 3.5
 """A step of the compressed network and its teacher, in forward passes of the original."""

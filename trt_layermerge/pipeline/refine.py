@@ -22,8 +22,10 @@ from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.pipeline.frontier import frontier_of
 from trt_layermerge.pipeline.job import Job, Reporter
-from trt_layermerge.pipeline.stages import Loaded, chosen, decide, frontier_of, kept_plan, tables_stage
+from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.solving import chosen, decide, kept_plan, tables_stage
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined
 from trt_layermerge.training.evaluate import evaluate
 

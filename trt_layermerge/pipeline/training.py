@@ -20,7 +20,8 @@ from trt_layermerge.importance.judge import first
 from trt_layermerge.merging.proof import Proof, prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out
 from trt_layermerge.pipeline.job import Job, Reporter
-from trt_layermerge.pipeline.stages import Loaded, chosen
+from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import fine_tune

@@ -18,7 +18,7 @@ from jobs import quick_job
 
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.pipeline.compress import compress
-from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.loading import load
 
 MOMENTS = [("profile", 0), ("profile", 3), ("importance", 2), ("solve", 0)]
 MOMENTS += [("fine-tune", 1), ("fine-tune", 9), ("deliver", 0)]

@@ -26,7 +26,7 @@ from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.delivery.manifest import ConversionFigures
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.estimate import job_plan
-from trt_layermerge.pipeline.stages import load
+from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.training import leads, share_training
 
 

@@ -18,7 +18,9 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.estimate import importance_plan
-from trt_layermerge.pipeline.stages import importance_stage, load, worthwhile
+from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.tables import importance_stage
 
 
 @click.command("importance")

@@ -18,7 +18,8 @@ from trt_layermerge.cli.options import (
     network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
-from trt_layermerge.pipeline.stages import load, profile_plan, profile_stage
+from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.tables import profile_plan, profile_stage
 
 
 @click.command("profile")

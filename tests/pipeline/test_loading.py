@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.errors import InputError, LayerMergeError, TaskError, UsageError
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.loading import for_method, load
+from trt_layermerge.pipeline.tables import importance_table
+from trt_layermerge.training.recipe import Recipe
+
+
+def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
+    choices = choices_of(load(done).network, done.limits)
+    papers, ours = for_method(choices, "layermerge"), for_method(choices, "joint")
+    assert not any(c.kind is Kind.FIT for c in papers) and any(c.kind is Kind.FIT for c in ours)
+    fitted = {(c.block, c.geometry) for c in ours if c.kind is Kind.FIT}
+    assert not any((c.block, c.geometry) in fitted for c in ours if c.kind is Kind.MERGE)
+    assert {(c.block, c.geometry) for c in ours} == {(c.block, c.geometry) for c in choices}, "no convolution is lost"
+
+
+def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
+    (tmp_path / "file").write_text("")
+    for change in ({"output": tmp_path / "file"}, {"profiles": tmp_path / "file" / "p"}):
+        with pytest.raises(InputError, match="is not a folder"):
+            load(quick_job(tmp_path, **change))
+    with pytest.raises(UsageError, match="there is no method 'joined'"):
+        load(quick_job(tmp_path, method="joined"))
+    with pytest.raises(UsageError, match="no task is given"):
+        importance_table(load(quick_job(tmp_path, task=None, input_shape=(1, 8, 8))))
+
+
+def test_a_named_task_takes_its_size_from_the_job_and_its_batch_from_the_recipe(tmp_path: Path, quick_job: Any) -> None:
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (folder / f"{name}.bin").write_bytes(bytes(3073) * 4)
+    job = quick_job(tmp_path, task=Path(f"cifar10:{folder}"), recipe=Recipe(batch_size=5), input_shape=None)
+    with pytest.raises(LayerMergeError, match="channels"):
+        load(job)  # of another number than the network takes
+    with pytest.raises(TaskError, match=r"32x32.*8x8"):
+        load(replace(job, input_shape=(1, 8, 8)))

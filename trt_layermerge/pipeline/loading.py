@@ -1,0 +1,176 @@
+"""Loading what a job names, and failing before anything long begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.cost import signatures
+from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.delivery.typed import Typed, write_typed
+from trt_layermerge.errors import TaskError, UsageError
+from trt_layermerge.files import require_writable
+from trt_layermerge.importance.judge import first
+from trt_layermerge.latency.profile import Profile, ProfileKey
+from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.planning.methods import JOINT, method_named
+from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.training.check import check_task, sample_shape
+from trt_layermerge.training.datasets import Settings
+from trt_layermerge.training.load import load_task
+from trt_layermerge.training.task import Task
+
+CONVERSION_SAMPLES = 256
+"""Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
+
+_CONVERSION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job with what it names loaded.
+
+    Attributes:
+        job: Its settings.
+        network: The original.
+        choices: All choices that its method may take.
+        runtime: Where latencies are measured.
+        profile: The device's lookup table.
+        task: Data, loss and metric, where the job names a task.
+    """
+
+    job: Job
+    network: Network
+    choices: tuple[Choice, ...]
+    runtime: Runtime
+    profile: Profile
+    task: Task | None
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """What latencies depend on besides the network."""
+        return asdict(self.profile.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the plan."""
+        return self.job.fingerprint(self.network.weights_hash, self.device)
+
+    def signatures(self, choice: Choice) -> tuple[Signature, ...]:
+        """What a choice executes."""
+        return signatures(self.network.chains[choice.block.chain], choice, self.job.setting)
+
+    def typed(self, source: Path) -> Typed:
+        """An FP32 ONNX file of the job in the precision that its engines are built in, written beside it."""
+        precision = self.job.options.precision
+        return write_typed(source, precision, [] if precision == "fp32" else self._conversion_batches())
+
+    def _conversion_batches(self) -> list[Tensor]:
+        batches = first(self.require_task().calibration_batches(), CONVERSION_SAMPLES)
+        return list(torch.split(torch.cat([inputs for inputs, _ in batches]), _CONVERSION_BATCH))
+
+    def require_task(self) -> Task:
+        """The task.
+
+        Raises:
+            UsageError: The job names none.
+        """
+        if self.task is None:
+            raise UsageError(
+                "importance is measured on data, and no task is given",
+                hint="pass --task FILE.py, a file with a function task(); examples/fashion_mnist/task.py is one",
+            )
+        return self.task
+
+
+def load(job: Job) -> Loaded:
+    """Load everything that a job names, and fail before anything long begins.
+
+    Raises:
+        LayerMergeError: Something is missing, or does not fit together.
+    """
+    for folder in (job.output, job.profiles):
+        require_writable(folder)
+    method_named(job.method)
+    if job.recipe is not None and job.recipe.decouple and job.method == JOINT.name:
+        raise UsageError(
+            "decoupling carries out merges alone, and method joint plans fits",
+            hint="add --method depth, layermerge or layer-only; or --decouple 0",
+        )
+    runtime = get_runtime(job.runtime)
+    task = None if job.task is None else load_task(job.task, _task_settings(job))
+    # The data decides: a factory's own input shape is only a default.
+    shape = job.input_shape or (None if task is None else sample_shape(task))
+    network = load_network(job.model, job.weights, shape)
+    if task is not None:
+        _require_one_input(network)
+        check_task(task, network.input_shape)
+    key = ProfileKey.of(runtime.describe(isolated(job)))
+    profile = Profile.open(Profile.path_for(job.profiles, key), key)
+    return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)
+
+
+def _task_settings(job: Job) -> Settings:
+    """What a job says of a task that it names."""
+    size = None if job.input_shape is None else job.input_shape[-1]
+    recipe = job.recipe
+    return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
+
+
+def _require_one_input(network: Network) -> None:
+    """See that a task can feed a network.
+
+    Raises:
+        TaskError: The network has several inputs; the batches of a task have one.
+    """
+    if len(network.inputs) > 1:
+        names = ", ".join(item.name for item in network.inputs)
+        raise TaskError(
+            f"{network.name} takes {len(network.inputs)} inputs ({names}); the batches of a task hold one",
+            hint="inspect, profile and solve on tables of your own work with several inputs; importance and compress "
+            "do not yet",
+        )
+
+
+def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
+    """The choices that a method may take.
+
+    The papers' methods know no fits; ``depth`` drops no convolution, ``layer-only`` merges none. Ours takes a ``merge``
+    only where there is no ``fit`` of the same convolution: that has the same latency, and the product of the weights is
+    one of the points that the fit is the best of.
+    """
+    choices = tuple(choices)
+    if method == "depth":
+        return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _keeps_all(choice))
+    if method == "layer-only":
+        return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _drops_one(choice))
+    if method != "joint":
+        return tuple(choice for choice in choices if choice.kind is not Kind.FIT)
+    fitted = {(choice.block, choice.geometry) for choice in choices if choice.kind is Kind.FIT}
+    return tuple(
+        choice for choice in choices if choice.kind is not Kind.MERGE or (choice.block, choice.geometry) not in fitted
+    )
+
+
+def _keeps_all(choice: Choice) -> bool:
+    """Whether it merges several layers and drops none; of a single layer, ``keep`` is all there is to that."""
+    return choice.kind is Kind.MERGE and len(choice.block) > 1 and len(choice.kept) == len(choice.block)
+
+
+def _drops_one(choice: Choice) -> bool:
+    """Whether it drops the convolution of one layer."""
+    return choice.kind is Kind.IDENTITY and len(choice.block) == 1 and choice.reducible
+
+
+def isolated(job: Job) -> BuildOptions:
+    """Candidate blocks are timed as they would run amid the network."""
+    return BuildOptions(job.options.threads, job.options.precision, isolated=True)
