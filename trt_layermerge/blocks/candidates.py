@@ -65,8 +65,8 @@ def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
 
 
 def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geometry:
-    """The one convolution that the kept layers of a block and the skips inside it make."""
-    return compose(
+    """The one convolution that the kept layers of a block and the skips inside it make, idle taps cropped."""
+    whole: Geometry = compose(
         chain,
         block,
         kept,
@@ -74,6 +74,7 @@ def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geom
         layer=lambda layer: layer.geometry,
         skip=_skip_geometry,
     )
+    return whole.cropped(chain.shape(block.start)[1:])
 
 
 def _skip_geometry(skip: Skip) -> Geometry:
@@ -200,9 +201,10 @@ def _largest_sets(
                     best[arrived] = total, (*kept, target) if grown else kept
     largest: dict[tuple[Pair, int], tuple[float, Geometry, tuple[int, ...]]] = {}
     for (*_, last), (norm, kept) in reached.get(block.end, {}).items():
-        key = last.geometry.kernel, last.geometry.groups
+        geometry = last.geometry.cropped(chain.shape(block.start)[1:])
+        key = geometry.kernel, geometry.groups
         if key not in largest or norm > largest[key][0]:
-            largest[key] = norm, last.geometry, kept
+            largest[key] = norm, geometry, kept
     return [(geometry, kept) for _, geometry, kept in largest.values()]
 
 
