@@ -239,3 +239,8 @@ def test_a_small_tensor_needs_no_large_kernel(make: Make) -> None:
     assert kernels(small, Kind.MERGE) == {3} and kernels(small, Kind.FIT) == {1, 3}
     # Of several sets of layers that now make the same kernel, the one with the largest norms: all of them.
     assert any(one.kept == (1, 2, 3) and one.geometry.kernel == (3, 3) for one in choices_of(small) if one.geometry)
+
+
+def test_a_layer_on_one_pixel_is_a_1x1(make: Make) -> None:
+    alone = [one for one in choices_of(make([conv(o=8)], size=1)) if one.kind is Kind.MERGE]
+    assert [(one.kept, one.geometry.kernel) for one in alone if one.geometry] == [((1,), (1, 1))]

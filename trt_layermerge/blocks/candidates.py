@@ -94,7 +94,8 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
             continue
         if not kept and _passes_on(chain, block):
             yield Choice(block, Kind.IDENTITY, None, (), reducible)
-        elif not (plain and kept == layers):  # that is keeping the layer
+        elif not (plain and kept == layers and geometry.kernel == chain.layers[block.start].geometry.extent):
+            # Else that would be keeping the layer; on a small tensor it is the layer without its idle taps.
             yield Choice(block, Kind.MERGE, geometry, kept, reducible)
     if _leaves_late_skip(chain, block):
         yield Choice(block, Kind.IDENTITY, None, (), reducible)
