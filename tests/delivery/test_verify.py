@@ -95,7 +95,7 @@ def test_an_engine_of_another_network_is_found(delivered: Path, deliver: Deliver
 def test_wrong_or_endless_recorded_outputs_are_found(delivered: Path, deliver: Deliver, value: float) -> None:
     outputs = torch.zeros(10, 5)
     outputs[3, 2] = value
-    write_checks(delivered / "checks.safetensors", torch.zeros(10, 2, 6, 6), outputs)
+    write_checks(delivered / "checks.safetensors", ["input"], torch.zeros(10, 2, 6, 6), outputs)
     deliver(delivered)
     assert failure(delivered).exit_code == 5
 
