@@ -73,9 +73,10 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
         manifest = self.manifest
-        simulated = {"simulated": True} if manifest.simulated else {}  # beside figures that are no measurements
+        said = {"simulated": True} if manifest.simulated else {}  # beside figures that are no measurements
+        said |= {"metric": manifest.metric} if manifest.metric else {}  # and accuracies that are none
         return (
-            simulated
+            said
             | {
                 "original": manifest.original.model_dump(mode="json"),
                 "compressed": manifest.compressed.model_dump(mode="json"),

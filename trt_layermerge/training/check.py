@@ -102,7 +102,8 @@ def _check_input(item: Input, values: Tensor, says: str) -> None:
         )
     if item.below is None and not values.is_floating_point():
         raise TaskError(
-            f"{says} {values.dtype}; a network takes real numbers", hint="convert and normalise: images.float() / 255"
+            f"{says} {values.dtype}; a network takes real numbers",
+            hint="convert with .float(), and normalise images: images.float() / 255",
         )
     if item.below is not None and (values.dtype != torch.int64 or not _within(values, item.below)):
         span = f" from {values.min()} to {values.max()}" if len(values) else ""

@@ -44,8 +44,8 @@ class Denoising:
 
     @property
     def metric_name(self) -> str:
-        """The mean square of what is missed of the noise, as a quality: below 0, and higher is better."""
-        return "minus mean square error"
+        """The mean square error with its sign turned: higher is better."""
+        return "minus MSE"
 
     @property
     def steps_per_epoch(self) -> int:

@@ -13,6 +13,21 @@ def images(count, seed):
     return TensorDataset(F.interpolate(coarse, scale_factor=4.0).tanh(), torch.zeros(count))
 
 
+def smooth():
+    return Classification("smooth", images(96, 0), images(32, 1), batch_size=16, held_out=32, calibration=32)
+
+
+class Continuous(Denoising):
+    """For networks whose time steps are real numbers."""
+
+    def _noisy(self, images, seed):
+        (noisy, times), noise = super()._noisy(images, seed)
+        return (noisy, times.float()), noise
+
+
 def task():
-    smooth = Classification("smooth", images(96, 0), images(32, 1), batch_size=16, held_out=32, calibration=32)
-    return Denoising(smooth, timesteps=100)
+    return Denoising(smooth(), timesteps=100)
+
+
+def continuous():
+    return Continuous(smooth(), timesteps=100)
