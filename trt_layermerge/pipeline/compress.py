@@ -73,8 +73,8 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
         manifest = self.manifest
-        said = {"simulated": True} if manifest.simulated else {}  # beside figures that are no measurements
-        said |= {"metric": manifest.metric} if manifest.metric else {}  # and accuracies that are none
+        said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
+        said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
         return (
             said
             | {
