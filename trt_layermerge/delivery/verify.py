@@ -26,6 +26,7 @@ from trt_layermerge.runtimes.protocol import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
 
 _INPUTS = "inputs."
+"""What the names of recorded inputs begin with, where there are several."""
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Engine
     loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / _engine_name(loaded))
     engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
-    write_checks(job.output / CHECKS, engine.inputs, inputs, outputs)
+    write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs)
     return _Engines(original, engine, difference, onnx)
 
 

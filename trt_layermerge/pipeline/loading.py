@@ -110,12 +110,13 @@ def load(job: Job) -> Loaded:
         )
     runtime = get_runtime(job.runtime)
     task = None if job.task is None else load_task(job.task, _task_settings(job))
+    if task is not None:
+        _require_logits(job, task)
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
         check_task(task, network.inputs)
-        _require_logits(job, task)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)

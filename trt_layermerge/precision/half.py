@@ -85,9 +85,9 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
 
 
 def _angles(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that take a sine or cosine, and of those that make its angle of what no layer computes.
+    """Names of the nodes that take a sine or cosine, and of those that make its angle, back to the last layers.
 
-    Halves of 512 and more are 0.5 or more apart: of a time step's angle nothing would be left.
+    Halves from 512 on are 0.5 or more apart: of the angle of a late time step little would be left.
     """
     writers = {name: node for node in model.graph.node for name in node.output}
     todo = [node for node in model.graph.node if node.op_type in ("Sin", "Cos")]
