@@ -34,12 +34,13 @@ from trt_layermerge.training.evaluate import Score, evaluate
 EXAMPLE = Path("examples/fashion_mnist")
 INGREDIENTS = {
     "each block by itself, in a row": PLAIN,
+    "  with norms estimated anew": replace(PLAIN, norms=True),
     "+ fitted behind the activation": replace(PLAIN, activations=True),
     "+ kept layers solved anew": replace(PLAIN, activations=True, layers=True),
     "+ ridge chosen": replace(PLAIN, activations=True, layers=True, ridge=True),
     "+ classifier solved anew": Strength(),
 }
-"""Each adds one to those above it."""
+"""Each with a plus adds one to those above it; layers that are solved anew include their norms."""
 
 
 class Quiet:

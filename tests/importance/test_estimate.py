@@ -106,10 +106,32 @@ def naive(network, choice, task):
         equations.add(x, total - sum(added))
         fitted = equations.solve(choice.geometry, prior_of(network.module, chain, choice))
         module, unexplained = to_module(fitted.convolution), fitted.unexplained
+    changed = rewrite(network, {choice: module}).eval()
+    names = [node.name for node in network.module.graph.nodes]
+    behind = names[names.index(chain.tensor(choice.block.start)) :]
+    called = [node for node in changed.graph.nodes if node.op == "call_module" and node.name in behind]
+    norms = [changed.get_submodule(node.target) for node in called]
+    re_estimate(changed, [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)], task.images[:10].split(4))
     with torch.no_grad():
-        output = rewrite(network, {choice: module}).eval()(task.images[12:19])
+        output = changed(task.images[12:19])
     target = task.labels[12:19]
     return float(task.loss(output, target)), float(task.metric(output, target).mean()), unexplained
+
+
+def re_estimate(module, norms, batches):
+    """Give norms the mean of what reaches them in each batch, by its share of the samples."""
+    samples = sum(map(len, batches))
+    sums = [[torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)] for norm in norms]
+    for batch in batches:
+        for norm in norms:
+            norm.train().momentum = 1.0
+        with torch.no_grad():
+            module(batch)
+        for (mean, var), norm in zip(sums, norms, strict=True):
+            mean += norm.running_mean * len(batch) / samples
+            var += norm.running_var * len(batch) / samples
+    for (mean, var), norm in zip(sums, norms, strict=True):
+        norm.eval().running_mean, norm.running_var = mean, var
 
 
 def test_rows_are_what_the_whole_network_does(network, task, table):

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.merging.in_place import PLAIN, Strength
+from trt_layermerge.merging.in_place import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.count import size_of
+from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
 
 LAYERS = replace(PLAIN, layers=True)
@@ -149,3 +150,21 @@ def test_without_data_nothing_is_solved(network):
     result = carry_out(network, [drop, *keeps], [])
     after, before = result.merged.state_dict(), network.module.state_dict()
     assert not result.refits and all(torch.equal(before[name], value) for name, value in after.items())
+
+
+def test_a_plan_without_fits_gets_norms_that_fit_it(network, batches):
+    """Only those behind the change, alike in the merged and the linearised network."""
+    by_kind = {(choice.kind, choice.block): choice for choice in choices_of(network)}
+    merge = by_kind[Kind.MERGE, Block(0, 0, 2)]
+    keeps = [by_kind[Kind.KEEP, Block(0, index, index + 1)] for index in (2, 3)]
+    papers = carry_out(network, [merge, *keeps], batches, strength=PAPERS)
+    prove_network(papers.linearised, papers.merged, batches[0], papers.proofs)
+    assert torch.equal(papers.merged.get_submodule("norm").running_var, papers.linearised.norm.running_var)
+    reached = up_to(papers.merged, ["c"])(torch.cat(batches))[0]
+    torch.testing.assert_close(papers.merged.get_submodule("norm").running_mean, reached.mean((0, 2, 3)))
+    late = [
+        *(by_kind[Kind.KEEP, Block(0, index, index + 1)] for index in range(3)),
+        by_kind[Kind.IDENTITY, Block(0, 3, 4)],
+    ]
+    after = carry_out(network, late, batches, strength=PAPERS).merged.state_dict()
+    assert torch.equal(after["norm.running_var"], network.module.state_dict()["norm.running_var"])

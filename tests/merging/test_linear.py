@@ -107,3 +107,23 @@ def test_nothing_of_a_dropped_branch_is_left(quick):
 def test_folding_is_done_in_the_type_asked_for(quick, dtype):
     network = quick(nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3)), (1, 7, 7))
     assert folded(network.module, network.chains[0], Block(0, 0, 2), (1, 2), dtype).weight.dtype == dtype
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5), (3, 2)])
+def test_kernels_on_small_tensors_lose_only_idle_taps(quick, size):
+    torch.manual_seed(0)
+    convs = [
+        nn.Conv2d(3, 3, 3, padding=1),
+        nn.Conv2d(3, 3, 5, padding=2),
+        nn.Conv2d(3, 4, 3, 2, 1),
+        nn.Conv2d(4, 4, 3, 1, 1),
+    ]
+    network = quick(nn.Sequential(*joined.from_iterable((conv, nn.ReLU()) for conv in convs)), (3, *size))
+    (chain,) = network.chains
+    for block in blocks_of(chain, 4):
+        for kept in kept_sets(chain, block):
+            merged = folded(network.module, chain, block, kept)
+            linear = LinearisedBlock(network.module, chain, block, kept).double().eval()
+            x = torch.randn(2, *chain.shape(block.start), dtype=torch.float64)
+            torch.testing.assert_close(linear(x), merged(x), atol=1e-12, rtol=1e-12)
+            assert all(k <= max(2 * s - 1, 1) for k, s in zip(merged.geometry.kernel, x.shape[2:], strict=True))

@@ -9,7 +9,7 @@ import pytest
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.importance.estimate import Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.merging.in_place import PLAIN, Strength
+from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe
@@ -48,7 +48,7 @@ def test_tuning_counts_where_something_is_tuned() -> None:
 
 def test_the_papers_methods_know_no_fits() -> None:
     assert JOB.strength == Strength()
-    assert replace(JOB, method="layermerge").strength == PLAIN
+    assert replace(JOB, method="layermerge").strength == PAPERS
 
 
 def test_weights_device_and_plan_count_too() -> None:

@@ -38,7 +38,7 @@ class Samples:
     """How much data the one-shot estimators look at.
 
     Attributes:
-        calibration: Images that fits are solved on.
+        calibration: Images that fits are solved on, and statistics of batch norms estimated.
         held_out: Images that the loss is measured on.
     """
 
@@ -135,7 +135,8 @@ def measure(
 
 
 def _one_shot(network: Network, todo: Sequence[Choice], task: Task, how: Estimation) -> Iterator[ImportanceRow]:
-    calibration = on_device_of(network.module, first(task.calibration_batches(), how.samples.calibration))
-    judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out))
+    samples = on_device_of(network.module, first(task.calibration_batches(), how.samples.calibration))
+    calibration = [inputs for inputs, _ in samples]
+    judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out), calibration)
     for _, group in groupby(todo, key=lambda choice: (choice.block.chain, choice.block.start)):
-        yield from rows_from(judge, list(group), [inputs for inputs, _ in calibration], how.max_kernel)
+        yield from rows_from(judge, list(group), calibration, how.max_kernel)

@@ -1,7 +1,12 @@
-"""Judging changed networks on held-out data, the unchanged part before a change computed once."""
+"""Judging changed networks on held-out data, the unchanged part before a change computed once.
+
+The statistics of batch norms behind a change are estimated anew before it is judged: a change that only shifts them is
+none that training would notice.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
@@ -13,9 +18,10 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
-from trt_layermerge.network.inputs import as_tuple, samples_in
+from trt_layermerge.network.inputs import Values, as_tuple, samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.evaluate import Score, device_of, score
 from trt_layermerge.training.task import Batch, Task
@@ -37,13 +43,16 @@ class Judge:
         network: The original, in evaluation mode.
         task: Loss and metric.
         held_out: The data to judge on.
+        calibration: Inputs that statistics of batch norms are estimated on; without any they stay as they are.
 
     Raises:
         ModelError: The network has a loss or a metric that is not finite.
         TaskError: There is no data.
     """
 
-    def __init__(self, network: Network, task: Task, held_out: Iterable[Sample]) -> None:
+    def __init__(
+        self, network: Network, task: Task, held_out: Iterable[Sample], calibration: Sequence[Values] = ()
+    ) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
         self.before = self.score(_fast(network.module), (_laid_out(inputs) for inputs, _ in self.held_out))
         if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
@@ -52,16 +61,16 @@ class Judge:
                 f"held-out data of task {task.name!r}, before any change",
                 hint="check that the weights are sound, and that task and network belong together",
             )
-        self._names: tuple[str, ...] | None = None
-        self._values: Iterable[list[Tensor]] = []
+        self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
+        self._estimated = _Kept(network, [as_tuple(inputs) for inputs in calibration])
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
         tail, names = self._tail(choice, replacement)
-        if names != self._names:  # seldom: choices come sorted by the end of their blocks
-            known = _Known(self.network, names, self.held_out)
-            self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
-        return self.score(_fast(tail), self._values)
+        if self._estimated.batches:
+            tail = copy.deepcopy(tail).to(memory_format=torch.channels_last)  # its norms are the original's
+            estimate_norms(tail, self._estimated.at(names))
+        return self.score(_fast(tail), self._judged.at(names))
 
     def score(self, module: nn.Module, values: Iterable[list[Tensor]]) -> Score:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
@@ -98,25 +107,41 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
     return [v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values]
 
 
+class _Kept:
+    """Values inside a network for some batches, kept between choices that ask for the same ones."""
+
+    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self.network, self.batches = network, batches
+        self._names: tuple[str, ...] | None = None
+        self._values: Iterable[list[Tensor]] = []
+
+    def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
+        """The values of some nodes, batch by batch."""
+        if names != self._names:  # seldom: choices come sorted by their blocks
+            known = _Known(self.network, names, self.batches)
+            self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
+        return self._values
+
+
 @dataclass(frozen=True)
 class _Known:
     """Values inside the network for every batch, computed whenever they are asked for."""
 
     network: Network
     names: tuple[str, ...]
-    batches: Sequence[Sample]
+    batches: Sequence[tuple[Tensor, ...]]
 
     @property
     def bytes(self) -> int:
         """Memory that all of them would take, in float32."""
         nodes = {node.name: node for node in self.network.module.graph.nodes}
         sizes: int = sum(prod(nodes[name].meta["shape"]) for name in self.names)
-        return 4 * sizes * sum(samples_in(inputs) for inputs, _ in self.batches)
+        return 4 * sizes * sum(samples_in(inputs) for inputs in self.batches)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         head = up_to(self.network.module, self.names)
         with torch.inference_mode():
-            for inputs, _ in self.batches:
+            for inputs in self.batches:
                 yield _laid_out(head(*inputs))
 
 

@@ -15,7 +15,7 @@ from trt_layermerge.journal import Format, Journal, typed
 _NUMBER = (float, int)
 _FORMAT = Format(
     "importance table",
-    2,
+    3,  # since 3, the statistics of norms behind a change are estimated anew
     {
         "weights": (str,),
         "task": (str,),
@@ -46,7 +46,7 @@ class TableKey:
         weights: Hash of the network's state; how its spec was spelled is of no consequence.
         task: Name of the task.
         estimator: ``fit``, ``product`` or ``finetune``.
-        calibration: Images that fits were solved on.
+        calibration: Images that fits were solved on, and statistics of batch norms estimated.
         held_out: Images that losses were measured on; 0 for as many as were trained on.
         max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
         training: How each choice was trained, in words; empty where nothing was.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, prior_columns
 from trt_layermerge.merging.linear import called, folded
+from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.patches import LARGEST_SYSTEM, at, sample_positions, samples_by_batch, samples_kept, windows
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.merging.rewrite import module_name, rewrite
@@ -40,16 +41,22 @@ class Strength:
         ridge: Choose each ridge on patches that are not solved on.
         layers: Solve the layers that are kept anew, behind the first change.
         head: Solve linear layers behind the convolutions anew.
+        norms: Estimate statistics of batch norms anew. Layers that are solved anew have had it done for their own, and
+            what is solved behind other norms has made up for them: it is for plans without the above.
     """
 
     activations: bool = True
     ridge: bool = True
     layers: bool = True
     head: bool = True
+    norms: bool = False
 
 
 PLAIN = Strength(activations=False, ridge=False, layers=False, head=False)
 """Each fitted block by itself, for the sum before its activation; nothing else changes."""
+
+PAPERS = replace(PLAIN, norms=True)
+"""What plans without fits can make use of, where no training follows that would do the same."""
 
 
 class InPlace:
@@ -102,6 +109,22 @@ class InPlace:
         fitted = self._fit(responses, choice, layer.geometry, prior)
         _write_back(self.working.module, layer, fitted.convolution, responses)
         return fitted
+
+    def estimate_norms(self, done: Collection[Choice], compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
+        """Estimate the statistics of the norms behind the first change anew.
+
+        The linearised network, which computes the same, gets the same ones.
+        """
+        if not self.strength.norms or not self._has_data:
+            return
+        names = [node.name for node in self.original.module.graph.nodes]
+        first = min(names.index(self.original.chains[one.block.chain].tensor(one.block.start)) for one in done)
+        calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
+        norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
+        estimate_norms(compressed, map(as_tuple, self.inputs), norms.values())
+        for name, norm in norms.items():
+            if isinstance(norm, nn.BatchNorm2d):
+                linearised.get_submodule(name).load_state_dict(norm.state_dict())
 
     def refit_linear(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
         """Solve the linear layers of the compressed network anew, each for the original's output of that layer.

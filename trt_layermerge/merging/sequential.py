@@ -96,6 +96,7 @@ def carry_out(
         rewrite(place.working, merged).eval(), rewrite(place.working, linearised).eval(), tuple(proofs), fits, refits
     )
     if merged:
+        place.estimate_norms(merged, result.merged, result.linearised)
         place.refit_linear(result.merged, result.linearised)
     return result
 

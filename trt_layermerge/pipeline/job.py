@@ -13,7 +13,7 @@ from trt_layermerge.blocks.cost import Setting
 from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.merging.in_place import PLAIN, Strength
+from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT
 from trt_layermerge.runtimes.protocol import BuildOptions
@@ -95,7 +95,7 @@ class Job:
     @property
     def strength(self) -> Strength:
         """What the fits of a plan make use of: everything, but the papers' methods know no fits at all."""
-        return Strength() if self.method == DEFAULT else PLAIN
+        return Strength() if self.method == DEFAULT else PAPERS
 
     @property
     def importance_file(self) -> Path:
