@@ -17,6 +17,9 @@ from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, Tabl
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.task import Task
 
+NORM_IMAGES = 256
+"""Most images that statistics of batch norms are estimated on: they are run once more for every choice."""
+
 Progress = Callable[[int, int, str], None]
 """Called with choices done, choices in all, and the one in hand."""
 
@@ -137,6 +140,7 @@ def measure(
 def _one_shot(network: Network, todo: Sequence[Choice], task: Task, how: Estimation) -> Iterator[ImportanceRow]:
     samples = on_device_of(network.module, first(task.calibration_batches(), how.samples.calibration))
     calibration = [inputs for inputs, _ in samples]
-    judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out), calibration)
+    for_norms = first(task.calibration_batches(), min(how.samples.calibration, NORM_IMAGES))
+    judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out), for_norms)
     for _, group in groupby(todo, key=lambda choice: (choice.block.chain, choice.block.start)):
         yield from rows_from(judge, list(group), calibration, how.max_kernel)

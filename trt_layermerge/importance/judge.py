@@ -21,7 +21,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
-from trt_layermerge.network.inputs import Values, as_tuple, samples_in
+from trt_layermerge.network.inputs import as_tuple, samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.evaluate import Score, device_of, score
 from trt_layermerge.training.task import Batch, Task
@@ -43,7 +43,7 @@ class Judge:
         network: The original, in evaluation mode.
         task: Loss and metric.
         held_out: The data to judge on.
-        calibration: Inputs that statistics of batch norms are estimated on; without any they stay as they are.
+        calibration: Data that statistics of batch norms are estimated on; without any they stay as they are.
 
     Raises:
         ModelError: The network has a loss or a metric that is not finite.
@@ -51,7 +51,7 @@ class Judge:
     """
 
     def __init__(
-        self, network: Network, task: Task, held_out: Iterable[Sample], calibration: Sequence[Values] = ()
+        self, network: Network, task: Task, held_out: Iterable[Sample], calibration: Iterable[Sample] = ()
     ) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
         self.before = self.score(_fast(network.module), (_laid_out(inputs) for inputs, _ in self.held_out))
@@ -62,7 +62,7 @@ class Judge:
                 hint="check that the weights are sound, and that task and network belong together",
             )
         self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
-        self._estimated = _Kept(network, [as_tuple(inputs) for inputs in calibration])
+        self._estimated = _Kept(network, [inputs for inputs, _ in on_device_of(network.module, calibration)])
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
