@@ -199,11 +199,11 @@ model = Net
 """
 
 
-def test_a_network_of_several_inputs_has_no_task_yet(run: Any, desk: Any) -> None:
+def test_a_task_of_too_few_inputs_is_told_so(run: Any, desk: Any) -> None:
     (desk.folder / "model.py").write_text(SEVERAL)
     before = desk.files()
     arguments = [part for part in desk.job if "weights" not in str(part)]
-    refused(run("compress", *arguments), 3, r"takes 2 inputs \(x, step\); the batches of a task hold one")
+    refused(run("compress", *arguments), 3, r"yields batches of 1 input; the network takes 2: x, step")
     assert desk.files() == before
     found = run("inspect", desk.folder / "model.py", "--json").json
     assert [item["name"] for item in found["inputs"]] == ["x", "step"] and found["layers"][0]["shift"] is True
