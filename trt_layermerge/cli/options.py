@@ -161,7 +161,7 @@ data_options = combined(
     click.option("--tuning-epochs", type=int, default=1, show_default=True, help="finetune: passes over that share."),
     click.option("--tuning-lr", type=float, default=0.1, show_default=True, help="finetune: peak learning rate."),
     click.option("--tuning-seed", type=int, default=0, show_default=True, help="finetune: of data and new weights."),
-    click.option("--gates-penalty", type=float, default=0.1, show_default=True, help="gates: loss for an activation."),
+    click.option("--gates-penalty", type=float, default=0.1, show_default=True, help="gates: worth of an activation."),
     click.option("--gates-share", type=float, default=1.0, show_default=True, help="gates: of the training data."),
     click.option("--gates-epochs", type=int, default=1, show_default=True, help="gates: passes over that share."),
     click.option("--gates-lr", type=float, default=0.02, show_default=True, help="gates: peak learning rate."),

@@ -107,7 +107,8 @@ def gate_rows(
     """
     trained = fold_norms(_trained(network, task, gating, max_kernel, table, progress))
     judge = Judge(replace(network, module=trained), task, first(task.held_out_batches(), held_out))
-    judge.before = evaluate(trained, judge.held_out, task)  # in the way of what follows, so that nothing is nothing
+    # Computed as what follows is, so that gates which are closed already cost exactly nothing.
+    judge.before = evaluate(trained, judge.held_out, task)
     for choice in choices:
         began = time.monotonic()
         with closed(trained, inner_layers(network.chains[choice.block.chain], choice.block)):

@@ -63,7 +63,8 @@ class GatedActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``a x + (1 - a) act(x)``, ``[batch, channels, height, width]``."""
-        return self.gate(x, self.act(x))  # type: ignore[no-any-return]
+        blended: Tensor = self.gate(x, self.act(x))
+        return blended
 
 
 def gates_of(model: nn.Module) -> Iterator[Gate]:
