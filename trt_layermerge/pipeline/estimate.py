@@ -51,8 +51,8 @@ def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, f
     if how.estimator is Estimator.GATES and todo:
         # One training, if it is not done yet; then all of the network for every choice.
         subset = Subset.of(loaded.require_task(), how.gating.share, how.gating.seed)
-        images = 3 * how.gating.epochs * subset.images + len(todo) * samples.held_out
-        return len(todo), images * seconds_per_image(loaded)
+        trained, judged = 3 * how.gating.epochs * subset.images, len(todo) * samples.held_out
+        return len(todo), (trained + judged) * seconds_per_image(loaded)
     starts = {(choice.block.chain, choice.block.start) for choice in todo}
     # A choice runs what is left behind its block, half of the network on average; a start runs all of it.
     images = len(todo) * samples.held_out / 2 + len(starts) * (samples.calibration + samples.held_out / 2)
