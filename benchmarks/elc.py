@@ -3,9 +3,11 @@
 For a ResNet-56 and a VGG-16 of a quarter of its width, on 20,000 images of Fashion-MNIST: trains the network, plans,
 and compresses it twice, with ``decouple`` and without. Every stage is kept in ``runs/elc``, so that the same command
 goes on where it was stopped. Prints one row for each run: latencies are measured by ONNX Runtime in turns with the
-original, accuracies are of the test data.
+original, accuracies are of the test data. With ``--method depth --estimator gates``, gates choose the activations that
+go, by one training; with ``product``, the loss without any training does.
 
-    python benchmarks/elc.py [--only NAME] [--method METHOD] [--budget SHARE] [--epochs N] [--steps N] [--held-out N]
+    python benchmarks/elc.py [--only NAME] [--method METHOD] [--estimator ESTIMATOR] [--budget SHARE] [--epochs N]
+                             [--steps N] [--held-out N] [--gates-epochs N] [--gates-penalty P]
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from torch.utils.data import TensorDataset
 from trt_layermerge.cli.show import screen
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import replacing, write_json
-from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.importance.estimate import Estimator, Samples
+from trt_layermerge.importance.gates import Gating
 from trt_layermerge.network.source import load_source
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.job import Job
@@ -73,15 +76,23 @@ def compressed(name: str, args: argparse.Namespace, decouple: float) -> Result:
         model=NETWORKS[name],
         weights=base(name),
         task=Path(__file__),
-        output=RUNS / f"{name}-{args.method}-{args.budget}",
+        output=RUNS / f"{name}-{run_name(args)}",
         profiles=RUNS / "profiles",
         budget=Budget.parse(args.budget),
         method=args.method,
         samples=Samples(held_out=args.held_out),
+        estimator=Estimator(args.estimator),
+        gating=Gating(penalty=args.gates_penalty, epochs=args.gates_epochs),
         recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decouple),
     )
     with screen() as reporter:
         return compress(load(job), reporter)
+
+
+def run_name(args: argparse.Namespace) -> str:
+    """What files of these arguments are called."""
+    gates = f"-{args.gates_epochs}-{args.gates_penalty:g}" if args.estimator == Estimator.GATES else ""
+    return f"{args.method}-{args.budget}-{args.estimator}{gates}"
 
 
 def row(name: str, way: str, result: Result) -> dict[str, object]:
@@ -94,6 +105,7 @@ def row(name: str, way: str, result: Result) -> dict[str, object]:
         "layers": f"{before.layers} to {after.layers}",
         "flops": f"{after.flops / before.flops - 1:+.1%}",
         "speedup": f"{manifest.speedup:.2f}",
+        "merges": ", ".join(item["key"] for item in manifest.plan["items"] if item["kind"] == "merge"),
         "accuracy": f"{before.accuracy:.2%} to {after.accuracy:.2%}",
         "merged": str(manifest.proof.merged_blocks),
         "proof": f"{manifest.proof.merge_end_to_end:.1e}",
@@ -105,11 +117,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(NETWORKS))
     parser.add_argument("--method", default="layermerge", choices=("depth", "layermerge", "layer-only"))
+    parser.add_argument("--estimator", default="product", choices=("product", "gates"))
     parser.add_argument("--budget", default="0.6")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--steps", type=int, help="in place of --epochs")
     parser.add_argument("--held-out", type=int, default=512, help="images that importance is judged on")
     parser.add_argument("--decouple", type=float, default=0.5)
+    parser.add_argument("--gates-epochs", type=int, default=Gating.epochs)
+    parser.add_argument("--gates-penalty", type=float, default=Gating.penalty)
     return parser.parse_args()
 
 
@@ -123,7 +138,7 @@ def main() -> None:
         for way, decouple in (("decoupled", args.decouple), ("merged at once", 0.0)):
             rows.append(row(name, way, compressed(name, args, decouple)))
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    write_json(RUNS / f"rows-{args.method}-{args.budget}.json", {"rows": rows})
+    write_json(RUNS / f"rows-{run_name(args)}.json", {"rows": rows})
 
 
 if __name__ == "__main__":

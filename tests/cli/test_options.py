@@ -23,6 +23,7 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.errors import ExitCode, UsageError
 from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
+from trt_layermerge.importance.gates import Gating
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe
@@ -84,8 +85,11 @@ def test_a_recipe_is_named_and_options_go_before_it(config: Any, tmp_path: Path)
 def test_the_estimator_and_its_options() -> None:
     job = job_of("m", "--estimator", "finetune", "--tuning-share", "0.5", "--tuning-lr", "0.2", "--max-kernel", "5")
     assert job.estimation == Estimation(Estimator.FINETUNE, Samples(), 5, Tuning(share=0.5, lr=0.2))
-    with pytest.raises(UsageError, match="share is 2"):
-        job_of("m", "--tuning-share", "2")
+    job = job_of("m", "--estimator", "gates", "--gates-penalty", "0.3", "--gates-epochs", "2", "--gates-seed", "7")
+    assert job.estimation == Estimation(Estimator.GATES, gating=Gating(penalty=0.3, epochs=2, seed=7))
+    for option in ("--tuning-share", "--gates-share"):
+        with pytest.raises(UsageError, match="share is 2"):
+            job_of("m", option, "2")
     assert set(ESTIMATORS) == set(Estimator)
 
 

@@ -4,6 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.importance.estimate import Estimator
+from trt_layermerge.importance.gates import Gating
+from trt_layermerge.pipeline import estimate
 from trt_layermerge.pipeline.estimate import importance_plan, job_plan
 from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.job import Job
@@ -18,6 +24,16 @@ def test_looking_writes_nothing(tmp_path: Path, quick_job: Any) -> None:
     assert [stage["stage"] for stage in planned] == ["profile", "importance", "merge", "fine-tune", "deliver"]
     assert pending > 5 and seconds > 0 and all(stage["seconds"] > 0 for stage in planned)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gates_are_announced_as_one_training(tmp_path: Path, quick_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda loaded: 1.0)
+    job = quick_job(tmp_path, method="depth", estimator=Estimator.GATES)
+    once, thrice = (load(replace(job, gating=Gating(epochs=epochs))) for epochs in (1, 3))
+    merges = [choice for choice in once.choices if choice.kind is not Kind.KEEP]
+    assert importance_plan(once, once.choices) == (len(merges), 3 * 256 + 64 * len(merges)) and merges
+    assert importance_plan(thrice, thrice.choices) == (len(merges), 3 * 3 * 256 + 64 * len(merges))
+    assert importance_plan(once, [choice for choice in once.choices if choice not in merges]) == (0, 0.0)
 
 
 def test_what_is_known_is_not_announced_again(done: Job) -> None:

@@ -9,6 +9,7 @@ import pytest
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.importance.estimate import Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
+from trt_layermerge.importance.gates import Gating
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
@@ -39,10 +40,16 @@ def test_the_fingerprint_tells_what_decides_the_plan(field: str) -> None:
     assert (changed.training_name("p") == JOB.training_name("p")) == (field not in TRAINING)
 
 
-def test_tuning_counts_where_something_is_tuned() -> None:
-    tuned = replace(JOB, tuning=Tuning(lr=0.5))
-    assert tuned.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)
-    one, other = (replace(job, estimator=Estimator.FINETUNE).fingerprint("w", DEVICE) for job in (tuned, JOB))
+@pytest.mark.parametrize(
+    ("estimator", "changed"),
+    [
+        (Estimator.FINETUNE, replace(JOB, tuning=Tuning(lr=0.5))),
+        (Estimator.GATES, replace(JOB, gating=Gating(penalty=0.5))),
+    ],
+)
+def test_how_an_estimator_trains_counts_where_it_does(estimator: Estimator, changed: Job) -> None:
+    assert changed.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)
+    one, other = (replace(job, estimator=estimator).fingerprint("w", DEVICE) for job in (changed, JOB))
     assert one != other
 
 

@@ -10,16 +10,20 @@ import pytest
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
+from trt_layermerge.importance.estimate import Estimator
+from trt_layermerge.importance.gates import Gating
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline import stages
+from trt_layermerge.pipeline import tables
 from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import Loaded, for_method, load
 from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.recipe import Recipe
 
 OPERATION = 100_000  # ns, whatever it is
@@ -28,9 +32,12 @@ ALL = Limits(max_kernel=11, max_layers=4)
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Latencies that are the same everywhere, and importances: of a choice that is not named, a loss of 2 after 1."""
+    """Latencies that are the same everywhere, and importances: of a choice that is not named, a loss of 2 after 1.
 
-    def simulate(job: Job, latencies: dict[str, int], losses: dict[str, float]) -> Loaded:
+    Without ``losses`` there are no importances yet.
+    """
+
+    def simulate(job: Job, latencies: dict[str, int], losses: dict[str, float] | None) -> Loaded:
         loaded = load(job)
         for signature, name in {s: choice.key for choice in loaded.choices for s in loaded.signatures(choice)}.items():
             latency = latencies.get(name, OPERATION)
@@ -38,9 +45,9 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Any:
             loaded.profile.add(ProfileRow(signature, timing, simulated=True))
         table = importance_table(loaded)
         for choice in loaded.choices:
-            if choice.kind is not Kind.KEEP:
+            if choice.kind is not Kind.KEEP and losses is not None:
                 table.add(ImportanceRow(choice.key, 1.0, losses.get(choice.key, 2.0), 0.5, 0.5, None, 0.0))
-        monkeypatch.setattr(stages, "anchored", lambda *_: (Timing.of([5.0 * OPERATION] * 6), 1.0))
+        monkeypatch.setattr(tables, "anchored", lambda *_: (Timing.of([5.0 * OPERATION] * 6), 1.0))
         return loaded
 
     return simulate
@@ -108,6 +115,41 @@ def test_decoupling_trains_first_and_merges_without_loss(
     again = compress(load(job), recorder)
     assert again.manifest.compressed.accuracy == result.manifest.compressed.accuracy
     assert recorder.steps.count(("fine-tune", 0, 32)) == 1
+
+
+def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any) -> None:
+    """ELC from end to end: what gates say decides the plan, under latencies, and the plan merges without loss."""
+    job = quick_job(
+        tmp_path,
+        method="depth",
+        estimator=Estimator.GATES,
+        gating=Gating(penalty=0.5, epochs=2),
+        limits=ALL,
+        recipe=Recipe(epochs=2, decouple=0.5, distillation=0.5, checkpoint_seconds=0),
+        budget=Budget.parse("0.6"),
+    )
+    simulated(job, {}, None)
+    result = compress(load(job), recorder)
+    loaded = load(job)
+    rows, plan = {row.choice: row for row in importance_table(loaded)}, read_plan(job.plan_file).plan
+    assert rows.keys() == {choice.key for choice in worthwhile(loaded) if choice.kind is not Kind.KEEP}
+    lost = {name: row.loss_after - row.loss_before for name, row in rows.items()}
+    merged = [name for name in plan.keys if name in rows]
+    assert merged and plan.objective == pytest.approx(-sum(lost[name] for name in merged), abs=1e-9)
+    assert result.manifest.proof.merged_blocks == 1 and 0 < result.manifest.proof.merge_end_to_end <= 1e-4
+    assert result.manifest.compressed.layers < 4 and result.manifest.compressed.accuracy > 0.9
+    assert [total for stage, _, total in recorder.steps if stage == "importance"][:33] == [32] * 33
+    told = len(recorder.steps)
+    assert compress(load(job), recorder).manifest.plan == result.manifest.plan
+    assert "importance" not in {stage for stage, *_ in recorder.steps[told:]}
+
+
+def test_what_an_estimator_cannot_measure_is_said_before_anything_is(tmp_path: Path, quick_job: Any) -> None:
+    for method, estimator in (("layermerge", Estimator.GATES), ("joint", Estimator.GATES), ("joint", "product")):
+        with pytest.raises(UsageError, match=f"the estimator {estimator} cannot measure") as caught:
+            load(quick_job(tmp_path, method=method, estimator=Estimator(estimator)))
+        assert "--method" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fits_cannot_be_decoupled(tmp_path: Path, quick_job: Any) -> None:

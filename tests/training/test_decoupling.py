@@ -17,7 +17,8 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.decoupling import Gate, decouple, fade, settled
+from trt_layermerge.training.decoupling import decouple, fade, settled
+from trt_layermerge.training.gates import Gate, hold
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
@@ -136,6 +137,7 @@ def test_a_gate_is_in_range_and_never_below_its_schedule(networks: list[Network]
     for part in decoupled.modules():
         if isinstance(part, Gate):
             nn.init.constant_(part.own, own)
+    hold(decoupled)
     fade(decoupled, share)
     (gate, *_) = (part for part in decoupled.modules() if isinstance(part, Gate))
     one, zero = torch.ones(1, len(gate.own), 1, 1), torch.zeros(1, len(gate.own), 1, 1)

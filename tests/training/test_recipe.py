@@ -83,6 +83,8 @@ def test_steps_go_before_epochs() -> None:
         ("decay", 0.0),
         ("average", 1.0),
         ("decouple", 1.0),
+        ("gate_penalty", -0.1),
+        ("gate_penalty", math.inf),
         ("clip_norm", 0.0),
         ("checkpoint_seconds", -1.0),
     ],

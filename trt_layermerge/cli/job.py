@@ -12,6 +12,7 @@ from trt_layermerge.cli.options import read_budget, read_tuning
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimate import Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
+from trt_layermerge.importance.gates import Gating
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.protocol import BuildOptions
@@ -72,16 +73,18 @@ def make_job(**given: Any) -> Job:
         limits=Limits(given["max_kernel"], given["max_layers"]),
         samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
         estimator=Estimator(given.get("estimator", known.estimator)),
-        tuning=_tuning(given, known.tuning),
+        tuning=Tuning(**_under("tuning", given)),
+        gating=Gating(**_under("gates", given)),
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
         also=given.get("also"),
     )
 
 
-def _tuning(given: dict[str, Any], known: Tuning) -> Tuning:
-    names = ("share", "epochs", "lr", "seed")
-    return replace(known, **{name: given[f"tuning_{name}"] for name in names if f"tuning_{name}" in given})
+def _under(group: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a group by the fields that they set: ``tuning_lr`` is ``lr``."""
+    prefix = f"{group}_"
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
 
 
 def _recipe(given: dict[str, Any]) -> Recipe | None:

@@ -24,7 +24,7 @@ from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
 
-ESTIMATORS = ("fit", "product", "finetune")
+ESTIMATORS = ("fit", "product", "finetune", "gates")
 """Of ``importance.estimate.Estimator``, which imports torch."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -154,12 +154,19 @@ data_options = combined(
         type=click.Choice(ESTIMATORS),
         default=ESTIMATORS[0],
         show_default=True,
-        help="Of importance: closed form, product of weights, or training each choice for a while.",
+        help="Of importance: closed form, product of weights, training each choice for a while, or one training of "
+        "gates that choose activations (ELC).",
     ),
     click.option("--tuning-share", type=float, default=0.04, show_default=True, help="finetune: of the training data."),
     click.option("--tuning-epochs", type=int, default=1, show_default=True, help="finetune: passes over that share."),
     click.option("--tuning-lr", type=float, default=0.1, show_default=True, help="finetune: peak learning rate."),
     click.option("--tuning-seed", type=int, default=0, show_default=True, help="finetune: of data and new weights."),
+    click.option("--gates-penalty", type=float, default=0.1, show_default=True, help="gates: worth of an activation."),
+    click.option("--gates-share", type=float, default=1.0, show_default=True, help="gates: of the training data."),
+    click.option("--gates-epochs", type=int, default=1, show_default=True, help="gates: passes over that share."),
+    click.option("--gates-lr", type=float, default=0.02, show_default=True, help="gates: peak learning rate."),
+    click.option("--gates-distillation", type=float, default=0.0, show_default=True, help="gates: original's weight."),
+    click.option("--gates-seed", type=int, default=0, show_default=True, help="gates: of data."),
 )
 plan_options = combined(
     click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),

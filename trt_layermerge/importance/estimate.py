@@ -11,6 +11,7 @@ from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.finetune import Tuning, tuned_rows
+from trt_layermerge.importance.gates import Gating, gate_rows, require_gates
 from trt_layermerge.importance.judge import Judge, first, on_device_of
 from trt_layermerge.importance.oneshot import rows_from
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
@@ -21,7 +22,7 @@ NORM_IMAGES = 256
 """Most images that statistics of batch norms are estimated on: they are run once more for every choice."""
 
 Progress = Callable[[int, int, str], None]
-"""Called with choices done, choices in all, and the one in hand."""
+"""Called with choices done, choices in all, and the one in hand; of ``gates`` first with steps of its training."""
 
 
 class Estimator(StrEnum):
@@ -29,11 +30,13 @@ class Estimator(StrEnum):
 
     ``fit`` and ``product`` train nothing: blocks to be fitted are solved in closed form, merged ones are the product of
     their weights. ``finetune`` is the papers' way: the network with that one block linearised is trained for a while.
+    ``gates`` trains one network, in which every activation may become linear, and asks it for all choices.
     """
 
     FIT = "fit"
     PRODUCT = "product"
     FINETUNE = "finetune"
+    GATES = "gates"
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,20 @@ class Estimation:
         samples: How much data the one-shot estimators look at.
         max_kernel: The largest kernel that is ever fitted; what a fit samples depends on it.
         tuning: How ``finetune`` trains.
+        gating: How ``gates`` trains.
     """
 
     estimator: Estimator = Estimator.FIT
     samples: Samples = field(default_factory=Samples)
     max_kernel: int = Limits.max_kernel
     tuning: Tuning = field(default_factory=Tuning)
+    gating: Gating = field(default_factory=Gating)
+
+    @property
+    def training(self) -> str:
+        """How the estimator trains, in words; empty where it trains nothing."""
+        trained = {Estimator.FINETUNE: self.tuning, Estimator.GATES: self.gating}
+        return str(trained.get(self.estimator, ""))
 
     def measures(self, choice: Choice) -> bool:
         """Whether there is a row for a choice.
@@ -76,10 +87,11 @@ class Estimation:
 
 def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
     """The key under which importances of a network on a task are kept."""
-    training = str(how.tuning) if how.estimator is Estimator.FINETUNE else ""
     samples = how.samples
     if how.estimator is Estimator.FINETUNE:
         samples = Samples(samples.calibration, 0)
+    if how.estimator is Estimator.GATES:
+        samples = Samples(0, samples.held_out)
     return TableKey(
         network.weights_hash,
         task.name,
@@ -87,7 +99,7 @@ def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
         samples.calibration,
         samples.held_out,
         how.max_kernel,
-        training,
+        how.training,
     )
 
 
@@ -119,22 +131,41 @@ def measure(
     done = len(wanted) - len(todo)
     if not todo:
         return
-    fits = [choice for choice in todo if choice.kind is Kind.FIT]
+    require_measurable(network, todo, how)
+    network.module.eval()
+    for row in _rows(network, todo, task, table, how, progress):
+        table.add(row)
+        done += 1
+        progress(done, len(wanted), row.choice)
+
+
+def require_measurable(network: Network, choices: Sequence[Choice], how: Estimation) -> None:
+    """See that an estimator can measure choices.
+
+    Raises:
+        UsageError: It cannot measure one of them.
+    """
+    if how.estimator is Estimator.GATES:
+        require_gates(network, choices)
+    fits = [choice for choice in choices if choice.kind is Kind.FIT]
     if fits and how.estimator is Estimator.PRODUCT:
         raise UsageError(
             f"the estimator product cannot measure {fits[0].key!r}: a fit is no product of weights",
             hint="plan with --method layermerge, or measure with --estimator fit",
         )
-    network.module.eval()
-    rows = (
-        tuned_rows(network, todo, task, how.tuning, how.samples.calibration, table.path)
-        if how.estimator is Estimator.FINETUNE
-        else (_one_shot(network, todo, task, how))
-    )
-    for row in rows:
-        table.add(row)
-        done += 1
-        progress(done, len(wanted), row.choice)
+
+
+def _rows(
+    network: Network, todo: Sequence[Choice], task: Task, table: ImportanceTable, how: Estimation, progress: Progress
+) -> Iterator[ImportanceRow]:
+    match how.estimator:
+        case Estimator.FINETUNE:
+            return tuned_rows(network, todo, task, how.tuning, how.samples.calibration, table.path)
+        case Estimator.GATES:
+            held_out = how.samples.held_out
+            return gate_rows(network, todo, task, how.gating, held_out, how.max_kernel, table.path, progress)
+        case Estimator.FIT | Estimator.PRODUCT:
+            return _one_shot(network, todo, task, how)
 
 
 def _one_shot(network: Network, todo: Sequence[Choice], task: Task, how: Estimation) -> Iterator[ImportanceRow]:

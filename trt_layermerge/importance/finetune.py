@@ -12,16 +12,15 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from math import ceil
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import DivergedError, UsageError
 from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, on_device_of
+from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.in_place import PLAIN
 from trt_layermerge.merging.linear import called
@@ -33,7 +32,8 @@ from trt_layermerge.training.evaluate import Score, evaluate
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Task
+from trt_layermerge.training.team import Alone
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def tuned_rows(
         calibration: Images that fits are solved on before they are trained.
         table: The table's file; the checkpoint of the choice in hand lies beside it.
     """
-    subset = Subset.of(task, tuning)
+    subset = Subset.of(task, tuning.share, tuning.seed)
     judge = Judge(network, task, first(task.held_out_batches(), subset.images))
     inputs = [batch for batch, _ in on_device_of(network.module, first(task.calibration_batches(), calibration))]
     for choice in choices:
@@ -115,62 +115,11 @@ def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], 
     return module.eval()
 
 
-@dataclass(frozen=True)
-class Subset:
-    """A part of a task's training data, as a task: the first batches of an epoch, the same ones in every epoch.
-
-    Attributes:
-        whole: The task.
-        steps_per_epoch: How many batches.
-        images: Samples in them.
-    """
-
-    whole: Task
-    steps_per_epoch: int
-    images: int
-
-    @classmethod
-    def of(cls, task: Task, tuning: Tuning) -> Subset:
-        """The share of a task's data that a tuning asks for, rounded up to whole batches."""
-        steps = max(1, ceil(tuning.share * task.steps_per_epoch))
-        batches = task.training_batches(seed=tuning.seed, epoch=0)
-        return cls(task, steps, steps * max((len(target) for _, target in islice(batches, 1)), default=0))
-
-    @property
-    def name(self) -> str:
-        """The task's."""
-        return self.whole.name
-
-    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches, whatever the epoch."""
-        batches = self.whole.training_batches(seed=seed, epoch=0, first_step=first_step)
-        return islice(batches, self.steps_per_epoch - first_step)
-
-    def calibration_batches(self) -> Iterator[Batch]:
-        """The task's."""
-        return self.whole.calibration_batches()
-
-    def held_out_batches(self) -> Iterator[Batch]:
-        """The task's."""
-        return self.whole.held_out_batches()
-
-    def test_batches(self) -> Iterator[Batch]:
-        """The task's."""
-        return self.whole.test_batches()
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The task's."""
-        return self.whole.loss(output, target)
-
-    def metric(self, output: Tensor, target: Tensor) -> Tensor:
-        """The task's."""
-        return self.whole.metric(output, target)
-
-
 def _trained(model: fx.GraphModule, subset: Subset, tuning: Tuning, checkpoint: Path, judge: Judge) -> Score:
     """Score of a network after its training; the worst there is where that diverges."""
     try:
-        fine_tune(model, subset, tuning.recipe, checkpoint=checkpoint)
+        # Alone: other processes of the job wait for the plan.
+        fine_tune(model, subset, tuning.recipe, checkpoint=checkpoint, team=Alone())
     except DivergedError:
         return Score(WORST_LOSS, -WORST_LOSS, subset.images)
     return evaluate(model, judge.held_out, subset.whole)

@@ -45,11 +45,11 @@ class TableKey:
     Attributes:
         weights: Hash of the network's state; how its spec was spelled is of no consequence.
         task: Name of the task.
-        estimator: ``fit``, ``product`` or ``finetune``.
+        estimator: ``fit``, ``product``, ``finetune`` or ``gates``.
         calibration: Images that fits were solved on, and statistics of batch norms estimated.
         held_out: Images that losses were measured on; 0 for as many as were trained on.
         max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
-        training: How each choice was trained, in words; empty where nothing was.
+        training: How the estimator trained, in words; empty where it trained nothing.
     """
 
     weights: str
@@ -67,9 +67,9 @@ class ImportanceRow:
 
     Attributes:
         choice: Key of the choice.
-        loss_before: Held-out loss of the original.
+        loss_before: Held-out loss of the original; of ``gates``, of the network with its gates trained.
         loss_after: Held-out loss with this choice.
-        accuracy_before: Held-out accuracy of the original, 0..1.
+        accuracy_before: Held-out accuracy before, likewise, 0..1.
         accuracy_after: Held-out accuracy with this choice.
         unexplained: Of a fit, the share of its target's variance that it misses on its calibration data.
         seconds: What measuring it took.

@@ -12,6 +12,7 @@ from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.cost import Setting
 from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
+from trt_layermerge.importance.gates import Gating
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
@@ -54,6 +55,7 @@ class Job:
         samples: How much data importance looks at.
         estimator: How importance is measured.
         tuning: How the estimator ``finetune`` trains.
+        gating: How the estimator ``gates`` trains.
         fit_samples: Images that the fits of the chosen plan are solved on.
         recipe: How to fine-tune; ``None`` for not at all.
         policy: How sure latencies have to be.
@@ -77,6 +79,7 @@ class Job:
     samples: Samples = field(default_factory=Samples)
     estimator: Estimator = Estimator.FIT
     tuning: Tuning = field(default_factory=Tuning)
+    gating: Gating = field(default_factory=Gating)
     fit_samples: int = 2048
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
@@ -90,7 +93,7 @@ class Job:
     @property
     def estimation(self) -> Estimation:
         """How importance is measured."""
-        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.tuning)
+        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.tuning, self.gating)
 
     @property
     def strength(self) -> Strength:
@@ -146,7 +149,7 @@ class Job:
             "limits": asdict(self.limits),
             "samples": asdict(self.samples),
             "estimator": str(self.estimator),
-            "tuning": str(self.tuning) if self.estimator is Estimator.FINETUNE else None,
+            "tuning": self.estimation.training or None,
         }
         return _digest(settings)
 

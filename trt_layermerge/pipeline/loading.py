@@ -17,6 +17,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
+from trt_layermerge.importance.estimate import require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.inputs import joined
@@ -117,9 +118,11 @@ def load(job: Job) -> Loaded:
     network = load_network(job.model, job.weights, shape)
     if task is not None:
         check_task(task, network.inputs)
+    choices = for_method(choices_of(network, job.limits), job.method)
+    require_measurable(network, choices, job.estimation)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
-    return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)
+    return Loaded(job, network, choices, runtime, profile, task)
 
 
 def _task_settings(job: Job) -> Settings:

@@ -20,7 +20,6 @@ import copy
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -31,24 +30,7 @@ from trt_layermerge.merging.linear import LinearisedBlock, called
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.chain import Chain, Unit
 from trt_layermerge.network.network import Network
-
-
-class Gate(nn.Module):
-    """``a * stays + (1 - a) * goes``, with ``a = floor + (1 - floor) * own`` for each channel.
-
-    Attributes:
-        own: What is learned, ``[channels]``, in 0..1.
-        floor: What the schedule says, 0..1.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.own, self.floor = nn.Parameter(torch.zeros(channels)), 0.0
-
-    def forward(self, stays: Tensor | float, goes: Tensor) -> Tensor:
-        """Blend two tensors ``[batch, channels, height, width]``; at the ends exactly one of them."""
-        gate = (self.floor + (1 - self.floor) * self.own).view(-1, 1, 1)
-        return gate * stays + (1 - gate) * goes
+from trt_layermerge.training.gates import Gate, GatedActivation, gates_of
 
 
 class DecoupledBlock(LinearisedBlock):
@@ -66,19 +48,16 @@ class DecoupledBlock(LinearisedBlock):
         for layer in chain.layers[block.start : block.end]:
             index, channels = layer.index, layer.output_shape[0]
             if index < block.end and layer.act is not None:
-                self.activations[str(index)] = copy.deepcopy(called(module, layer.act))
-                if not self._in_branch(index):
-                    self.gates[f"activation{index}"] = Gate(channels)
+                act = copy.deepcopy(called(module, layer.act))
+                self.activations[str(index)] = act if self._in_branch(index) else GatedActivation(act, channels)
             if self._branch_ends(index) or (index not in self.stays and not self._in_branch(index)):
-                self.gates[f"layer{index}"] = Gate(channels)
+                self.gates[str(index)] = Gate(channels)
 
     def fade(self, share: float) -> None:
         """Let everything that goes be gone to a share, 0..1."""
         self.share = share
-        for gate in self.gates.values():
-            assert isinstance(gate, Gate)
+        for gate in gates_of(self):
             gate.floor = share
-            gate.own.data.clamp_(0, 1)  # where the optimiser's steps have led it out of its range
 
     def write_back(self, module: fx.GraphModule) -> None:
         """Give the layers' weights and statistics to the network that the block was made of."""
@@ -91,10 +70,10 @@ class DecoupledBlock(LinearisedBlock):
 
     def _tensor(self, index: int, tensors: dict[int, Tensor], shift: Tensor | None) -> Tensor:
         x = self._part(str(index), self.chain.layers[index - 1].geometry, index - 1, index, tensors, shift)
-        if f"layer{index}" in self.gates:
+        if str(index) in self.gates:
             # Of a branch nothing remains, of a layer its input.
             ends = self._branch_ends(index)
-            x = self.gates[f"layer{index}"](0.0 if ends else self._part("", None, index - 1, index, tensors), x)
+            x = self.gates[str(index)](0.0 if ends else self._part("", None, index - 1, index, tensors), x)
         x = self._with_skips(x, index, tensors, late=False)
         return x if index == self.block.end else self._inner(index, x, tensors)
 
@@ -108,8 +87,7 @@ class DecoupledBlock(LinearisedBlock):
     def _inner(self, index: int, x: Tensor, tensors: dict[int, Tensor]) -> Tensor:
         """The activation of a tensor inside the block, what is added behind it, and its border."""
         if str(index) in self.activations:
-            after = self.activations[str(index)](x)
-            x = self.gates[f"activation{index}"](x, after) if f"activation{index}" in self.gates else after
+            x = self.activations[str(index)](x)
         x = self._with_skips(x, index, tensors, late=True)
         top, left, bottom, right = self.margins[index]
         if self.share >= 1 or not any(self.margins[index]):

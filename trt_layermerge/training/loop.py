@@ -23,6 +23,7 @@ from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, d
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.evaluate import device_of, in_mode
+from trt_layermerge.training.gates import hold, nonlinearity
 from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
@@ -67,8 +68,9 @@ def fine_tune(
     """Train a model in place, or finish what an interrupted call with the same arguments began.
 
     The loss is (1 - a) task loss + a T^2 KL(teacher || student) with the recipe's distillation weight a and temperature
-    T (Hinton et al., arXiv 1503.02531). The checkpoint is written every ``recipe.checkpoint_seconds``, after each epoch
-    and when the run is interrupted; it stays when the run is finished, so that repeating the call trains nothing again.
+    T (Hinton et al., arXiv 1503.02531), and the recipe's penalty for activations with gates. The checkpoint is written
+    every ``recipe.checkpoint_seconds``, after each epoch and when the run is interrupted; it stays when the run is
+    finished, so that repeating the call trains nothing again.
 
     Args:
         model: Takes the task's inputs, ``[batch, ...]`` each; left with trained weights, its modes, place and
@@ -227,6 +229,7 @@ class _Run:
             group["lr"] = self.recipe.lr_at(self.step, self.steps)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        hold(self.model)
         self._count(value)
         if self.average is not None:
             self.average.add(self.model, self.recipe.average_at(self.step - 1))
@@ -259,6 +262,8 @@ class _Run:
             raise TaskError(f"task {self.task.name!r}: loss returns {list(loss.shape)}; it must be the batch's mean")
         if taught is not None:
             loss = (1 - share) * loss + share * distillation_loss(output, taught.float(), self.recipe.temperature)
+        if self.recipe.gate_penalty > 0:
+            loss = loss + self.recipe.gate_penalty * nonlinearity(self.model)
         return loss
 
     def _diverged(self, loss: float) -> DivergedError:

@@ -47,6 +47,8 @@ class Recipe:
         channels_last: Train with kernels and images in NHWC layout, which convolutions are faster in.
         decouple: Share of all steps in which what a plan removes fades away, at least 0 and below 1; 0 removes it at
             once, before the first step. See ``decoupling``.
+        gate_penalty: Added to the loss for each activation with a gate that is not linear yet; 0 lets gates learn from
+            the loss alone. See ``gates``.
         checkpoint_seconds: Seconds between two checkpoints; the only field that does not change the result.
 
     Raises:
@@ -75,6 +77,7 @@ class Recipe:
     clip_norm: float | None = None
     channels_last: bool = True
     decouple: float = 0.0
+    gate_penalty: float = 0.0
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -108,6 +111,7 @@ class Recipe:
             "precision": _one_of(self.precision, Precision),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
             "decouple": (0 <= self.decouple < 1, below_one),
+            "gate_penalty": (0 <= self.gate_penalty < math.inf, "at least 0"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0, "at least 0"),
         }
 

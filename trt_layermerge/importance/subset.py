@@ -1,0 +1,64 @@
+"""A part of a task's training data, for estimators that train for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+
+from torch import Tensor
+
+from trt_layermerge.training.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of a task's training data, as a task: the first batches of an epoch, the same ones in every epoch.
+
+    Attributes:
+        whole: The task.
+        steps_per_epoch: How many batches.
+        images: Samples in them.
+    """
+
+    whole: Task
+    steps_per_epoch: int
+    images: int
+
+    @classmethod
+    def of(cls, task: Task, share: float, seed: int) -> Subset:
+        """A share of a task's data, above 0, rounded up to whole batches."""
+        steps = max(1, ceil(share * task.steps_per_epoch))
+        batches = task.training_batches(seed=seed, epoch=0)
+        return cls(task, steps, steps * max((len(target) for _, target in islice(batches, 1)), default=0))
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return self.whole.name
+
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches, whatever the epoch."""
+        batches = self.whole.training_batches(seed=seed, epoch=0, first_step=first_step)
+        return islice(batches, self.steps_per_epoch - first_step)
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        return self.whole.calibration_batches()
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        return self.whole.held_out_batches()
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        return self.whole.test_batches()
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's."""
+        return self.whole.loss(output, target)
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's."""
+        return self.whole.metric(output, target)
