@@ -46,6 +46,11 @@ def test_tuning_counts_where_something_is_tuned() -> None:
     assert one != other
 
 
+def test_which_activations_are_offered_decides_the_plan() -> None:
+    offered = replace(JOB, limits=Limits(bottleneck_activations=True))
+    assert offered.fingerprint("w", DEVICE) != JOB.fingerprint("w", DEVICE)
+
+
 def test_the_papers_methods_know_no_fits() -> None:
     assert JOB.strength == Strength()
     assert replace(JOB, method="layermerge").strength == PLAIN
