@@ -210,7 +210,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, help="torchvision's ImageNet weights; needed for the base alone")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bottlenecks", help="folder; resumes")
-    parser.add_argument("--images", type=int, default=20_000, help="of the training data")
+    parser.add_argument("--images", type=int, default=12_000, help="of the training data")
     parser.add_argument("--held-out", type=int, default=2000, help="of these, to judge on")
     parser.add_argument("--calibration", type=int, default=512, help="images that fits are solved on")
     parser.add_argument("--block", type=int, action="append", default=[], help="also train with it replaced")
