@@ -90,7 +90,7 @@ class Figures:
             self.known[name] = score.loss, score.accuracy
             write_json(self.path, self.known)
         loss, accuracy = self.known[name]
-        print(f"{name:<72} loss {loss:.4f}  accuracy {accuracy:.2%}", flush=True)
+        print(f"{name:<80} loss {loss:.4f}  accuracy {accuracy:.2%}", flush=True)
 
 
 def main() -> None:
@@ -102,13 +102,13 @@ def main() -> None:
     network = trace("mobilenet_v2", base(args, data), (3, SIZE, SIZE))
     run, pairs = Run(network, data, args), inverted_residuals(network)
     run.figures.get("original", lambda: run.score(network.module))
-    for number, pair in pairs.items():
-        for way in WAYS:
-            run.alone(f"block {number}", way, pair)
     for start, end in [*((number, number) for number in args.block), *args.row]:
         for way in WAYS:
             if WAYS[way].trained:
                 run.together(f"blocks {start}-{end}", way, [pairs[number] for number in range(start, end + 1)])
+    for number, pair in pairs.items():
+        for way in WAYS:
+            run.alone(f"block {number}", way, pair)
 
 
 class Run:
@@ -138,8 +138,8 @@ class Run:
         model = cache(lambda: rewrite(self.network, self.modules(WAYS[way], pairs)).eval())
         self.figures.get(f"{name}, {way}, 0 steps", lambda: self.score(model()))
         for seed in range(self.args.seeds):
-            title = f"{name}, {way}, {self.args.steps} steps, seed {seed}"
             recipe = Recipe(steps=self.args.steps, lr=self.args.lr, clip_norm=5.0, seed=seed)
+            title = f"{name}, {way}, {recipe.steps} steps at {recipe.lr:g}, seed {seed}"
             self.figures.get(title, partial(self.trained, model, recipe, title))
 
     def trained(self, model: Callable[[], nn.Module], recipe: Recipe, title: str) -> Score:

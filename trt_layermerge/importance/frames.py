@@ -40,7 +40,7 @@ class Frame:
 
     Attributes:
         geometry: The largest kernel that any of them may be fitted with; its ``out_channels`` say nothing.
-        places: The blocks, each for the results that are wanted of it.
+        places: The blocks, and what activations are added behind them.
     """
 
     geometry: Geometry
