@@ -226,3 +226,21 @@ def test_depthwise_stays_depthwise_and_what_is_mixed_is_dense(make: Make) -> Non
     network = make([conv(4, 4, groups=4), conv(4, 4, groups=4), conv(4, 8, 1)])
     groups = {c.block: c.geometry.groups for c in choices_of(network) if c.kind is Kind.FIT and c.geometry}
     assert groups[Block(0, 0, 2)] == 4 and groups[Block(0, 0, 3)] == groups[Block(0, 1, 3)] == 1
+
+
+def test_a_small_tensor_needs_no_large_kernel(make: Make) -> None:
+    large, small = (make([conv() for _ in range(3)], size=size) for size in (16, 2))
+
+    def kernels(network: Network, kind: Kind) -> set[int]:
+        every = choices_of(network, Limits(max_kernel=7))
+        return {one.geometry.kernel[0] for one in every if one.kind is kind and one.geometry is not None}
+
+    assert kernels(large, Kind.MERGE) == {3, 5, 7} and kernels(large, Kind.FIT) == {1, 3, 5, 7}
+    assert kernels(small, Kind.MERGE) == {3} and kernels(small, Kind.FIT) == {1, 3}
+    # Of several sets of layers that now make the same kernel, the one with the largest norms: all of them.
+    assert any(one.kept == (1, 2, 3) and one.geometry.kernel == (3, 3) for one in choices_of(small) if one.geometry)
+
+
+def test_a_layer_on_one_pixel_is_a_1x1(make: Make) -> None:
+    alone = [one for one in choices_of(make([conv(o=8)], size=1)) if one.kind is Kind.MERGE]
+    assert [(one.kept, one.geometry.kernel) for one in alone if one.geometry] == [((1,), (1, 1))]

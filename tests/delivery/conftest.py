@@ -53,7 +53,7 @@ def _delivered(
     build(network, folder)
     inputs = torch.randn(10, *SHAPE, generator=torch.Generator().manual_seed(0))
     _, outputs = verify_engine(OnnxRuntime().load(folder / "engine.onnx", BuildOptions()), network, inputs)
-    write_checks(folder / "checks.safetensors", inputs, outputs)
+    write_checks(folder / "checks.safetensors", [INPUT], inputs, outputs)
     deliver(folder)
     return folder
 

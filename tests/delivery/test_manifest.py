@@ -42,6 +42,13 @@ def test_version_1_is_read_for_ever_and_written_as_version_2(tmp_path: Path) -> 
     assert new.model_copy(update={"version": 1, "seal": None}) == old
 
 
+def test_a_metric_that_is_no_accuracy_is_named_and_no_other(tmp_path: Path) -> None:
+    named = read_manifest(SEALED).model_copy(update={"metric": "minus MSE"})
+    write_manifest(tmp_path / "m.json", named)
+    assert read_manifest(tmp_path / "m.json").metric == "minus MSE"
+    assert b'"metric"' not in SEALED.read_bytes() and read_manifest(SEALED).metric is None
+
+
 def test_a_manifest_from_before_there_were_settings_is_read() -> None:
     new = read_manifest(GOLDEN)
     uncounted = {"depth": None, "peak_activation_bytes": None}

@@ -11,11 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.manifest import read_manifest
 from trt_layermerge.delivery.verify import engine_outputs, run_engine, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import ExitCode, IncompatibleError, InputError, LayerMergeError, VerificationError
+from trt_layermerge.network.inputs import Input, batched_shapes, examples
 from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
 from trt_layermerge.runtimes.protocol import BuildOptions
 
@@ -95,9 +98,37 @@ def test_an_engine_of_another_network_is_found(delivered: Path, deliver: Deliver
 def test_wrong_or_endless_recorded_outputs_are_found(delivered: Path, deliver: Deliver, value: float) -> None:
     outputs = torch.zeros(10, 5)
     outputs[3, 2] = value
-    write_checks(delivered / "checks.safetensors", torch.zeros(10, 2, 6, 6), outputs)
+    write_checks(delivered / "checks.safetensors", ["input"], torch.zeros(10, 2, 6, 6), outputs)
     deliver(delivered)
     assert failure(delivered).exit_code == 5
+
+
+def test_recorded_inputs_are_found_by_their_names(delivered: Path, deliver: Deliver) -> None:
+    """Whatever their order; and an engine that wants others is not given these."""
+
+    class Both(nn.Module):
+        def forward(self, image: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            return image * time[:, None, None, None]
+
+    inputs = (Input("image", (2, 6, 6)), Input("time", (), below=9))
+    given = examples(inputs, 10)
+    export_onnx(Both(), inputs, delivered / "network.onnx")
+    OnnxRuntime().build(delivered / "network.onnx", BuildOptions(), batched_shapes(inputs, 4)).save(
+        delivered / "engine.onnx"
+    )
+    checks = delivered / "checks.safetensors"
+    write_checks(checks, ["time", "image"], given[::-1], Both()(*given))
+    assert load_file(checks).keys() == {"inputs.image", "inputs.time", "outputs"}
+    deliver(delivered)
+    found = verify_delivery(delivered / "manifest.json")
+    assert (found.samples, found.engine) == (10, 0)
+    write_checks(checks, ["image", "noise"], given, Both()(*given))
+    deliver(delivered)
+    error = failure(delivered)
+    assert error.exit_code == 3 and "inputs.time" in str(error)
+    write_checks(checks, ["image"], given[0], Both()(*given))
+    deliver(delivered)
+    assert failure(delivered).exit_code == 3
 
 
 def test_checks_without_tensors_are_refused(delivered: Path, deliver: Deliver) -> None:

@@ -278,9 +278,9 @@ def test_first_samples(count, sizes):
     data = torch.arange(7)
     batches = [(part, part + 10) for part in data.split(3)]
     taken = list(first(batches, count))
-    assert [len(inputs) for inputs, _ in taken] == sizes
-    assert torch.equal(torch.cat([data[:0], *(inputs for inputs, _ in taken)]), data[:count])
-    assert all(torch.equal(target, inputs + 10) for inputs, target in taken)
+    assert [len(inputs) for (inputs,), _ in taken] == sizes
+    assert torch.equal(torch.cat([data[:0], *(inputs for (inputs,), _ in taken)]), data[:count])
+    assert all(torch.equal(target, inputs + 10) for (inputs,), target in taken)
 
 
 def test_rows_do_not_depend_on_which_others_are_wanted(network, task, table, tmp_path):

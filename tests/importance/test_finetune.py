@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, replace
+from itertools import islice
 
 import pytest
 import torch
@@ -17,6 +18,10 @@ from trt_layermerge.importance.estimate import Estimation, Estimator, Samples, m
 from trt_layermerge.importance.finetune import Subset, Tuning, changed_network
 from trt_layermerge.importance.judge import WORST_LOSS
 from trt_layermerge.importance.table import ImportanceTable
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.network import trace
+from trt_layermerge.training.denoising import Denoising
+from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.task import Classification
 
 HOW = Estimation(Estimator.FINETUNE, Samples(8, 8), tuning=Tuning(share=0.3, lr=0.05))
@@ -125,6 +130,33 @@ def test_training_that_diverges_is_the_worst(network, task, tmp_path):
     measure(network, [choice], task, table, how)
     (row,) = table
     assert (row.loss_after, row.accuracy_after) == (WORST_LOSS, -WORST_LOSS)
+
+
+class Timed(nn.Module):
+    """Images and time steps in, images out."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+        self.time = nn.Linear(1, 4)
+
+    def forward(self, x, time):
+        return self.b(F.relu(self.a(x) + self.time(time[:, None] / 10)[:, :, None, None]))
+
+
+def test_several_inputs_are_trained_on(task, tmp_path):
+    torch.manual_seed(0)
+    timed = trace("timed", Timed(), (Input("x", (2, 6, 6)), Input("time", (), below=10)))
+    denoising = Denoising(task, timesteps=10)
+    table = opened(tmp_path, timed, denoising)
+    choices = [choice for choice in choices_of(timed) if choice.kind is not Kind.FIT]
+    measure(timed, choices, denoising, table, HOW)
+    assert {row.choice for row in table} == {choice.key for choice in choices} and len(choices) > 2
+    held_out = list(islice(denoising.held_out_batches(), 3))  # as much as is trained on
+    score = evaluate(timed.module, held_out, denoising)
+    for row in table:
+        assert (row.loss_before, row.accuracy_before) == pytest.approx((score.loss, score.accuracy), rel=1e-5)
+        assert row.loss_after != row.loss_before and row.accuracy_after == pytest.approx(-row.loss_after, rel=1e-5)
 
 
 def test_a_subset_resumes_and_repeats(task):

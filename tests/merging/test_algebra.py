@@ -18,6 +18,7 @@ from trt_layermerge.merging.algebra import (
     Convolution,
     add,
     compose,
+    cropped,
     embed,
     from_modules,
     identity,
@@ -258,3 +259,27 @@ def test_shapes_are_checked_while_tests_run():
         Convolution(a.geometry, a.weight, a.bias[:2])
     with pytest.raises(TypeCheckError):
         a(torch.zeros(2, 5, 5, dtype=torch.float64))
+
+
+@given(convolutions(), pairs(5))
+def test_taps_that_meet_only_padding_can_go(convolution: Convolution, size: Pair) -> None:
+    geometry = convolution.geometry
+    assume(min(geometry.output_size(size)) > 0)
+    x = torch.randn(2, geometry.in_channels, *size, dtype=torch.float64)
+    less = cropped(convolution, size)
+    torch.testing.assert_close(less(x), convolution(x))
+    assert all((a - b) % 2 == 0 for a, b in zip(geometry.kernel, less.geometry.kernel, strict=True))
+    if geometry.dilation == (1, 1):
+        # On an input without zeros, one more pair of taps would be missed, or there is none to take.
+        assert less.geometry.cropped(size) == less.geometry
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "left"),
+    [(2, 7, 1, 3), (1, 7, 1, 1), (4, 7, 1, 7), (3, 7, 1, 5), (2, 7, 2, 3), (4, 7, 2, 7), (2, 3, 1, 3), (1, 4, 1, 2)],
+)
+def test_a_kernel_reaches_no_further_than_its_input(size: int, kernel: int, stride: int, left: int) -> None:
+    half = kernel // 2
+    geometry = Geometry(1, 1, (kernel, 1), (stride, 1), (half, 0, (kernel - 1) // 2, 0))
+    less = geometry.cropped((size, 9))
+    assert less.kernel == (left, 1) and less.output_size((size, 9)) == geometry.output_size((size, 9))

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.network.cut import onward, up_to
-from trt_layermerge.network.network import Network
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.network import Network, trace
 
 Quick = Callable[[nn.Module, tuple[int, ...]], Network]
 
@@ -72,3 +73,26 @@ def test_several_values_come_in_the_order_asked_for(network: Network, x: Tensor)
     late, early = up_to(network.module, [chain.tensor(4), chain.tensor(0)])(x)
     assert early is x
     torch.testing.assert_close(late, network.module(x))
+
+
+class Attending(nn.Module):
+    """Two inputs, and attention, which is no random operation as long as it drops nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        tokens = self.a(x).flatten(2)
+        y = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).reshape(x.shape)
+        return self.b(y * scale[:, None, None, None])
+
+
+def test_several_inputs_are_taken_and_attention_that_is_known_is_not_computed_again(x: Tensor) -> None:
+    network = trace("attending", Attending(), (Input("x", (4, 8, 8)), Input("scale", (), below=9)))
+    scale = torch.tensor([2, 5])
+    start = network.chains[-1].tensor(0)
+    rest, needed = onward(network.module, [start])
+    assert needed == (start,)
+    assert [str(node.target) for node in rest.graph.nodes if node.op == "call_module"] == ["b"]
+    torch.testing.assert_close(rest(*up_to(network.module, needed)(x, scale)), network.module(x, scale))

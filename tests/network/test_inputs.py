@@ -11,7 +11,9 @@ from trt_layermerge.network.inputs import (
     as_tuple,
     batched_shapes,
     examples,
+    joined,
     resized,
+    samples_in,
 )
 
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
@@ -46,6 +48,18 @@ def test_shapes_by_name() -> None:
     assert batched_shapes((Input("x", (3, 8, 8)), Input("t", (), 9)), 5) == {"x": (5, 3, 8, 8), "t": (5,)}
 
 
+@given(inputs, st.lists(st.integers(0, 3), min_size=1, max_size=3))
+def test_batches_are_joined_input_by_input(given_: list[Input], sizes: list[int]) -> None:
+    batches = [examples(given_, size) for size in sizes]
+    assert [samples_in(batch) for batch in batches] == sizes
+    whole = joined(batches)
+    assert samples_in(whole) == sum(sizes) and len(whole) == len(given_)
+    for values, parts in zip(whole, zip(*batches, strict=True), strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(values.split(sizes), parts, strict=True))
+        assert values.dtype == parts[0].dtype
+
+
 def test_one_tensor_is_one_input() -> None:
     x = torch.zeros(2)
     assert as_tuple(x) == (x,) and as_tuple((x, x)) == (x, x)
+    assert samples_in(torch.zeros(5, 3)) == samples_in((torch.zeros(5, 3), torch.zeros(5))) == 5

@@ -14,19 +14,26 @@ Write = Callable[..., onnx.ModelProto]
 CHANNELS = 4
 
 
-def write(nodes: Nodes, weights: dict[str, np.ndarray], channels: int = CHANNELS) -> onnx.ModelProto:
-    """A model of nodes ``(operator, inputs, output)`` on images of 6x6; convolutions keep the size."""
+def write(nodes: Nodes, weights: dict[str, np.ndarray], *, times: bool = False) -> onnx.ModelProto:
+    """A model of nodes ``(operator, inputs, output)`` on images of 6x6; convolutions keep the size.
+
+    ``times`` adds an input of that name: a whole number for each image, which ``Cast`` makes a real one.
+    """
     made = []
     for number, (operator, inputs, output) in enumerate(nodes):
         attributes = {}
         if operator == "Conv":
             attributes = {"pads": [weights[inputs[1]].shape[2] // 2] * 4}
+        if operator == "Cast":
+            attributes = {"to": onnx.TensorProto.FLOAT}
         made.append(helper.make_node(operator, inputs, [output], f"node_{number}", **attributes))
-    shape = ["batch", channels, 6, 6]
+    given = [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", CHANNELS, 6, 6])]
+    if times:
+        given.append(helper.make_tensor_value_info("times", onnx.TensorProto.INT64, ["batch", 1, 1, 1]))
     graph = helper.make_graph(
         made,
         "small",
-        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, shape)],
+        given,
         [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )
@@ -59,9 +66,30 @@ def residual(*, projection: bool = False) -> onnx.ModelProto:
     return write(nodes, weights)
 
 
-def images(count: int = 24, batch: int = 8) -> list[np.ndarray]:
+def timed() -> onnx.ModelProto:
+    """A convolution of the image, plus those of the sines and cosines of a time step at four rates."""
+    random = np.random.default_rng(0)
+    weights = {"image.weight": random.standard_normal((4, 4, 3, 3)) / 6}
+    weights["rates"] = 0.7 ** np.arange(1.0, 5.0).reshape(4, 1, 1)
+    weights |= {f"{name}.weight": random.standard_normal((4, 4, 1, 1)) / 2 for name in ("sine", "cosine")}
+    nodes = [
+        ("Cast", ["times"], "time"),
+        ("Mul", ["time", "rates"], "angle"),
+        ("Sin", ["angle"], "sin"),
+        ("Cos", ["angle"], "cos"),
+        ("Conv", ["sin", "sine.weight"], "sine"),
+        ("Conv", ["cos", "cosine.weight"], "cosine"),
+        ("Add", ["sine", "cosine"], "shift"),
+        ("Conv", ["input", "image.weight"], "image"),
+        ("Add", ["image", "shift"], "output"),
+    ]
+    return write(nodes, weights, times=True)
+
+
+def images(count: int = 24, batch: int = 8, scale: float = 1.0) -> list[dict[str, np.ndarray]]:
     random = np.random.default_rng(1)
-    return list(random.standard_normal((count // batch, batch, CHANNELS, 6, 6)).astype(np.float32))
+    drawn = scale * random.standard_normal((count // batch, batch, CHANNELS, 6, 6))
+    return [{"input": values} for values in drawn.astype(np.float32)]
 
 
 @pytest.fixture(name="write", scope="session")
@@ -74,6 +102,11 @@ def _residual() -> Write:
     return residual
 
 
+@pytest.fixture(name="timed", scope="session")
+def _timed() -> Callable[..., onnx.ModelProto]:
+    return timed
+
+
 @pytest.fixture(name="images", scope="session")
-def _images() -> Callable[..., list[np.ndarray]]:
+def _images() -> Callable[..., list[dict[str, np.ndarray]]]:
     return images

@@ -55,7 +55,7 @@ def test_roundings_are_computed_and_not_optimised_away(write: Any) -> None:
     weights = {"a.weight": np.full((4, 4, 1, 1), 30000.0), "b.weight": np.full((4, 4, 1, 1), 1e-3)}
     nodes = [("Conv", ["input", "a.weight"], "a"), ("Relu", ["a"], "r"), ("Conv", ["r", "b.weight"], "output")]
     model = write(nodes, weights)
-    (values,) = observe(rounded(in_half(model)), ["output"], [np.ones((1, 4, 6, 6), np.float32)])
+    (values,) = observe(rounded(in_half(model)), ["output"], [{"input": np.ones((1, 4, 6, 6), np.float32)}])
     assert np.isinf(values["output"]).all()
     session = onnxruntime.InferenceSession(in_half(model).SerializeToString(), providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {"input": np.ones((1, 4, 6, 6), np.float32)})

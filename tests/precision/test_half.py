@@ -11,6 +11,9 @@ from trt_layermerge.errors import ExitCode, ModelError, VerificationError
 from trt_layermerge.precision.casting import in_half
 from trt_layermerge.precision.check import TOLERANCE
 from trt_layermerge.precision.half import LARGEST, MARGIN, WEIGHT_ERROR, to_half
+from trt_layermerge.precision.observe import differences
+from trt_layermerge.precision.quantise import to_int8
+from trt_layermerge.precision.rounding import rounded
 from trt_layermerge.precision.weights import half_loss, int8_loss
 
 ONES = np.ones((4, 4, 1, 1))
@@ -50,13 +53,12 @@ def test_values_below_halves_stay_in_full(write: Any, images: Any) -> None:
 
 
 def test_weights_that_halves_lose_stay_in_full(write: Any, images: Any) -> None:
-    inputs = [1000 * batch for batch in images()]
-    found = to_half(chain(write, 0.3, 2e-9, 0.3), [10 * batch for batch in inputs])
+    found = to_half(chain(write, 0.3, 2e-9, 0.3), images(scale=1e4))
     assert "layer1" in found.full and found.layers[1].flushed == 1 and found.layers[1].weights > WEIGHT_ERROR
 
 
 def test_weights_that_overflow_stay_in_full(write: Any, images: Any) -> None:
-    found = to_half(chain(write, 0.3, 1e5, 1e-5), [1e-3 * batch for batch in images()])
+    found = to_half(chain(write, 0.3, 1e5, 1e-5), images(scale=1e-3))
     assert "layer1" in found.full and found.layers[1].weights == float("inf") and found.error < 5e-3
 
 
@@ -85,6 +87,33 @@ def test_a_network_that_is_broken_in_full_is_told_so(write: Any, images: Any, ba
 def test_a_network_without_anything_for_halves_is_refused(write: Any, images: Any) -> None:
     with pytest.raises(ModelError, match="no layer of the network can compute in FP16"):
         to_half(chain(write, 1e5, 1e-5), images())
+
+
+def with_times(batches: Any) -> list[dict[str, np.ndarray]]:
+    random = np.random.default_rng(2)
+    return [batch | {"times": random.integers(0, 1000, (len(batch["input"]), 1, 1, 1))} for batch in batches]
+
+
+def test_the_angles_of_a_time_step_stay_in_full(timed: Any, images: Any) -> None:
+    """In halves, an angle of 600 is off by up to a quarter, and its sine by as much."""
+    model, batches = timed(), with_times(images())
+    found = to_half(model, batches)
+    assert found.full == () and found.error < 2e-3, "the layers behind them are in halves all the same"
+    everywhere = differences(rounded(in_half(model)), model, ["output"], batches)["output"]
+    assert everywhere.error > TOLERANCE["fp16"]
+
+
+def test_layers_that_an_angle_comes_from_are_in_halves(write: Any, images: Any) -> None:
+    nodes = [("Conv", ["input", "a.weight"], "a"), ("Sin", ["a"], "s"), ("Conv", ["s", "b.weight"], "output")]
+    assert to_half(write(nodes, {"a.weight": ONES / 4, "b.weight": ONES}), images()).full == ()
+
+
+def test_whole_numbers_are_fed_as_they_are(timed: Any, images: Any) -> None:
+    """And where they lie beyond halves, no layer has to stay in FP32 for it."""
+    batches = [batch | {"times": 100 * batch["times"]} for batch in with_times(images())]
+    assert to_half(timed(), batches).full == ()
+    found = to_int8(timed(), batches)
+    assert 0 < found.error < TOLERANCE["int8"] and [layer.name for layer in found.layers] == ["sine", "cosine", "image"]
 
 
 @given(st.lists(st.floats(-60000, 60000, width=32), min_size=1, max_size=20))

@@ -96,5 +96,5 @@ def test_precisions_are_chosen_by_name(residual: Any, images: Any) -> None:
 
 
 def test_only_the_first_images_are_compared() -> None:
-    batches = [np.zeros((size, 1), np.float32) for size in (30, 30, 30, 30)]
+    batches = [{"input": np.zeros((size, 1), np.float32)} for size in (30, 30, 30, 30)]
     assert len(check.checked(batches)) == 3 and len(check.checked(batches[:1])) == 1

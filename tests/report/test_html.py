@@ -57,6 +57,12 @@ def test_the_page_is_whole_and_tells_every_figure(tmp_path: Path, manifest: Mani
     assert "http" not in page(tmp_path, manifest), "self-contained"
 
 
+def test_a_metric_that_is_no_accuracy_is_no_percentage(tmp_path: Path, manifest: Manifest) -> None:
+    text = page(tmp_path, manifest.model_copy(update={"metric": "minus MSE"}))
+    assert manifest.original.accuracy is not None
+    assert f"test minus MSE</td><td>{manifest.original.accuracy:.4g}<" in text and "accuracy" not in text
+
+
 def test_a_conversion_is_told_layer_by_layer(tmp_path: Path) -> None:
     sealed = read_manifest(GOLDEN.with_name("manifest-v2.json"))
     html = " ".join(page(tmp_path, sealed).split())

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.training.check import check_task, one_input, require_batch, sample_shape
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.training.check import check_task, require_batch, sample_shape
 from trt_layermerge.training.task import Classification
 
 
@@ -32,17 +33,34 @@ def test_a_good_task_passes(task: Classification) -> None:
 def test_a_batch_may_hold_several_inputs(task: Classification) -> None:
     image, times, target = torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.long), torch.zeros(2)
     two = Calibrated("two", task.train, task.test, held_out=1, batches=(((image, times), target),))
-    check_task(two, (3, 4, 4))
+    check_task(two, (Input("image", (3, 4, 4)), Input("time", (), below=9)))
     assert sample_shape(two) == (3, 4, 4)
     given, _ = require_batch(((image, times), target), two, "it")
     assert given == (image, times)
     assert require_batch((image, target), two, "it")[0] == (image,)
-    assert one_input(image) is image and one_input((image,)) is image
-    with pytest.raises(TaskError, match="hold 2 inputs"):
-        one_input((image, times))
     for wrong in (((), target), ((image, [0]), target), ((image, torch.zeros(3)), target)):
         with pytest.raises(TaskError, match="'two': it yields"):
             require_batch(wrong, two, "it")
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (None, "batches of 1 input; the network takes 2: image, time"),
+        (torch.zeros(2, 1, dtype=torch.long), r"'time' of shape \[2, 1\]; the network takes \[batch\]"),
+        (torch.zeros(2), "'time' of torch.float32 from 0.0 to 0.0; the network takes torch.int64 from 0 to 8"),
+        (torch.zeros(2, dtype=torch.int32), "'time' of torch.int32 from 0 to 0; the network takes torch.int64"),
+        (torch.tensor([0, 9]), "'time' of torch.int64 from 0 to 9; the network takes torch.int64 from 0 to 8"),
+        (torch.tensor([-1, 3]), "'time' of torch.int64 from -1 to 3"),
+    ],
+)
+def test_every_input_is_looked_at(task: Classification, times: Any, words: str) -> None:
+    image, target = torch.zeros(2, 3, 4, 4), torch.zeros(2)
+    batch = (image if times is None else (image, times), target)
+    bad = Calibrated("bad", task.train, task.test, held_out=1, batches=(batch,))
+    with pytest.raises(TaskError, match=f"'bad'.*{words}") as caught:
+        check_task(bad, (Input("image", (3, 4, 4)), Input("time", (), below=9)))
+    assert caught.value.exit_code == 3
 
 
 def test_both_shapes_are_named(task: Classification) -> None:

@@ -10,7 +10,7 @@ from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
-from trt_layermerge.training.task import Classification
+from trt_layermerge.training.task import Classification, Regression, metric_name
 
 
 @pytest.fixture
@@ -31,6 +31,11 @@ def test_the_schedule_is_that_of_the_paper(denoising: Denoising) -> None:
     assert denoising.signal[1] == pytest.approx((1 - 1e-4) * (1 - 1e-4 - (0.02 - 1e-4) / 999))
     assert 4.0e-5 < denoising.signal[-1] < 4.1e-5
     assert (denoising.signal.diff() < 0).all()
+
+
+def test_it_says_what_its_metric_is_and_classification_does_not(denoising: Denoising, task: Classification) -> None:
+    assert metric_name(denoising) == "minus MSE" and metric_name(task) is None
+    assert isinstance(denoising, Regression) and not isinstance(task, Regression)
 
 
 def test_noise_follows_from_seed_epoch_and_step_alone(denoising: Denoising) -> None:

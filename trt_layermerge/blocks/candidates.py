@@ -69,8 +69,8 @@ def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
 
 
 def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geometry:
-    """The one convolution that the kept layers of a block and the skips inside it make."""
-    return compose(
+    """The one convolution that the kept layers of a block and the skips inside it make, idle taps cropped."""
+    whole: Geometry = compose(
         chain,
         block,
         kept,
@@ -78,6 +78,7 @@ def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geom
         layer=lambda layer: layer.geometry,
         skip=_skip_geometry,
     )
+    return whole.cropped(chain.shape(block.start)[1:])
 
 
 def _skip_geometry(skip: Skip) -> Geometry:
@@ -97,7 +98,8 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
             continue
         if not kept and _passes_on(chain, block):
             yield Choice(block, Kind.IDENTITY, None, (), reducible)
-        elif not (plain and kept == layers):  # that is keeping the layer
+        elif not (plain and kept == layers and geometry.kernel == chain.layers[block.start].geometry.extent):
+            # Else that would be keeping the layer; on a small tensor it is the layer without its idle taps.
             yield Choice(block, Kind.MERGE, geometry, kept, reducible)
     if _leaves_late_skip(chain, block):
         yield Choice(block, Kind.IDENTITY, None, (), reducible)
@@ -213,9 +215,10 @@ def _largest_sets(
                     best[arrived] = total, (*kept, target) if grown else kept
     largest: dict[tuple[Pair, int], tuple[float, Geometry, tuple[int, ...]]] = {}
     for (*_, last), (norm, kept) in reached.get(block.end, {}).items():
-        key = last.geometry.kernel, last.geometry.groups
+        geometry = last.geometry.cropped(chain.shape(block.start)[1:])
+        key = geometry.kernel, geometry.groups
         if key not in largest or norm > largest[key][0]:
-            largest[key] = norm, last.geometry, kept
+            largest[key] = norm, geometry, kept
     return [(geometry, kept) for _, geometry, kept in largest.values()]
 
 

@@ -38,7 +38,8 @@ class Figures(_Frozen):
     Attributes:
         latency_ms: Median of one run, in ms.
         latency_ci_ms: Its 95 % confidence interval.
-        accuracy: On the test data, through the engine, 0..1; ``None`` where the job had no task.
+        accuracy: On the test data, through the engine: the share of right answers, 0..1, or what the manifest's
+            ``metric`` names; ``None`` where the job had no task.
         layers: Convolutions executed.
         parameters: Numbers trained.
         flops: For one image.
@@ -179,6 +180,7 @@ class Manifest(_Frozen):
         simulated: No device was timed: figures are not measurements.
         model: Spec of the original.
         task: Name of the task.
+        metric: What the figures' ``accuracy`` is; ``None`` for the share of right answers.
         original: Figures of the original, measured in turns with ``compressed``.
         compressed: Figures of the engine.
         speedup: Ratio of their latencies.
@@ -210,6 +212,7 @@ class Manifest(_Frozen):
     simulated: bool
     model: str
     task: str | None
+    metric: str | None = None
     original: Figures
     compressed: Figures
     speedup: float
@@ -242,7 +245,8 @@ class Manifest(_Frozen):
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest with its seal; after a kill the file is the old one or the new one."""
-    write_bytes(path, sealed(manifest.model_dump(mode="json", exclude={"seal"}) | {"version": 2}))
+    unsaid = {"seal"} if manifest.metric else {"seal", "metric"}  # so that what knows no metric still reads the others
+    write_bytes(path, sealed(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from torch import Tensor
 
 from trt_layermerge.files import write_bytes
+from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.onnxfile import inputs_of
 from trt_layermerge.precision.check import LayerCheck
 from trt_layermerge.precision.convert import convert
 
@@ -31,13 +32,13 @@ class Typed:
     layers: tuple[LayerCheck, ...] = ()
 
 
-def write_typed(source: Path, precision: str, batches: Sequence[Tensor]) -> Typed:
+def write_typed(source: Path, precision: str, batches: Sequence[Values]) -> Typed:
     """Write an FP32 ONNX file in a precision: ``compressed.onnx`` becomes ``compressed.fp16.onnx``.
 
     Args:
         source: In FP32, as ``export_onnx`` writes it.
         precision: ``fp32``, which writes nothing, ``fp16`` or ``int8``.
-        batches: Real inputs ``[batch, ...]``; not looked at for ``fp32``.
+        batches: Real inputs, ``[batch, ...]`` for each of the network's; not looked at for ``fp32``.
 
     Raises:
         ModelError: The network cannot be in this precision.
@@ -45,7 +46,10 @@ def write_typed(source: Path, precision: str, batches: Sequence[Tensor]) -> Type
     """
     if precision == "fp32":
         return Typed(source, source)
-    converted = convert(onnx.load(source), precision, [batch.numpy() for batch in batches])
+    model = onnx.load(source)
+    names = inputs_of(model.graph)
+    feeds = [dict(zip(names, (v.numpy() for v in as_tuple(batch)), strict=True)) for batch in batches]
+    converted = convert(model, precision, feeds)
     path = typed_path(source, precision)
     write_bytes(path, converted.model.SerializeToString())
     return Typed(path, source, converted.error, converted.layers)

@@ -25,6 +25,9 @@ from trt_layermerge.precision.check import TOLERANCE
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
 
+_INPUTS = "inputs."
+"""What the names of recorded inputs begin with, where there are several."""
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -79,9 +82,19 @@ def verify_engine(engine: Engine, module: nn.Module, inputs: Values, precision: 
     return _compare(engine, inputs, expected, precision, "the PyTorch network"), expected
 
 
-def write_checks(path: Path, inputs: Tensor, outputs: Tensor) -> None:
-    """Write real inputs and the PyTorch network's outputs, for whoever gets the engine to check it with."""
-    write_bytes(path, save({"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}))
+def write_checks(path: Path, names: Iterable[str], inputs: Values, outputs: Tensor) -> None:
+    """Write real inputs and the PyTorch network's outputs, for whoever gets the engine to check it with.
+
+    Args:
+        path: A safetensors file. ``outputs`` holds the outputs; ``inputs`` the one input, and ``inputs.NAME`` each of
+            several.
+        names: Of the inputs.
+        inputs: ``[samples, ...]`` each.
+        outputs: ``[samples, ...]``.
+    """
+    named = dict(zip(names, as_tuple(inputs), strict=True))
+    tensors = {"inputs" if len(named) == 1 else f"{_INPUTS}{name}": values for name, values in named.items()}
+    write_bytes(path, save({name: values.contiguous() for name, values in (tensors | {"outputs": outputs}).items()}))
 
 
 def verify_delivery(path: Path) -> Verification:
@@ -100,10 +113,10 @@ def verify_delivery(path: Path) -> Verification:
     options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"
     runtime = fitting_runtime(path, device, options, hint)
-    inputs, outputs = _read_checks(path.parent / manifest.checks)
     engine = runtime.load(path.parent / manifest.engine, options)
+    inputs, outputs = _read_checks(path.parent / manifest.checks, tuple(engine.inputs))
     error = _compare(engine, inputs, outputs, device.precision, "the recorded outputs of the PyTorch network")
-    return Verification(manifest, len(manifest.files), error, len(inputs))
+    return Verification(manifest, len(manifest.files), error, len(outputs))
 
 
 def _compare(engine: Engine, inputs: Values, expected: Tensor, precision: str, what: str) -> float:
@@ -121,9 +134,13 @@ def _compare(engine: Engine, inputs: Values, expected: Tensor, precision: str, w
     return error
 
 
-def _read_checks(path: Path) -> tuple[Tensor, Tensor]:
+def _read_checks(path: Path, names: tuple[str, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What ``write_checks`` wrote: the inputs in the order of their names, and the outputs."""
     try:
         tensors = load_file(path)
-        return tensors["inputs"], tensors["outputs"]
+        outputs = tensors.pop("outputs")
+        if len(names) == 1 and "inputs" in tensors:
+            return (tensors["inputs"],), outputs
+        return tuple(tensors[f"{_INPUTS}{name}"] for name in names), outputs
     except (safetensors.SafetensorError, KeyError) as error:
         raise InputError(f"{path} does not hold inputs and outputs: {error}") from error

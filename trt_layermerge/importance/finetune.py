@@ -27,6 +27,7 @@ from trt_layermerge.merging.in_place import PLAIN
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.evaluate import Score, evaluate
 from trt_layermerge.training.loop import fine_tune
@@ -99,7 +100,7 @@ def tuned_rows(
         checkpoint.unlink(missing_ok=True)  # the row is in the table by now
 
 
-def changed_network(network: Network, choice: Choice, inputs: Sequence[Tensor], seed: int) -> fx.GraphModule:
+def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], seed: int) -> fx.GraphModule:
     """The network with one choice made and nothing merged yet: what is trained."""
     if choice.kind is not Kind.KEEP:
         return carry_out(network, [choice], inputs, strength=PLAIN).linearised

@@ -28,6 +28,7 @@ from trt_layermerge.merging.patches import (
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.network.network import Network
 
 MEMORY = 3 << 30
@@ -97,7 +98,7 @@ class Accumulated:
 
 
 def accumulate(
-    network: Network, chain: Chain, frames: Sequence[Frame], calibration: Sequence[Tensor]
+    network: Network, chain: Chain, frames: Sequence[Frame], calibration: Sequence[Values]
 ) -> dict[Place, Accumulated]:
     """The equations of all blocks of some frames that start at one tensor, from one pass over the data.
 
@@ -112,7 +113,7 @@ def accumulate(
     head = up_to(network.module, wanted)
     with torch.inference_mode():
         for number, inputs in enumerate(calibration):
-            values = dict(zip(wanted, head(inputs), strict=True))
+            values = dict(zip(wanted, head(*as_tuple(inputs)), strict=True))
             for frame, share, equation in zip(frames, shares, equations, strict=True):
                 targets = [_target(values, names[place]) for place in frame.places]
                 generator = torch.Generator().manual_seed(number)

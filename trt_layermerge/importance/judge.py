@@ -15,13 +15,13 @@ from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
+from trt_layermerge.network.inputs import as_tuple, samples_in
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.check import one_input
 from trt_layermerge.training.evaluate import Score, device_of, score
 from trt_layermerge.training.task import Batch, Task
 
-Sample = tuple[Tensor, Tensor]
-"""A batch for a network with one input: inputs and targets."""
+Sample = tuple[tuple[Tensor, ...], Tensor]
+"""A batch: what the network takes, input by input, and the targets."""
 
 WORST_LOSS = 1e6
 """Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only."""
@@ -39,16 +39,16 @@ class Judge:
         held_out: The data to judge on.
 
     Raises:
-        ModelError: The network has a loss or an accuracy that is not finite.
+        ModelError: The network has a loss or a metric that is not finite.
         TaskError: There is no data.
     """
 
     def __init__(self, network: Network, task: Task, held_out: Iterable[Sample]) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
-        self.before = self.score(_fast(network.module), ([_laid_out(inputs)] for inputs, _ in self.held_out))
+        self.before = self.score(_fast(network.module), (_laid_out(inputs) for inputs, _ in self.held_out))
         if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
             raise ModelError(
-                f"{network.name} has a loss of {self.before.loss} and an accuracy of {self.before.accuracy} on the "
+                f"{network.name} has a loss of {self.before.loss} and a metric of {self.before.accuracy} on the "
                 f"held-out data of task {task.name!r}, before any change",
                 hint="check that the weights are sound, and that task and network belong together",
             )
@@ -80,11 +80,10 @@ class Judge:
         """The rest of the changed network behind the block's start, and the known values that it takes."""
         changed = rewrite(self.network, {choice: replacement}, share=True)
         start = self.network.chains[choice.block.chain].tensor(choice.block.start)
-        known = []
-        for node in self.network.module.graph.nodes:
-            known.append(node.name)
-            if node.name == start:
-                break
+        nodes = list(self.network.module.graph.nodes)
+        before = nodes[: next(index for index, node in enumerate(nodes) if node.name == start) + 1]
+        known = [node.name for node in nodes if node.op == "placeholder"]
+        known += [node.name for node in before if "shape" in node.meta]  # numbers, such as the batch, are no tensors
         tail, names = onward(changed, known)
         return tail.eval(), names
 
@@ -94,8 +93,9 @@ def _fast(module: fx.GraphModule) -> fx.GraphModule:
     return fold_norms(module).to(memory_format=torch.channels_last)
 
 
-def _laid_out(value: Tensor) -> Tensor:
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
+    """Images in NHWC layout; what is no image stays as it is."""
+    return [v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values]
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,21 @@ class _Known:
     def bytes(self) -> int:
         """Memory that all of them would take, in float32."""
         nodes = {node.name: node for node in self.network.module.graph.nodes}
-        sizes: int = sum(prod(nodes[name].meta.get("shape", self.network.input_shape)) for name in self.names)
-        return 4 * sizes * sum(len(inputs) for inputs, _ in self.batches)
+        sizes: int = sum(prod(nodes[name].meta["shape"]) for name in self.names)
+        return 4 * sizes * sum(samples_in(inputs) for inputs, _ in self.batches)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         head = up_to(self.network.module, self.names)
         with torch.inference_mode():
             for inputs, _ in self.batches:
-                yield [_laid_out(value) for value in head(inputs)]
+                yield _laid_out(head(*inputs))
 
 
 def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
-    """The first so many samples of a data set for a network with one input, in its batches; no batch is empty."""
-    for values, target in batches:
-        inputs = one_input(values)
+    """The first so many samples of a data set, in its batches; no batch is empty."""
+    for inputs, target in batches:
         if count > 0 and len(target):
-            yield inputs[:count], target[:count]
+            yield tuple(values[:count] for values in as_tuple(inputs)), target[:count]
         count -= len(target)
         if count <= 0:
             return
@@ -134,4 +133,4 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
 def on_device_of(module: nn.Module, batches: Iterable[Sample]) -> list[Sample]:
     """Batches where a module's weights are."""
     device = device_of(module)
-    return [(inputs.to(device), target.to(device)) for inputs, target in batches]
+    return [(tuple(values.to(device) for values in inputs), target.to(device)) for inputs, target in batches]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind, Place
@@ -19,10 +19,11 @@ from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.linear import folded, normed
 from trt_layermerge.merging.sequential import solved
+from trt_layermerge.network.inputs import Values
 
 
 def rows_from(
-    judge: Judge, choices: Sequence[Choice], calibration: Sequence[Tensor], max_kernel: int
+    judge: Judge, choices: Sequence[Choice], calibration: Sequence[Values], max_kernel: int
 ) -> Iterator[ImportanceRow]:
     """Measure choices whose blocks start at one tensor.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trt_layermerge.merging.modules import Shifted
-from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
 
@@ -185,6 +185,18 @@ def embed(convolution: Convolution, geometry: Geometry) -> Float[Tensor, "out in
     if min(top, left, bottom, right) < 0:
         raise ValueError(f"{convolution.geometry} does not fit in {geometry}")
     return F.pad(weight, (left, right, top, bottom))
+
+
+def cropped(convolution: Convolution, size: Pair) -> Convolution:
+    """A convolution without the taps that meet nothing but padding on an input of this height and width."""
+    geometry = convolution.geometry.cropped(size)
+    top, left = (
+        convolution.geometry.padding[0] - geometry.padding[0],
+        convolution.geometry.padding[1] - geometry.padding[1],
+    )
+    height, width = geometry.kernel
+    weight = convolution.weight[:, :, top : top + height, left : left + width]
+    return replace(convolution, geometry=geometry, weight=weight.contiguous())
 
 
 def regroup(convolution: Convolution, groups: int) -> Convolution:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trt_layermerge.merging.algebra import Convolution, embed
 from trt_layermerge.merging.patches import LARGEST_SYSTEM, all_positions, at, in_parts, part_of, unknowns_of, windows
-from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution
+from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
 
@@ -77,11 +77,12 @@ class NormalEquations:
         self.gram = self.gram.to(inputs.device)
         for some in in_parts(positions):
             patches = _with_ones(at(view, some, groups).double())
-            self.gram.baddbmm_(patches.transpose(1, 2), patches)
+            add_products(self.gram, patches)
             for index, target in enumerate(targets):
                 wanted = at(target, some, groups).double()
                 self.cross[index] = self.cross[index].to(wanted) + patches.transpose(1, 2) @ wanted
                 self.squares[index] = self.squares[index].to(wanted) + wanted.square().sum()
+        mirror(self.gram)
         self.samples += len(positions)
         self._solvers.clear()
 

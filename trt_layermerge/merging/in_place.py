@@ -28,6 +28,7 @@ from trt_layermerge.merging.ridge import RIDGE, Primal
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.inputs import Values, as_tuple, samples_in
 from trt_layermerge.network.network import Network
 
 
@@ -57,12 +58,13 @@ class InPlace:
 
     Args:
         network: The original, in evaluation mode.
-        inputs: Calibration batches ``[batch, ...]``.
+        inputs: Calibration batches, ``[batch, ...]`` for each input.
         strength: What fits make use of.
     """
 
-    def __init__(self, network: Network, inputs: Sequence[Tensor], strength: Strength) -> None:
-        self.original, self.inputs, self.strength = network, inputs, strength
+    def __init__(self, network: Network, inputs: Sequence[Values], strength: Strength) -> None:
+        self.original, self.strength = network, strength
+        self.inputs = [as_tuple(batch) for batch in inputs]
         self.working = replace(network, module=_copy(network.module))
 
     def changes(self, choice: Choice) -> bool:
@@ -72,7 +74,7 @@ class InPlace:
     @property
     def _has_data(self) -> bool:
         """Whether there is anything to solve on: a plan without fits needs no data."""
-        return any(len(batch) for batch in self.inputs)
+        return any(samples_in(batch) for batch in self.inputs)
 
     def fit(
         self, done: Mapping[Choice, nn.Module | None], choice: Choice, geometry: Geometry, prior: Convolution | None
@@ -124,8 +126,8 @@ class InPlace:
         gram, cross = weight.new_zeros(1, size, size), weight.new_zeros(1, size, len(weight))
         with torch.no_grad():
             for batch in self.inputs:
-                x = student(batch)[0].flatten(0, -2).double()
-                wanted = teacher(batch)[0].flatten(0, -2).double()
+                x = student(*batch)[0].flatten(0, -2).double()
+                wanted = teacher(*batch)[0].flatten(0, -2).double()
                 x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
                 gram, cross = gram + x.T @ x, cross + x.T @ wanted
             prior = torch.cat([weight, module.bias[:, None]], 1).T[None]
@@ -145,9 +147,9 @@ class InPlace:
         """Whether the compressed network computes just what the original does up to the end of a layer."""
         name = self.original.chains[choice.block.chain].layers[choice.block.end - 1].before_activation
         student, teacher = up_to(rewrite(self.working, done, share=True), [name]), up_to(self.original.module, [name])
-        some = next(batch for batch in self.inputs if len(batch))[:1]
+        some = [values[:1] for values in next(batch for batch in self.inputs if samples_in(batch))]
         with torch.no_grad():
-            return torch.equal(student(some)[0], teacher(some)[0])
+            return torch.equal(student(*some)[0], teacher(*some)[0])
 
     def _responses(self, done: Mapping[Choice, nn.Module | None], choice: Choice, geometry: Geometry) -> Responses:
         chain, groups = self.original.chains[choice.block.chain], geometry.groups
@@ -159,8 +161,8 @@ class InPlace:
         parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             for batch, count in zip(self.inputs, samples_by_batch(samples_kept(geometry), self.inputs), strict=True):
-                x, *added = student(batch)
-                (target,) = teacher(batch)
+                x, *added = student(*batch)
+                (target,) = teacher(*batch)
                 positions = sample_positions(target.shape, count, generator)
                 rows = at(windows(x, geometry), positions, groups)
                 rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], 2)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from trt_layermerge.blocks.choice import Block, Choice
 from trt_layermerge.blocks.compose import branch_dropped, compose, front_moved, inner_skips, shifted_layers
-from trt_layermerge.merging.algebra import Convolution, averaging, from_modules, identity, normalised
+from trt_layermerge.merging.algebra import Convolution, averaging, cropped, from_modules, identity, normalised
 from trt_layermerge.merging.modules import Normed
 from trt_layermerge.network.chain import Chain, Layer, Unit
 from trt_layermerge.network.geometry import Geometry, Sides
@@ -26,7 +26,7 @@ from trt_layermerge.network.padding import remove_padding
 def folded(
     module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int], dtype: torch.dtype = torch.float64
 ) -> Convolution:
-    """The one convolution that the kept layers of a block and its inner skips make, norms folded."""
+    """The one convolution that the kept layers of a block and its inner skips make, norms folded, idle taps cropped."""
 
     def weights(unit: Unit) -> Convolution:
         channels = unit.geometry.in_channels
@@ -40,7 +40,7 @@ def folded(
         assert norm is not None
         return normalised(identity(channels, dtype), norm)
 
-    return compose(
+    whole: Convolution = compose(
         chain,
         block,
         kept,
@@ -48,6 +48,7 @@ def folded(
         layer=weights,
         skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
     )
+    return cropped(whole, chain.shape(block.start)[1:])
 
 
 def normed(module: fx.GraphModule, chain: Chain, choice: Choice, block: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.inputs import Values, samples_in
 
 SAMPLES_PER_UNKNOWN = 10
 """Patches for each unknown of an output channel: enough that what is fitted is not the noise."""
@@ -55,18 +56,18 @@ def samples_kept(geometry: Geometry) -> int:
     return min(room, max(FEWEST_SAMPLES, min(MOST_SAMPLES, KEPT_PER_UNKNOWN * unknowns)))
 
 
-def samples_by_batch(needed: int, batches: Sequence[Tensor]) -> list[int]:
+def samples_by_batch(needed: int, batches: Sequence[Values]) -> list[int]:
     """How many patches to take from each batch ``[images, ...]``, for ``needed`` together: in proportion to its images.
 
     Raises:
         TaskError: There are no images.
     """
-    images = sum(len(batch) for batch in batches)
+    images = sum(samples_in(batch) for batch in batches)
     if not images:
         raise TaskError(
             "there is no calibration data to fit on", hint="give the task calibration data; a few hundred images do"
         )
-    return [-(-needed * len(batch) // images) for batch in batches]
+    return [-(-needed * samples_in(batch) // images) for batch in batches]
 
 
 def sample_positions(

@@ -18,7 +18,7 @@ from torch import Tensor
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
 from trt_layermerge.merging.patches import AT_ONCE, LARGEST_SYSTEM
-from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution
+from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
 CLIPPED = {"relu": (0.0, inf), "relu6": (0.0, 6.0)}
@@ -118,7 +118,7 @@ def _solver(responses: Responses, prior: Solution, choose_ridge: bool) -> _Solve
     if patches.shape[2] > LARGEST_SYSTEM:
         return _Solver(patches, None, RIDGE)
     solved, judged = responses.split()
-    seen, held = _cross(solved.patches, solved.patches), _cross(judged.patches, judged.patches)
+    seen, held = _gram(solved.patches), _gram(judged.patches)
     ridge = _best_ridge(seen, solved, judged, prior) if choose_ridge else RIDGE
     return _Solver(patches, seen + held, ridge)
 
@@ -175,6 +175,16 @@ def _intermediate(sums: Tensor, wanted: Tensor, low: float, high: float) -> Tens
 def predicted(patches: Tensor, solution: Solution) -> Rows:
     """What a convolution makes of patches, float64."""
     return torch.cat([part.double() @ solution for part in torch.split(patches, AT_ONCE, 1)], 1)
+
+
+def _gram(patches: Tensor) -> Float[Tensor, "groups unknowns unknowns"]:
+    """``P^T P`` in float64, some rows at a time."""
+    groups, _, unknowns = patches.shape
+    total = torch.zeros(groups, unknowns, unknowns, dtype=torch.float64, device=patches.device)
+    for part in torch.split(patches, AT_ONCE, 1):
+        add_products(total, part.double())
+    mirror(total)
+    return total
 
 
 def _cross(patches: Tensor, targets: Tensor) -> Float[Tensor, "groups unknowns columns"]:

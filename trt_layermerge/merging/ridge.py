@@ -21,7 +21,24 @@ SMALLEST = 1e-30
 COLUMNS_AT_ONCE = 4096
 """Columns of patches that are converted to float64 at a time."""
 
+TILE = 512
+"""Unknowns on a side of the tiles in which a symmetric product is made: half of it is enough."""
+
 Solution = Float[Tensor, "groups unknowns_and_bias out_per_group"]
+
+
+def add_products(gram: Float[Tensor, "groups unknowns unknowns"], patches: Float[Tensor, "groups _ unknowns"]) -> None:
+    """Add ``P^T P`` to a matrix, only on and above the diagonal tiles; ``mirror`` does the rest when all are in."""
+    for first in range(0, gram.shape[1], TILE):
+        rows = patches[..., first : first + TILE].transpose(1, 2)
+        gram[:, first : first + TILE, first:].baddbmm_(rows, patches[..., first:])
+
+
+def mirror(gram: Float[Tensor, "groups unknowns unknowns"]) -> None:
+    """Copy what is above the diagonal tiles of a symmetric matrix to below them."""
+    for first in range(0, gram.shape[1], TILE):
+        last = first + TILE
+        gram[:, last:, first:last] = gram[:, first:last, last:].transpose(1, 2)
 
 
 class Primal:
@@ -58,7 +75,7 @@ class Primal:
     def residual(self, solution: Solution, cross: Solution, prior: Solution) -> float:
         """Of the system, relative to its right side: how exactly it was solved."""
         right = cross + self.ridge[..., None] * prior
-        missed = (self.system @ solution - right).norm()
+        missed = (self.gram @ solution + self.ridge[..., None] * solution - right).norm()
         return float(missed / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
 
 

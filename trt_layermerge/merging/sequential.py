@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
@@ -22,6 +22,7 @@ from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 
 Progress = Callable[[int, int, str], None]
@@ -50,7 +51,7 @@ class Compression:
 def carry_out(
     network: Network,
     choices: Iterable[Choice],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
 ) -> Compression:
@@ -59,7 +60,7 @@ def carry_out(
     Args:
         network: The original, in evaluation mode; it is not changed.
         choices: The plan's, in any order.
-        inputs: Calibration batches ``[batch, ...]``, for fits.
+        inputs: Calibration batches, ``[batch, ...]`` for each input, for fits.
         progress: Told of every block.
         strength: What fits make use of; by default, of everything.
 

@@ -20,8 +20,8 @@ def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModu
     """The part of a graph that is left to compute once the named values are known.
 
     Returns:
-        The part, and the names of those known values that it needs, in the order in which it takes them; the network's
-        own input follows them where something else needs it and it is not known.
+        The part, and the names of those known values that it needs, in the order in which it takes them; those of the
+        network's own inputs follow them that something else needs and that are not known.
     """
     part = fx.GraphModule(module, copy.deepcopy(module.graph))
     graph = part.graph
@@ -31,10 +31,10 @@ def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModu
             value = graph.placeholder(f"known_{node.name}")
         node.replace_all_uses_with(value)
         needed.insert(0, node.name)
-    part.graph.eliminate_dead_code()
+    _drop_unread(graph)
     for node in list(graph.nodes):
         if node.op == "placeholder" and not node.users:
-            graph.erase_node(node)  # the network's own input, when all that is needed from it is known
+            graph.erase_node(node)  # an input of the network, when all that is needed from it is known
     return _shaken(part), tuple(needed)
 
 
@@ -63,8 +63,13 @@ def _set_output(graph: fx.Graph, results: tuple[fx.Node, ...]) -> None:
 def _shaken(part: fx.GraphModule) -> fx.GraphModule:
     """Without what the output does not depend on."""
     training = part.training
-    part.graph.eliminate_dead_code()
+    _drop_unread(part.graph)
     part.graph.lint()
     shaken = fx.GraphModule(part, part.graph)
     shaken.training = training
     return shaken
+
+
+def _drop_unread(graph: fx.Graph) -> None:
+    """Remove what nothing reads; attention too, which torch takes for random, and keeps for the sake of its seed."""
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))

@@ -5,7 +5,7 @@ Torch-free, so that planning tools and latency tables can speak of convolutions 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 Pair = tuple[int, int]
@@ -61,6 +61,25 @@ class Geometry:
         return (
             (size[0] + top + bottom - extent[0]) // stride[0] + 1,
             (size[1] + left + right - extent[1]) // stride[1] + 1,
+        )
+
+    def cropped(self, size: Pair) -> Geometry:
+        """The middle of the kernel, without the taps that meet nothing but padding on an input of this size.
+
+        It computes the same there. As many taps go on both sides, so that an odd kernel stays odd.
+        """
+        if self.dilation != (1, 1):
+            return self
+        outputs = self.output_size(size)
+        rows, columns = (
+            _idle(size[axis], outputs[axis], self.stride[axis], self.kernel[axis], *self._axis(axis)[1:])
+            for axis in (0, 1)
+        )
+        top, left, bottom, right = self.padding
+        return replace(
+            self,
+            kernel=(self.kernel[0] - 2 * rows, self.kernel[1] - 2 * columns),
+            padding=(top - rows, left - columns, bottom - rows, right - columns),
         )
 
     def then(self, second: Geometry) -> Geometry:
@@ -121,6 +140,17 @@ class Geometry:
             f"s{self.stride[0]}x{self.stride[1]} p{','.join(map(str, self.padding))} "
             f"d{self.dilation[0]}x{self.dilation[1]} g{self.groups}"
         )
+
+
+def _idle(size: int, outputs: int, stride: int, kernel: int, before: int, after: int) -> int:
+    """How many taps on either side of a kernel never meet the input, along one axis."""
+
+    def meets(tap: int) -> bool:
+        first = max(0, -(-(before - tap) // stride))  # output pixel at which the tap is on the input, or behind it
+        return first < outputs and first * stride + tap - before < size
+
+    most = min(before, after, (kernel - 1) // 2)
+    return next((n for n in range(most) if meets(n) or meets(kernel - 1 - n)), most)
 
 
 def _lay_over(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ Every input has the batch as its first dimension, which the shapes here leave ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -50,6 +50,16 @@ def as_inputs(given: Sequence[int] | Sequence[Input]) -> tuple[Input, ...]:
 def as_tuple(values: Values) -> tuple[Tensor, ...]:
     """A batch as one tensor for each input."""
     return (values,) if isinstance(values, Tensor) else values
+
+
+def samples_in(values: Values) -> int:
+    """Number of samples in a batch; ``len`` of several inputs would be how many those are."""
+    return len(as_tuple(values)[0])
+
+
+def joined(batches: Iterable[Values]) -> tuple[Tensor, ...]:
+    """Batches as one, input by input."""
+    return tuple(torch.cat(parts) for parts in zip(*map(as_tuple, batches), strict=True))
 
 
 def examples(inputs: Sequence[Input], batch: int) -> tuple[Tensor, ...]:

@@ -7,7 +7,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from trt_layermerge.delivery.export import export_onnx
@@ -36,7 +35,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
-from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.network.inputs import Values, batched_shapes, joined
 from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
@@ -48,7 +47,7 @@ from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.runtimes.protocol import Engine
 from trt_layermerge.training.evaluate import score
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.task import Task, metric_name
 
 CHECKED_SAMPLES = 64
 """Real inputs of the end-to-end comparisons, taken from the held-out data."""
@@ -74,9 +73,10 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
         manifest = self.manifest
-        simulated = {"simulated": True} if manifest.simulated else {}  # beside figures that are no measurements
+        said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
+        said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
         return (
-            simulated
+            said
             | {
                 "original": manifest.original.model_dump(mode="json"),
                 "compressed": manifest.compressed.model_dump(mode="json"),
@@ -148,7 +148,7 @@ def _engine_name(loaded: Loaded) -> str:
     return f"compressed.engine{'.onnx' if loaded.runtime.name.startswith('onnxruntime') else ''}"
 
 
-def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engines:
+def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Engines:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
     job, given = loaded.job, loaded.network.inputs
     shapes = batched_shapes(given, job.batch)
@@ -159,7 +159,7 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Tensor) -> _Engine
     loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / _engine_name(loaded))
     engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
-    write_checks(job.output / CHECKS, inputs, outputs)
+    write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs)
     return _Engines(original, engine, difference, onnx)
 
 
@@ -244,6 +244,7 @@ def _manifest(
         simulated=loaded.profile.key.simulated,
         model=job.model,
         task=loaded.require_task().name,
+        metric=metric_name(loaded.require_task()),
         original=original,
         compressed=compressed,
         speedup=original.latency_ms / compressed.latency_ms,
@@ -273,8 +274,8 @@ def _refined(file: PlanFile, one: Refined) -> RefinedPlan:
     )
 
 
-def _real_inputs(task: Task) -> Tensor:
-    return torch.cat([inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES)])
+def _real_inputs(task: Task) -> tuple[Tensor, ...]:
+    return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
 def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:

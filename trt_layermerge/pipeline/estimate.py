@@ -12,6 +12,7 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimate import Estimator
 from trt_layermerge.importance.finetune import Subset
 from trt_layermerge.importance.judge import first
+from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.tables import importance_table, profile_plan
@@ -35,9 +36,9 @@ def seconds_per_image(loaded: Loaded) -> float:
     with torch.inference_mode():
         for _ in range(3):
             began = time.perf_counter()
-            loaded.network.module(inputs)
+            loaded.network.module(*inputs)
             times.append(time.perf_counter() - began)
-    return min(times) / len(inputs)
+    return min(times) / samples_in(inputs)
 
 
 def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, float]:

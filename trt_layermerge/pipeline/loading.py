@@ -15,10 +15,11 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
-from trt_layermerge.errors import TaskError, UsageError
+from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
+from trt_layermerge.network.inputs import joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.methods import JOINT, method_named
@@ -27,7 +28,7 @@ from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, sample_shape
 from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.load import load_task
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.task import Regression, Task
 
 CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
@@ -74,9 +75,10 @@ class Loaded:
         precision = self.job.options.precision
         return write_typed(source, precision, [] if precision == "fp32" else self._conversion_batches())
 
-    def _conversion_batches(self) -> list[Tensor]:
+    def _conversion_batches(self) -> list[tuple[Tensor, ...]]:
         batches = first(self.require_task().calibration_batches(), CONVERSION_SAMPLES)
-        return list(torch.split(torch.cat([inputs for inputs, _ in batches]), _CONVERSION_BATCH))
+        parts = (torch.split(values, _CONVERSION_BATCH) for values in joined(inputs for inputs, _ in batches))
+        return list(zip(*parts, strict=True))
 
     def require_task(self) -> Task:
         """The task.
@@ -113,12 +115,13 @@ def load(job: Job) -> Loaded:
         )
     runtime = get_runtime(job.runtime)
     task = None if job.task is None else load_task(job.task, _task_settings(job))
+    if task is not None:
+        _require_logits(job, task)
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
-        _require_one_input(network)
-        check_task(task, network.input_shape)
+        check_task(task, network.inputs)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     return Loaded(job, network, for_method(choices_of(network, job.limits), job.method), runtime, profile, task)
@@ -131,18 +134,16 @@ def _task_settings(job: Job) -> Settings:
     return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
 
 
-def _require_one_input(network: Network) -> None:
-    """See that a task can feed a network.
+def _require_logits(job: Job, task: Task) -> None:
+    """See that a recipe distils nothing but logits.
 
     Raises:
-        TaskError: The network has several inputs; the batches of a task have one.
+        UsageError: It distils, and the task says that its outputs are something else.
     """
-    if len(network.inputs) > 1:
-        names = ", ".join(item.name for item in network.inputs)
-        raise TaskError(
-            f"{network.name} takes {len(network.inputs)} inputs ({names}); the batches of a task hold one",
-            hint="inspect, profile and solve on tables of your own work with several inputs; importance and compress "
-            "do not yet",
+    if job.recipe is not None and job.recipe.distillation > 0 and isinstance(task, Regression):
+        raise UsageError(
+            f"the recipe distils, and the outputs of task {task.name!r} are no logits",
+            hint="add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0",
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import safetensors
 from safetensors.torch import load_file, save
-from torch import Tensor, fx
+from torch import fx
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import TableError
@@ -19,6 +19,7 @@ from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.judge import first
 from trt_layermerge.merging.proof import Proof, prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out
+from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.solving import chosen
@@ -43,7 +44,7 @@ class Carried:
     trained: fx.GraphModule
 
 
-def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Tensor, reporter: Reporter) -> Carried:
+def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Carried:
     """Carry out a plan and train, in the order that the recipe asks for.
 
     Args:

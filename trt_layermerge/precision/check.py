@@ -11,7 +11,7 @@ from types import MappingProxyType
 import onnx
 
 from trt_layermerge.errors import ModelError, VerificationError
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.protocol import Feed
 
 TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25})
 """Largest difference of an engine's output and the PyTorch network's, over the largest output, by precision.
@@ -104,9 +104,9 @@ def require_close(converted: Converted) -> Converted:
     )
 
 
-def checked(batches: Sequence[Array]) -> Sequence[Array]:
+def checked(batches: Sequence[Feed]) -> Sequence[Feed]:
     """The first batches, with ``CHECKED`` images or a few more."""
-    images = list(accumulate(len(batch) for batch in batches))
+    images = list(accumulate(len(next(iter(batch.values()))) for batch in batches))
     return batches[: bisect_left(images, CHECKED) + 1]
 
 

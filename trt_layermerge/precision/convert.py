@@ -11,20 +11,20 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.precision.check import Converted
 from trt_layermerge.precision.half import to_half
 from trt_layermerge.precision.quantise import to_int8
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.protocol import Feed
 
-_CONVERSIONS: Mapping[str, Callable[[onnx.ModelProto, Sequence[Array]], Converted]] = MappingProxyType(
+_CONVERSIONS: Mapping[str, Callable[[onnx.ModelProto, Sequence[Feed]], Converted]] = MappingProxyType(
     {"fp32": lambda model, _: Converted(model, "fp32"), "fp16": to_half, "int8": to_int8}
 )
 
 
-def convert(model: onnx.ModelProto, precision: str, batches: Sequence[Array]) -> Converted:
+def convert(model: onnx.ModelProto, precision: str, batches: Sequence[Feed]) -> Converted:
     """Write an FP32 model in a precision.
 
     Args:
-        model: With one input and a dynamic batch, which it keeps, as it does the names.
+        model: With a dynamic batch, which it keeps, as it does the names.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        batches: Real inputs ``[batch, ...]``, some tens to some hundreds of images; not looked at for ``fp32``.
+        batches: Real inputs, some tens to some hundreds of images; not looked at for ``fp32``.
 
     Raises:
         UsageError: There is no such precision.

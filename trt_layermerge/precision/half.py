@@ -17,11 +17,11 @@ import onnx
 from trt_layermerge.errors import ModelError
 from trt_layermerge.precision.casting import in_half
 from trt_layermerge.precision.check import Converted, LayerCheck, checked, require_close, require_finite
-from trt_layermerge.precision.graph import constants, layers
+from trt_layermerge.precision.graph import WEIGHTED, constants, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.rounding import rounded
 from trt_layermerge.precision.weights import half_loss
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.protocol import Array, Feed
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -35,12 +35,12 @@ WEIGHT_ERROR = 1e-2
 """Relative error of a layer's weights from which on they are lost; rounding ordinary ones is below 5e-4."""
 
 
-def to_half(model: onnx.ModelProto, batches: Sequence[Array]) -> Converted:
+def to_half(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
     """Convert a model to FP16 and check every layer of it.
 
     Args:
-        model: In FP32, with one input.
-        batches: Real inputs ``[batch, ...]``.
+        model: In FP32.
+        batches: Real inputs.
 
     Raises:
         ModelError: It computes inf or NaN in FP32 already, or no layer of it can be in FP16.
@@ -80,7 +80,24 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
     unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
     unfit |= {name for name, values in weights.items() if _beyond(values)}
     unfit |= {layer.weight for layer in layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
-    return frozenset(node.name for node in model.graph.node if unfit & {*node.input, *node.output})
+    nodes = {node.name for node in model.graph.node if unfit & {*node.input, *node.output}}
+    return frozenset(nodes | _angles(model))
+
+
+def _angles(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that take a sine or cosine, and of those that make its angle, back to the last layers.
+
+    Halves from 512 on are 0.5 or more apart: of the angle of a late time step little would be left.
+    """
+    writers = {name: node for node in model.graph.node for name in node.output}
+    todo = [node for node in model.graph.node if node.op_type in ("Sin", "Cos")]
+    found: set[str] = set()
+    while todo:
+        node = todo.pop()
+        if node.name not in found and node.op_type not in WEIGHTED:
+            found.add(node.name)
+            todo += [writers[name] for name in node.input if name in writers]
+    return found
 
 
 def _beyond(values: Array) -> bool:

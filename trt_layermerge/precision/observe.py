@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 
 from trt_layermerge.precision.graph import copy_of, float_tensors
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.protocol import Array, Feed
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Difference:
     error: float
 
 
-def observe(model: onnx.ModelProto, names: Sequence[str], batches: Sequence[Array]) -> Iterator[dict[str, Array]]:
-    """Values of some float tensors of a model with one input, for one batch after the other."""
+def observe(model: onnx.ModelProto, names: Sequence[str], batches: Sequence[Feed]) -> Iterator[dict[str, Array]]:
+    """Values of some float tensors of a model, for one batch after the other."""
     exposed, values = copy_of(model), float_tensors(model)
     del exposed.graph.output[:]
     exposed.graph.output.extend(values[name] for name in names)
@@ -40,15 +40,15 @@ def observe(model: onnx.ModelProto, names: Sequence[str], batches: Sequence[Arra
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
     session = ort.InferenceSession(exposed.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
     for batch in batches:
-        yield dict(zip(names, session.run(list(names), {given.name: batch}), strict=True))
+        yield dict(zip(names, session.run(list(names), dict(batch)), strict=True))
 
 
-def largest_magnitudes(model: onnx.ModelProto, batches: Sequence[Array]) -> dict[str, float]:
+def largest_magnitudes(model: onnx.ModelProto, batches: Sequence[Feed]) -> dict[str, float]:
     """Largest magnitude of each float tensor; NaN where one is in it."""
-    names = [name for name in float_tensors(model) if name not in {value.name for value in model.graph.input}]
-    largest = {value.name: max(_magnitude(batch) for batch in batches) for value in model.graph.input}
+    floats, inputs = float_tensors(model), {value.name for value in model.graph.input}
+    names = [name for name in floats if name not in inputs]
+    largest = {name: max(_magnitude(batch[name]) for batch in batches) for name in floats if name in inputs}
     for values in observe(model, names, batches):
         for name, value in values.items():
             largest[name] = float(np.maximum(largest.get(name, 0.0), _magnitude(value)))
@@ -56,7 +56,7 @@ def largest_magnitudes(model: onnx.ModelProto, batches: Sequence[Array]) -> dict
 
 
 def differences(
-    model: onnx.ModelProto, reference: onnx.ModelProto, names: Sequence[str], batches: Sequence[Array]
+    model: onnx.ModelProto, reference: onnx.ModelProto, names: Sequence[str], batches: Sequence[Feed]
 ) -> Mapping[str, Difference]:
     """How far tensors of a model are from those of the same names in its reference."""
     largest, apart = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)

@@ -23,7 +23,7 @@ from trt_layermerge.precision.check import Converted, LayerCheck, checked, requi
 from trt_layermerge.precision.graph import constants, copy_of, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.weights import int8_loss
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.protocol import Array, Feed
 
 _OPTIONS = {
     "ActivationSymmetric": True,
@@ -36,12 +36,12 @@ _OPTIONS = {
 }
 
 
-def to_int8(model: onnx.ModelProto, batches: Sequence[Array]) -> Converted:
+def to_int8(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
     """Convert a model to INT8 and check every layer of it.
 
     Args:
-        model: In FP32, with one input.
-        batches: Real inputs ``[batch, ...]`` to calibrate on, of one size each.
+        model: In FP32.
+        batches: Real inputs to calibrate on, all of one size.
 
     Raises:
         ModelError: It has no convolution, or computes inf or NaN in FP32 already.
@@ -69,7 +69,7 @@ def to_int8(model: onnx.ModelProto, batches: Sequence[Array]) -> Converted:
     return require_close(Converted(quantised, "int8", found[output].error, checks))
 
 
-def _quantised(model: onnx.ModelProto, batches: Sequence[Array]) -> onnx.ModelProto:
+def _quantised(model: onnx.ModelProto, batches: Sequence[Feed]) -> onnx.ModelProto:
     source, additions = copy_of(model), _additions(model)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     add_pre_process_metadata(source)  # norms are folded and shapes known: nothing is left for its preparation to do
@@ -78,7 +78,7 @@ def _quantised(model: onnx.ModelProto, batches: Sequence[Array]) -> onnx.ModelPr
         quantize_static(
             source,
             path,
-            _Reader(model.graph.input[0].name, batches),
+            _Reader(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Add"],
             nodes_to_quantize=[*convolutions, *additions],
@@ -120,9 +120,9 @@ def _drop_unread(model: onnx.ModelProto) -> None:
 class _Reader:
     """Batches of calibration data as ONNX Runtime's calibrator asks for them."""
 
-    def __init__(self, name: str, batches: Sequence[Array]) -> None:
-        self._name, self._batches = name, batches
-        self._rest: Iterator[Array] = iter(batches)
+    def __init__(self, batches: Sequence[Feed]) -> None:
+        self._batches = batches
+        self._rest: Iterator[Feed] = iter(batches)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -134,4 +134,4 @@ class _Reader:
     def get_next(self) -> dict[str, Array] | None:
         """One batch, or ``None`` after the last."""
         batch = next(self._rest, None)
-        return None if batch is None else {self._name: batch}
+        return None if batch is None else dict(batch)

@@ -6,7 +6,7 @@ roundings, and with them every overflow; casts that are written out it computes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -19,24 +19,24 @@ from trt_layermerge.precision.graph import constants, copy_of
 def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
     """The FP32 model of an FP16 one; tensors keep their names."""
     result, inferred = copy_of(half), onnx.shape_inference.infer_shapes(half).graph
-    halves = {value.name for value in inferred.value_info if value.type.tensor_type.elem_type == HALF}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     for name, value in constants(half).items():
         exact = value.astype(np.float32) if value.dtype == np.float16 else value
         result.graph.initializer.append(numpy_helper.from_array(exact, name))
     for node in half.graph.node:
-        result.graph.node.extend(_rounded(node, halves))
+        result.graph.node.extend(_rounded(node, types))
     return result
 
 
-def _rounded(node: onnx.NodeProto, halves: set[str]) -> Iterator[onnx.NodeProto]:
+def _rounded(node: onnx.NodeProto, types: Mapping[str, int]) -> Iterator[onnx.NodeProto]:
     """A node, and the roundings of what it writes."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    if node.op_type == "Cast":
+    if node.op_type == "Cast" and {types.get(node.input[0]), node.attribute[0].i} <= {FLOAT, HALF}:
         copy.op_type = "Identity"
         del copy.attribute[:]
-    written = [name for name in node.output if name in halves]
+    written = [name for name in node.output if types.get(name) == HALF]
     copy.output[:] = [f"{name}/exact" if name in written else name for name in node.output]
     yield copy
     for name in written:

@@ -22,6 +22,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
+Feed = Mapping[str, Array]
+"""Inputs of one run by name, ``[batch, ...]`` each."""
+
 Nanoseconds = NDArray[np.int64]
 Model: TypeAlias = "onnx.ModelProto | bytes | Path"
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from trt_layermerge.errors import LayerMergeError, TaskError
-from trt_layermerge.training.task import Task, Values
+from trt_layermerge.network.inputs import Input, as_inputs
+from trt_layermerge.training.task import Task
 
 
 @contextmanager
@@ -68,41 +70,52 @@ def _first_inputs(task: Task) -> tuple[Tensor, ...]:
     return require_batch(first, task, what)[0]
 
 
-def one_input(values: Values) -> Tensor:
-    """The values of a network that has one input.
-
-    Raises:
-        TaskError: They are for a network with several.
-    """
-    if isinstance(values, Tensor):
-        return values
-    if len(values) != 1:
-        raise TaskError(f"the batches of the task hold {len(values)} inputs; this works on networks with one")
-    return values[0]
-
-
-def check_task(task: Task, input_shape: Sequence[int]) -> None:
-    """See that the first input of the first calibration batch fits the network.
+def check_task(task: Task, given: Sequence[int] | Sequence[Input]) -> None:
+    """See that the inputs of the first calibration batch fit the network.
 
     Args:
         task: What is asked.
-        input_shape: What the network takes, without the batch: ``[channels, height, width]``.
+        given: The network's inputs; a shape alone, without the batch, means one of real numbers.
 
     Raises:
-        TaskError: There is no batch, it is not a pair of tensors, or its inputs have another shape or no real numbers.
+        TaskError: There is no batch, it is not a pair of tensors, or its inputs have another number or shape or other
+            kinds of numbers than the network's.
     """
-    what, inputs = "calibration_batches", _first_inputs(task)[0]
-    if list(inputs.shape[1:]) != list(input_shape):
+    wanted, found = as_inputs(given), _first_inputs(task)
+    if len(found) != len(wanted):
+        names = ", ".join(item.name for item in wanted)
         raise TaskError(
-            f"task {task.name!r}: {what} yields inputs of shape {list(inputs.shape)}; "
-            f"the network takes [batch, {', '.join(map(str, input_shape))}]",
+            f"task {task.name!r}: calibration_batches yields batches of {len(found)} input{'s' * (len(found) > 1)}; "
+            f"the network takes {len(wanted)}: {names}",
+            hint="yield ((first, second, ...), targets), with the inputs in the order of INPUTS beside the factory",
+        )
+    for item, values in zip(wanted, found, strict=True):
+        which = "inputs" if len(wanted) == 1 else f"{item.name!r}"
+        _check_input(item, values, f"task {task.name!r}: calibration_batches yields {which} of")
+
+
+def _check_input(item: Input, values: Tensor, says: str) -> None:
+    if tuple(values.shape[1:]) != item.shape:
+        raise TaskError(
+            f"{says} shape {list(values.shape)}; the network takes [{', '.join(map(str, ('batch', *item.shape)))}]",
             hint="resize the task's images, or give the network the task's input shape",
         )
-    if not inputs.is_floating_point():
+    if item.below is None and not values.is_floating_point():
         raise TaskError(
-            f"task {task.name!r}: {what} yields inputs of {inputs.dtype}; a network takes real numbers",
-            hint="convert and normalise: images.float() / 255",
+            f"{says} {values.dtype}; a network takes real numbers",
+            hint="convert with .float(), and normalise images: images.float() / 255",
         )
+    if item.below is not None and (values.dtype != torch.int64 or not _within(values, item.below)):
+        span = f" from {values.min()} to {values.max()}" if len(values) else ""
+        raise TaskError(
+            f"{says} {values.dtype}{span}; the network takes torch.int64 from 0 to {item.below - 1}",
+            hint="convert with .long(), and let INPUTS beside the factory say below which number they are",
+        )
+
+
+def _within(values: Tensor, below: int) -> bool:
+    """Whether all of some whole numbers are from 0 up to another, and without it."""
+    return bool(((values >= 0) & (values < below)).all())
 
 
 def _described(value: object) -> str:

@@ -23,7 +23,7 @@ class Denoising:
 
     With ``a_t`` the product of ``1 - beta`` up to step t, an image x becomes ``sqrt(a_t) x + sqrt(1 - a_t) e``, and the
     loss is the mean square between e, normal, and what the network says it is. Time steps and noise of training follow
-    from seed, epoch and step; elsewhere they are the same at every call. Its outputs are no logits: distil nothing.
+    from seed, epoch and step; elsewhere they are the same at every call.
 
     Args:
         images: Where the images come from, in -1..1; their labels are not looked at.
@@ -41,6 +41,11 @@ class Denoising:
     def name(self) -> str:
         """``denoising`` and the images' name."""
         return f"denoising {self.images.name}"
+
+    @property
+    def metric_name(self) -> str:
+        """The mean square error with its sign turned: higher is better."""
+        return "minus MSE"
 
     @property
     def steps_per_epoch(self) -> int:

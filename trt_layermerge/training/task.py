@@ -72,6 +72,21 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Regression(Protocol):
+    """A task whose outputs are no logits: there is nothing to distil, and its metric is no share of right answers."""
+
+    @property
+    def metric_name(self) -> str:
+        """What the mean of the metric is called where people read it."""
+        ...
+
+
+def metric_name(task: Task) -> str | None:
+    """What the mean of a task's metric is called; ``None`` where it is the accuracy."""
+    return task.metric_name if isinstance(task, Regression) else None
+
+
+@runtime_checkable
 class Shareable(Protocol):
     """A task that can load a part of every training batch, for one of several processes."""
 

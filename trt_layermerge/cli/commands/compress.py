@@ -80,12 +80,12 @@ def _show(result: Result, console: Console) -> None:
         f"{manifest.speedup:.2f}x",
     )
     if original.accuracy is not None and compressed.accuracy is not None:
-        table.add_row(
-            "test accuracy",
-            f"{original.accuracy:.2%}",
-            f"{compressed.accuracy:.2%}",
-            f"{100 * (compressed.accuracy - original.accuracy):+.2f} points",
-        )
+        before, after = original.accuracy, compressed.accuracy
+        if manifest.metric is None:
+            told = f"{before:.2%}", f"{after:.2%}", f"{100 * (after - before):+.2f} points"
+        else:
+            told = f"{before:.4g}", f"{after:.4g}", f"{after - before:+.2g}"
+        table.add_row(f"test {manifest.metric or 'accuracy'}", *told)
     for name in ("layers", "depth", "parameters", "flops", "peak_activation_bytes"):
         before, after = getattr(original, name), getattr(compressed, name)
         table.add_row(name.replace("_", " "), f"{before:,}", f"{after:,}", f"{after / before - 1:+.0%}")
