@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import (
     ESTIMATORS,
@@ -53,6 +54,13 @@ def config(tmp_path: Path) -> Any:
 
 def test_without_options_a_job_has_its_own_defaults() -> None:
     assert job_of("m.py") == Job(model="m.py", output=Path("engines/job"))
+
+
+def test_activations_at_bottlenecks_are_asked_for(config: Any) -> None:
+    assert job_of("m.py", "--bottleneck-activations").limits == Limits(bottleneck_activations=True)
+    path = config('model = "m.py"\nbottleneck-activations = true\n')
+    assert job_of("--config", path).limits.bottleneck_activations
+    assert not job_of("--config", path, "--no-bottleneck-activations").limits.bottleneck_activations
 
 
 def test_a_file_says_what_the_command_line_does_not(config: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Block, Kind
 from trt_layermerge.merging.linear import LinearisedBlock, folded
@@ -20,7 +21,7 @@ from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.network import Network, trace
 
-LIMITS = Limits(max_kernel=99, max_layers=7)
+LIMITS = Limits(max_kernel=99, max_layers=7, bottleneck_activations=True)
 
 
 @dataclass(frozen=True)
@@ -284,9 +285,10 @@ def test_every_merge_is_proved(network):
     (chain,), choices = network.chains, merges(network)
     assert any(len(choice.block) == len(chain) for choice in choices)
     for choice in choices:
-        merged = folded(network.module, chain, choice.block, choice.kept)
+        seen = as_seen(chain, choice.place)
+        merged = folded(network.module, seen, choice.block, choice.kept)
         assert merged.geometry == choice.geometry
-        assert prove_block(LinearisedBlock(network.module, chain, choice.block, choice.kept), merged).error <= 1e-10
+        assert prove_block(LinearisedBlock(network.module, seen, choice.block, choice.kept), merged).error <= 1e-10
         assert merged(noise(chain.shape(choice.block.start))).shape[1:] == chain.shape(choice.block.end)
 
 

@@ -171,7 +171,7 @@ def test_a_chain_is_all_that_its_end_needs_of_its_inside(case: Case) -> None:
 
 def test_its_choices_have_names_shapes_and_costs(case: Case) -> None:
     _, network = case
-    choices = choices_of(network, Limits(max_kernel=9))
+    choices = choices_of(network, Limits(max_kernel=9, bottleneck_activations=True))
     assert len({choice.key for choice in choices}) == len(choices)
     assert sum(choice.kind is Kind.KEEP for choice in choices) == len(network.layers)
     for choice in choices:

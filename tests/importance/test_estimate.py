@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.bottleneck import as_seen
+from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.compose import outer_skips
 from trt_layermerge.errors import ModelError, TaskError
@@ -38,6 +39,26 @@ class Block(nn.Module):
 
     def forward(self, x):
         return self.act(self.body(x) + self.skip(x))
+
+
+class Inverted(nn.Module):
+    """``x + body(x)``, whose last convolution makes its tensor narrow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.body = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), wide, nn.ReLU(), nn.Conv2d(8, 4, 1))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+@pytest.fixture(scope="module")
+def inverted(quick):
+    """Two inverted residuals between two layers."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), Inverted(), Inverted(), nn.Conv2d(4, 4, 1), nn.ReLU()]
+    return quick(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), (2, 6, 6))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +115,7 @@ def table(tmp_path, network, task):
 
 def naive(network, choice, task):
     """Loss, accuracy and unexplained share of one change: every pixel of all calibration data, the whole network."""
-    chain, module, unexplained = network.chains[choice.block.chain], None, None
+    chain, module, unexplained = as_seen(network.chains[choice.block.chain], choice.place), None, None
     if choice.kind is Kind.MERGE:
         module = to_module(folded(network.module, chain, choice.block, choice.kept))
     if choice.kind is Kind.FIT:
@@ -153,6 +174,26 @@ def test_rows_are_what_the_whole_network_does(network, task, table):
             assert row.unexplained is None
         else:
             assert row.unexplained == pytest.approx(unexplained, rel=1e-3, abs=1e-6)
+
+
+def test_blocks_with_an_activation_have_rows_of_their_own(inverted, task, tmp_path):
+    """They are what the whole network does, and every other row is what it is without them."""
+    rows = []
+    for limits in (Limits(), Limits(bottleneck_activations=True)):
+        table = ImportanceTable.open(tmp_path / f"{len(rows)}.jsonl", table_key(inverted, task, HOW))
+        with few_samples():
+            measure(inverted, choices_of(inverted, limits), task, table, HOW)
+        rows.append({row.choice: replace(row, seconds=0) for row in table})
+    assert {key: row for key, row in rows[1].items() if "+relu" not in key} == rows[0]
+    table = ImportanceTable.open(tmp_path / "all.jsonl", table_key(inverted, task, HOW))
+    added = [choice for choice in choices_of(inverted, limits) if choice.activation is not None]
+    measure(inverted, added, task, table, HOW)
+    assert {len(choice.block) for choice in added} > {2, 3} and len(table) == len(added)
+    for choice in added:
+        row, (loss, accuracy, unexplained) = table.get(choice.key), naive(inverted, choice, task)
+        assert row.loss_after == pytest.approx(loss, rel=1e-4), choice.key
+        assert row.accuracy_after == pytest.approx(accuracy)
+        assert row.unexplained == (None if unexplained is None else pytest.approx(unexplained, rel=1e-3, abs=1e-6))
 
 
 def few_samples():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance import finetune
@@ -105,6 +105,23 @@ def test_a_merge_is_trained_unmerged(network):
     merge = next(c for c in choices_of(network) if c.kind is Kind.MERGE and len(c.kept) == 2)
     model = changed_network(network, merge, [], seed=0)
     assert sum(isinstance(part, nn.Conv2d) for part in model.modules()) == 2
+
+
+def test_an_added_activation_is_trained_behind_its_block(quick, task, tmp_path):
+    """Of a fit, which is one convolution, and of a merge, which is not merged yet."""
+    torch.manual_seed(0)
+    wide = [nn.Conv2d(2, 8, 1), nn.ReLU6(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6()]
+    head = [nn.Conv2d(4, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    network = quick(nn.Sequential(*wide, nn.Conv2d(8, 4, 1), *head), (2, 6, 6))
+    named = {choice.key: choice for choice in choices_of(network, Limits(bottleneck_activations=True))}
+    table, inputs = opened(tmp_path, network, task), [torch.randn(8, 2, 6, 6)]
+    for kind, convolutions in (("fit", 2), ("merge", 4)):
+        choice = named[f"0:0-3 {kind} 3x3 g1 +relu6"]
+        model = changed_network(network, choice, inputs, seed=0)
+        assert sum(isinstance(part, nn.Conv2d) for part in model.modules()) == convolutions
+        assert [type(part) for part in model.modules() if isinstance(part, (nn.ReLU, nn.ReLU6))] == [nn.ReLU6, nn.ReLU]
+        measure(network, [choice], task, table, HOW)
+        assert table.get(choice.key) is not None
 
 
 def test_training_that_diverges_is_the_worst(network, task, tmp_path):

@@ -25,15 +25,16 @@ def network(quick):
     return quick(nn.Sequential(*body, nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1)), (3, 8, 8))
 
 
-def blocks(network):
+def places(network):
+    """The blocks that begin the chain, as they end in the original."""
     (chain,) = network.chains
-    return chain, [block for block in blocks_of(chain, 12) if block.start == 0]
+    return chain, [(block, None) for block in blocks_of(chain, 12) if block.start == 0]
 
 
 def test_blocks_of_equal_kernel_share_a_frame(network):
-    chain, members = blocks(network)
+    chain, members = places(network)
     found = frames_of(chain, members, 7)
-    assert [(frame.geometry.kernel, [block.end for block in frame.blocks]) for frame in found] == [
+    assert [(frame.geometry.kernel, [block.end for block, _ in frame.places]) for frame in found] == [
         ((3, 3), [1]), ((5, 5), [2, 3, 4])
     ]  # fmt: skip
     assert [frame.geometry.kernel for frame in frames_of(chain, members, 3)] == [(3, 3)]
@@ -41,14 +42,14 @@ def test_blocks_of_equal_kernel_share_a_frame(network):
 
 def test_what_a_block_is_fitted_to_depends_on_nothing_else(network):
     """Alone, with others, in another order, in several passes: the same numbers."""
-    chain, members = blocks(network)
+    chain, members = places(network)
     batches = [torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 3)]
     with mock.patch.multiple(patches, FEWEST_SAMPLES=60, SAMPLES_PER_UNKNOWN=1):
         together = accumulate(network, chain, frames_of(chain, members[::-1], 7), batches)
-        for block in members:
-            alone = accumulate(network, chain, frames_of(chain, [block], 7), batches)[block]
-            for geometry in fit_geometries(chain, block, 7):
-                one, other = (found.equations.solve(geometry, of=found.index) for found in (alone, together[block]))
+        for place in members:
+            alone = accumulate(network, chain, frames_of(chain, [place], 7), batches)[place]
+            for geometry in fit_geometries(chain, place[0], 7):
+                one, other = (found.equations.solve(geometry, of=found.index) for found in (alone, together[place]))
                 torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-9, atol=1e-9)
                 assert one.unexplained == pytest.approx(other.unexplained, rel=1e-9)
 
@@ -70,17 +71,17 @@ def test_no_frame_is_above_the_limit():
 
 def test_large_kernels_keep_their_patches(network):
     """The same solutions, from fewer equations than unknowns."""
-    chain, members = blocks(network)
+    chain, members = places(network)
     batches = [torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)]
     double = replace(network, module=network.module.double())
     formed = accumulate(double, chain, frames_of(chain, members, 7), batches)
     with mock.patch.object(fitting, "LARGEST_SYSTEM", 20):
         kept = accumulate(double, chain, frames_of(chain, members, 7), batches)
     network.module.float()
-    for block in members:
-        assert isinstance(formed[block].equations, NormalEquations) and isinstance(kept[block].equations, Patches)
-        for geometry in fit_geometries(chain, block, 7):
-            one, other = (found[block].equations.solve(geometry, of=found[block].index) for found in (formed, kept))
+    for place in members:
+        assert isinstance(formed[place].equations, NormalEquations) and isinstance(kept[place].equations, Patches)
+        for geometry in fit_geometries(chain, place[0], 7):
+            one, other = (found[place].equations.solve(geometry, of=found[place].index) for found in (formed, kept))
             torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-6, atol=1e-6)
             assert one.unexplained == pytest.approx(other.unexplained, abs=1e-8)
             assert max(one.residual, other.residual) < 1e-6

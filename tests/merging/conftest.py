@@ -120,7 +120,11 @@ def plans():
 
     @st.composite
     def plan(draw: st.DrawFn, network: Network, kinds: str = "keep merge identity fit") -> tuple[Choice, ...]:
-        choices = [choice for choice in choices_of(network, Limits(9, 6)) if choice.kind in kinds.split()]
+        choices = [
+            choice
+            for choice in choices_of(network, Limits(9, 6, bottleneck_activations=True))
+            if choice.kind in kinds.split()
+        ]
         taken: list[Choice] = []
         for chain in network.chains:
             at = 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.in_place import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
@@ -168,3 +169,61 @@ def test_a_plan_without_fits_gets_norms_that_fit_it(network, batches):
     ]
     after = carry_out(network, late, batches, strength=PAPERS).merged.state_dict()
     assert torch.equal(after["norm.running_var"], network.module.state_dict()["norm.running_var"])
+
+
+class Inverted(nn.Module):
+    """An inverted residual: ``x + body(x)``, with no activation at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.body = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU6(), wide, nn.ReLU6(), nn.Conv2d(8, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+@pytest.fixture(scope="module")
+def bottlenecks(quick):
+    torch.manual_seed(2)
+    stem, last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+    module = nn.Sequential(stem, nn.ReLU6(), Inverted(), Inverted(), last)
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, 0, 1.5 * part.weight[0].numel() ** -0.5)
+    return quick(module, (4, 9, 9))
+
+
+THREE = Geometry(4, 4, (3, 3), padding=(1, 1, 1, 1))
+FIRST, SECOND = (Choice(Block(0, start, start + 3), Kind.FIT, THREE, activation="relu6") for start in (1, 4))
+
+
+def test_a_fit_before_a_skip_makes_up_for_what_the_skip_carries(bottlenecks, images):
+    """By hand: from the compressed network's own tensor, to what the original has less what the skip adds now."""
+    batches = [images(4, (4, 9, 9), seed) for seed in (1, 2)]  # so few that every pixel is looked at
+    result, (chain,) = carry_out(bottlenecks, [FIRST, SECOND], batches, strength=PLAIN), bottlenecks.chains
+    second = result.merged.get_submodule("merged_0_4_7")
+    (block,) = (node for node in result.merged.graph.nodes if node.target == "merged_0_1_4")
+    (activation,) = block.users
+    (before,) = activation.users  # the skip's addition
+    equations = NormalEquations(THREE)
+    with torch.no_grad():
+        for x in batches:
+            (reached,) = up_to(result.merged, [before.name])(x)
+            (wanted,) = up_to(bottlenecks.module, [chain.tensor(7)])(x)
+            equations.add(reached, wanted - reached)
+    expected = equations.solve(THREE).convolution
+    torch.testing.assert_close(second.weight, expected.weight.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fit_through_an_added_activation_is_nearer_to_what_was_linear(bottlenecks, batches):
+    (chain,) = bottlenecks.chains
+
+    def far(strength: Strength) -> float:
+        merged = carry_out(bottlenecks, [FIRST], batches, strength=strength).merged
+        made = nn.Sequential(merged.get_submodule("merged_0_1_4"), nn.ReLU6())
+        with torch.no_grad():
+            both = [up_to(bottlenecks.module, [chain.tensor(1), chain.tensor(4)])(x) for x in batches]
+            return sum(float((made(x) + x - wanted).square().sum()) for x, wanted in both)
+
+    assert far(replace(PLAIN, activations=True)) < far(PLAIN)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.linear import folded
@@ -20,7 +21,7 @@ def modules_of(network, plan):
     for choice in plan:
         made[choice] = None
         if choice.kind is Kind.MERGE:
-            chain = network.chains[choice.block.chain]
+            chain = as_seen(network.chains[choice.block.chain], choice.place)
             made[choice] = to_module(folded(network.module, chain, choice.block, choice.kept))
     return made
 

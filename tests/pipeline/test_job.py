@@ -53,6 +53,11 @@ def test_how_an_estimator_trains_counts_where_it_does(estimator: Estimator, chan
     assert one != other
 
 
+def test_which_activations_are_offered_decides_the_plan() -> None:
+    offered = replace(JOB, limits=Limits(bottleneck_activations=True))
+    assert offered.fingerprint("w", DEVICE) != JOB.fingerprint("w", DEVICE)
+
+
 def test_the_papers_methods_know_no_fits() -> None:
     assert JOB.strength == Strength()
     assert replace(JOB, method="layermerge").strength == PAPERS

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import choices_of
-from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.errors import InputError, LayerMergeError, TaskError, UsageError
+from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import for_method, load
 from trt_layermerge.pipeline.tables import importance_table
@@ -33,6 +34,26 @@ def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
         load(quick_job(tmp_path, method="joined"))
     with pytest.raises(UsageError, match="no task is given"):
         importance_table(load(quick_job(tmp_path, task=None, input_shape=(1, 8, 8))))
+
+
+@pytest.mark.parametrize("method", ["depth", "layer-only"])
+def test_methods_that_add_no_activation_say_so(tmp_path: Path, quick_job: Any, method: str) -> None:
+    limits = Limits(bottleneck_activations=True)
+    with pytest.raises(UsageError, match=f"method {method} adds no activations"):
+        load(quick_job(tmp_path, method=method, limits=limits))
+    load(quick_job(tmp_path, method="layermerge", limits=limits))
+
+
+def test_a_merge_with_an_activation_is_dropped_for_its_own_fit_alone() -> None:
+    geometry = Geometry(4, 4, (3, 3))
+    merge = Choice(Block(0, 0, 3), Kind.MERGE, geometry, (1, 2, 3))
+    fit = Choice(Block(0, 0, 3), Kind.FIT, geometry)
+    activated = replace(merge, activation="relu")
+    assert for_method([merge, activated, fit], "joint") == (activated, fit)
+    assert for_method([merge, activated, replace(fit, activation="relu")], "joint") == (
+        merge,
+        replace(fit, activation="relu"),
+    )
 
 
 def test_a_named_task_takes_its_size_from_the_job_and_its_batch_from_the_recipe(tmp_path: Path, quick_job: Any) -> None:

@@ -197,3 +197,15 @@ def test_a_plan_that_keeps_everything_changes_nothing(networks: list[Network]) -
     keeps = [one for one in choices_of(network) if one.kind is Kind.KEEP]
     decoupled = decouple(network, keeps)
     assert decoupled.state_dict().keys() == network.module.state_dict().keys()
+
+
+def test_an_activation_that_is_added_does_not_fade_in(quick: Callable[..., Network]) -> None:
+    narrow = nn.Sequential(nn.Conv2d(2, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 4, 1))
+    network = quick(narrow, SHAPE)
+    (choice, *_) = [
+        one
+        for one in choices_of(network, Limits(bottleneck_activations=True))
+        if one.activation and one.kind is Kind.MERGE
+    ]
+    with pytest.raises(UsageError, match=r"adds an activation in 0:0-2 merge 1x1 g1 \+relu"):
+        decouple(network, [choice])

@@ -3,6 +3,7 @@
 Every block that crosses no skip at one end only is a candidate. For each of its composed kernels, ``merge`` keeps the
 subset of convolutions with the largest L1 norm (LayerMerge, section 3.2); ``fit`` takes the odd kernels up to the
 composed one, and the composed one where it is even; ``identity`` drops the block where that leaves the shape as it is.
+At linear bottlenecks, every ``merge`` and ``fit`` may be there once more, with an activation behind it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from trt_layermerge.blocks.bottleneck import addable, as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.compose import (
     compose,
@@ -33,10 +35,12 @@ class Limits:
     Attributes:
         max_kernel: Largest kernel of a merged or fitted convolution, per axis.
         max_layers: Most layers in one block.
+        bottleneck_activations: Whether blocks that end at a linear bottleneck may end with an activation, too.
     """
 
     max_kernel: int = 7
     max_layers: int = 12
+    bottleneck_activations: bool = False
 
 
 def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, ...]:
@@ -47,7 +51,7 @@ def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, 
         choice
         for chain in network.chains
         for block in blocks_of(chain, limits.max_layers)
-        for choice in _choices(chain, block, limits, weights)
+        for choice in (*_choices(chain, block, limits, weights), *_with_activation(chain, block, limits, weights))
     )
 
 
@@ -104,6 +108,15 @@ def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, floa
     for geometry in fit_geometries(chain, block, limits.max_kernel):
         if not (plain and geometry.kernel == chain.layers[block.start].geometry.extent):
             yield Choice(block, Kind.FIT, geometry, (), reducible)
+
+
+def _with_activation(chain: Chain, block: Block, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
+    """The merges and fits of a block at a linear bottleneck, with an activation behind them."""
+    if not limits.bottleneck_activations or (activation := addable(chain, block)) is None:
+        return
+    for choice in _choices(as_seen(chain, (block, activation)), block, limits, weights):
+        if not choice.emptied:
+            yield replace(choice, activation=activation)
 
 
 def _leaves_late_skip(chain: Chain, block: Block) -> bool:

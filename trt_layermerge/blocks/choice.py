@@ -34,6 +34,10 @@ class Block:
         return f"{self.chain}:{self.start}-{self.end}"
 
 
+Place = tuple[Block, str | None]
+"""A block, and the activation that is added behind it, if one is: what a fit aims at depends on both."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """One thing that can be done with a block.
@@ -45,6 +49,8 @@ class Choice:
         kept: Of ``keep`` and ``merge``, the layers whose convolutions are composed; the others are dropped.
         reducible: Every layer of the block maps its input shape to itself, so that each could be dropped by itself:
             the papers' condition for dropping the block.
+        activation: Canonical name of the activation that is added behind its convolution, where the original has none;
+            see ``bottleneck.py``.
     """
 
     block: Block
@@ -52,6 +58,12 @@ class Choice:
     geometry: Geometry | None
     kept: tuple[int, ...] = ()
     reducible: bool = False
+    activation: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """The block, and the activation that is added behind it."""
+        return self.block, self.activation
 
     @property
     def emptied(self) -> bool:
@@ -64,4 +76,5 @@ class Choice:
         if self.geometry is None:
             return f"{self.block} {self.kind}"
         kernel = "x".join(map(str, self.geometry.kernel))
-        return f"{self.block} {self.kind} {kernel} g{self.geometry.groups}"
+        added = "" if self.activation is None else f" +{self.activation}"
+        return f"{self.block} {self.kind} {kernel} g{self.geometry.groups}{added}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.compose import (
     front_kept,
@@ -41,6 +42,7 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     A skip that is added to the block's result belongs to the block: its addition is part of the convolution's
     epilogue, and its own convolution, if it has one, is an operation more; so is a front that stays.
     """
+    chain = as_seen(chain, choice.place)
     block, last = choice.block, chain.layers[choice.block.end - 1]
     arriving, moved = skips_executed(chain, choice), front_moved(chain, choice)
     kept = choice.kind is Kind.KEEP

@@ -70,7 +70,7 @@ def make_job(**given: Any) -> Job:
         method=given["method"],
         confidence=confidence,
         refine=refine,
-        limits=Limits(given["max_kernel"], given["max_layers"]),
+        limits=Limits(given["max_kernel"], given["max_layers"], given["bottleneck_activations"]),
         samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
         estimator=Estimator(given.get("estimator", known.estimator)),
         tuning=Tuning(**_under("tuning", given)),

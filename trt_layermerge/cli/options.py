@@ -116,6 +116,12 @@ _network_options = (
     ),
     click.option("--max-kernel", type=click.IntRange(1), default=7, show_default=True, help="Of a merged block."),
     click.option("--max-layers", type=click.IntRange(1), default=12, show_default=True, help="In one block."),
+    click.option(
+        "--bottleneck-activations/--no-bottleneck-activations",
+        default=False,
+        show_default=True,
+        help="Offer blocks that end at a linear bottleneck with an activation, too.",
+    ),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
     click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(METHODS)}."),
 )

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import fit_geometries
-from trt_layermerge.blocks.choice import Block
+from trt_layermerge.blocks.choice import Place
 from trt_layermerge.blocks.compose import outer_skips
 from trt_layermerge.merging.fitting import Equations, equations_for
 from trt_layermerge.merging.patches import (
@@ -40,11 +41,11 @@ class Frame:
 
     Attributes:
         geometry: The largest kernel that any of them may be fitted with; its ``out_channels`` say nothing.
-        blocks: The blocks.
+        places: The blocks, and what activations are added behind them.
     """
 
     geometry: Geometry
-    blocks: tuple[Block, ...]
+    places: tuple[Place, ...]
 
     @property
     def bytes(self) -> int:
@@ -56,18 +57,18 @@ class Frame:
         return groups * (12 * samples * unknowns + 8 * samples**2 * 4)
 
 
-def frames_of(chain: Chain, blocks: Iterable[Block], max_kernel: int) -> list[Frame]:
+def frames_of(chain: Chain, places: Iterable[Place], max_kernel: int) -> list[Frame]:
     """The frames of blocks that start at one tensor.
 
     Args:
         chain: Theirs.
-        blocks: The blocks.
+        places: The blocks.
         max_kernel: The largest kernel that they may be fitted with.
     """
-    found: dict[Geometry, list[Block]] = {}
-    for block in blocks:
-        *_, largest = fit_geometries(chain, block, max_kernel)
-        found.setdefault(replace(largest, out_channels=largest.groups), []).append(block)
+    found: dict[Geometry, list[Place]] = {}
+    for place in places:
+        *_, largest = fit_geometries(as_seen(chain, place), place[0], max_kernel)
+        found.setdefault(replace(largest, out_channels=largest.groups), []).append(place)
     return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
 
 
@@ -98,36 +99,37 @@ class Accumulated:
 
 def accumulate(
     network: Network, chain: Chain, frames: Sequence[Frame], calibration: Sequence[Values]
-) -> dict[Block, Accumulated]:
+) -> dict[Place, Accumulated]:
     """The equations of all blocks of some frames that start at one tensor, from one pass over the data.
 
     Raises:
         TaskError: There is no data.
     """
-    start = chain.read_by(frames[0].blocks[0].start + 1)
-    equations = [equations_for(frame.geometry, len(frame.blocks)) for frame in frames]
+    start = chain.read_by(frames[0].places[0][0].start + 1)
+    equations = [equations_for(frame.geometry, len(frame.places)) for frame in frames]
     shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]
-    names = {block: target_names(chain, block) for frame in frames for block in frame.blocks}
+    names = {place: target_names(chain, place) for frame in frames for place in frame.places}
     wanted = list(dict.fromkeys([start, *(name for group in names.values() for name in group)]))
     head = up_to(network.module, wanted)
     with torch.inference_mode():
         for number, inputs in enumerate(calibration):
             values = dict(zip(wanted, head(*as_tuple(inputs)), strict=True))
             for frame, share, equation in zip(frames, shares, equations, strict=True):
-                targets = [_target(values, names[block]) for block in frame.blocks]
+                targets = [_target(values, names[place]) for place in frame.places]
                 generator = torch.Generator().manual_seed(number)
                 equation.add(values[start], targets, sample_positions(targets[0].shape, share[number], generator))
     return {
-        block: Accumulated(equation, index)
+        place: Accumulated(equation, index)
         for frame, equation in zip(frames, equations, strict=True)
-        for index, block in enumerate(frame.blocks)
+        for index, place in enumerate(frame.places)
     }
 
 
-def target_names(chain: Chain, block: Block) -> list[str]:
+def target_names(chain: Chain, place: Place) -> list[str]:
     """Nodes of a block's result: the sum before the activation, and what skips from outside add to it."""
-    added = [skip.operand for skip in outer_skips(chain, block)]
-    return [chain.layers[block.end - 1].before_activation, *added]
+    seen, (block, _) = as_seen(chain, place), place
+    added = [skip.operand for skip in outer_skips(seen, block)]
+    return [seen.layers[block.end - 1].before_activation, *added]
 
 
 def _target(values: dict[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
-from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.bottleneck import as_seen
+from trt_layermerge.blocks.choice import Choice, Kind, Place
 from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of, in_memory
 from trt_layermerge.importance.judge import Judge
 from trt_layermerge.importance.table import ImportanceRow
@@ -40,18 +41,18 @@ def rows_from(
     if not fits:
         return
     chain = judge.network.chains[fits[0].block.chain]
-    blocks = dict.fromkeys(choice.block for choice in fits)
-    for frames in in_memory(frames_of(chain, blocks, max_kernel)):
+    places = dict.fromkeys(choice.place for choice in fits)
+    for frames in in_memory(frames_of(chain, places, max_kernel)):
         began = time.monotonic()
         equations = accumulate(judge.network, chain, frames, calibration)
-        yield from _rows(judge, [choice for choice in fits if choice.block in equations], equations, began)
+        yield from _rows(judge, [choice for choice in fits if choice.place in equations], equations, began)
         del equations  # before the next ones take their memory
 
 
 def _rows(
     judge: Judge,
     choices: Sequence[Choice],
-    equations: Mapping[Block, Accumulated],
+    equations: Mapping[Place, Accumulated],
     began: float | None = None,
 ) -> Iterator[ImportanceRow]:
     began = time.monotonic() if began is None else began
@@ -64,15 +65,15 @@ def _rows(
 
 
 def _replacement(
-    judge: Judge, choice: Choice, equations: Mapping[Block, Accumulated]
+    judge: Judge, choice: Choice, equations: Mapping[Place, Accumulated]
 ) -> tuple[nn.Module | None, float | None]:
     network = judge.network
     if choice.kind is Kind.IDENTITY:
         return None, None
     if choice.kind is Kind.MERGE:
-        chain = network.chains[choice.block.chain]
+        chain = as_seen(network.chains[choice.block.chain], choice.place)
         merged = to_module(folded(network.module, chain, choice.block, choice.kept))
         return normed(network.module, chain, choice, merged), None
-    found = equations[choice.block]
+    found = equations[choice.place]
     fitted = solved(found.equations, network, choice, found.index)
     return to_module(fitted.convolution), fitted.unexplained

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import inner_skips, outer_skips
+from trt_layermerge.blocks.compose import inner_skips, late_skips, outer_skips
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, prior_columns
@@ -161,8 +162,9 @@ class InPlace:
         if not all(part.isfinite().all() for part in (responses.patches, responses.wanted, responses.added)):
             raise not_finite(choice)
         last = self.original.chains[choice.block.chain].layers[choice.block.end - 1]
-        clip = CLIPPED.get(last.activation or "") if self.strength.activations else None
-        return fit_responses(responses, geometry, prior, clip, self.strength.ridge)
+        clip = CLIPPED.get(choice.activation or last.activation or "") if self.strength.activations else None
+        added = choice.activation is not None
+        return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added)
 
     def _untouched(self, done: Mapping[Choice, nn.Module | None], choice: Choice) -> bool:
         """Whether the compressed network computes just what the original does up to the end of a layer."""
@@ -262,8 +264,11 @@ def _around(marked: fx.GraphModule, chain: Chain, choice: Choice) -> list[str]:
     """Nodes of the block's input and of what is added to its result, in a network where it is marked."""
     name = module_name(choice.block)
     (node,) = (node for node in marked.graph.nodes if node.op == "call_module" and node.target == name)
-    names = [node.all_input_nodes[0].name]
-    for _ in outer_skips(chain, choice.block):
+    names, skips = [node.all_input_nodes[0].name], outer_skips(chain, choice.block)
+    if choice.activation is not None:
+        (node,) = node.users
+        skips = late_skips(as_seen(chain, choice.place), choice.block)
+    for _ in skips:
         (add,) = node.users
         names += [operand.name for operand in add.all_input_nodes if operand is not node]
         node = add

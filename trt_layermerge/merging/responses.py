@@ -8,7 +8,7 @@ element, and the best W given z, which is another target for the same factored s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
@@ -69,6 +69,8 @@ def fit_responses(
     prior: Convolution | None = None,
     clip: tuple[float, float] | None = None,
     choose_ridge: bool = True,
+    *,
+    linear: bool = False,
 ) -> Fitted:
     """The convolution of a geometry that best makes the wanted responses.
 
@@ -78,13 +80,16 @@ def fit_responses(
         prior: What it is drawn to.
         clip: The range of the activation behind it; ``None`` fits the sum before the activation.
         choose_ridge: Choose the ridge on patches that are not solved on, instead of taking ``RIDGE``.
+        linear: The original has no such activation: what comes out of it, and the skips then added, is to be near the
+            wanted sum itself.
     """
     start = prior_columns(prior, geometry).to(responses.patches.device)
     solver = _solver(responses, start, choose_ridge)
     targets = responses.wanted.double() - responses.added
     solution = solver.solve(targets, start)
     if clip is not None:
-        solution = _through(responses, solver, solution, start, clip)
+        sums = Responses(responses.patches, targets, torch.zeros_like(targets)) if linear else _clamped(responses, clip)
+        solution = _through(sums, solver, solution, start, clip)
     missed = targets - predicted(responses.patches, solution)
     unexplained = unexplained_share(
         missed.square().sum(), targets.square().sum(), targets.sum(1), responses.patches.shape[1]
@@ -133,7 +138,7 @@ def _through(
 ) -> Solution:
     """The weights after the turns, or those of the plain fit where these are no worse."""
     low, high = clip
-    wanted, added = responses.wanted.double().clamp(low, high), responses.added.double()
+    wanted, added = responses.wanted.double(), responses.added.double()
 
     def missed(sums: Tensor) -> float:
         return float((sums.clamp(low, high) - wanted).square().sum())
@@ -149,6 +154,11 @@ def _through(
         if distance > (1 - GAIN) * before:
             break
     return best
+
+
+def _clamped(responses: Responses, clip: tuple[float, float]) -> Responses:
+    """The same with what the original makes of its sums."""
+    return replace(responses, wanted=responses.wanted.clamp(*clip))
 
 
 def _intermediate(sums: Tensor, wanted: Tensor, low: float, high: float) -> Tensor:

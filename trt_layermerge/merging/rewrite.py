@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import fx, nn
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.compose import late_skips, outer_skips, shifted_layers
 from trt_layermerge.blocks.cost import drops_branch, redundant_activation
@@ -38,7 +39,7 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     # From the last block to the first: the nodes that a block reads are then still the original's.
     for choice in sorted(modules, key=lambda choice: choice.block, reverse=True):
         if choice.kind is not Kind.KEEP:
-            _replace(module, network.chains[choice.block.chain], choice, modules[choice])
+            _replace(module, as_seen(network.chains[choice.block.chain], choice.place), choice, modules[choice])
     return tidy(module)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
+from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.compose import front_kept, inner_skips
 from trt_layermerge.merging.algebra import Convolution, to_module
@@ -76,7 +77,7 @@ def carry_out(
     for number, choice in enumerate(todo):
         if progress is not None:
             progress(number, len(todo), choice.key)
-        chain = network.chains[choice.block.chain]
+        chain = as_seen(network.chains[choice.block.chain], choice.place)
         if choice.kind is Kind.KEEP:
             if (refitted := place.refit(merged, choice)) is not None:
                 refits[choice.key] = refitted
@@ -109,7 +110,8 @@ def solved(equations: Equations, network: Network, choice: Choice, of: int = 0) 
     """
     if not equations.finite:
         raise not_finite(choice)
-    return equations.solve(frame_of(choice), prior_of(network.module, network.chains[choice.block.chain], choice), of)
+    chain = as_seen(network.chains[choice.block.chain], choice.place)
+    return equations.solve(frame_of(choice), prior_of(network.module, chain, choice), of)
 
 
 def prior_of(module: fx.GraphModule, chain: Chain, choice: Choice) -> Convolution | None:

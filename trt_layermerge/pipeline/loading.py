@@ -104,6 +104,11 @@ def load(job: Job) -> Loaded:
     for folder in (job.output, job.profiles):
         require_writable(folder)
     method_named(job.method)
+    if job.limits.bottleneck_activations and job.method in ("depth", "layer-only"):
+        raise UsageError(
+            f"method {job.method} adds no activations: it knows one way to merge a block, or none",
+            hint="drop --bottleneck-activations, or plan with --method joint or layermerge",
+        )
     if job.recipe is not None and job.recipe.decouple and job.method == JOINT.name:
         raise UsageError(
             "decoupling carries out merges alone, and method joint plans fits",
@@ -159,9 +164,9 @@ def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
         return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _drops_one(choice))
     if method != "joint":
         return tuple(choice for choice in choices if choice.kind is not Kind.FIT)
-    fitted = {(choice.block, choice.geometry) for choice in choices if choice.kind is Kind.FIT}
+    fitted = {(choice.place, choice.geometry) for choice in choices if choice.kind is Kind.FIT}
     return tuple(
-        choice for choice in choices if choice.kind is not Kind.MERGE or (choice.block, choice.geometry) not in fitted
+        choice for choice in choices if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted
     )
 
 

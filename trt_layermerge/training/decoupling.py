@@ -113,7 +113,7 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
         choices: The plan's, in any order.
 
     Raises:
-        UsageError: The plan has fits, which no fading leads to.
+        UsageError: The plan has fits, which no fading leads to, or adds activations, which would have to fade in.
     """
     modules: dict[Choice, nn.Module | None] = {}
     for choice in choices:
@@ -121,6 +121,11 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
             raise UsageError(
                 f"the plan fits {choice.key}, and decoupling carries out merges alone",
                 hint="plan with --method depth, layermerge or layer-only",
+            )
+        if choice.activation is not None:
+            raise UsageError(
+                f"the plan adds an activation in {choice.key}, and decoupling only takes them away",
+                hint="pass --decouple 0, or plan without --bottleneck-activations",
             )
         if choice.kind is not Kind.KEEP:
             chain = network.chains[choice.block.chain]
