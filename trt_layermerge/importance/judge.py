@@ -1,7 +1,7 @@
 """Judging changed networks on held-out data, the unchanged part before a change computed once.
 
-The statistics of batch norms behind a change are estimated anew before it is judged: a change that only shifts them is
-none that training would notice.
+Before a change is judged, what costs nothing is done about it: the statistics of batch norms behind it are estimated
+anew, and the classifier is solved anew where there are images enough. What is left is what training would have to do.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.heads import Head, heads_of, solve_head
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
@@ -32,6 +33,9 @@ Sample = tuple[tuple[Tensor, ...], Tensor]
 WORST_LOSS = 1e6
 """Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only."""
 
+HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
+"""Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
+
 MEMORY = 1 << 30
 """Bytes of activations that are kept between choices; where they would take more, they are computed every time."""
 
@@ -43,7 +47,8 @@ class Judge:
         network: The original, in evaluation mode.
         task: Loss and metric.
         held_out: The data to judge on.
-        calibration: Data that statistics of batch norms are estimated on; without any they stay as they are.
+        calibration: Data that statistics of batch norms are estimated on, and classifiers solved; without any, all
+            stays as it is.
 
     Raises:
         ModelError: The network has a loss or a metric that is not finite.
@@ -62,15 +67,42 @@ class Judge:
                 hint="check that the weights are sound, and that task and network belong together",
             )
         self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
-        self._estimated = _Kept(network, [inputs for inputs, _ in on_device_of(network.module, calibration)])
+        self._calibration = _Kept(network, [inputs for inputs, _ in on_device_of(network.module, calibration)])
+        self._heads = {head: self._made_at(head) for head in self._solvable()}
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
         tail, names = self._tail(choice, replacement)
-        if self._estimated.batches:
+        if self._calibration.batches:
             tail = copy.deepcopy(tail).to(memory_format=torch.channels_last)  # its norms are the original's
-            estimate_norms(tail, self._estimated.at(names))
-        return self.score(_fast(tail), self._judged.at(names))
+            estimate_norms(tail, self._calibration.at(names))
+        tail = _fast(tail)
+        self._solve_heads(tail, names)
+        return self.score(tail, self._judged.at(names))
+
+    def _solve_heads(self, tail: fx.GraphModule, names: tuple[str, ...]) -> None:
+        called = {node.name for node in tail.graph.nodes}
+        for head, wanted in self._heads.items():
+            linear = tail.get_submodule(head.target) if head.name in called else None
+            if isinstance(linear, nn.Linear):
+                features = up_to(tail, [head.source])
+                with torch.no_grad():
+                    given = (features(*values)[0] for values in self._calibration.at(names))
+                    solve_head(linear, zip(given, wanted, strict=True), HEAD_RIDGE)
+
+    def _solvable(self) -> Iterator[Head]:
+        """The linear layers that there are images enough for."""
+        images = sum(map(samples_in, self._calibration.batches))
+        shapes = {node.name: node.meta.get("shape", ()) for node in self.network.module.graph.nodes}
+        for head in heads_of(self.network.module):
+            if len(shapes[head.name]) == 1 and images >= IMAGES_PER_FEATURE * (head.features + 1):
+                yield head
+
+    def _made_at(self, head: Head) -> list[Tensor]:
+        """What the original makes of the calibration data there."""
+        module = up_to(self.network.module, [head.name])
+        with torch.no_grad():
+            return [module(*inputs)[0] for inputs in self._calibration.batches]
 
     def score(self, module: nn.Module, values: Iterable[list[Tensor]]) -> Score:
         """Score of a module that takes ``values`` in place of the held-out inputs."""

@@ -15,7 +15,7 @@ from trt_layermerge.journal import Format, Journal, typed
 _NUMBER = (float, int)
 _FORMAT = Format(
     "importance table",
-    3,  # since 3, the statistics of norms behind a change are estimated anew
+    3,  # since 3, norms behind a change and the classifier are made to fit it
     {
         "weights": (str,),
         "task": (str,),

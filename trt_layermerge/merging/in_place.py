@@ -20,12 +20,12 @@ from trt_layermerge.blocks.compose import inner_skips, late_skips, outer_skips
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, prior_columns
+from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import estimate_norms
-from trt_layermerge.merging.patches import LARGEST_SYSTEM, at, sample_positions, samples_by_batch, samples_kept, windows
+from trt_layermerge.merging.patches import at, sample_positions, samples_by_batch, samples_kept, windows
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.merging.rewrite import module_name, rewrite
-from trt_layermerge.merging.ridge import RIDGE, Primal
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
@@ -134,29 +134,14 @@ class InPlace:
         """
         if not self.strength.head or not self._has_data:
             return
-        for node in list(compressed.graph.nodes):
-            module = compressed.get_submodule(str(node.target)) if node.op == "call_module" else None
-            alone = _calls(compressed)[str(node.target)] == 1
-            if isinstance(module, nn.Linear) and alone and _is_usual(module):
-                self._refit_linear(compressed, node, module)
-                linearised.get_submodule(str(node.target)).load_state_dict(module.state_dict())
-
-    def _refit_linear(self, compressed: fx.GraphModule, node: fx.Node, module: nn.Linear) -> None:
-        student = up_to(compressed, [node.all_input_nodes[0].name])
-        teacher = up_to(self.original.module, [node.name])
-        weight = module.weight.double()
-        size = module.in_features + 1
-        gram, cross = weight.new_zeros(1, size, size), weight.new_zeros(1, size, len(weight))
-        with torch.no_grad():
-            for batch in self.inputs:
-                x = student(*batch)[0].flatten(0, -2).double()
-                wanted = teacher(*batch)[0].flatten(0, -2).double()
-                x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-                gram, cross = gram + x.T @ x, cross + x.T @ wanted
-            prior = torch.cat([weight, module.bias[:, None]], 1).T[None]
-            solution = Primal(gram, RIDGE).solve(cross, prior)[0]
-            module.weight.copy_(solution[:-1].T)
-            module.bias.copy_(solution[-1])
+        for head in heads_of(compressed):
+            linear = compressed.get_submodule(head.target)
+            assert isinstance(linear, nn.Linear)
+            student = up_to(compressed, [head.source])
+            teacher = up_to(self.original.module, [head.name])
+            with torch.no_grad():
+                solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self.inputs))
+            linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
     def _fit(self, responses: Responses, choice: Choice, geometry: Geometry, prior: Convolution | None) -> Fitted:
         if not all(part.isfinite().all() for part in (responses.patches, responses.wanted, responses.added)):
@@ -202,11 +187,6 @@ class InPlace:
     def _plain_norm(self, layer: Layer) -> bool:
         """Whether the layer's norm, if it has one, has a scale and a shift to be set."""
         return layer.norm is None or getattr(called(self.original.module, layer.norm), "weight", None) is not None
-
-
-def _is_usual(module: nn.Linear) -> bool:
-    """Whether it has a bias to be solved for, and so few inputs that the system can be formed."""
-    return module.bias is not None and module.in_features <= LARGEST_SYSTEM
 
 
 def not_finite(choice: Choice) -> ModelError:

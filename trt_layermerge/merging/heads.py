@@ -1,0 +1,64 @@
+"""Linear layers behind the convolutions, such as a classifier: solved anew for what the original makes there.
+
+That needs no labels and costs no operation more, and makes up for much of what a change close to the end does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from trt_layermerge.merging.patches import LARGEST_SYSTEM
+from trt_layermerge.merging.ridge import RIDGE, Primal
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer with a bias that is called once.
+
+    Attributes:
+        name: Of the node that calls it, and whose value is wanted.
+        source: Of the node that it reads.
+        target: The module, as in ``get_submodule``.
+        features: What it reads: numbers in a row.
+    """
+
+    name: str
+    source: str
+    target: str
+    features: int
+
+
+def heads_of(module: fx.GraphModule) -> Iterator[Head]:
+    """The linear layers of a network that can be solved, in order of execution."""
+    calls = [node for node in module.graph.nodes if node.op == "call_module"]
+    times = Counter(str(node.target) for node in calls)
+    for node in calls:
+        linear, once = module.get_submodule(str(node.target)), times[str(node.target)] == 1
+        if isinstance(linear, nn.Linear) and linear.bias is not None and once and linear.in_features <= LARGEST_SYSTEM:
+            yield Head(node.name, node.all_input_nodes[0].name, str(node.target), linear.in_features)
+
+
+def solve_head(linear: nn.Linear, pairs: Iterable[tuple[Tensor, Tensor]], ridge: float = RIDGE) -> None:
+    """Give a linear layer the weights that best make wanted outputs of its inputs, drawn to those that it has.
+
+    Args:
+        linear: Has a bias; is changed.
+        pairs: Inputs and wanted outputs, ``[..., features]`` each.
+        ridge: How strongly it is drawn, in mean squares of a feature.
+    """
+    weight, size = linear.weight.double(), linear.in_features + 1
+    gram, cross = weight.new_zeros(1, size, size), weight.new_zeros(1, size, len(weight))
+    with torch.no_grad():
+        for given, wanted in pairs:
+            x = given.flatten(0, -2).double()
+            x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+            gram, cross = gram + x.T @ x, cross + x.T @ wanted.flatten(0, -2).double()
+        prior = torch.cat([weight, linear.bias.double()[:, None]], 1).T[None]
+        solution = Primal(gram, ridge).solve(cross, prior)[0]
+        linear.weight.copy_(solution[:-1].T)
+        linear.bias.copy_(solution[-1])
