@@ -44,6 +44,9 @@ class NormalEquations:
         geometry: Of the largest convolution that will be solved for; its ``out_channels`` say nothing.
         blocks: How many blocks share the patches; each has targets of its own.
 
+    Attributes:
+        finite: Whether everything that was added is.
+
     Raises:
         ValueError: The geometry is dilated: a fit has no use for gaps between its taps.
     """
@@ -55,7 +58,7 @@ class NormalEquations:
         self.gram = torch.zeros(geometry.groups, size, size, dtype=torch.float64)
         self.cross: list[Tensor] = [torch.zeros(())] * blocks  # broadcast to its shape by the first batch
         self.squares = [torch.zeros((), dtype=torch.float64)] * blocks
-        self.samples = 0
+        self.samples, self.finite = 0, True
         self._solvers: dict[Geometry, Primal] = {}
 
     def add(
@@ -83,13 +86,9 @@ class NormalEquations:
                 self.cross[index] = self.cross[index].to(wanted) + patches.transpose(1, 2) @ wanted
                 self.squares[index] = self.squares[index].to(wanted) + wanted.square().sum()
         mirror(self.gram)
+        self.finite = all(bool(total.isfinite().all()) for total in (self.gram, *self.cross))
         self.samples += len(positions)
         self._solvers.clear()
-
-    @property
-    def finite(self) -> bool:
-        """Whether everything that was added is."""
-        return bool(self.gram.isfinite().all()) and all(bool(cross.isfinite().all()) for cross in self.cross)
 
     def solve(self, geometry: Geometry, prior: Convolution | None = None, of: int = 0) -> Fitted:
         """The best convolution of this geometry: the accumulated kernel's, or a smaller one around its middle.
@@ -135,6 +134,7 @@ class Patches:
         _require_dense(geometry)
         self.geometry = geometry
         self._patches: list[Tensor] = []
+        self.finite = True
         self._targets: list[list[Tensor]] = [[] for _ in range(blocks)]
         self._solvers: dict[Geometry, Dual] = {}
 
@@ -148,15 +148,12 @@ class Patches:
         targets = [targets] if isinstance(targets, Tensor) else targets
         positions = all_positions(targets[0]) if positions is None else positions
         groups = self.geometry.groups
-        self._patches.append(at(windows(inputs, self.geometry), positions, groups).contiguous())
-        for kept, target in zip(self._targets, targets, strict=True):
-            kept.append(at(target, positions, groups))
+        parts = [at(windows(inputs, self.geometry), positions, groups).contiguous()]
+        parts += [at(target, positions, groups) for target in targets]
+        for kept, part in zip((self._patches, *self._targets), parts, strict=True):
+            kept.append(part)
+        self.finite = self.finite and all(bool(part.isfinite().all()) for part in parts)
         self._solvers.clear()
-
-    @property
-    def finite(self) -> bool:
-        """Whether everything that was added is."""
-        return all(bool(part.isfinite().all()) for group in (self._patches, *self._targets) for part in group)
 
     def solve(self, geometry: Geometry, prior: Convolution | None = None, of: int = 0) -> Fitted:
         """The best convolution of this geometry, as of ``NormalEquations.solve``.
