@@ -10,9 +10,9 @@ the two losses after the change, for
 together with how well ``finetune`` agrees with itself when nothing but its seed is another (--again): no estimator can
 be expected to agree with it better than that.
 
-The papers train on 4 % of ImageNet, 51,000 images, at a learning rate of 0.1. Of this data set 4 % are 2,200 images, 17
-steps, and at 0.1 fits of large kernels, which no norm follows, diverge: their rows then say nothing of the choice. So the
-default is 10 % at 0.02; --share and --lr take any other. All tables are kept: the benchmark resumes.
+The papers train on 4 % of ImageNet, 51,000 images, at a learning rate of 0.1. Of this data set 4 % are 2,200 images,
+17 steps, and at 0.1 fits of large kernels, which no norm follows, diverge: their rows then say nothing of the choice.
+So the default is 10 % at 0.02; --share and --lr take any other. All tables are kept: the benchmark resumes.
 
     python benchmarks/importance.py --rows 40
     python benchmarks/importance.py --rows 40 --share 0.04 --lr 0.1 --pairs --again
