@@ -46,6 +46,8 @@ def heads_of(module: fx.GraphModule) -> Iterator[Head]:
 def solve_head(linear: nn.Linear, pairs: Iterable[tuple[Tensor, Tensor]], ridge: float = RIDGE) -> None:
     """Give a linear layer the weights that best make wanted outputs of its inputs, drawn to those that it has.
 
+    Where the network is so broken that they are not finite, nothing could, and it stays as it is.
+
     Args:
         linear: Has a bias; is changed.
         pairs: Inputs and wanted outputs, ``[..., features]`` each.
@@ -58,6 +60,8 @@ def solve_head(linear: nn.Linear, pairs: Iterable[tuple[Tensor, Tensor]], ridge:
             x = given.flatten(0, -2).double()
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
             gram, cross = gram + x.T @ x, cross + x.T @ wanted.flatten(0, -2).double()
+        if not (gram.isfinite().all() and cross.isfinite().all()):
+            return
         prior = torch.cat([weight, linear.bias.double()[:, None]], 1).T[None]
         solution = Primal(gram, ridge).solve(cross, prior)[0]
         linear.weight.copy_(solution[:-1].T)
