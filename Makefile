@@ -46,6 +46,9 @@ bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contrac
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
 
+fuzz: $(INSTALLED)  ## try the properties on a thousand new examples each: what a run of the tests may miss
+	$(BIN)/python -m pytest --numprocesses auto -m hypothesis --hypothesis-profile=fuzz
+
 test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
 	$(BIN)/python -m pytest -m gpu
@@ -72,4 +75,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test test-gpu lint check bench profiles format clean
+.PHONY: help demo bindings test fuzz test-gpu lint check bench profiles format clean

@@ -28,6 +28,7 @@ __all__ = ["doubles"]
 
 settings.register_profile("default", deadline=None, max_examples=40)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.register_profile("fuzz", settings.get_profile("default"), max_examples=1000, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 torch.set_num_threads(1)

@@ -207,8 +207,6 @@ def _largest_sets(
             for target, own in _moves(chain, skips, state[-1]):
                 grown = own is not None and own.touched
                 arrived = _arrive(skips, state, target, own)
-                if max(arrived[-1].geometry.kernel) > max_kernel:
-                    continue
                 total = norm + (weights[chain.layers[index].first] if grown else 0.0)
                 best = reached.setdefault(target, {})
                 if arrived not in best or total > best[arrived][0]:
@@ -216,6 +214,8 @@ def _largest_sets(
     largest: dict[tuple[Pair, int], tuple[float, Geometry, tuple[int, ...]]] = {}
     for (*_, last), (norm, kept) in reached.get(block.end, {}).items():
         geometry = last.geometry.cropped(chain.shape(block.start)[1:])
+        if max(geometry.kernel) > max_kernel:
+            continue  # only here: what a part of the block needs may be idle in the whole
         key = geometry.kernel, geometry.groups
         if key not in largest or norm > largest[key][0]:
             largest[key] = norm, geometry, kept
