@@ -2,9 +2,9 @@
 
 Two 3x3 convolutions with a ReLU between them, random weights, on random smooth images, are replaced by one convolution,
 in float64, as the importance of one choice does it. Up to 8,192 unknowns an output channel the normal equations are
-formed; beyond, 4,096 patches are kept and the dual system is solved. Every case runs in a process of its own, and
-its peak memory is that process's, less what it held before. ``seen`` and ``unseen`` are the shares of the target's
-variance that the fit misses: on the patches that it was solved on, and on other images.
+formed; beyond, 4,096 patches are kept and the dual system is solved, drawn to the fit of a smaller kernel. Every case
+runs in a process of its own, and its peak memory is that process's, less what it held before. ``seen`` and ``unseen``
+are the shares of the target's variance that the fit misses: on the patches that it was solved on, and on other images.
 
     python benchmarks/fits.py --channels 64 --channels 512
 """

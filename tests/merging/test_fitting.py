@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from trt_layermerge.errors import TaskError
 from trt_layermerge.merging import fitting, patches
 from trt_layermerge.merging.algebra import Convolution
-from trt_layermerge.merging.fitting import NormalEquations
-from trt_layermerge.merging.patches import sample_positions, samples_by_batch, samples_needed
+from trt_layermerge.merging.fitting import Fitted, NormalEquations, Patches, equations_for, within
+from trt_layermerge.merging.patches import formed_part, sample_positions, samples_by_batch, samples_needed, unknowns_of
 from trt_layermerge.network.geometry import Geometry
 
 
@@ -222,7 +222,8 @@ def test_positions_are_pixels_each_once(shape, count, seed):
 def test_samples_grow_with_the_unknowns_and_are_shared_by_images():
     small, large = Geometry(1, 1, (1, 1)), Geometry(512, 8, (7, 7))
     assert samples_needed(small) == patches.FEWEST_SAMPLES
-    assert samples_needed(large) == patches.MOST_KEPT
+    assert samples_needed(large) == patches.MOST_KEPT  # without padding, no smaller kernel has the same pixels
+    assert samples_needed(replace(large, padding=(3, 3, 3, 3))) == 10 * (512 * 9 + 1)
     assert samples_needed(Geometry(64, 8, (3, 3))) == 10 * (64 * 9 + 1)
     assert samples_needed(replace(large, in_channels=8, groups=8)) == patches.FEWEST_SAMPLES
     shares = samples_by_batch(4096, [torch.zeros(12, 1), torch.zeros(4, 1), torch.zeros(0, 1)])
@@ -230,3 +231,77 @@ def test_samples_grow_with_the_unknowns_and_are_shared_by_images():
     for nothing in ([], [torch.zeros(0, 1)]):
         with pytest.raises(TaskError, match="no calibration data"):
             samples_by_batch(4096, nothing)
+
+
+WIDE, SMALL = (Geometry(4, 4, (size, size), padding=(size // 2,) * 4) for size in (5, 3))
+FEW = {"LARGEST_SYSTEM": 40, "MOST_KEPT": 90}
+
+
+@pytest.mark.parametrize(("outside", "gain"), [(0.0, 1.1), (1.0, 0.5)])
+def test_few_patches_of_many_unknowns_do_no_harm(outside, gain):
+    """A kernel with more unknowns than patches is no worse on other images than the smaller one inside it.
+
+    It is better where what it is to make needs its outer taps.
+    """
+    truth = of(WIDE)
+    inner = torch.zeros(5, 5, dtype=torch.float64)
+    inner[1:-1, 1:-1] = 1
+    weight = truth.weight * (inner + outside * (1 - inner) * (truth.weight.abs() > 1.0))
+
+    def sums(x, seed):
+        result = F.conv2d(x, weight, truth.bias, padding=2)
+        return result + torch.randn(result.shape, generator=torch.Generator().manual_seed(seed)).double()
+
+    x, other = noise(WIDE, images=20), noise(WIDE, images=20, seed=2)
+    with mock.patch.multiple(patches, **FEW), mock.patch.object(fitting, "MOST_KEPT", 200 if outside else 90):
+        assert formed_part(WIDE) == SMALL
+        equations = equations_for(WIDE)
+        equations.add(x, sums(x, 3))
+        small, wide = equations.solve(SMALL), equations.solve(WIDE)
+    assert isinstance(equations, Patches)
+    assert distance(small.convolution, fit(SMALL, x, sums(x, 3)).convolution) < 1e-9
+
+    def unseen(found: Fitted) -> float:
+        geometry = found.convolution.geometry
+        made = F.conv2d(other, found.convolution.weight, found.convolution.bias, padding=geometry.padding[0])
+        return float((made - sums(other, 4)).square().mean())
+
+    assert unseen(wide) <= gain * unseen(small)
+
+
+def test_what_is_not_finite_is_found_in_kept_patches_and_in_the_matrix_beside_them():
+    with mock.patch.multiple(patches, **FEW):
+        equations = equations_for(WIDE)
+        equations.add(noise(WIDE), noise(WIDE))
+        assert equations.finite
+        equations.add(noise(WIDE) / 0, noise(WIDE))
+        assert not equations.finite
+        with pytest.raises(ValueError, match="not finite"):
+            equations.solve(WIDE)
+
+
+def test_without_a_smaller_kernel_the_prior_is_what_it_is_drawn_to():
+    point = Geometry(4, 4, (1, 1))
+    prior, x = of(point), noise(point, images=1, size=2)
+    with mock.patch.multiple(patches, LARGEST_SYSTEM=3):
+        assert formed_part(point) is None
+        equations = equations_for(point)
+        equations.add(x, F.conv2d(x, prior.weight, prior.bias))
+        assert distance(equations.solve(point, prior).convolution, prior) < 1e-9
+
+
+def test_a_prior_is_used_where_there_is_room_for_it():
+    prior = of(SMALL)
+    assert within(prior, WIDE) is prior and within(prior, SMALL) is prior
+    assert within(prior, Geometry(4, 4, (1, 1))) is None
+    assert within(prior, replace(WIDE, groups=4)) is None and within(prior, replace(WIDE, in_channels=8)) is None
+    assert within(None, WIDE) is None
+
+
+@given(geometries(), st.integers(1, 80))
+def test_the_part_of_which_a_matrix_is_formed_is_the_largest(geometry, most):
+    with mock.patch.object(patches, "LARGEST_SYSTEM", most):
+        part = formed_part(geometry)
+    odd = (geometry.middle(size) for size in (1, 3))
+    sizes = [unknowns_of(shape) for shape in (geometry, *odd) if shape and unknowns_of(shape) <= most]
+    assert (None if part is None else unknowns_of(part)) == max(sizes, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.merging import in_place, patches
 from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.in_place import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.proof import prove_network
@@ -83,6 +85,20 @@ def test_all_of_it_is_the_default(network, batches):
     assert all(
         torch.equal(a, b) for a, b in zip(default.state_dict().values(), full.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("strength", [PLAIN, replace(PLAIN, activations=True, ridge=True)])
+def test_a_kernel_of_more_unknowns_than_patches_is_drawn_to_a_smaller_one(network, batches, images, strength):
+    """On other images it is not far from that, where by itself it would be twice as far from the original."""
+    few = {"LARGEST_SYSTEM": 40, "MOST_KEPT": 90}  # of 100 unknowns; the 3x3 kernel has 36
+    small = carry_out(network, plan(network, kernel=3), batches, strength=strength).merged
+    with mock.patch.multiple(patches, **few):
+        wide = carry_out(network, plan(network, kernel=5), batches, strength=strength).merged
+        with mock.patch.object(in_place, "formed_part", lambda geometry: geometry):
+            alone = carry_out(network, plan(network, kernel=5), batches, strength=strength).merged
+    others = [images(40, (4, 9, 9), 3)]
+    of_small, of_wide, of_alone = (drift(network, model, others) for model in (small, wide, alone))
+    assert of_wide < 1.5 * of_small and of_wide < 0.6 * of_alone
 
 
 def test_what_nothing_changed_before_stays(network, batches):

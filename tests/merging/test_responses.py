@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trt_layermerge.merging import patches, ridge
 from trt_layermerge.merging import responses as room
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.network.geometry import Geometry
@@ -82,20 +83,21 @@ def test_the_intermediate_response_is_the_best_one(sums, wanted, clip):
 
 def test_the_ridge_is_the_one_that_serves_unseen_patches():
     """Few noisy samples of many unknowns want a larger ridge than many clean ones."""
-    chosen = []
-    real = room._Solver
+    ridges, chosen = [], []
+    real = room.Primal
 
-    def spy(patches, gram, ridge):
-        chosen.append(ridge)
-        return real(patches, gram, ridge)
+    def spy(gram, ridge):
+        ridges.append(ridge)
+        return real(gram, ridge)
 
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(1, 41, 1, generator=generator)
     for samples, noise in ((45, 40.0), (4000, 0.0)):
-        patches = torch.cat([torch.randn(1, samples, 40, generator=generator), torch.ones(1, samples, 1)], 2)
-        wanted = patches @ truth + noise * torch.randn(1, samples, 1, generator=generator)
-        with mock.patch.object(room, "_Solver", spy):
-            fit_responses(Responses(patches, wanted, torch.zeros_like(wanted)), Geometry(40, 1, (1, 1)))
+        rows = torch.cat([torch.randn(1, samples, 40, generator=generator), torch.ones(1, samples, 1)], 2)
+        wanted = rows @ truth + noise * torch.randn(1, samples, 1, generator=generator)
+        with mock.patch.object(room, "Primal", spy):
+            fit_responses(Responses(rows, wanted, torch.zeros_like(wanted)), Geometry(40, 1, (1, 1)))
+        chosen.append(ridges[-1])
     assert chosen == [max(room.RIDGES), min(room.RIDGES)]
 
 
@@ -103,6 +105,6 @@ def test_the_ridge_is_the_one_that_serves_unseen_patches():
 def test_more_unknowns_than_a_matrix_may_have(clip):
     responses = made(1)
     direct = fit_responses(responses, POINT, clip=clip, choose_ridge=False)
-    with mock.patch.object(room, "LARGEST_SYSTEM", 2):
+    with mock.patch.object(patches, "LARGEST_SYSTEM", 2), mock.patch.object(ridge, "WIDE_RIDGES", (ridge.RIDGE,)):
         other = fit_responses(responses, POINT, clip=clip, choose_ridge=False)
     torch.testing.assert_close(direct.convolution.weight, other.convolution.weight, rtol=1e-4, atol=1e-4)

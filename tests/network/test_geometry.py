@@ -91,6 +91,22 @@ def test_what_keeps_the_shape_keeps_every_shape(a: Geometry, size: tuple[int, in
         assert a.output_size(size) == size
 
 
+@given(four, st.integers(1, 9), sizes)
+def test_the_middle_has_the_same_output_pixels(a: Geometry, taps: int, size: tuple[int, int]) -> None:
+    a = replace(a, dilation=(1, 1))
+    middle = a.middle(taps)
+    if middle is None:
+        wanted = [min(taps, extent) for extent in a.kernel]
+        assert any(
+            min(before, after) < (extent - taps) // 2 or before + after < extent - taps
+            for extent, taps, before, after in zip(a.kernel, wanted, a.padding[:2], a.padding[2:], strict=True)
+        )
+        return
+    assert middle.kernel == (min(taps, a.kernel[0]), min(taps, a.kernel[1]))
+    assert middle.output_size(size) == a.output_size(size)
+    assert middle.beside(a) == a.beside(middle) == a  # it lies inside
+
+
 @pytest.mark.parametrize(
     ("geometry", "keeps"),
     [

@@ -126,38 +126,14 @@ def _leaves_late_skip(chain: Chain, block: Block) -> bool:
 
 
 def fit_geometries(chain: Chain, block: Block, max_kernel: int) -> Iterator[Geometry]:
-    """Convolutions that may be fitted: odd kernels in the middle of the composed one, up to its size, and that itself.
-
-    In an even kernel an odd one lies half a pixel off the middle, on whichever side the padding allows.
-    """
+    """Convolutions that may be fitted: odd kernels in the middle of the composed one, and that itself."""
     full = composed_geometry(chain, block, tuple(range(block.start + 1, block.end + 1)))
     seen: set[Pair] = set()
     for size in (*range(1, max(full.kernel), 2), max(full.kernel)):
-        rows = _centred(size, full.kernel[0], full.padding[0], full.padding[2])
-        columns = _centred(size, full.kernel[1], full.padding[1], full.padding[3])
-        if rows is None or columns is None or max(rows[0], columns[0]) > max_kernel:
-            continue
-        kernel = (rows[0], columns[0])
-        if kernel not in seen:
-            seen.add(kernel)
-            yield Geometry(
-                full.in_channels,
-                full.out_channels,
-                kernel,
-                full.stride,
-                (rows[1], columns[1], rows[2], columns[2]),
-                groups=full.groups,
-            )
-
-
-def _centred(size: int, extent: int, before: int, after: int) -> tuple[int, int, int] | None:
-    """Kernel and padding of the middle ``size`` taps of a kernel; ``None`` where there is not enough padding."""
-    size = min(size, extent)
-    less, more = (extent - size) // 2, (extent - size + 1) // 2
-    for front, back in ((less, more), (more, less)):
-        if front <= before and back <= after:
-            return size, before - front, after - back
-    return None
+        part = full.middle(size)
+        if part is not None and max(part.kernel) <= max_kernel and part.kernel not in seen:
+            seen.add(part.kernel)
+            yield part
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from trt_layermerge.blocks.choice import Place
 from trt_layermerge.blocks.compose import outer_skips
 from trt_layermerge.merging.fitting import Equations, equations_for
 from trt_layermerge.merging.patches import (
-    LARGEST_SYSTEM,
+    MOST_KEPT,
+    formed_part,
     sample_positions,
     samples_by_batch,
     samples_needed,
@@ -49,12 +50,12 @@ class Frame:
 
     @property
     def bytes(self) -> int:
-        """Memory of the matrix, or of the patches, and of the factors for the kernels inside."""
-        groups, unknowns = self.geometry.groups, unknowns_of(self.geometry)
-        if unknowns <= LARGEST_SYSTEM:
-            return 8 * groups * unknowns**2 * 5 // 2
-        samples = samples_needed(self.geometry)
-        return groups * (12 * samples * unknowns + 8 * samples**2 * 4)
+        """Memory of the matrix and of the factors for the kernels inside; of the patches that are kept, with theirs."""
+        groups, part = self.geometry.groups, formed_part(self.geometry)
+        formed = 0 if part is None else 8 * groups * unknowns_of(part) ** 2 * 5 // 2
+        if part == self.geometry:
+            return formed
+        return formed + groups * (12 * MOST_KEPT * unknowns_of(self.geometry) + 8 * MOST_KEPT**2 * 6)
 
 
 def frames_of(chain: Chain, places: Iterable[Place], max_kernel: int) -> list[Frame]:

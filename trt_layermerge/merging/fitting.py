@@ -10,13 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from trt_layermerge.merging.algebra import Convolution, embed
-from trt_layermerge.merging.patches import LARGEST_SYSTEM, all_positions, at, in_parts, part_of, unknowns_of, windows
+from trt_layermerge.merging.patches import (
+    MOST_KEPT,
+    all_positions,
+    at,
+    formed_part,
+    in_parts,
+    part_of,
+    samples_needed,
+    unknowns_of,
+    windows,
+)
 from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
@@ -120,7 +131,11 @@ class NormalEquations:
 
 
 class Patches:
-    """Keeps the patches themselves: for kernels so large that there are fewer patches than unknowns.
+    """For kernels so large that no matrix is formed: some of the patches are kept, fewer than there are unknowns.
+
+    So few patches say little of so many weights. What they say is put on top of what many patches say of the largest
+    kernel inside of which a matrix is formed: the large one is drawn to that fit, as strongly as is best for patches
+    that it was not solved on.
 
     Args:
         geometry: As of ``NormalEquations``.
@@ -133,10 +148,18 @@ class Patches:
     def __init__(self, geometry: Geometry, blocks: int = 1) -> None:
         _require_dense(geometry)
         self.geometry = geometry
+        part = formed_part(geometry)
+        self.formed = None if part is None else NormalEquations(part, blocks)
+        self._share = min(1.0, MOST_KEPT / samples_needed(geometry))
         self._patches: list[Tensor] = []
-        self.finite = True
+        self._kept_finite = True
         self._targets: list[list[Tensor]] = [[] for _ in range(blocks)]
         self._solvers: dict[Geometry, Dual] = {}
+
+    @property
+    def finite(self) -> bool:
+        """Whether everything that was added is."""
+        return self._kept_finite and (self.formed is None or self.formed.finite)
 
     def add(
         self,
@@ -144,15 +167,18 @@ class Patches:
         targets: Float[Tensor, "batch _ rows columns"] | Sequence[Float[Tensor, "batch _ rows columns"]],
         positions: Int[Tensor, "samples 3"] | None = None,
     ) -> None:
-        """Add a batch, as ``NormalEquations.add`` does."""
+        """Add a batch, as ``NormalEquations.add`` does; of the positions, an even share is kept."""
         targets = [targets] if isinstance(targets, Tensor) else targets
         positions = all_positions(targets[0]) if positions is None else positions
+        if self.formed is not None:
+            self.formed.add(inputs, targets, positions)
+        kept = torch.linspace(0, len(positions) - 1, ceil(self._share * len(positions))).long()
         groups = self.geometry.groups
-        parts = [at(windows(inputs, self.geometry), positions, groups).contiguous()]
-        parts += [at(target, positions, groups) for target in targets]
-        for kept, part in zip((self._patches, *self._targets), parts, strict=True):
-            kept.append(part)
-        self.finite = self.finite and all(bool(part.isfinite().all()) for part in parts)
+        parts = [at(windows(inputs, self.geometry), positions[kept], groups).contiguous()]
+        parts += [at(target, positions[kept], groups) for target in targets]
+        for held, part in zip((self._patches, *self._targets), parts, strict=True):
+            held.append(part)
+        self._kept_finite = self._kept_finite and all(bool(part.isfinite().all()) for part in parts)
         self._solvers.clear()
 
     def solve(self, geometry: Geometry, prior: Convolution | None = None, of: int = 0) -> Fitted:
@@ -161,17 +187,27 @@ class Patches:
         Raises:
             ValueError: As there.
         """
+        if self.formed is not None and unknowns_of(geometry) <= unknowns_of(self.formed.geometry):
+            return self.formed.solve(geometry, prior, of)
         _require_data(sum(part.shape[1] for part in self._patches), self.finite)
         taken = part_of(geometry, self.geometry)
         part = replace(geometry, out_channels=geometry.groups)
         if part not in self._solvers:
-            self._solvers[part] = Dual(torch.cat([some[..., taken] for some in self._patches], 1), RIDGE)
+            self._solvers[part] = Dual(torch.cat([some[..., taken] for some in self._patches], 1))
         solver, targets = self._solvers[part], torch.cat(self._targets[of], 1).double()
-        start = prior_columns(prior, geometry).to(targets)
-        solution = solver.solve(targets, start)
+        start = prior_columns(self._inner(geometry, prior, of), geometry).to(targets)
+        ridge = solver.best_ridge(targets, start)
+        solution = solver.solve(targets, start, ridge)
         missed = targets - solver.predict(solution)
         unexplained = unexplained_share(missed.square().sum(), targets.square().sum(), targets.sum(1), targets.shape[1])
-        return Fitted(from_columns(solution, geometry), unexplained, solver.residual(solution, targets, start))
+        return Fitted(from_columns(solution, geometry), unexplained, solver.residual(solution, targets, start, ridge))
+
+    def _inner(self, geometry: Geometry, prior: Convolution | None, of: int) -> Convolution | None:
+        """What a large kernel is drawn to."""
+        if self.formed is None:
+            return prior
+        part = replace(self.formed.geometry, out_channels=geometry.out_channels)
+        return self.formed.solve(part, within(prior, part), of).convolution
 
 
 Equations = NormalEquations | Patches
@@ -179,8 +215,20 @@ Equations = NormalEquations | Patches
 
 
 def equations_for(geometry: Geometry, blocks: int = 1) -> Equations:
-    """Empty equations: a matrix, or the patches themselves where it would be larger than ``LARGEST_SYSTEM``."""
-    return NormalEquations(geometry, blocks) if unknowns_of(geometry) <= LARGEST_SYSTEM else Patches(geometry, blocks)
+    """Empty equations: a matrix, or patches where it would be larger than ``LARGEST_SYSTEM``."""
+    formed = formed_part(geometry) == geometry
+    return NormalEquations(geometry, blocks) if formed else Patches(geometry, blocks)
+
+
+def within(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
+    """A prior, if a solution of this geometry has room for it."""
+    if prior is None:
+        return None
+    try:
+        both = prior.geometry.beside(geometry)
+    except ValueError:
+        return None
+    return prior if (both.kernel, both.groups) == (geometry.kernel, geometry.groups) else None
 
 
 def prior_columns(prior: Convolution | None, geometry: Geometry) -> Solution:

@@ -19,11 +19,11 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.compose import inner_skips, late_skips, outer_skips
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution
-from trt_layermerge.merging.fitting import Fitted, prior_columns
+from trt_layermerge.merging.fitting import Fitted, prior_columns, within
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import estimate_norms
-from trt_layermerge.merging.patches import at, sample_positions, samples_by_batch, samples_kept, windows
+from trt_layermerge.merging.patches import at, formed_part, sample_positions, samples_by_batch, samples_kept, windows
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.merging.rewrite import module_name, rewrite
 from trt_layermerge.network.chain import Chain, Layer
@@ -92,6 +92,11 @@ class InPlace:
             ModelError: The block's activations are not finite.
             TaskError: There is no calibration data.
         """
+        part = formed_part(geometry)
+        if part is not None and part != geometry:
+            # Few patches for its unknowns: it is drawn to what many patches say of a smaller kernel.
+            inner = self._responses(done, choice, part)
+            prior = self._fit(inner, choice, part, within(prior, part)).convolution
         return self._fit(self._responses(done, choice, geometry), choice, geometry, prior)
 
     def refit(self, done: Mapping[Choice, nn.Module | None], choice: Choice) -> Fitted | None:

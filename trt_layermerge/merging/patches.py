@@ -26,7 +26,7 @@ LARGEST_SYSTEM = 8192
 """Most unknowns of a system that is formed as a matrix, 512 MiB; beyond it, the patches themselves are kept."""
 
 MOST_KEPT = 4096
-"""Patches beyond ``LARGEST_SYSTEM``: they are then the unknowns of the system that is solved."""
+"""Patches that are kept beyond ``LARGEST_SYSTEM``: they are then the unknowns of the system that is solved."""
 
 KEPT_PER_UNKNOWN, KEPT_BYTES = 40, 512 << 20
 """Patches for each unknown where they are kept in memory, and the most memory that they may take, as float32."""
@@ -40,16 +40,28 @@ def unknowns_of(geometry: Geometry) -> int:
     return geometry.in_channels // geometry.groups * geometry.kernel[0] * geometry.kernel[1]
 
 
+def formed_part(geometry: Geometry) -> Geometry | None:
+    """The kernel of which a matrix is formed: the whole one, or the largest odd middle that is small enough.
+
+    ``None`` where a single tap has too many unknowns already, or no padding lets the outer ones go.
+    """
+    if unknowns_of(geometry) <= LARGEST_SYSTEM:
+        return geometry
+    parts = (geometry.middle(size) for size in reversed(range(1, max(geometry.kernel), 2)))
+    return next((part for part in parts if part and unknowns_of(part) <= LARGEST_SYSTEM), None)
+
+
 def samples_needed(geometry: Geometry) -> int:
-    """How many patches a fit of this geometry should see."""
-    if unknowns_of(geometry) > LARGEST_SYSTEM:
+    """How many patches a fit of this geometry should see; those that are kept are some of them."""
+    part = formed_part(geometry)
+    if part is None:
         return MOST_KEPT
-    return max(FEWEST_SAMPLES, min(MOST_SAMPLES, SAMPLES_PER_UNKNOWN * (unknowns_of(geometry) + 1)))
+    return max(FEWEST_SAMPLES, min(MOST_SAMPLES, SAMPLES_PER_UNKNOWN * (unknowns_of(part) + 1)))
 
 
 def samples_kept(geometry: Geometry) -> int:
     """How many patches a fit of this geometry keeps in memory."""
-    if unknowns_of(geometry) > LARGEST_SYSTEM:
+    if formed_part(geometry) != geometry:
         return MOST_KEPT
     unknowns = unknowns_of(geometry) + 1
     room = KEPT_BYTES // (4 * geometry.groups * unknowns)

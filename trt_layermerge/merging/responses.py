@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
-from trt_layermerge.merging.patches import AT_ONCE, LARGEST_SYSTEM
-from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution, add_products, mirror
+from trt_layermerge.merging.patches import AT_ONCE, formed_part
+from trt_layermerge.merging.ridge import JUDGED, RIDGE, Dual, Primal, Solution, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
 CLIPPED = {"relu": (0.0, inf), "relu6": (0.0, 6.0)}
@@ -32,9 +32,6 @@ TRUST = 0.3
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2)
 """What the ridge is chosen from, on patches that the weights were not solved on."""
-
-JUDGED = 5
-"""One in so many patches is judged on."""
 
 Rows = Float[Tensor, "groups samples out_per_group"]
 
@@ -79,12 +76,14 @@ def fit_responses(
         geometry: Of the convolution; the patches are those of its kernel.
         prior: What it is drawn to.
         clip: The range of the activation behind it; ``None`` fits the sum before the activation.
-        choose_ridge: Choose the ridge on patches that are not solved on, instead of taking ``RIDGE``.
+        choose_ridge: Choose the ridge on patches that are not solved on, instead of taking ``RIDGE``. For kernels
+            with more unknowns than there are patches it is always chosen.
         linear: The original has no such activation: what comes out of it, and the skips then added, is to be near the
             wanted sum itself.
     """
     start = prior_columns(prior, geometry).to(responses.patches.device)
-    solver = _solver(responses, start, choose_ridge)
+    formed = formed_part(geometry) == geometry
+    solver = _Formed(responses, start, choose_ridge) if formed else _Kept(responses, start)
     targets = responses.wanted.double() - responses.added
     solution = solver.solve(targets, start)
     if clip is not None:
@@ -97,30 +96,34 @@ def fit_responses(
     return Fitted(from_columns(solution, geometry), unexplained, solver.residual)
 
 
-class _Solver:
-    """One system and all targets for it, with how exactly the last one was solved."""
+class _Formed:
+    """One matrix and all targets for it, with how exactly the last one was solved."""
 
-    def __init__(self, patches: Tensor, gram: Tensor | None, ridge: float) -> None:
-        self.patches = patches
-        self.system = Dual(patches[..., :-1], ridge) if gram is None else Primal(gram, ridge)
-        self.residual = 0.0
+    def __init__(self, responses: Responses, prior: Solution, choose_ridge: bool) -> None:
+        self.patches, self.residual = responses.patches, 0.0
+        solved, judged = responses.split()
+        seen, held = _gram(solved.patches), _gram(judged.patches)
+        ridge = _best_ridge(seen, solved, judged, prior) if choose_ridge else RIDGE
+        self.system = Primal(seen + held, ridge)
 
     def solve(self, targets: Rows, prior: Solution) -> Solution:
-        right = _cross(self.patches, targets) if isinstance(self.system, Primal) else targets
-        solution = self.system.solve(right, prior)
-        self.residual = self.system.residual(solution, right, prior)
+        cross = _cross(self.patches, targets)
+        solution = self.system.solve(cross, prior)
+        self.residual = self.system.residual(solution, cross, prior)
         return solution
 
 
-def _solver(responses: Responses, prior: Solution, choose_ridge: bool) -> _Solver:
-    """The system of all patches, with a ridge that was good on patches which it was not solved on."""
-    patches = responses.patches
-    if patches.shape[2] > LARGEST_SYSTEM:
-        return _Solver(patches, None, RIDGE)
-    solved, judged = responses.split()
-    seen, held = _gram(solved.patches), _gram(judged.patches)
-    ridge = _best_ridge(seen, solved, judged, prior) if choose_ridge else RIDGE
-    return _Solver(patches, seen + held, ridge)
+class _Kept:
+    """The same from the patches themselves; without a ridge that is chosen they could be met by anything."""
+
+    def __init__(self, responses: Responses, prior: Solution) -> None:
+        self.system, self.residual = Dual(responses.patches[..., :-1]), 0.0
+        self.ridge = self.system.best_ridge(responses.wanted.double() - responses.added, prior)
+
+    def solve(self, targets: Rows, prior: Solution) -> Solution:
+        solution = self.system.solve(targets, prior, self.ridge)
+        self.residual = self.system.residual(solution, targets, prior, self.ridge)
+        return solution
 
 
 def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Solution) -> float:
@@ -134,7 +137,7 @@ def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Solut
 
 
 def _through(
-    responses: Responses, solver: _Solver, solution: Solution, prior: Solution, clip: tuple[float, float]
+    responses: Responses, solver: _Formed | _Kept, solution: Solution, prior: Solution, clip: tuple[float, float]
 ) -> Solution:
     """The weights after the turns, or those of the plain fit where these are no worse."""
     low, high = clip

@@ -15,6 +15,12 @@ from torch import Tensor
 RIDGE = 1e-4
 """Ridge term, in mean squares of a patch's entries."""
 
+WIDE_RIDGES = (1e-4, 1e-2, 1.0, 1e2)
+"""What the ridge is chosen from where patches are fewer than unknowns: from hardly any to little but the prior."""
+
+JUDGED = 5
+"""One in so many patches is judged on where a ridge is chosen."""
+
 SMALLEST = 1e-30
 """Ridge where patches are all zeros: dividing by it gives large numbers, not infinite ones."""
 
@@ -83,31 +89,54 @@ class Dual:
     """The same solution from as many equations as there are samples: for more unknowns than a matrix may have.
 
     ``W = W_prior + P^T (P P^T + r I)^-1 T`` of centred patches P; T is what the prior misses of the targets, centred.
+    With fewer samples than unknowns nearly any targets can be met, and what is met says nothing of other samples: which
+    ridge is right has to be found out.
 
     Args:
         patches: Without a constant; of any precision, all sums are float64.
-        ridge: In means of the diagonal of ``P^T P`` before centring, as above.
     """
 
-    def __init__(self, patches: Float[Tensor, "groups samples unknowns"], ridge: float) -> None:
+    def __init__(self, patches: Float[Tensor, "groups samples unknowns"]) -> None:
         self.patches, self.middle = patches, patches.mean(1, keepdim=True, dtype=torch.float64)
         groups, samples, unknowns = patches.shape
-        system = torch.zeros(groups, samples, samples, dtype=torch.float64, device=patches.device)
+        self.products = torch.zeros(groups, samples, samples, dtype=torch.float64, device=patches.device)
         squares = torch.zeros(groups, dtype=torch.float64, device=patches.device)
         for columns in self._parts():
             part = patches[..., columns].double()
             squares += part.square().sum((1, 2))
             part = part - self.middle[..., columns]
-            system.baddbmm_(part, part.transpose(1, 2))
-        self.ridge = (ridge * squares / unknowns).clamp_min(SMALLEST)[:, None]
-        system.diagonal(dim1=1, dim2=2).add_(self.ridge)
-        self.factor: Tensor = torch.linalg.cholesky(system)
+            self.products.baddbmm_(part, part.transpose(1, 2))
+        self.scale = squares / unknowns
+        """What ridges are told in: means of the diagonal of ``P^T P`` before centring, as above."""
+        self._factored: tuple[float, Tensor] | None = None
 
-    def solve(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Solution) -> Solution:
-        """W for targets and a prior."""
-        missed = targets.double() - self.predict(torch.cat([prior[:, :-1], torch.zeros_like(prior[:, -1:])], 1))
+    def best_ridge(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Solution) -> float:
+        """Of ``WIDE_RIDGES``, the one that is best on the last samples when only the first ones are solved on."""
+        missed, samples = self._missed_by(prior, targets), targets.shape[1]
+        count = samples - samples // JUDGED
+        if count == samples:
+            return max(WIDE_RIDGES)  # too few samples to tell: the prior is all there is
+        among, onto = self.products[:, :count, :count], self.products[:, count:, :count]
+        means = among.mean(1, keepdim=True)
+        offset = missed[:, :count].mean(1, keepdim=True)
+
+        def left(ridge: float) -> float:
+            centred = among - means - means.transpose(1, 2) + means.mean(2, keepdim=True)
+            shares = torch.cholesky_solve(
+                missed[:, :count] - offset, self._factor(centred, ridge * count / samples * self.scale)
+            )
+            # The shares add up to 0, so that of centring the rows nothing is left.
+            return float((missed[:, count:] - offset - (onto - means) @ shares).square().sum())
+
+        return min(WIDE_RIDGES, key=left)
+
+    def solve(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Solution, ridge: float) -> Solution:
+        """W for targets, a prior and a ridge."""
+        missed = self._missed_by(prior, targets)
         offset = missed.mean(1, keepdim=True)
-        step = self._gathered(torch.cholesky_solve(missed - offset, self.factor))
+        if self._factored is None or self._factored[0] != ridge:
+            self._factored = ridge, self._factor(self.products.clone(), ridge * self.scale)
+        step = self._gathered(torch.cholesky_solve(missed - offset, self._factored[1]))
         return torch.cat([prior[:, :-1] + step, offset - self.middle @ step], 1)
 
     def predict(self, solution: Solution) -> Float[Tensor, "groups samples out_per_group"]:
@@ -117,12 +146,24 @@ class Dual:
             result = result + self.patches[..., columns].double() @ solution[:, :-1][:, columns]
         return result
 
-    def residual(self, solution: Solution, targets: Tensor, prior: Solution) -> float:
+    def residual(self, solution: Solution, targets: Tensor, prior: Solution, ridge: float) -> float:
         """The gradient at a solution, relative to the gradient at the prior: how exactly the system was solved."""
         missed = targets.double() - self.predict(solution)
-        gradient = self._gathered(missed) - self.ridge[..., None] * (solution - prior)[:, :-1]
+        weight = _at_least(ridge * self.scale)
+        gradient = self._gathered(missed) - weight[:, None, None] * (solution - prior)[:, :-1]
         begun = self._gathered(targets.double() - targets.double().mean(1, keepdim=True)).norm()
         return float(gradient.norm() / begun.clamp_min(torch.finfo(begun.dtype).tiny))
+
+    @staticmethod
+    def _factor(products: Tensor, ridge: Float[Tensor, " groups"]) -> Tensor:
+        """Of the system; the products are overwritten."""
+        products.diagonal(dim1=1, dim2=2).add_(_at_least(ridge)[:, None])
+        factor: Tensor = torch.linalg.cholesky(products)
+        return factor
+
+    def _missed_by(self, prior: Solution, targets: Tensor) -> Tensor:
+        """What a prior without its bias leaves of the targets."""
+        return targets.double() - self.predict(torch.cat([prior[:, :-1], torch.zeros_like(prior[:, -1:])], 1))
 
     def _gathered(self, values: Float[Tensor, "groups samples out_per_group"]) -> Solution:
         """Centred ``P^T`` times values."""
@@ -132,3 +173,7 @@ class Dual:
     def _parts(self) -> Iterator[slice]:
         for first in range(0, self.patches.shape[2], COLUMNS_AT_ONCE):
             yield slice(first, first + COLUMNS_AT_ONCE)
+
+
+def _at_least(ridge: Tensor) -> Tensor:
+    return ridge.clamp_min(SMALLEST)

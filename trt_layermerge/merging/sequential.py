@@ -15,7 +15,7 @@ from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.compose import front_kept, inner_skips
 from trt_layermerge.merging.algebra import Convolution, to_module
-from trt_layermerge.merging.fitting import Equations, Fitted
+from trt_layermerge.merging.fitting import Equations, Fitted, within
 from trt_layermerge.merging.in_place import InPlace, Strength, not_finite
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
 from trt_layermerge.merging.proof import BlockProof, prove_block
@@ -118,13 +118,11 @@ def prior_of(module: fx.GraphModule, chain: Chain, choice: Choice) -> Convolutio
     """What remains of a block with skips inside when all its layers are dropped: where its fit is drawn to."""
     if not inner_skips(chain, choice.block) or front_kept(chain, choice) is not None:
         return None
-    frame = frame_of(choice)
     try:
         prior = folded(module, chain, choice.block, ())
-        both = prior.geometry.beside(frame)
     except ValueError:
         return None  # layers outside of its skips change the shape: nothing to start from
-    return prior if (both.kernel, both.groups) == (frame.kernel, frame.groups) else None  # else it does not fit in
+    return within(prior, frame_of(choice))
 
 
 def frame_of(choice: Choice) -> Geometry:

@@ -82,6 +82,18 @@ class Geometry:
             padding=(top - rows, left - columns, bottom - rows, right - columns),
         )
 
+    def middle(self, size: int) -> Geometry | None:
+        """The convolution of the middle taps alone, ``size`` per axis or what there is, with the same output pixels.
+
+        In an even kernel an odd one lies half a pixel off the middle, on whichever side the padding allows; ``None``
+        where there is not enough padding. The kernel must not be dilated.
+        """
+        rows, columns = (_centred(size, *self._axis(axis)) for axis in (0, 1))
+        if rows is None or columns is None:
+            return None
+        padding = (rows[1], columns[1], rows[2], columns[2])
+        return replace(self, kernel=(rows[0], columns[0]), padding=padding)
+
     def then(self, second: Geometry) -> Geometry:
         """The one convolution that does the work of this one and then ``second``, all zero padding at its input.
 
@@ -151,6 +163,16 @@ def _idle(size: int, outputs: int, stride: int, kernel: int, before: int, after:
 
     most = min(before, after, (kernel - 1) // 2)
     return next((n for n in range(most) if meets(n) or meets(kernel - 1 - n)), most)
+
+
+def _centred(size: int, extent: int, before: int, after: int) -> tuple[int, int, int] | None:
+    """Kernel and padding of the middle ``size`` taps of a kernel; ``None`` where there is not enough padding."""
+    size = min(size, extent)
+    less, more = (extent - size) // 2, (extent - size + 1) // 2
+    for front, back in ((less, more), (more, less)):
+        if front <= before and back <= after:
+            return size, before - front, after - back
+    return None
 
 
 def _lay_over(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
