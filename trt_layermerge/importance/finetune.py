@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import DivergedError, UsageError
-from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, on_device_of
+from trt_layermerge.importance.judge import Judge, first, on_device_of
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.in_place import PLAIN
@@ -116,12 +117,12 @@ def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], 
 
 
 def _trained(model: fx.GraphModule, subset: Subset, tuning: Tuning, checkpoint: Path, judge: Judge) -> Score:
-    """Score of a network after its training; the worst there is where that diverges."""
+    """Score of a network after its training; infinitely bad where that diverges."""
     try:
         # Alone: other processes of the job wait for the plan.
         fine_tune(model, subset, tuning.recipe, checkpoint=checkpoint, team=Alone())
     except DivergedError:
-        return Score(WORST_LOSS, -WORST_LOSS, subset.images)
+        return Score(inf, -inf, subset.images)
     return evaluate(model, judge.held_out, subset.whole)
 
 

@@ -31,7 +31,8 @@ Sample = tuple[tuple[Tensor, ...], Tensor]
 """A batch: what the network takes, input by input, and the targets."""
 
 WORST_LOSS = 1e6
-"""Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only."""
+"""Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only. See ``worst``
+for losses that are of this size in themselves."""
 
 HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
 """Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
@@ -81,11 +82,14 @@ class Judge:
         return self.score(tail, self._judged.at(names))
 
     def _solve_heads(self, tail: fx.GraphModule, names: tuple[str, ...]) -> None:
-        called = {node.name for node in tail.graph.nodes}
+        nodes = {node.name: node for node in tail.graph.nodes}
         for head, wanted in self._heads.items():
-            linear = tail.get_submodule(head.target) if head.name in called else None
+            source = nodes[head.name].all_input_nodes[0] if head.name in nodes else None
+            if source is None or source.op == "placeholder":
+                continue  # what is known has not changed, nor has what only reads that
+            linear = tail.get_submodule(head.target)
             if isinstance(linear, nn.Linear):
-                features = up_to(tail, [head.source])
+                features = up_to(tail, [source.name])
                 with torch.no_grad():
                     given = (features(*values)[0] for values in self._calibration.at(names))
                     solve_head(linear, zip(given, wanted, strict=True), HEAD_RIDGE)
@@ -112,9 +116,9 @@ class Judge:
 
     def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
         """The table's row of a choice."""
-        loss = after.loss if after.loss < WORST_LOSS else WORST_LOSS  # NaN too
-        accuracy = after.accuracy if isfinite(after.accuracy) else -WORST_LOSS
         before = self.before
+        loss = within(after.loss, before.loss)
+        accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
         return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))
 
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -175,6 +179,16 @@ class _Known:
         with torch.inference_mode():
             for inputs in self.batches:
                 yield _laid_out(head(*inputs))
+
+
+def worst(before: float) -> float:
+    """What stands for a loss that is not finite: more than the original's, however large that is."""
+    return max(WORST_LOSS, 1000 * abs(before))
+
+
+def within(loss: float, before: float) -> float:
+    """A loss, or the worst there is in its place."""
+    return loss if loss < worst(before) else worst(before)  # NaN too
 
 
 def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
