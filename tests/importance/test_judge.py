@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf, nan
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -11,8 +13,9 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.errors import TaskError
 from trt_layermerge.importance import judge
-from trt_layermerge.importance.judge import WORST_LOSS, Judge, within
+from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, within
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.evaluate import Score
@@ -94,3 +97,23 @@ def test_a_change_of_a_large_loss_is_told_as_it_is(network: Network) -> None:
     after = made.changed(choice, None)
     row = made.row(choice, after, None, 0.0)
     assert row.loss_after == after.loss > WORST_LOSS and row.accuracy_after == after.accuracy
+
+
+def raising() -> Iterator[Any]:
+    yield torch.zeros(2, 1), torch.zeros(2)
+    raise OSError("disk gone")
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ([(1, 2, 3)], r"yields a tuple of \(int, int, int\)"),
+        ([torch.zeros(2, 1)], "yields a Tensor"),
+        ([(torch.zeros(2, 1), [0, 1])], r"yields a tuple of \(Tensor, list\)"),
+        ([(torch.zeros(2, 1), torch.tensor(1))], r"inputs \[2, 1\] with targets \[\]"),
+        (raising(), "raised OSError: disk gone"),
+    ],
+)
+def test_data_that_is_no_batch_is_an_error_of_the_task(batches: Any, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        list(first(batches, 5))

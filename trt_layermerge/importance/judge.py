@@ -22,8 +22,9 @@ from trt_layermerge.merging.heads import Head, heads_of, solve_head
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
-from trt_layermerge.network.inputs import as_tuple, samples_in
+from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.check import asking, require_batch
 from trt_layermerge.training.evaluate import Score, device_of, score
 from trt_layermerge.training.task import Batch, Task
 
@@ -192,10 +193,20 @@ def within(loss: float, before: float) -> float:
 
 
 def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
-    """The first so many samples of a data set, in its batches; no batch is empty."""
-    for inputs, target in batches:
+    """The first so many samples of a data set, in its batches; no batch is empty.
+
+    Raises:
+        TaskError: What it yields is no batch, or it raises.
+    """
+    what, batches = "one of its data sets", iter(batches)
+    while True:
+        with asking(None, what):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        inputs, target = require_batch(batch, None, what)
         if count > 0 and len(target):
-            yield tuple(values[:count] for values in as_tuple(inputs)), target[:count]
+            yield tuple(values[:count] for values in inputs), target[:count]
         count -= len(target)
         if count <= 0:
             return

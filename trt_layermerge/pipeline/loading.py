@@ -17,7 +17,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
-from trt_layermerge.importance.estimate import require_measurable
+from trt_layermerge.importance.estimate import Estimator, require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.inputs import joined
@@ -26,8 +26,9 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.methods import JOINT, method_named
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.training.check import check_task, sample_shape
+from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
+from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Regression, Task
 
@@ -116,13 +117,12 @@ def load(job: Job) -> Loaded:
         )
     runtime = get_runtime(job.runtime)
     task = None if job.task is None else load_task(job.task, _task_settings(job))
-    if task is not None:
-        _require_logits(job, task)
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
-        check_task(task, network.inputs)
+        _require_logits(job, task, network)
+        _check_task(job, task, network)
     choices = for_method(choices_of(network, job.limits), job.method)
     require_measurable(network, choices, job.estimation)
     key = ProfileKey.of(runtime.describe(isolated(job)))
@@ -137,17 +137,36 @@ def _task_settings(job: Job) -> Settings:
     return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
 
 
-def _require_logits(job: Job, task: Task) -> None:
-    """See that a recipe distils nothing but logits.
+def _check_task(job: Job, task: Task, network: Network) -> None:
+    """Ask a task for a batch of whatever the job will read, but for the test data, and for its loss and metric.
 
     Raises:
-        UsageError: It distils, and the task says that its outputs are something else.
+        TaskError: An answer is not what ``Task`` says, or does not fit the network.
     """
-    if job.recipe is not None and job.recipe.distillation > 0 and isinstance(task, Regression):
-        raise UsageError(
-            f"the recipe distils, and the outputs of task {task.name!r} are no logits",
-            hint="add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0",
-        )
+    check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
+    evaluate(network.module, first(task.held_out_batches(), 2), task)
+    if job.recipe is not None or job.estimation.training:
+        require_steps(task)
+        check_task(task, network.inputs, ("training_batches",))
+
+
+def _require_logits(job: Job, task: Task, network: Network) -> None:
+    """See that nothing but logits is distilled.
+
+    Raises:
+        UsageError: The recipe or the gates distil, and the outputs are something else.
+    """
+    gates = job.estimator is Estimator.GATES and job.gating.distillation > 0
+    if not gates and (job.recipe is None or job.recipe.distillation == 0):
+        return
+    who, hint = "the recipe distils", "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
+    if gates:
+        who, hint = "the gates distil", "pass --gates-distillation 0"
+    if isinstance(task, Regression):
+        raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
+    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
+    if (*output.all_input_nodes[0].meta["shape"], 1)[0] < 2:
+        raise UsageError(f"{who}, and the network has one output a sample: no logits of several classes", hint=hint)
 
 
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
