@@ -62,12 +62,7 @@ class Judge:
     ) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
         self.before = self.score(_fast(network.module), (_laid_out(inputs) for inputs, _ in self.held_out))
-        if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
-            raise ModelError(
-                f"{network.name} has a loss of {self.before.loss} and a metric of {self.before.accuracy} on the "
-                f"held-out data of task {task.name!r}, before any change",
-                hint="check that the weights are sound, and that task and network belong together",
-            )
+        require_finite(self.before, network, task)
         self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
         self._calibration = _Kept(network, [inputs for inputs, _ in on_device_of(network.module, calibration)])
         self._heads = {head: self._made_at(head) for head in self._solvable()}
@@ -117,10 +112,7 @@ class Judge:
 
     def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
         """The table's row of a choice."""
-        before = self.before
-        loss = within(after.loss, before.loss)
-        accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
-        return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))
+        return row(choice, self.before, after, unexplained, seconds)
 
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
         """The rest of the changed network behind the block's start, and the known values that it takes."""
@@ -155,6 +147,7 @@ class _Kept:
     def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
         """The values of some nodes, batch by batch."""
         if names != self._names:  # seldom: choices come sorted by their blocks
+            self._values = []  # before the next ones take their memory
             known = _Known(self.network, names, self.batches)
             self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
         return self._values
@@ -180,6 +173,27 @@ class _Known:
         with torch.inference_mode():
             for inputs in self.batches:
                 yield _laid_out(head(*inputs))
+
+
+def require_finite(before: Score, network: Network, task: Task) -> None:
+    """See that a network's score is a number before any change.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not (isfinite(before.loss) and isfinite(before.accuracy)):
+        raise ModelError(
+            f"{network.name} has a loss of {before.loss} and a metric of {before.accuracy} on the held-out data of "
+            f"task {task.name!r}, before any change",
+            hint="check that the weights are sound, and that task and network belong together",
+        )
+
+
+def row(choice: Choice, before: Score, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
+    """The table's row of a choice, from the scores before and after."""
+    loss = within(after.loss, before.loss)
+    accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
+    return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))
 
 
 def worst(before: float) -> float:
