@@ -62,7 +62,7 @@ def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, f
 
 def job_plan(loaded: Loaded) -> list[StagePlan]:
     """What every stage of the job would do, and how long it should take."""
-    job, task = loaded.job, loaded.require_task()
+    job, task = loaded.job, loaded.training_task()
     pending, profiling = profile_plan(loaded)
     choices = loaded.choices if pending else worthwhile(loaded)
     measured, importance = importance_plan(loaded, choices)

@@ -29,7 +29,7 @@ from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load import is_named, load_task
 from trt_layermerge.training.task import Regression, Task
 
 CONVERSION_SAMPLES = 256
@@ -66,7 +66,8 @@ class Loaded:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the plan."""
-        return self.job.fingerprint(self.network.weights_hash, self.device)
+        inputs = [asdict(item) for item in self.network.inputs]
+        return self.job.fingerprint(self.network.weights_hash, self.device, inputs)
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
@@ -95,6 +96,19 @@ class Loaded:
             )
         return self.task
 
+    def training_task(self) -> Task:
+        """The task as the recipe trains on it: a named one takes the batches and the loss that the recipe asks for.
+
+        Everything else is judged by the task itself, or rows of one table would not be of one loss.
+
+        Raises:
+            UsageError: The job names none.
+        """
+        job, task = self.job, self.require_task()
+        if job.task is None or job.recipe is None or not is_named(job.task):
+            return task
+        return load_task(job.task, Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing))
+
 
 def load(job: Job) -> Loaded:
     """Load everything that a job names, and fail before anything long begins.
@@ -116,38 +130,29 @@ def load(job: Job) -> Loaded:
             hint="add --method depth, layermerge or layer-only; or --decouple 0",
         )
     runtime = get_runtime(job.runtime)
-    task = None if job.task is None else load_task(job.task, _task_settings(job))
+    task = None if job.task is None else load_task(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
         _require_logits(job, task, network)
-        _check_task(job, task, network)
+        check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
+        evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.method)
     require_measurable(network, choices, job.estimation)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
-    return Loaded(job, network, choices, runtime, profile, task)
+    loaded = Loaded(job, network, choices, runtime, profile, task)
+    if task is not None and (job.recipe is not None or job.estimation.training):
+        trained = loaded.training_task()
+        require_steps(trained)
+        check_task(trained, network.inputs, ("training_batches",))
+    return loaded
 
 
-def _task_settings(job: Job) -> Settings:
-    """What a job says of a task that it names."""
-    size = None if job.input_shape is None else job.input_shape[-1]
-    recipe = job.recipe
-    return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
-
-
-def _check_task(job: Job, task: Task, network: Network) -> None:
-    """Ask a task for a batch of whatever the job will read, but for the test data, and for its loss and metric.
-
-    Raises:
-        TaskError: An answer is not what ``Task`` says, or does not fit the network.
-    """
-    check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
-    evaluate(network.module, first(task.held_out_batches(), 2), task)
-    if job.recipe is not None or job.estimation.training:
-        require_steps(task)
-        check_task(task, network.inputs, ("training_batches",))
+def _size(job: Job) -> int | None:
+    """Of the images of a task that a job names."""
+    return None if job.input_shape is None else job.input_shape[-1]
 
 
 def _require_logits(job: Job, task: Task, network: Network) -> None:
