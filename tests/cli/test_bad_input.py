@@ -44,6 +44,64 @@ def test_files_that_cannot_be_used(run: Any, desk: Any, name: str) -> None:
     assert desk.files() == before
 
 
+WRONG = """
+
+class Wrong(Classification):
+    def {member}(self, *given, **named):
+        {does}
+
+def task():
+    return Wrong("wrong", images(320, 0), images(64, 1), batch_size=16, held_out=64, calibration=64)
+"""
+WRONG_TASKS: dict[str, tuple[str, str, str]] = {
+    "held out of another shape": (
+        "held_out_batches",
+        "yield torch.zeros(4, 3, 8, 8), torch.zeros(4)",
+        r"held_out_batches yields inputs of shape \[4, 3, 8, 8\]; the network takes \[batch, 1, 8, 8\]",
+    ),
+    "nothing held out": ("held_out_batches", "return iter([])", "held_out_batches yields nothing"),
+    "labels of other classes": (
+        "held_out_batches",
+        "yield torch.zeros(4, 1, 8, 8), torch.full((4,), 7)",
+        "loss or metric raised IndexError: Target 7 is out of bounds",
+    ),
+    "training of other numbers": (
+        "training_batches",
+        "yield torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4)",
+        "training_batches yields inputs of torch.uint8",
+    ),
+    "training that raises": ("training_batches", "raise ValueError('disk gone')", "ValueError: disk gone"),
+    "a metric that is one number": ("metric", "return torch.tensor(1.0)", r"metric returns \[\] for a batch of 2"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TASKS)
+def test_tasks_are_asked_before_anything_long_begins(run: Any, desk: Any, name: str) -> None:
+    member, does, message = WRONG_TASKS[name]
+    task = desk.folder / "task.py"
+    task.write_text(task.read_text().partition("def task()")[0] + WRONG.format(member=member, does=does))
+    before = desk.files()
+    refused(run("compress", *desk.job, "--json"), 3, message)
+    assert desk.files() == before
+
+
+ONE_OUTPUT = {
+    ("compress", "--distillation", "0.9"): r"the recipe distils, and the network has one output[^$]*--distillation 0",
+    ("importance", "--method", "depth", "--estimator", "gates", "--gates-distillation", "0.5"): (
+        r"the gates distil, and the network has one output[^$]*--gates-distillation 0"
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ONE_OUTPUT)
+def test_one_output_is_not_distilled(run: Any, desk: Any, command: tuple[str, ...]) -> None:
+    (desk.folder / "model.py").write_text((desk.folder / "model.py").read_text().replace("(8, 2)", "(8, 1)"))
+    before = desk.files()
+    stage = [part for part in desk.stage if "weights" not in str(part)]
+    refused(run(command[0], *stage, *command[1:]), 2, ONE_OUTPUT[command])
+    assert desk.files() == before
+
+
 def test_weights_of_another_network_are_refused(run: Any, desk: Any) -> None:
     (desk.folder / "model.py").write_text((desk.folder / "model.py").read_text().replace("(8, 2)", "(8, 5)"))
     before = desk.files()

@@ -93,6 +93,8 @@ def test_a_recipe_is_named_and_options_go_before_it(config: Any, tmp_path: Path)
 def test_the_estimator_and_its_options() -> None:
     job = job_of("m", "--estimator", "finetune", "--tuning-share", "0.5", "--tuning-lr", "0.2", "--max-kernel", "5")
     assert job.estimation == Estimation(Estimator.FINETUNE, Samples(), 5, Tuning(share=0.5, lr=0.2))
+    clipped = job_of("m", "--estimator", "finetune", "--tuning-clip-norm", "5").estimation
+    assert clipped.tuning.recipe == replace(Tuning().recipe, clip_norm=5.0) and "clip norm 5" in clipped.training
     job = job_of("m", "--estimator", "gates", "--gates-penalty", "0.3", "--gates-epochs", "2", "--gates-seed", "7")
     assert job.estimation == Estimation(Estimator.GATES, gating=Gating(penalty=0.3, epochs=2, seed=7))
     for option in ("--tuning-share", "--gates-share"):

@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trt_layermerge.merging.heads import solve_head
+from trt_layermerge.merging.heads import heads_of, solve_head
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.network import trace
 
 
 def test_a_head_learns_what_is_wanted_of_it() -> None:
@@ -25,3 +27,21 @@ def test_a_head_of_a_broken_network_stays_as_it_is(value: float) -> None:
     inputs[3, 1] = value
     solve_head(linear, [(inputs, torch.randn(16, 3))])
     assert torch.equal(linear.weight, before.weight) and torch.equal(linear.bias, before.bias)
+
+
+class Timed(nn.Module):
+    """Two convolutions, a time step's embedding between them, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)
+        self.time, self.classifier = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        x = self.first(x) + self.time(t)[:, :, None, None]
+        return self.classifier(self.second(x.relu()).mean((2, 3)))
+
+
+def test_only_what_a_convolution_comes_before_can_be_solved() -> None:
+    network = trace("timed", Timed().eval(), (Input("x", (2, 8, 8)), Input("t", (3,))))
+    assert [head.target for head in heads_of(network.module)] == ["classifier"]

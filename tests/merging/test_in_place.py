@@ -19,6 +19,7 @@ from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.network import trace
 
 LAYERS = replace(PLAIN, layers=True)
 
@@ -158,6 +159,28 @@ def test_what_cannot_be_solved_anew_is_left_alone(quick, images):
     assert not result.refits
     before, after = network.module.state_dict(), result.merged.state_dict()
     assert all(torch.equal(before[name], value) for name, value in after.items() if not name.startswith("merged"))
+
+
+class Timed(nn.Module):
+    """What a time step adds depends on no image; what comes of the images is all dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time, self.conv, self.head = nn.Linear(4, 4), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).mean((2, 3))) + self.time(x.mean((2, 3)))[:, :3]
+
+
+def test_a_linear_layer_is_solved_where_a_convolution_came_before_it(images):
+    """Also where none does any more; one that no convolution comes before cannot have changed."""
+    torch.manual_seed(0)
+    network = trace("timed", Timed().eval(), (4, 6, 6))
+    (drop,) = (choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY)
+    after = carry_out(network, [drop], [images(20, (4, 6, 6))]).merged.state_dict()
+    before = network.module.state_dict()
+    assert torch.equal(before["time.weight"], after["time.weight"])
+    assert not torch.allclose(before["head.weight"], after["head.weight"])
 
 
 def test_without_data_nothing_is_solved(network):

@@ -1,60 +1,25 @@
+"""Chains and their layers: of networks that people know, and of small ones that are odd."""
+
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.network.written import GLOBAL, MAX, Net, chains, conv, ends, found, names, option_a
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.network.network import Network, load_network, trace
+from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.trace import normal_form
 
-GLOBAL = "feeds global average pooling, behind which no image is left (adaptive_avg_pool2d)"
-MAX = "feeds max pooling, which is not linear (max_pool2d)"
-OUTSIDE = "adds a tensor that does not come from this chain through convolutions alone"
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion_mnist" / "model.py"
-
-
-class Net(nn.Module):
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **modules: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
-
-
-def conv(i: int = 4, o: int = 4, k: int = 3, **kwargs: Any) -> nn.Conv2d:
-    return nn.Conv2d(i, o, k, padding=kwargs.pop("padding", k // 2), **kwargs)
-
-
-def chains(function: Callable[[Any, Tensor], Tensor], **modules: nn.Module) -> tuple[Chain, ...]:
-    return found(function, **modules).chains
-
-
-def found(function: Callable[[Any, Tensor], Tensor], **modules: nn.Module) -> Network:
-    return trace("net", Net(function, **modules), (4, 8, 8))
-
-
-def names(chain: Chain) -> list[str]:
-    return [layer.name for layer in chain.layers]
-
-
-def ends(chain: Chain) -> list[tuple[int, int, str | None]]:
-    return [(skip.start, skip.end, skip.name) for skip in chain.skips]
 
 
 # Known networks
@@ -179,91 +144,6 @@ def test_same_padding() -> None:
     assert geometry_of(conv(padding="valid")).padding == (0, 0, 0, 0)
 
 
-# Skips
-
-
-def test_a_sum_of_branches_is_taken_term_by_term() -> None:
-    def forward(m: Any, x: Tensor) -> Tensor:
-        x = m.a(x)
-        return F.relu((m.p(x) + (x + m.n(x))) + m.b(x))
-
-    (chain,) = chains(forward, a=conv(), b=conv(), p=conv(k=1), n=nn.BatchNorm2d(4))
-    assert names(chain) == ["a", "b"] and ends(chain) == [(1, 2, "p"), (1, 2, None), (1, 2, "n")]
-    assert set(chain.layers[1].adds) >= {skip.add for skip in chain.skips} and chain.layers[1].activation == "relu"
-
-
-def test_a_norm_that_something_else_reads_is_no_skip() -> None:
-    network = found(
-        lambda m, x: m.c(m.b(y := F.relu(m.a(x))) + (z := m.n(y))) + z,
-        n=nn.BatchNorm2d(4),
-        a=conv(),
-        b=conv(),
-        c=conv(),
-    )
-    assert [names(chain) for chain in network.chains] == [["a"], ["b"], ["c"]]
-    assert "also read by convolution b" in network.chains[0].reason
-
-
-def test_a_projection_may_be_written_before_or_after_the_branch() -> None:
-    def before(m: Any, x: Tensor) -> Tensor:
-        x = m.a(x)
-        short = m.n(m.p(x))
-        return F.relu(short + m.c(F.relu(m.b(x))))
-
-    def after(m: Any, x: Tensor) -> Tensor:
-        x = m.a(x)
-        y = m.c(F.relu(m.b(x)))
-        return F.relu(y + m.n(m.p(x)))
-
-    for forward in (before, after):
-        (chain,) = chains(
-            forward, a=conv(), b=conv(4, 8, stride=2), c=conv(8, 8), p=conv(4, 8, 1, stride=2), n=nn.BatchNorm2d(8)
-        )
-        assert names(chain) == ["a", "b", "c"] and ends(chain) == [(1, 3, "p")]
-        (skip,) = chain.skips
-        (unit,) = skip.units
-        assert unit.bias and unit.norm == skip.operand and skip.geometry == Geometry(4, 8, (1, 1), (2, 2))
-
-
-def test_of_two_single_convolutions_the_larger_is_the_layer() -> None:
-    (chain,) = chains(lambda m, x: m.p(x) + m.a(x), a=conv(), p=conv(k=1))
-    assert names(chain) == ["a"] and ends(chain) == [(0, 1, "p")]
-
-
-def test_nested_skips_and_several_at_one_layer() -> None:
-    def forward(m: Any, x: Tensor) -> Tensor:
-        y = m.a(x)
-        z = F.relu(m.c(F.relu(m.b(y))) + y)
-        return F.relu(m.d(z) + x + z)
-
-    (chain,) = chains(forward, a=conv(), b=conv(), c=conv(), d=conv())
-    assert ends(chain) == [(1, 3, None), (0, 4, None), (3, 4, None)]
-    assert len(chain.layers[3].adds) == 2
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "inside", "crosses"),
-    [(2, 4, True, False), (1, 5, True, False), (3, 4, False, False), (2, 3, False, False), (3, 5, False, True),
-     (1, 3, False, True), (0, 2, False, False), (4, 6, False, False), (2, 6, True, False)],
-)  # fmt: skip
-def test_how_a_block_meets_a_skip(start: int, end: int, inside: bool, crosses: bool) -> None:
-    (chain,) = chains(lambda m, x: m.f(m.e(m.d(m.c(y := m.b(m.a(x)))) + y)), **{name: conv() for name in "abcdef"})
-    (skip,) = chain.skips
-    assert (skip.start, skip.end) == (2, 4)
-    assert (skip.inside(start, end), skip.crosses(start, end)) == (inside, crosses)
-
-
-def option_a(m: Any, x: Tensor) -> Tensor:
-    x = m.a(x)
-    short = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
-    return F.relu(m.c(F.relu(m.b(x))) + short)
-
-
-def one_pixel(m: Any, x: Tensor) -> Tensor:
-    x = m.a(x)
-    return m.c(m.b(x)) + x  # stride 2 keeps 1x1 as it is
-
-
 # Units that are no convolution module
 
 
@@ -296,120 +176,6 @@ def test_what_does_nothing_in_evaluation_breaks_no_chain() -> None:
 def test_a_pooling_by_itself_is_no_chain() -> None:
     (chain,) = chains(lambda m, x: F.max_pool2d(F.avg_pool2d(F.max_pool2d(m.a(x), 2), 2), 2), a=conv())
     assert names(chain) == ["a"]
-
-
-# Why chains end
-
-
-def upsampled(m: Any, x: Tensor) -> Tensor:
-    return m.b(F.interpolate(m.a(x), scale_factor=2))
-
-
-TWO = {"a": conv, "b": conv}
-REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Callable[[], nn.Module]], list[list[str]], str]] = {
-    "read by others": (
-        lambda m, x: m.b(y := m.a(x)) * y.sigmoid(),
-        TWO,
-        [["a"], ["b"]],
-        "its output is also read by an activation shared with others (Sigmoid sigmoid)",
-    ),
-    "an inner tensor read by others": (lambda m, x: m.n(y := m.a(x)) * y, {"a": conv, "n": lambda: nn.BatchNorm2d(4)},
-        [["a"]], "its output is also read by a product of two tensors, which is not linear (mul)"),
-    "branches": (
-        lambda m, x: torch.relu(m.b(y := m.a(x))) * torch.relu(m.c(y)),
-        {**TWO, "c": conv},
-        [["a"], ["b"], ["c"]],
-        "its output branches into 2 convolutions",
-    ),
-    "shared weights": (
-        lambda m, x: m.b(m.b(m.a(x)).relu()),
-        TWO,
-        [["a"]],
-        "feeds convolution b, which cannot be merged: its weights are shared: it is called more than once",
-    ),
-    "shared norm": (lambda m, x: m.n(m.b(m.n(m.a(x)))), {**TWO, "n": lambda: nn.BatchNorm2d(4)}, [["a"], ["b"]],
-        "feeds a batch norm: its weights are shared: it is called more than once (BatchNorm2d n)"),
-    "shared activation": (lambda m, x: m.p(m.b(m.p(m.a(x)))), {**TWO, "p": nn.PReLU}, [["a"], ["b"]],
-        "feeds an activation shared with others (PReLU p)"),
-    "group norm": (lambda m, x: m.b((y := m.g(m.a(x))) + y.relu()), {**TWO, "g": lambda: nn.GroupNorm(2, 4)},
-        [["a"], ["b"]], "feeds a group norm, whose statistics come from the data, so that it cannot be folded "
-        "(GroupNorm g)"),
-    "batch statistics": (lambda m, x: m.b(m.n(m.a(x))),
-        {**TWO, "n": lambda: nn.BatchNorm2d(4, track_running_stats=False)}, [["a"], ["b"]],
-        "feeds a batch norm without running statistics, whose statistics come from the data, so that it cannot be "
-        "folded (batch_norm)"),
-    "concatenation": (lambda m, x: m.b(torch.cat([m.a(x), x], 1)), {"a": conv, "b": lambda: conv(8)}, [["a"], ["b"]],
-        "feeds a concatenation: the next layer reads several tensors (cat)"),
-    "resize": (upsampled, TWO, [["a"], ["b"]],
-        "feeds a resize: the next layer reads another grid of pixels (upsample_nearest2d)"),
-    "pooling": (lambda m, x: m.b(F.max_pool2d(m.a(x), 2)), TWO, [["a"], ["b"]], MAX),
-    "pooling over a part of its padding": (lambda m, x: m.b(F.avg_pool2d(m.a(x), 3, 1, 1, count_include_pad=False)),
-        TWO, [["a"], ["b"]], "feeds average pooling that leaves its padding out of the average: weights differ at the "
-        "border (AvgPool2d avg_pool2d)"),
-    "pooling over a part of a window": (lambda m, x: m.b(F.avg_pool2d(m.a(x), 3, 2, ceil_mode=True)), TWO,
-        [["a"], ["b"]], "feeds average pooling whose last windows are cut off (ceil_mode): weights differ at the "
-        "border (AvgPool2d avg_pool2d)"),
-    "other padding": (lambda m, x: m.b(F.pad(m.a(x), (1, 1, 1, 1), mode="reflect")), TWO, [["a"], ["b"]],
-        "feeds padding with pixels of the image, not with zeros (pad)"),
-    "squeeze-and-excitation": (lambda m, x: m.b((y := m.a(x)) * m.c(y.mean((2, 3), keepdim=True)).sigmoid()),
-        {**TWO, "c": conv}, [["a"], ["c"], ["b"]],
-        "feeds squeeze-and-excitation, which multiplies by what it computes from the whole image (mean, mul)"),
-    "layer norm": (lambda m, x: m.b(m.n(m.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
-        {**TWO, "n": lambda: nn.LayerNorm(4)}, [["a"], ["b"]],
-        "feeds a change of layout, as before a linear layer or a layer norm over channels (permute)"),
-    "scale": (lambda m, x: m.b(m.a(x) * 0.5), TWO, [["a"], ["b"]],
-        "feeds a product with a constant, which is linear, but not folded here (mul)"),
-    "pixel shuffle": (lambda m, x: m.b(F.pixel_shuffle(m.a(x), 2)), {"a": conv, "b": lambda: conv(1)}, [["a"], ["b"]],
-        "feeds a pixel shuffle, which makes pixels of channels (pixel_shuffle)"),
-    "computed weights": (lambda m, x: F.conv2d(m.a(x), m.b.weight * 2), TWO, [["a"]],
-        "feeds a filter that is no layer: its weights are computed, or not named as a layer's (conv2d)"),
-    "outside": (lambda m, x: m.b(m.a(x) + x.sigmoid()), TWO, [["a"], ["b"]],
-        f"{OUTSIDE} (Sigmoid sigmoid)"),
-    "added to itself": (lambda m, x: m.b((y := m.a(x)) + y), TWO, [["a"], ["b"]],
-        "its output is added to itself, which is no skip"),
-    "added to itself behind a norm": (lambda m, x: (y := m.n(m.a(x))) + y, {"a": conv, "n": lambda: nn.BatchNorm2d(4)},
-        [["a"]], "its output is added to itself, which is no skip"),
-    "option A": (option_a, {"a": conv, "b": lambda: conv(4, 8, stride=2), "c": lambda: conv(8, 8)},
-        [["a"], ["b", "c"]],
-        "its output is also read by a slice: only some of its channels or pixels go "
-        "on (slice)"),
-    "projection of an activation": (lambda m, x: m.b(m.a(x).relu()) + m.p(x).relu(), {**TWO, "p": lambda: conv(k=1)},
-        [["a", "b"], ["p"]], f"{OUTSIDE} (ReLU relu_1)"),
-    "transposed": (lambda m, x: m.b(m.a(x)), {"a": conv, "b": lambda: nn.ConvTranspose2d(4, 4, 2)}, [["a"]],
-        "feeds a transposed convolution, which reads a grid finer than its input's (conv_transpose2d)"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("function", "makers", "layers", "reason"), REASONS.values(), ids=REASONS.keys())
-def test_why_a_chain_ends(
-    function: Callable[[Any, Tensor], Tensor],
-    makers: dict[str, Callable[[], nn.Module]],
-    layers: list[list[str]],
-    reason: str,
-) -> None:
-    network = found(function, **{name: make() for name, make in makers.items()})
-    assert [names(chain) for chain in network.chains] == layers
-    assert network.chains[0].reason == reason
-    assert {(chain.layers[-1].name, chain.reason) for chain in network.chains} <= {
-        (item.after, item.reason) for item in network.breaks
-    }
-
-
-def test_option_a_says_what_it_adds() -> None:
-    network = found(option_a, a=conv(), b=conv(4, 8, stride=2), c=conv(8, 8))
-    assert network.chains[1].reason == "adds a tensor with channels padded to it, which is no convolution (pad)"
-
-
-def test_shared_weights_are_named() -> None:
-    network = found(lambda m, x: m.b(m.b(m.a(x)).relu()), a=conv(), b=conv())
-    assert ("b", "its weights are shared: it is called more than once") in [(b.after, b.reason) for b in network.breaks]
-
-
-def test_a_skip_must_have_the_stride_of_what_it_leads_around() -> None:
-    modules = {"a": conv(), "b": conv(stride=2), "c": conv()}
-    network = trace("net", Net(one_pixel, **modules), (4, 1, 1))
-    assert [names(chain) for chain in network.chains] == [["a"], ["b", "c"]]
-    assert network.chains[1].reason == "adds a tensor of another stride (convolution a)"
 
 
 def test_without_a_convolution_there_is_nothing_to_do() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.importance.estimate import Estimator
 from trt_layermerge.importance.gates import Gating
@@ -14,7 +15,7 @@ from trt_layermerge.pipeline.estimate import importance_plan, job_plan
 from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import profile_plan
+from trt_layermerge.pipeline.tables import importance_stage, profile_plan
 
 
 def test_looking_writes_nothing(tmp_path: Path, quick_job: Any) -> None:
@@ -34,6 +35,28 @@ def test_gates_are_announced_as_one_training(tmp_path: Path, quick_job: Any, mon
     assert importance_plan(once, once.choices) == (len(merges), 3 * 256 + 64 * len(merges)) and merges
     assert importance_plan(thrice, thrice.choices) == (len(merges), 3 * 3 * 256 + 64 * len(merges))
     assert importance_plan(once, [choice for choice in once.choices if choice not in merges]) == (0, 0.0)
+
+
+def test_gates_that_are_trained_are_not_announced_again(
+    tmp_path: Path, quick_job: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda loaded: 1.0)
+    how = {"method": "depth", "estimator": Estimator.GATES, "gating": Gating(epochs=2)}
+    loaded = load(quick_job(tmp_path, limits=Limits(max_kernel=7, max_layers=3), **how))
+    first, *others = [choice for choice in loaded.choices if choice.kind is not Kind.KEEP]
+    assert others
+
+    def stop(done: int, total: int, label: str) -> None:
+        if done == 24:  # of 2 x 16 steps of 16 images; nothing of that is lost
+            raise KeyboardInterrupt
+
+    recorder.progress = stop
+    with pytest.raises(KeyboardInterrupt):
+        importance_stage(loaded, recorder, [first])
+    assert importance_plan(loaded, loaded.choices) == (1 + len(others), 3 * 8 * 16 + 64 * (1 + len(others)))
+    recorder.progress = lambda done, total, label: None
+    importance_stage(loaded, recorder, [first])
+    assert importance_plan(loaded, loaded.choices) == (len(others), 64 * len(others))
 
 
 def test_what_is_known_is_not_announced_again(done: Job) -> None:

@@ -64,7 +64,8 @@ def test_the_papers_methods_know_no_fits() -> None:
 
 
 def test_weights_device_and_plan_count_too() -> None:
-    assert len({JOB.fingerprint("w", DEVICE), JOB.fingerprint("v", DEVICE), JOB.fingerprint("w", {})}) == 3
+    sized = JOB.fingerprint("w", DEVICE, [{"name": "input", "shape": (3, 8, 8)}])
+    assert len({JOB.fingerprint("w", DEVICE), JOB.fingerprint("v", DEVICE), JOB.fingerprint("w", {}), sized}) == 4
     assert JOB.training_name("p") != JOB.training_name("q")
 
 

@@ -14,6 +14,7 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import for_method, load
 from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification
 
 
 def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
@@ -56,12 +57,45 @@ def test_a_merge_with_an_activation_is_dropped_for_its_own_fit_alone() -> None:
     )
 
 
-def test_a_named_task_takes_its_size_from_the_job_and_its_batch_from_the_recipe(tmp_path: Path, quick_job: Any) -> None:
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    """CIFAR-10 of 24 black images, by its name."""
     folder = tmp_path / "cifar"
     folder.mkdir()
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
         (folder / f"{name}.bin").write_bytes(bytes(3073) * 4)
-    job = quick_job(tmp_path, task=Path(f"cifar10:{folder}"), recipe=Recipe(batch_size=5), input_shape=None)
+    return Path(f"cifar10:{folder}")
+
+
+COLOURED = """from torch import nn
+INPUT_SHAPE = (3, 32, 32)
+def model():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(3136, 10))
+"""
+
+
+def test_what_the_recipe_says_of_the_data_holds_for_training_alone(tmp_path: Path, quick_job: Any, cifar: Path) -> None:
+    """Rows of one table are of one loss, whatever recipe follows, and if none does."""
+    (tmp_path / "model.py").write_text(COLOURED)
+    job = quick_job(tmp_path, model=str(tmp_path / "model.py"), task=cifar, recipe=None)
+    smooth = load(replace(job, recipe=Recipe(batch_size=5, label_smoothing=0.1)))
+    plain = load(job)
+    for loaded, trained in ((plain, (128, 0.0)), (smooth, (5, 0.1))):
+        task, training = loaded.require_task(), loaded.training_task()
+        assert isinstance(task, Classification) and isinstance(training, Classification)
+        assert (task.batch_size, task.label_smoothing) == (128, 0.0)
+        assert (training.batch_size, training.label_smoothing) == trained
+    with pytest.raises(TaskError, match="an epoch has 0 steps"):
+        load(replace(job, recipe=Recipe(batch_size=50)))
+
+
+def test_a_task_of_a_file_is_trained_on_as_it_is(tmp_path: Path, quick_job: Any) -> None:
+    loaded = load(quick_job(tmp_path))
+    assert loaded.training_task() is loaded.task
+
+
+def test_a_named_task_takes_its_size_from_the_job(tmp_path: Path, quick_job: Any, cifar: Path) -> None:
+    job = quick_job(tmp_path, task=cifar, recipe=Recipe(batch_size=5), input_shape=None)
     with pytest.raises(LayerMergeError, match="channels"):
         load(job)  # of another number than the network takes
     with pytest.raises(TaskError, match=r"32x32.*8x8"):

@@ -37,3 +37,16 @@ def test_the_baseline_of_something_else_is_measured_anew(done: Job, recorder: An
     baseline_stage(load(replace(done, batch=1)), recorder)
     assert recorder.stages == ["baseline"] and json.loads(done.baseline_file.read_bytes())["batch"] == 1
     assert asdict(before).keys() < json.loads(done.baseline_file.read_bytes()).keys()
+
+
+@pytest.mark.parametrize("change", [{"version": 2, "median_ns": {}}, {"inputs": {"input": [1, 16, 16]}}])
+def test_a_baseline_of_another_program_or_image_size_is_measured_anew(
+    done: Job, recorder: Any, change: dict[str, Any]
+) -> None:
+    """The weights of a network without linear layers are the same whatever the size of its images."""
+    before = json.loads(done.baseline_file.read_bytes())
+    done.baseline_file.write_text(json.dumps(before | change))
+    baseline_stage(load(done), recorder)
+    after = json.loads(done.baseline_file.read_bytes())
+    assert recorder.stages == ["baseline"]
+    assert (after["version"], after["inputs"]) == (1, {"input": [1, 8, 8]}) == (before["version"], before["inputs"])

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input
-from trt_layermerge.training.check import check_task, require_batch, sample_shape
-from trt_layermerge.training.task import Classification
+from trt_layermerge.training.check import DataSet, check_task, first_batch, require_batch, require_steps, sample_shape
+from trt_layermerge.training.task import Classification, Task
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def test_both_shapes_are_named(task: Classification) -> None:
         (({"image": 1},), "a dict"),
         (((torch.zeros(2, 1), torch.zeros(3)),), r"\[2, 1\] with targets \[3\]"),
         (((torch.zeros(2, 1, dtype=torch.uint8), torch.zeros(2)),), "torch.uint8"),
+        (((torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2)),), "torch.float64"),
         ((RuntimeError("disk gone"),), "RuntimeError: disk gone"),
     ],
 )
@@ -85,3 +86,20 @@ def test_what_is_wrong_is_said(task: Classification, batches: tuple[Any, ...], w
     with pytest.raises(TaskError, match=f"'bad'.*{words}") as caught:
         check_task(bad, (1,))
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("data", ["training_batches", "calibration_batches", "held_out_batches"])
+def test_every_data_set_can_be_looked_at(task: Classification, data: DataSet) -> None:
+    (inputs,), target = first_batch(task, data)
+    assert inputs.shape[1:] == (2, 4, 4) and len(inputs) == len(target) > 0
+    with pytest.raises(TaskError, match=rf"{data} yields inputs of shape \[8, 2, 4, 4\]"):
+        check_task(task, (3, 4, 4), (data,))
+
+
+@pytest.mark.parametrize(("steps", "words"), [(0, "0 steps"), (-1, "nothing to train on"), (2.5, "a whole number")])
+def test_an_epoch_has_a_number_of_steps(steps: Any, words: str) -> None:
+    class Stepping:
+        name, steps_per_epoch = "stepping", steps
+
+    with pytest.raises(TaskError, match=f"'stepping'.*{words}"):
+        require_steps(cast(Task, Stepping()))

@@ -65,7 +65,7 @@ def same(a: list, b: list) -> bool:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_of_images(images: Path, workers: int) -> None:
     task = replace(named(f"imagefolder:{images}", size=16, batch_size=4), workers=workers)
-    assert (task.name, task.held_out, task.steps_per_epoch) == (images.name, 2, 4)
+    assert (task.name, task.held_out, task.steps_per_epoch) == (f"{images.name} 16x16", 2, 4)
     epoch = list(task.training_batches(seed=1, epoch=0))
     assert [batch.shape for batch, _ in epoch] == [(4, 3, 16, 16)] * 4
     for batch, labels in [*epoch, *task.test_batches()]:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trt_layermerge.errors import UsageError
 from trt_layermerge.training.distillation import distillation_loss
 
 SEEDS, TEMPERATURES = st.integers(0, 2**32), st.floats(0.5, 20)
@@ -37,3 +38,10 @@ def test_every_position_of_a_dense_output_counts_the_same() -> None:
     student, teacher = logits(0, 2, 5, 3), logits(1, 2, 5, 3)
     each = [distillation_loss(student[:, :, i], teacher[:, :, i], 4.0) for i in range(3)]
     assert torch.allclose(distillation_loss(student, teacher, 4.0), torch.stack(each).mean())
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 3, 3)])
+def test_one_output_is_no_logits(shape: tuple[int, ...]) -> None:
+    """A softmax of one number is 1: there would be nothing to learn from the teacher, and nobody would be told."""
+    with pytest.raises(UsageError, match="no logits"):
+        distillation_loss(logits(0, *shape), logits(1, *shape), 4.0)

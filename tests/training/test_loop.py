@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ class Stopping(Classification):
 class Faulty(Classification):
     """A task with a loss of one's own."""
 
-    replaced: Callable[[Tensor], Tensor] = lambda loss: loss
+    replaced: Callable[[Tensor], Any] = lambda loss: loss
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return self.replaced(super().loss(output, target))
@@ -55,7 +56,7 @@ def stopping(task: Classification, step: int, stop: type[BaseException] = Keyboa
     return Stopping(**fields(task), step=step, stop=stop)
 
 
-def faulty(task: Classification, replaced: Callable[[Tensor], Tensor]) -> Faulty:
+def faulty(task: Classification, replaced: Callable[[Tensor], Any]) -> Faulty:
     return Faulty(**fields(task), replaced=replaced)
 
 
@@ -182,6 +183,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from conftest import RECIPE, tiny_model, tiny_task
 from trt_layermerge.training.loop import fine_tune
 
@@ -367,13 +369,22 @@ def test_what_is_wrong_with_a_task_is_said(
         def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
             return iter(list(super().training_batches(seed=seed, epoch=epoch, first_step=first_step))[:-2])
 
+    @dataclass(frozen=True)
+    class Empty(Classification):
+        def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+            for images, labels in super().training_batches(seed=seed, epoch=epoch, first_step=first_step):
+                yield images[:0], labels[:0]
+
     def out_of_range(loss: Tensor) -> Tensor:
         raise IndexError("Target 10 is out of bounds")
 
     wrong: list[tuple[Classification, str]] = [
         (Short(**fields(task)), "yields 3 batches in epoch 0; steps_per_epoch says 5"),
         (replace(task, batch_size=50), "an epoch has 0 steps"),
+        (Empty(**fields(task)), "a batch of 0 samples in step 1"),
         (faulty(task, lambda loss: loss[None]), r"loss returns \[1\]"),
+        (faulty(task, lambda loss: loss.item()), "loss returns a float"),
+        (faulty(task, lambda loss: loss.detach()), "does not depend on the network's output"),
         (faulty(task, out_of_range), "loss raised IndexError: Target 10"),
     ]
     for number, (a_task, words) in enumerate(wrong):

@@ -12,14 +12,16 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import torch
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.errors import DivergedError, UsageError
-from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, on_device_of
+from trt_layermerge.errors import DivergedError
+from trt_layermerge.importance.judge import Judge, first, on_device_of
+from trt_layermerge.importance.settings import in_words, require_in_range
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.in_place import PLAIN
@@ -45,6 +47,8 @@ class Tuning:
         epochs: Passes over that subset.
         lr: Learning rate at its peak.
         weight_decay: L2 penalty.
+        clip_norm: Longest gradient that is followed as it is. The papers follow any, as ``None`` does: behind each of
+            their convolutions is a norm. Behind a fitted one is none, and it may diverge at their learning rate.
         seed: Of the subset, its order and new weights.
     """
 
@@ -52,26 +56,28 @@ class Tuning:
     epochs: int = 1
     lr: float = 0.1
     weight_decay: float = 1e-4
+    clip_norm: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a number out of its range."""
-        if not 0 < self.share <= 1:
-            raise UsageError(f"tuning: share is {self.share!r}; it must be above 0 and at most 1")
-        _ = self.recipe  # which refuses the others
+        require_in_range("tuning", self.share, lambda: self.recipe)
 
     def __str__(self) -> str:
         """All of it, as it stands in a table's key."""
-        return (
-            f"{self.share:g} of the data, {self.epochs} epochs, lr {self.lr:g}, "
-            f"weight decay {self.weight_decay:g}, seed {self.seed}"
-        )
+        return in_words(self)
 
     @property
     def recipe(self) -> Recipe:
         """As the training loop takes it."""
         return Recipe(
-            epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, warmup=0.0, distillation=0.0, seed=self.seed
+            epochs=self.epochs,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            warmup=0.0,
+            distillation=0.0,
+            seed=self.seed,
         )
 
 
@@ -116,12 +122,12 @@ def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], 
 
 
 def _trained(model: fx.GraphModule, subset: Subset, tuning: Tuning, checkpoint: Path, judge: Judge) -> Score:
-    """Score of a network after its training; the worst there is where that diverges."""
+    """Score of a network after its training; infinitely bad where that diverges."""
     try:
         # Alone: other processes of the job wait for the plan.
         fine_tune(model, subset, tuning.recipe, checkpoint=checkpoint, team=Alone())
     except DivergedError:
-        return Score(WORST_LOSS, -WORST_LOSS, subset.images)
+        return Score(inf, -inf, subset.images)
     return evaluate(model, judge.held_out, subset.whole)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import fx
@@ -22,12 +22,14 @@ from torch import fx
 from trt_layermerge.blocks.candidates import blocks_of, composed_geometry
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.errors import DivergedError, UsageError
-from trt_layermerge.importance.judge import Judge, first
+from trt_layermerge.importance.judge import first, require_finite, row
+from trt_layermerge.importance.settings import in_words, require_in_range
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.gates import closed, gated
 from trt_layermerge.training.loop import Progress, fine_tune
@@ -58,18 +60,13 @@ class Gating:
 
     def __post_init__(self) -> None:
         """Refuse a number out of its range."""
-        if not 0 < self.share <= 1:
-            raise UsageError(f"gates: share is {self.share!r}; it must be above 0 and at most 1")
         if not 0 < self.penalty < math.inf:
             raise UsageError(f"gates: penalty is {self.penalty!r}; it must be above 0, or no gate would close")
-        _ = self.recipe  # which refuses the others
+        require_in_range("gates", self.share, lambda: self.recipe)
 
     def __str__(self) -> str:
         """All of it, as it stands in a table's key."""
-        return (
-            f"penalty {self.penalty:g}, {self.share:g} of the data, {self.epochs} epochs, lr {self.lr:g}, "
-            f"distillation {self.distillation:g}, seed {self.seed}"
-        )
+        return in_words(self)
 
     @property
     def recipe(self) -> Recipe:
@@ -106,14 +103,27 @@ def gate_rows(
         progress: Told of the training.
     """
     trained = fold_norms(_trained(network, task, gating, max_kernel, table, progress))
-    judge = Judge(replace(network, module=trained), task, first(task.held_out_batches(), held_out))
+    data = list(first(task.held_out_batches(), held_out))
     # Computed as what follows is, so that gates which are closed already cost exactly nothing.
-    judge.before = evaluate(trained, judge.held_out, task)
+    before = evaluate(trained, data, task)
+    require_finite(before, network, task)
     for choice in choices:
         began = time.monotonic()
         with closed(trained, inner_layers(network.chains[choice.block.chain], choice.block)):
-            after = evaluate(trained, judge.held_out, task)
-        yield judge.row(choice, after, None, time.monotonic() - began)
+            after = evaluate(trained, data, task)
+        yield row(choice, before, after, None, time.monotonic() - began)
+
+
+def left_to_train(task: Task, gating: Gating, table: Path) -> float:
+    """Images that the gates' training has still to see, for a table's file.
+
+    Raises:
+        TableError: The checkpoint of a training that was begun is damaged.
+    """
+    subset, checkpoint = Subset.of(task, gating.share, gating.seed), _checkpoint(table)
+    steps = gating.recipe.steps_of(subset.steps_per_epoch)
+    done = Checkpoint.read(checkpoint).position.step if checkpoint.exists() else 0
+    return (steps - done) * subset.images / subset.steps_per_epoch
 
 
 def inner_layers(chain: Chain, block: Block) -> tuple[Layer, ...]:
@@ -166,12 +176,16 @@ def _has_front_inside(chain: Chain, block: Block) -> bool:
     return any(layer.front is not None for layer in chain.layers[block.start + 1 : block.end])
 
 
+def _checkpoint(table: Path) -> Path:
+    return table.with_name(f"{table.stem}-gates.checkpoint.safetensors")
+
+
 def _trained(
     network: Network, task: Task, gating: Gating, max_kernel: int, table: Path, progress: Progress
 ) -> fx.GraphModule:
     """The network with its gates trained; what an interrupted call began is finished, what is done is read."""
     module = gated(network, removable(network, max_kernel)).module
-    checkpoint = table.with_name(f"{table.stem}-gates.checkpoint.safetensors")
+    checkpoint = _checkpoint(table)
     try:
         fine_tune(
             module,

@@ -22,8 +22,9 @@ from trt_layermerge.merging.heads import Head, heads_of, solve_head
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
-from trt_layermerge.network.inputs import as_tuple, samples_in
+from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.check import asking, require_batch
 from trt_layermerge.training.evaluate import Score, device_of, score
 from trt_layermerge.training.task import Batch, Task
 
@@ -31,7 +32,8 @@ Sample = tuple[tuple[Tensor, ...], Tensor]
 """A batch: what the network takes, input by input, and the targets."""
 
 WORST_LOSS = 1e6
-"""Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only."""
+"""Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only. See ``worst``
+for losses that are of this size in themselves."""
 
 HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
 """Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
@@ -60,12 +62,7 @@ class Judge:
     ) -> None:
         self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
         self.before = self.score(_fast(network.module), (_laid_out(inputs) for inputs, _ in self.held_out))
-        if not (isfinite(self.before.loss) and isfinite(self.before.accuracy)):
-            raise ModelError(
-                f"{network.name} has a loss of {self.before.loss} and a metric of {self.before.accuracy} on the "
-                f"held-out data of task {task.name!r}, before any change",
-                hint="check that the weights are sound, and that task and network belong together",
-            )
+        require_finite(self.before, network, task)
         self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
         self._calibration = _Kept(network, [inputs for inputs, _ in on_device_of(network.module, calibration)])
         self._heads = {head: self._made_at(head) for head in self._solvable()}
@@ -81,11 +78,14 @@ class Judge:
         return self.score(tail, self._judged.at(names))
 
     def _solve_heads(self, tail: fx.GraphModule, names: tuple[str, ...]) -> None:
-        called = {node.name for node in tail.graph.nodes}
+        nodes = {node.name: node for node in tail.graph.nodes}
         for head, wanted in self._heads.items():
-            linear = tail.get_submodule(head.target) if head.name in called else None
+            source = nodes[head.name].all_input_nodes[0] if head.name in nodes else None
+            if source is None or source.op == "placeholder":
+                continue  # what is known has not changed, nor has what only reads that
+            linear = tail.get_submodule(head.target)
             if isinstance(linear, nn.Linear):
-                features = up_to(tail, [head.source])
+                features = up_to(tail, [source.name])
                 with torch.no_grad():
                     given = (features(*values)[0] for values in self._calibration.at(names))
                     solve_head(linear, zip(given, wanted, strict=True), HEAD_RIDGE)
@@ -112,10 +112,7 @@ class Judge:
 
     def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
         """The table's row of a choice."""
-        loss = after.loss if after.loss < WORST_LOSS else WORST_LOSS  # NaN too
-        accuracy = after.accuracy if isfinite(after.accuracy) else -WORST_LOSS
-        before = self.before
-        return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))
+        return row(choice, self.before, after, unexplained, seconds)
 
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
         """The rest of the changed network behind the block's start, and the known values that it takes."""
@@ -150,6 +147,7 @@ class _Kept:
     def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
         """The values of some nodes, batch by batch."""
         if names != self._names:  # seldom: choices come sorted by their blocks
+            self._values = []  # before the next ones take their memory
             known = _Known(self.network, names, self.batches)
             self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
         return self._values
@@ -177,11 +175,52 @@ class _Known:
                 yield _laid_out(head(*inputs))
 
 
+def require_finite(before: Score, network: Network, task: Task) -> None:
+    """See that a network's score is a number before any change.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not (isfinite(before.loss) and isfinite(before.accuracy)):
+        raise ModelError(
+            f"{network.name} has a loss of {before.loss} and a metric of {before.accuracy} on the held-out data of "
+            f"task {task.name!r}, before any change",
+            hint="check that the weights are sound, and that task and network belong together",
+        )
+
+
+def row(choice: Choice, before: Score, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
+    """The table's row of a choice, from the scores before and after."""
+    loss = within(after.loss, before.loss)
+    accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
+    return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))
+
+
+def worst(before: float) -> float:
+    """What stands for a loss that is not finite: more than the original's, however large that is."""
+    return max(WORST_LOSS, 1000 * abs(before))
+
+
+def within(loss: float, before: float) -> float:
+    """A loss, or the worst there is in its place."""
+    return loss if loss < worst(before) else worst(before)  # NaN too
+
+
 def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
-    """The first so many samples of a data set, in its batches; no batch is empty."""
-    for inputs, target in batches:
+    """The first so many samples of a data set, in its batches; no batch is empty.
+
+    Raises:
+        TaskError: What it yields is no batch, or it raises.
+    """
+    what, batches = "one of its data sets", iter(batches)
+    while True:
+        with asking(None, what):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        inputs, target = require_batch(batch, None, what)
         if count > 0 and len(target):
-            yield tuple(values[:count] for values in as_tuple(inputs)), target[:count]
+            yield tuple(values[:count] for values in inputs), target[:count]
         count -= len(target)
         if count <= 0:
             return

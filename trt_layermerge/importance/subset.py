@@ -9,6 +9,7 @@ from math import ceil
 
 from torch import Tensor
 
+from trt_layermerge.training.check import first_batch, require_steps
 from trt_layermerge.training.task import Batch, Task
 
 
@@ -28,10 +29,14 @@ class Subset:
 
     @classmethod
     def of(cls, task: Task, share: float, seed: int) -> Subset:
-        """A share of a task's data, above 0, rounded up to whole batches."""
-        steps = max(1, ceil(share * task.steps_per_epoch))
-        batches = task.training_batches(seed=seed, epoch=0)
-        return cls(task, steps, steps * max((len(target) for _, target in islice(batches, 1)), default=0))
+        """A share of a task's data, above 0, rounded up to whole batches.
+
+        Raises:
+            TaskError: The task has nothing to train on, or what it yields is no batch.
+        """
+        steps = max(1, ceil(share * require_steps(task)))
+        _, target = first_batch(task, "training_batches")
+        return cls(task, steps, steps * len(target))
 
     @property
     def name(self) -> str:

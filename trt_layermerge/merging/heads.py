@@ -18,7 +18,7 @@ from trt_layermerge.merging.ridge import RIDGE, Primal
 
 @dataclass(frozen=True)
 class Head:
-    """A linear layer with a bias that is called once.
+    """A linear layer behind a convolution, with a bias, that is called once.
 
     Attributes:
         name: Of the node that calls it, and whose value is wanted.
@@ -34,13 +34,21 @@ class Head:
 
 
 def heads_of(module: fx.GraphModule) -> Iterator[Head]:
-    """The linear layers of a network that can be solved, in order of execution."""
+    """The linear layers of a network that can be solved, in order of execution.
+
+    Where no convolution comes before one, such as in a time step's embedding, nothing can have changed.
+    """
     calls = [node for node in module.graph.nodes if node.op == "call_module"]
     times = Counter(str(node.target) for node in calls)
-    for node in calls:
-        linear, once = module.get_submodule(str(node.target)), times[str(node.target)] == 1
-        if isinstance(linear, nn.Linear) and linear.bias is not None and once and linear.in_features <= LARGEST_SYSTEM:
-            yield Head(node.name, node.all_input_nodes[0].name, str(node.target), linear.in_features)
+    behind: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(part, nn.Linear) and part.bias is not None and times[str(node.target)] == 1:
+            (source,) = node.all_input_nodes
+            if source in behind and part.in_features <= LARGEST_SYSTEM:
+                yield Head(node.name, source.name, str(node.target), part.in_features)
+        if isinstance(part, nn.Conv2d) or not behind.isdisjoint(node.all_input_nodes):
+            behind.add(node)
 
 
 def solve_head(linear: nn.Linear, pairs: Iterable[tuple[Tensor, Tensor]], ridge: float = RIDGE) -> None:

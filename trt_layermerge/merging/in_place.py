@@ -139,10 +139,12 @@ class InPlace:
         """
         if not self.strength.head or not self._has_data:
             return
-        for head in heads_of(compressed):
+        called_by = {node.name: node for node in compressed.graph.nodes}
+        for head in heads_of(self.original.module):
             linear = compressed.get_submodule(head.target)
             assert isinstance(linear, nn.Linear)
-            student = up_to(compressed, [head.source])
+            (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's
+            student = up_to(compressed, [source.name])
             teacher = up_to(self.original.module, [head.name])
             with torch.no_grad():
                 solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self.inputs))

@@ -10,6 +10,7 @@ import torch
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimate import Estimator
+from trt_layermerge.importance.gates import left_to_train
 from trt_layermerge.importance.judge import first
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.network.inputs import samples_in
@@ -50,10 +51,9 @@ def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, f
         subset = Subset.of(loaded.require_task(), how.tuning.share, how.tuning.seed)
         return len(todo), len(todo) * subset.images * (3 * how.tuning.epochs + 1) * seconds_per_image(loaded)
     if how.estimator is Estimator.GATES and todo:
-        # One training, if it is not done yet; then all of the network for every choice.
-        subset = Subset.of(loaded.require_task(), how.gating.share, how.gating.seed)
-        trained, judged = 3 * how.gating.epochs * subset.images, len(todo) * samples.held_out
-        return len(todo), (trained + judged) * seconds_per_image(loaded)
+        # What is left of one training; then all of the network for every choice.
+        trained = 3 * left_to_train(loaded.require_task(), how.gating, loaded.job.importance_file)
+        return len(todo), (trained + len(todo) * samples.held_out) * seconds_per_image(loaded)
     starts = {(choice.block.chain, choice.block.start) for choice in todo}
     # A choice runs what is left behind its block, half of the network on average; a start runs all of it.
     images = len(todo) * samples.held_out / 2 + len(starts) * (samples.calibration + samples.held_out / 2)
@@ -62,7 +62,7 @@ def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, f
 
 def job_plan(loaded: Loaded) -> list[StagePlan]:
     """What every stage of the job would do, and how long it should take."""
-    job, task = loaded.job, loaded.require_task()
+    job, task = loaded.job, loaded.training_task()
     pending, profiling = profile_plan(loaded)
     choices = loaded.choices if pending else worthwhile(loaded)
     measured, importance = importance_plan(loaded, choices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,18 +130,20 @@ class Job:
         """What was measured to decide between plans, for the settings of a fingerprint."""
         return self.output / f"refine-{fingerprint[:8]}.jsonl"
 
-    def fingerprint(self, weights: str, device: dict[str, Any]) -> str:
+    def fingerprint(self, weights: str, device: dict[str, Any], inputs: Sequence[dict[str, Any]] = ()) -> str:
         """Hash of all settings that decide the plan: those of the network, the data and the device.
 
         Args:
             weights: Hash of the network's state.
             device: What latencies depend on.
+            inputs: What the network takes; the same weights serve images of any size.
         """
         settings = {
             "model": self.model,
             "weights": weights,
             "task": str(self.task),
             "device": device,
+            "inputs": list(inputs),
             "batch": self.batch,
             "budget": str(self.budget),
             "method": self.method,

@@ -17,7 +17,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
-from trt_layermerge.importance.estimate import require_measurable
+from trt_layermerge.importance.estimate import Estimator, require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.inputs import joined
@@ -26,9 +26,10 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.methods import JOINT, method_named
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.training.check import check_task, sample_shape
+from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.evaluate import evaluate
+from trt_layermerge.training.load import is_named, load_task
 from trt_layermerge.training.task import Regression, Task
 
 CONVERSION_SAMPLES = 256
@@ -65,7 +66,8 @@ class Loaded:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the plan."""
-        return self.job.fingerprint(self.network.weights_hash, self.device)
+        inputs = [asdict(item) for item in self.network.inputs]
+        return self.job.fingerprint(self.network.weights_hash, self.device, inputs)
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
@@ -94,6 +96,19 @@ class Loaded:
             )
         return self.task
 
+    def training_task(self) -> Task:
+        """The task as the recipe trains on it: a named one takes the batches and the loss that the recipe asks for.
+
+        Everything else is judged by the task itself, or rows of one table would not be of one loss.
+
+        Raises:
+            UsageError: The job names none.
+        """
+        job, task = self.job, self.require_task()
+        if job.task is None or job.recipe is None or not is_named(job.task):
+            return task
+        return load_task(job.task, Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing))
+
 
 def load(job: Job) -> Loaded:
     """Load everything that a job names, and fail before anything long begins.
@@ -115,39 +130,48 @@ def load(job: Job) -> Loaded:
             hint="add --method depth, layermerge or layer-only; or --decouple 0",
         )
     runtime = get_runtime(job.runtime)
-    task = None if job.task is None else load_task(job.task, _task_settings(job))
-    if task is not None:
-        _require_logits(job, task)
+    task = None if job.task is None else load_task(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
-        check_task(task, network.inputs)
+        _require_logits(job, task, network)
+        check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
+        evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.method)
     require_measurable(network, choices, job.estimation)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
-    return Loaded(job, network, choices, runtime, profile, task)
+    loaded = Loaded(job, network, choices, runtime, profile, task)
+    if task is not None and (job.recipe is not None or job.estimation.training):
+        trained = loaded.training_task()
+        require_steps(trained)
+        check_task(trained, network.inputs, ("training_batches",))
+    return loaded
 
 
-def _task_settings(job: Job) -> Settings:
-    """What a job says of a task that it names."""
-    size = None if job.input_shape is None else job.input_shape[-1]
-    recipe = job.recipe
-    return Settings(size) if recipe is None else Settings(size, recipe.batch_size, recipe.label_smoothing)
+def _size(job: Job) -> int | None:
+    """Of the images of a task that a job names."""
+    return None if job.input_shape is None else job.input_shape[-1]
 
 
-def _require_logits(job: Job, task: Task) -> None:
-    """See that a recipe distils nothing but logits.
+def _require_logits(job: Job, task: Task, network: Network) -> None:
+    """See that nothing but logits is distilled.
 
     Raises:
-        UsageError: It distils, and the task says that its outputs are something else.
+        UsageError: The recipe or the gates distil, and the outputs are something else.
     """
-    if job.recipe is not None and job.recipe.distillation > 0 and isinstance(task, Regression):
-        raise UsageError(
-            f"the recipe distils, and the outputs of task {task.name!r} are no logits",
-            hint="add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0",
-        )
+    gates = job.estimator is Estimator.GATES and job.gating.distillation > 0
+    if not gates and (job.recipe is None or job.recipe.distillation == 0):
+        return
+    who, hint = "the recipe distils", "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
+    if gates:
+        who, hint = "the gates distil", "pass --gates-distillation 0"
+    if isinstance(task, Regression):
+        raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
+    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
+    if (*output.all_input_nodes[0].meta["shape"], 1)[0] < 2:
+        raise UsageError(f"{who}, and the network has one output a sample: no logits of several classes", hint=hint)
 
 
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:

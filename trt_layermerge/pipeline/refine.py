@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.typed import typed_path
 from trt_layermerge.files import sha256
-from trt_layermerge.importance.judge import WORST_LOSS, first
+from trt_layermerge.importance.judge import first, within
+from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.journal import Format, Journal, Record, Types, typed
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
@@ -97,7 +97,7 @@ def refine_stage(loaded: Loaded, reporter: Reporter) -> PlanFile:
     journal = Journal.open(job.refine_file(loaded.fingerprint), _FORMAT, {"settings": loaded.fingerprint})
     measured = _Measured(journal)
     if any(_digest(plan) not in measured.timed for plan in plans):
-        _measure(loaded, plans, measured, reporter)
+        _measure(loaded, plans, measured, table, reporter)
     refined = ranked(job, plans, measured)
     best = next(plan for plan, one in zip(plans, refined, strict=True) if one.chosen)
     file = decide(loaded, best, table, refined)
@@ -136,14 +136,17 @@ def ranked(job: Job, plans: Sequence[Plan], measured: _Measured) -> tuple[Refine
     )
 
 
-def _measure(loaded: Loaded, plans: Iterable[Plan], measured: _Measured, reporter: Reporter) -> None:
+def _measure(
+    loaded: Loaded, plans: Iterable[Plan], measured: _Measured, table: ImportanceTable, reporter: Reporter
+) -> None:
     """Carry out the plans that are not on disk, and time all of them in turns with the original."""
     job, todo = loaded.job, list(plans)
+    before = max((row.loss_before for row in table), default=0.0)
     for number, plan in enumerate(todo):
         reporter.progress(number, len(todo) + 1, f"plan {number + 1}")
         known = measured.carried.get(_digest(plan))
         if known is None or not _onnx(job, plan).exists() or sha256(_onnx(job, plan)) != known.onnx:
-            measured.add(_carry_out(loaded, plan))
+            measured.add(_carry_out(loaded, plan, before))
     reporter.progress(len(todo), len(todo) + 1, "time all of them in turns")
     export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
     shapes = batched_shapes(loaded.network.inputs, job.batch)
@@ -156,8 +159,14 @@ def _measure(loaded: Loaded, plans: Iterable[Plan], measured: _Measured, reporte
     reporter.progress(len(todo) + 1, len(todo) + 1, "")
 
 
-def _carry_out(loaded: Loaded, plan: Plan) -> _Carried:
-    """Make a plan's network, on the data of the importance table, judge it, and write it down as ONNX."""
+def _carry_out(loaded: Loaded, plan: Plan, before: float) -> _Carried:
+    """Make a plan's network, on the data of the importance table, judge it, and write it down as ONNX.
+
+    Args:
+        loaded: The job.
+        plan: What to carry out.
+        before: Loss of the original.
+    """
     job, task = loaded.job, loaded.require_task()
     batches = [inputs for inputs, _ in first(task.calibration_batches(), job.samples.calibration)]
     model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches, strength=job.strength).merged)
@@ -165,7 +174,7 @@ def _carry_out(loaded: Loaded, plan: Plan) -> _Carried:
     path = _onnx(job, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(model, loaded.network.inputs, path)
-    return _Carried(_digest(plan), loss if isfinite(loss) else WORST_LOSS, sha256(path))
+    return _Carried(_digest(plan), within(loss, before), sha256(path))
 
 
 def _digest(plan: Plan) -> str:

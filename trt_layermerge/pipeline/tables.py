@@ -46,7 +46,8 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     It is kept, so that a plan made later rests on the same figure.
     """
     job = loaded.job
-    key = {"weights": loaded.network.weights_hash, "device": loaded.device, "batch": job.batch}
+    inputs = {item.name: list(item.shape) for item in loaded.network.inputs}
+    key = {"weights": loaded.network.weights_hash, "device": loaded.device, "batch": job.batch, "inputs": inputs}
     if (known := _read_baseline(job.baseline_file, key)) is not None:
         return known
     reporter.stage("baseline")
@@ -80,13 +81,15 @@ def importance_table(loaded: Loaded) -> ImportanceTable:
 
 
 def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
-    """The baseline of these very weights, device and batch; that of others is measured anew."""
+    """The baseline of these very weights, device, batch and inputs; that of others is measured anew."""
     if not path.exists():
         return None
     try:
         record = json.loads(path.read_bytes())
         if not isinstance(record, dict) or record.get("format") != BASELINE:
             raise ValueError("is no baseline")
+        if record.get("version", 1) != 1:
+            return None  # another program's, which may mean something else by its figures
         timing = read_timing(record)
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path} is damaged: it {error}", hint="remove it to have the original timed again") from error

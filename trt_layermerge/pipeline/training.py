@@ -120,7 +120,7 @@ def _fine_tuned(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: 
         _start_from_the_same(model, start)
     fine_tune(
         model,
-        loaded.require_task(),
+        loaded.training_task(),
         job.recipe,
         checkpoint=job.output / f"{name}.checkpoint.safetensors",
         teacher=loaded.network.module,

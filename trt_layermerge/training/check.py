@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,20 +13,31 @@ from trt_layermerge.errors import LayerMergeError, TaskError
 from trt_layermerge.network.inputs import Input, as_inputs
 from trt_layermerge.training.task import Task
 
+DataSet = Literal["training_batches", "calibration_batches", "held_out_batches"]
+
 
 @contextmanager
-def asking(task: Task, what: str) -> Iterator[None]:
+def asking(task: Task | None, what: str) -> Iterator[None]:
     """Turn what the user's code raises into a ``TaskError`` that names the task and ``what`` it was asked for."""
     try:
         yield
     except LayerMergeError:
         raise
     except Exception as error:
-        raise TaskError(f"task {task.name!r}: {what} raised {type(error).__name__}: {error}") from error
+        raise TaskError(f"{_named(task)}: {what} raised {type(error).__name__}: {error}") from error
 
 
-def require_batch(value: object, task: Task, what: str) -> tuple[tuple[Tensor, ...], Tensor]:
+def _named(task: Task | None) -> str:
+    return "the task" if task is None else f"task {task.name!r}"
+
+
+def require_batch(value: object, task: Task | None, what: str) -> tuple[tuple[Tensor, ...], Tensor]:
     """The value as inputs, one for each of the network's, and targets of the same number of samples.
+
+    Args:
+        value: What was yielded.
+        task: Whose it is, where that is known.
+        what: What yielded it, in words.
 
     Raises:
         TaskError: It is something else; the message says what.
@@ -39,15 +51,32 @@ def require_batch(value: object, task: Task, what: str) -> tuple[tuple[Tensor, .
     for values in given:
         if values.shape[:1] != target.shape[:1]:
             raise TaskError(
-                f"task {task.name!r}: {what} yields inputs {list(values.shape)} with targets {list(target.shape)}; "
+                f"{_named(task)}: {what} yields inputs {list(values.shape)} with targets {list(target.shape)}; "
                 "the first dimension of both is the batch"
             )
     return given, target
 
 
-def _no_batch(value: object, task: Task, what: str) -> TaskError:
+def require_steps(task: Task) -> int:
+    """The steps of an epoch.
+
+    Raises:
+        TaskError: There are none, or it is no number of them.
+    """
+    steps = task.steps_per_epoch
+    if not isinstance(steps, int):
+        raise TaskError(f"task {task.name!r}: steps_per_epoch is {steps!r}; it must be a whole number")
+    if steps < 1:
+        raise TaskError(
+            f"task {task.name!r}: an epoch has {steps} steps; there is nothing to train on",
+            hint="make its batches smaller, or give it more training data",
+        )
+    return steps
+
+
+def _no_batch(value: object, task: Task | None, what: str) -> TaskError:
     return TaskError(
-        f"task {task.name!r}: {what} yields {_described(value)}",
+        f"{_named(task)}: {what} yields {described_value(value)}",
         hint="yield a tuple of two: inputs [batch, ...], a tensor or a tuple of them, and targets [batch, ...]",
     )
 
@@ -58,40 +87,53 @@ def sample_shape(task: Task) -> tuple[int, ...]:
     Raises:
         TaskError: There is no batch, or it is not a pair of tensors.
     """
-    return tuple(_first_inputs(task)[0].shape[1:])
+    return tuple(first_batch(task, "calibration_batches")[0][0].shape[1:])
 
 
-def _first_inputs(task: Task) -> tuple[Tensor, ...]:
-    what = "calibration_batches"
-    with asking(task, what):
-        first = next(iter(task.calibration_batches()), None)
+def first_batch(task: Task, data: DataSet) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The first batch of one of a task's data sets.
+
+    Raises:
+        TaskError: There is none, or it is not a pair of tensors.
+    """
+    with asking(task, data):
+        batches = task.training_batches(seed=0, epoch=0) if data == "training_batches" else getattr(task, data)()
+        first = next(iter(batches), None)
     if first is None:
-        raise TaskError(f"task {task.name!r}: {what} yields nothing")
-    return require_batch(first, task, what)[0]
+        raise TaskError(f"task {task.name!r}: {data} yields nothing")
+    return require_batch(first, task, data)
 
 
-def check_task(task: Task, given: Sequence[int] | Sequence[Input]) -> None:
-    """See that the inputs of the first calibration batch fit the network.
+def check_task(
+    task: Task, given: Sequence[int] | Sequence[Input], data_sets: Sequence[DataSet] = ("calibration_batches",)
+) -> None:
+    """See that the inputs of the first batch of data sets fit the network.
 
     Args:
         task: What is asked.
         given: The network's inputs; a shape alone, without the batch, means one of real numbers.
+        data_sets: Which ones.
 
     Raises:
         TaskError: There is no batch, it is not a pair of tensors, or its inputs have another number or shape or other
             kinds of numbers than the network's.
     """
-    wanted, found = as_inputs(given), _first_inputs(task)
+    for data in data_sets:
+        _check_inputs(task, as_inputs(given), data)
+
+
+def _check_inputs(task: Task, wanted: Sequence[Input], data: DataSet) -> None:
+    found, _ = first_batch(task, data)
     if len(found) != len(wanted):
         names = ", ".join(item.name for item in wanted)
         raise TaskError(
-            f"task {task.name!r}: calibration_batches yields batches of {len(found)} input{'s' * (len(found) > 1)}; "
+            f"task {task.name!r}: {data} yields batches of {len(found)} input{'s' * (len(found) > 1)}; "
             f"the network takes {len(wanted)}: {names}",
             hint="yield ((first, second, ...), targets), with the inputs in the order of INPUTS beside the factory",
         )
     for item, values in zip(wanted, found, strict=True):
         which = "inputs" if len(wanted) == 1 else f"{item.name!r}"
-        _check_input(item, values, f"task {task.name!r}: calibration_batches yields {which} of")
+        _check_input(item, values, f"task {task.name!r}: {data} yields {which} of")
 
 
 def _check_input(item: Input, values: Tensor, says: str) -> None:
@@ -100,9 +142,9 @@ def _check_input(item: Input, values: Tensor, says: str) -> None:
             f"{says} shape {list(values.shape)}; the network takes [{', '.join(map(str, ('batch', *item.shape)))}]",
             hint="resize the task's images, or give the network the task's input shape",
         )
-    if item.below is None and not values.is_floating_point():
+    if item.below is None and values.dtype != torch.float32:
         raise TaskError(
-            f"{says} {values.dtype}; a network takes real numbers",
+            f"{says} {values.dtype}; a network takes real numbers, torch.float32",
             hint="convert with .float(), and normalise images: images.float() / 255",
         )
     if item.below is not None and (values.dtype != torch.int64 or not _within(values, item.below)):
@@ -118,7 +160,7 @@ def _within(values: Tensor, below: int) -> bool:
     return bool(((values >= 0) & (values < below)).all())
 
 
-def _described(value: object) -> str:
+def described_value(value: object) -> str:
     """What a thing is, in a few words: its type, and the types of its parts."""
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of ({', '.join(type(part).__name__ for part in value)})"

@@ -75,7 +75,7 @@ def image_folder(folder: Path, settings: Settings) -> Classification:
         differing = sorted(set(train.classes) ^ set(test.classes))
         raise TaskError(f"{folder}: train and val have other classes: {', '.join(differing[:5])}")
     return Classification(
-        folder.resolve().name,
+        f"{folder.resolve().name} {size}x{size}",  # of another size it is another task
         train,
         test,
         batch_size=settings.batch_size or 256,

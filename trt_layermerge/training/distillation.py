@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from trt_layermerge.errors import UsageError
+
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)).
@@ -18,7 +20,15 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
 
     Returns:
         A scalar: the mean over the batch and over every further position.
+
+    Raises:
+        UsageError: There are not two classes to choose between: the divergence would be 0 whatever the student does.
     """
+    if student.ndim < 2 or student.shape[1] < 2:
+        raise UsageError(
+            f"outputs {list(student.shape)} are no logits of two classes or more, and nothing else is distilled",
+            hint="set distillation to 0 for a network with one output a sample",
+        )
     learned = functional.log_softmax(student / temperature, 1)
     taught = functional.log_softmax(teacher / temperature, 1)
     divergence = functional.kl_div(learned, taught, reduction="none", log_target=True)

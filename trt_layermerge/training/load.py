@@ -27,6 +27,12 @@ FACTORY = "task"
 """Name of the function that is called where none is given."""
 
 
+def is_named(path: Path) -> bool:
+    """Whether it is ``NAME:FOLDER`` for a task of ``datasets``, and no file."""
+    name, colon, _ = str(path).partition(":")
+    return bool(colon) and name in NAMED
+
+
 def load_task(path: Path, settings: Settings | None = None) -> Task:
     """Make a named task, or import a task file and call its factory.
 
@@ -42,8 +48,8 @@ def load_task(path: Path, settings: Settings | None = None) -> Task:
     Raises:
         TaskError: There is no such file or function, the code in it raises, or what it returns is not a task.
     """
-    name, colon, folder = str(path).partition(":")
-    if colon and name in NAMED:
+    if is_named(path):
+        name, _, folder = str(path).partition(":")
         return NAMED[name](Path(folder), settings or Settings())
     file, factory = _parts(path)
     if not file.is_file():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
-from trt_layermerge.training.check import asking, require_batch
+from trt_layermerge.training.check import asking, described_value, require_batch, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
@@ -93,11 +93,7 @@ def fine_tune(
         raise UsageError(f"recipe: distillation is {recipe.distillation} but there is no teacher to learn from")
     if teacher is model:
         raise UsageError("the teacher is the model itself; give it a copy of the model as it was")
-    if task.steps_per_epoch < 1:
-        raise TaskError(
-            f"task {task.name!r}: an epoch has {task.steps_per_epoch} steps; there is nothing to train on",
-            hint="make its batches smaller, or give it more training data",
-        )
+    require_steps(task)
     teacher, team = teacher if recipe.distillation > 0 else None, team or whole_team()
     device = team.device(device_of(model))
     with (
@@ -206,6 +202,12 @@ class _Run:
             )
         given, target = require_batch(batch, self.task, "training_batches")
         every = slice(None) if isinstance(self.task, Shareable) else slice(self.team.rank, None, self.team.size)
+        if not len(target[every]):
+            raise TaskError(
+                f"task {self.task.name!r}: training_batches yields a batch of {len(target)} samples in step "
+                f"{self.step + 1}, for {self.team.size} process{'es' * (self.team.size > 1)}",
+                hint="make its batches larger, or leave out those that are too small",
+            )
         return tuple(self._here(values[every]) for values in given), target[every].to(self.device)
 
     def _here(self, values: Tensor) -> Tensor:
@@ -258,8 +260,14 @@ class _Run:
         output = output.float()
         with asking(self.task, "loss"):
             loss = self.task.loss(output, target)
-        if loss.ndim != 0:
-            raise TaskError(f"task {self.task.name!r}: loss returns {list(loss.shape)}; it must be the batch's mean")
+        if not isinstance(loss, Tensor) or loss.ndim != 0:
+            found = list(loss.shape) if isinstance(loss, Tensor) else described_value(loss)
+            raise TaskError(f"task {self.task.name!r}: loss returns {found}; it must be the batch's mean, a scalar")
+        if not loss.requires_grad:
+            raise TaskError(
+                f"task {self.task.name!r}: loss returns a number that does not depend on the network's output",
+                hint="compute it from the output in torch, without detach(), item() or no_grad()",
+            )
         if taught is not None:
             loss = (1 - share) * loss + share * distillation_loss(output, taught.float(), self.recipe.temperature)
         if self.recipe.gate_penalty > 0:

@@ -139,6 +139,8 @@ class Classification:
                 f"task {self.name!r}: {self.held_out} of {images} training images cannot be held out",
                 hint="lower held_out; a tenth of the training images is a good start",
             )
+        if self.calibration < 0:
+            raise TaskError(f"task {self.name!r}: calibration is {self.calibration}; it must be at least 0")
         if self.batch_size < 1:
             raise TaskError(f"task {self.name!r}: batch_size is {self.batch_size}; it must be at least 1")
 

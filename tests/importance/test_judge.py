@@ -1,0 +1,119 @@
+"""What is judged is the change alone, whatever the network is for and however its loss is scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf, nan
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.errors import TaskError
+from trt_layermerge.importance import judge
+from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, within
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.network import Network, trace
+from trt_layermerge.training.evaluate import Score
+
+
+class Timed(nn.Module):
+    """A time step's embedding is read by layers that come later, and computed first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.early, self.late = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.a, self.b, self.c = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+        self.classifier = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        step = self.embedding(t).sigmoid()
+        x = (self.a(x) + self.early(step)[:, :, None, None]).relu()
+        x = (self.b(x).relu() + self.late(step)[:, :, None, None]).relu()
+        return self.classifier(self.c(x).relu().mean((2, 3)))
+
+
+class Raw:
+    """A regression in units of which there are many."""
+
+    name, steps_per_epoch, scale = "raw", 0, 1e5
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return (self.scale * (output - target)).square().mean()
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        return -(self.scale * (output - target)).square().mean(1)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    return trace("timed", Timed().eval(), (Input("x", (4, 6, 6)), Input("t", (3,))))
+
+
+def batch(count: int, seed: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images, times = torch.randn(count, 4, 6, 6, generator=generator), torch.randn(count, 3, generator=generator)
+    return (images, times), torch.randn(count, 2, generator=generator)
+
+
+def drops(network: Network) -> list[Choice]:
+    return [choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY and len(choice.block) == 1]
+
+
+def test_layers_that_no_change_reaches_stay_as_they_are(network: Network) -> None:
+    """Among them those that read what was computed before the change."""
+    made = Judge(network, Raw(), [batch(5, 0)], [batch(40, 1)])
+    with mock.patch.object(judge, "solve_head", wraps=judge.solve_head) as solved:
+        for choice in drops(network):
+            made.changed(choice, None)
+    assert len(drops(network)) > 1 and solved.call_count == len(drops(network)), "the classifier, once for each"
+
+
+@pytest.mark.parametrize("before", [-3.0, 0.1, 2e6, 1e12])
+def test_a_loss_that_is_not_finite_comes_last(before: float) -> None:
+    finite = [before, 2 * abs(before), 999 * abs(before)]
+    assert [within(loss, before) for loss in finite] == finite
+    assert within(nan, before) == within(inf, before) > max(finite)
+
+
+@pytest.mark.parametrize("after", [nan, inf, 1e30])
+def test_the_worst_is_worse_than_any_loss_of_the_original(network: Network, after: float) -> None:
+    made = Judge(network, Raw(), [batch(5, 0)])
+    (choice, *_) = drops(network)
+    row = made.row(choice, Score(after, -after, 5), None, 0.0)
+    assert row.loss_before > WORST_LOSS
+    assert row.loss_after >= 1000 * row.loss_before
+    assert row.accuracy_after <= 1000 * row.accuracy_before < 0
+
+
+def test_a_change_of_a_large_loss_is_told_as_it_is(network: Network) -> None:
+    made = Judge(network, Raw(), [batch(5, 0)])
+    (choice, *_) = drops(network)
+    after = made.changed(choice, None)
+    row = made.row(choice, after, None, 0.0)
+    assert row.loss_after == after.loss > WORST_LOSS and row.accuracy_after == after.accuracy
+
+
+def raising() -> Iterator[Any]:
+    yield torch.zeros(2, 1), torch.zeros(2)
+    raise OSError("disk gone")
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ([(1, 2, 3)], r"yields a tuple of \(int, int, int\)"),
+        ([torch.zeros(2, 1)], "yields a Tensor"),
+        ([(torch.zeros(2, 1), [0, 1])], r"yields a tuple of \(Tensor, list\)"),
+        ([(torch.zeros(2, 1), torch.tensor(1))], r"inputs \[2, 1\] with targets \[\]"),
+        (raising(), "raised OSError: disk gone"),
+    ],
+)
+def test_data_that_is_no_batch_is_an_error_of_the_task(batches: Any, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        list(first(batches, 5))
