@@ -53,22 +53,30 @@ class GpuTensor(Tensor):
 
 class _Present(TorchDispatchMode):
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(operator, args, kwargs or {})
+        with self:  # what operators are made of, in inference mode, is looked at, too
+            made = operator.decompose(*args, **(kwargs or {}))
+        return _call(operator, args, kwargs or {}) if made is NotImplemented else made
 
 
 @contextmanager
 def gpu() -> Iterator[torch.device]:
     """Inside, the device is here: ``.to(GPU)`` and whatever makes tensors on it works.
 
-    Autocast knows real devices only, and does nothing on this one.
+    Autocast knows real devices only, and does nothing on this one. Modules get new parameters when they are converted:
+    to put others into those that they have is beyond a double.
     """
+    overwriting = torch.__future__.get_overwrite_module_params_on_conversion()
     real: Callable[..., Any] = torch.autocast
 
     def autocast(kind: str, *args: Any, **kwargs: Any) -> Any:
         return nullcontext() if kind == GPU.type else real(kind, *args, **kwargs)
 
-    with mock.patch.object(torch, "autocast", autocast), _Present():
-        yield GPU
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with mock.patch.object(torch, "autocast", autocast), _Present():
+            yield GPU
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwriting)
 
 
 def _call(operator: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -77,10 +85,8 @@ def _call(operator: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _require_one_device(operator, args, tensors)
     if operator is _aten.linalg_lstsq.default and _on_gpu(args[0]) and kwargs.get("driver") not in ("gels", None):
         raise RuntimeError("torch.linalg.lstsq: on CUDA, `driver` must be 'gels'")
-    wanted = kwargs.get("device")
-    there = any(map(_on_gpu, tensors)) if wanted is None else torch.device(wanted).type == GPU.type
-    if wanted is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu") if there else wanted}
+    wanted = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.device)]
+    there = any(device.type == GPU.type for device in wanted) if wanted else any(map(_on_gpu, tensors))
     found = operator(*tree_map(_inner, args), **tree_map(_inner, kwargs))
     if _writes(operator):
         return kwargs.get("out", next(iter(args), None))
@@ -114,4 +120,7 @@ def _on_gpu(value: Any) -> bool:
 
 
 def _inner(value: Any) -> Any:
+    """What it is on the CPU: of a tensor its values, of the device the CPU."""
+    if isinstance(value, torch.device) and value.type == GPU.type:
+        return torch.device("cpu")
     return value.inner if isinstance(value, GpuTensor) else value

@@ -119,9 +119,9 @@ def carry_out_on(
     """
     with placed(network.module, device):
         made = carry_out(network, choices, inputs, progress, strength)
-    for module in (made.merged, made.linearised):
-        move(module, CPU)
-    return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))
+        for module in (made.merged, made.linearised):
+            move(module, CPU)
+        return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))
 
 
 def _on_cpu(fits: Mapping[str, Fitted]) -> dict[str, Fitted]:

@@ -71,6 +71,8 @@ def placed(module: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         move(module, before)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # torch would keep the memory, and engines are built and timed in other processes
 
 
 def _rewrite_devices(module: fx.GraphModule, device: torch.device) -> None:

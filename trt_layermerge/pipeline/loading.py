@@ -20,7 +20,7 @@ from trt_layermerge.files import require_writable
 from trt_layermerge.importance.estimate import require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
-from trt_layermerge.network.device import CPU, device_named
+from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job
@@ -58,7 +58,7 @@ class Loaded:
     runtime: Runtime
     profile: Profile
     task: Task | None
-    computes_on: torch.device = CPU
+    computes_on: torch.device
 
     @property
     def device(self) -> dict[str, Any]:
