@@ -29,7 +29,7 @@ from trt_layermerge.merging import fitting, heads, patches, responses, ridge
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out_on
-from trt_layermerge.network.device import CPU, placed
+from trt_layermerge.network.device import CPU, device_of, placed
 from trt_layermerge.network.inputs import Values, examples
 from trt_layermerge.network.network import Network, load_network, trace
 from trt_layermerge.training.decoupling import decouple
@@ -199,8 +199,10 @@ PLANS = {
 
 def carried(network: Network, plan: list[Choice], batches: list[Values], strength: Strength) -> Compression:
     """On the second device: nothing of it is left there."""
+    seen = set()
     with unmoved(network.module), gpu():
-        made = carry_out_on(GPU, network, plan, batches, strength=strength)
+        made = carry_out_on(GPU, network, plan, batches, lambda *_: seen.add(device_of(network.module)), strength)
+    assert seen == {GPU}
     for module in (made.merged, made.linearised):
         assert not any(isinstance(value, GpuTensor) for value in module.state_dict().values())
     for fitted in (*made.fits.values(), *made.refits.values()):

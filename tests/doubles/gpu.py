@@ -63,7 +63,7 @@ def gpu() -> Iterator[torch.device]:
     """Inside, the device is here: ``.to(GPU)`` and whatever makes tensors on it works.
 
     Autocast knows real devices only, and does nothing on this one. Modules get new parameters when they are converted:
-    to put others into those that they have is beyond a double.
+    to put others into those that they have is beyond a double. Load networks outside: ``torch.export`` cannot in here.
     """
     overwriting = torch.__future__.get_overwrite_module_params_on_conversion()
     real: Callable[..., Any] = torch.autocast
@@ -106,7 +106,7 @@ def _require_one_device(operator: Any, args: Any, tensors: list[Tensor]) -> None
         tensors = [tensor for tensor in tensors if not any(tensor is index for index in indices)]
     if len({tensor.device for tensor in tensors if tensor.dim() or _on_gpu(tensor)}) > 1:
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {GPU} and cpu! ({operator})"
+            f"{operator}: expected all tensors to be on the same device, but found at least two devices, {GPU} and cpu!"
         )
 
 

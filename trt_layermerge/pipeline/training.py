@@ -79,9 +79,11 @@ def share_training(loaded: Loaded) -> None:
         return
     members.wait()
     choices = chosen(loaded, read_plan(job.plan_file).plan)
-    silent = _Silent()
-    model = decouple(loaded.network, choices) if _decouples(job) else _carry_out(loaded, choices, members, silent).merged
-    _fine_tuned(loaded, model, members, silent)
+    if _decouples(job):
+        model = decouple(loaded.network, choices)
+    else:
+        model = _carry_out(loaded, choices, members, _Silent()).merged
+    _fine_tuned(loaded, model, members, _Silent())
 
 
 def _members(loaded: Loaded) -> Team:
