@@ -117,6 +117,8 @@ ARGUMENTS: dict[str, tuple[list[object], int, str]] = {
     "negative budget": (["--budget=-1ms"], 2, "cannot read the budget"),
     "runtime": (["--runtime", "onnxrt"], 2, "did you mean 'onnxruntime'"),
     "runtime not here": (["--runtime", "tensorrt"], 6, "tensorrt"),
+    "device not here": (["--device", "cuda:99"], 6, "device cuda:99 is not here"),
+    "device": (["--device", "gpu"], 2, "there is no device 'gpu'"),
     "method": (["--method", "layermerg"], 2, "did you mean 'layermerge'"),
     "option": (["--epoch", 3], 2, "--epochs"),
     "epochs": (["--epochs", 0], 2, "epochs"),

@@ -19,6 +19,7 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
+    torch_option,
     training_options,
 )
 from trt_layermerge.errors import ExitCode, UsageError
@@ -54,6 +55,14 @@ def config(tmp_path: Path) -> Any:
 
 def test_without_options_a_job_has_its_own_defaults() -> None:
     assert job_of("m.py") == Job(model="m.py", output=Path("engines/job"))
+
+
+def test_where_torch_computes(config: Any) -> None:
+    options = (*ALL, torch_option)
+    assert job_of("m", options=options).device == "auto"
+    assert job_of("m", "--device", "cuda:1", options=options).device == "cuda:1"
+    assert job_of("m", "--config", config('device = "cpu"'), options=options).device == "cpu"
+    assert job_of("m", "--config", config('device = "cpu"')).device == "auto", "a stage in which torch computes nothing"
 
 
 def test_activations_at_bottlenecks_are_asked_for(config: Any) -> None:

@@ -30,7 +30,7 @@ PLAN = {
     "estimator": Estimator.PRODUCT,
 }
 TRAINING = {"fit_samples": 1, "recipe": Recipe(epochs=9)}
-NEITHER = {"output": Path("elsewhere"), "profiles": Path("elsewhere"), "weights": Path("same.pt")}
+NEITHER = {"device": "cpu", "output": Path("elsewhere"), "profiles": Path("elsewhere"), "weights": Path("same.pt")}
 
 
 @pytest.mark.parametrize("field", PLAN | TRAINING | NEITHER)

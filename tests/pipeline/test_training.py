@@ -25,11 +25,11 @@ from trt_layermerge.training.recipe import Recipe
 recorder = Recorder()
 recipe = Recipe(epochs=1, decouple=float(sys.argv[3]), distillation=0.5)
 loaded = load(quick_job(Path(sys.argv[2]), method="layermerge", recipe=recipe))
-if leads():
+if leads(loaded):
     compress(loaded, recorder)
 else:
     share_training(loaded)
-assert not leads() or recorder.steps.count(("fine-tune", 16, 16)) == 1, recorder.steps
+assert not leads(loaded) or recorder.steps.count(("fine-tune", 16, 16)) == 1, recorder.steps
 """
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.training.evaluate import Score, device_of, evaluate, in_mode, score
+from trt_layermerge.training.evaluate import Score, evaluate, in_mode, score
 from trt_layermerge.training.task import Classification
 
 MakeModel = Callable[[], nn.Module]
@@ -76,11 +76,6 @@ def test_modes_come_back_when_something_raises(make_model: MakeModel) -> None:
         assert not model.training
         raise ValueError("stop")
     assert model.training
-
-
-def test_a_model_without_tensors_is_on_the_cpu() -> None:
-    assert device_of(nn.ReLU()) == torch.device("cpu")
-    assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
 
 
 def test_a_score_is_a_value() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import RuntimeNotAvailableError
+from trt_layermerge.network.device import CPU
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
@@ -151,11 +152,11 @@ def test_a_network_may_take_several_inputs(task: Classification, recipe: Recipe,
 
 def test_alone_unless_a_launcher_has_started_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert isinstance(team(), Alone)
+    assert isinstance(team(CPU), Alone)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(RuntimeNotAvailableError, match=r"trt-layermerge\[multi-gpu\]"):
-        team()
+        team(CPU)
 
 
 def test_one_process_of_accelerate_is_none_at_all(

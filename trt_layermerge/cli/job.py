@@ -77,6 +77,7 @@ def make_job(**given: Any) -> Job:
         gating=Gating(**_under("gates", given)),
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
+        device=given.get("device", known.device),
         also=given.get("also"),
     )
 

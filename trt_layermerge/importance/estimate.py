@@ -12,7 +12,7 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.finetune import Tuning, tuned_rows
 from trt_layermerge.importance.gates import Gating, gate_rows, require_gates
-from trt_layermerge.importance.judge import Judge, first, on_device_of
+from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.importance.oneshot import rows_from
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 from trt_layermerge.network.network import Network
@@ -169,8 +169,7 @@ def _rows(
 
 
 def _one_shot(network: Network, todo: Sequence[Choice], task: Task, how: Estimation) -> Iterator[ImportanceRow]:
-    samples = on_device_of(network.module, first(task.calibration_batches(), how.samples.calibration))
-    calibration = [inputs for inputs, _ in samples]
+    calibration = [inputs for inputs, _ in first(task.calibration_batches(), how.samples.calibration)]
     for_norms = first(task.calibration_batches(), min(how.samples.calibration, NORM_IMAGES))
     judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out), for_norms)
     for _, group in groupby(todo, key=lambda choice: (choice.block.chain, choice.block.start)):

@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import DivergedError
-from trt_layermerge.importance.judge import Judge, first, on_device_of
+from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.importance.settings import in_words, require_in_range
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
@@ -28,6 +28,7 @@ from trt_layermerge.merging.in_place import PLAIN
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.device import CPU, placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.evaluate import Score, evaluate
@@ -96,7 +97,7 @@ def tuned_rows(
     """
     subset = Subset.of(task, tuning.share, tuning.seed)
     judge = Judge(network, task, first(task.held_out_batches(), subset.images))
-    inputs = [batch for batch, _ in on_device_of(network.module, first(task.calibration_batches(), calibration))]
+    inputs = [batch for batch, _ in first(task.calibration_batches(), calibration)]
     for choice in choices:
         began = time.monotonic()
         model = changed_network(network, choice, inputs, tuning.seed)
@@ -117,7 +118,8 @@ def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], 
         for node in (layer.conv, layer.norm):
             part = None if node is None else called(module, node)
             if isinstance(part, (nn.Conv2d, nn.BatchNorm2d)):
-                part.reset_parameters()
+                with placed(part, CPU):  # the same numbers are drawn for every device
+                    part.reset_parameters()
     return module.eval()
 
 

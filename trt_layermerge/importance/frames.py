@@ -28,8 +28,9 @@ from trt_layermerge.merging.patches import (
 )
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.cut import up_to
+from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 
 MEMORY = 3 << 30
@@ -111,10 +112,10 @@ def accumulate(
     shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]
     names = {place: target_names(chain, place) for frame in frames for place in frame.places}
     wanted = list(dict.fromkeys([start, *(name for group in names.values() for name in group)]))
-    head = up_to(network.module, wanted)
+    head, device = up_to(network.module, wanted), device_of(network.module)
     with torch.inference_mode():
         for number, inputs in enumerate(calibration):
-            values = dict(zip(wanted, head(*as_tuple(inputs)), strict=True))
+            values = dict(zip(wanted, head(*moved(inputs, device)), strict=True))
             for frame, share, equation in zip(frames, shares, equations, strict=True):
                 targets = [_target(values, names[place]) for place in frame.places]
                 generator = torch.Generator().manual_seed(number)

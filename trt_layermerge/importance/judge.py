@@ -22,10 +22,11 @@ from trt_layermerge.merging.heads import Head, heads_of, solve_head
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
+from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import asking, require_batch
-from trt_layermerge.training.evaluate import Score, device_of, score
+from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Task
 
 Sample = tuple[tuple[Tensor, ...], Tensor]
@@ -60,11 +61,13 @@ class Judge:
     def __init__(
         self, network: Network, task: Task, held_out: Iterable[Sample], calibration: Iterable[Sample] = ()
     ) -> None:
-        self.network, self.task, self.held_out = network, task, on_device_of(network.module, held_out)
-        self.before = self.score(_fast(network.module), (_laid_out(inputs) for inputs, _ in self.held_out))
+        self.network, self.task, self.held_out = network, task, list(held_out)
+        device = device_of(network.module)
+        given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
+        self.before = self.score(_fast(network.module), given)
         require_finite(self.before, network, task)
         self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
-        self._calibration = _Kept(network, [inputs for inputs, _ in on_device_of(network.module, calibration)])
+        self._calibration = _Kept(network, [inputs for inputs, _ in calibration])
         self._heads = {head: self._made_at(head) for head in self._solvable()}
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
@@ -100,15 +103,15 @@ class Judge:
 
     def _made_at(self, head: Head) -> list[Tensor]:
         """What the original makes of the calibration data there."""
-        module = up_to(self.network.module, [head.name])
+        module, device = up_to(self.network.module, [head.name]), device_of(self.network.module)
         with torch.no_grad():
-            return [module(*inputs)[0] for inputs in self._calibration.batches]
+            return [module(*moved(inputs, device))[0] for inputs in self._calibration.batches]
 
     def score(self, module: nn.Module, values: Iterable[list[Tensor]]) -> Score:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
         with torch.inference_mode():
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
-            return score(outputs, self.task)
+            return score(((output, target.to(output.device)) for output, target in outputs), self.task)
 
     def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
         """The table's row of a choice."""
@@ -169,10 +172,10 @@ class _Known:
         return 4 * sizes * sum(samples_in(inputs) for inputs in self.batches)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
-        head = up_to(self.network.module, self.names)
+        head, device = up_to(self.network.module, self.names), device_of(self.network.module)
         with torch.inference_mode():
             for inputs in self.batches:
-                yield _laid_out(head(*inputs))
+                yield _laid_out(head(*moved(inputs, device)))
 
 
 def require_finite(before: Score, network: Network, task: Task) -> None:
@@ -224,9 +227,3 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
         count -= len(target)
         if count <= 0:
             return
-
-
-def on_device_of(module: nn.Module, batches: Iterable[Sample]) -> list[Sample]:
-    """Batches where a module's weights are."""
-    device = device_of(module)
-    return [(tuple(values.to(device) for values in inputs), target.to(device)) for inputs, target in batches]

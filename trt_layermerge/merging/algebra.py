@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trt_layermerge.merging.modules import Shifted
+from trt_layermerge.network.device import CPU
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
@@ -60,39 +61,44 @@ class Convolution:
         """The sum of this convolution and ``other`` on the same input as one; see :func:`add`."""
         return add(self, other)
 
-    def to(self, dtype: torch.dtype) -> Convolution:
-        """The same with weights of another type."""
-        carries = {number: matrix.to(dtype) for number, matrix in self.carries.items()}
-        return replace(self, weight=self.weight.to(dtype), bias=self.bias.to(dtype), carries=carries)
+    def to(self, there: torch.dtype | torch.device) -> Convolution:
+        """The same with weights of another type, or on another device."""
+        carries = {number: matrix.to(there) for number, matrix in self.carries.items()}
+        return replace(self, weight=self.weight.to(there), bias=self.bias.to(there), carries=carries)
 
     def shifted(self, number: int) -> Convolution:
         """This convolution with a shift added to its result."""
-        channels = self.geometry.out_channels
-        return replace(self, carries={**self.carries, number: torch.eye(channels, dtype=self.weight.dtype)})
+        weight, channels = self.weight, self.geometry.out_channels
+        unchanged = torch.eye(channels, dtype=weight.dtype, device=weight.device)
+        return replace(self, carries={**self.carries, number: unchanged})
 
 
-def identity(channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
+def identity(channels: int, dtype: torch.dtype = torch.float64, device: torch.device = CPU) -> Convolution:
     """The convolution that returns its input: 1x1, depthwise."""
     geometry = Geometry(channels, channels, (1, 1), groups=channels)
-    return Convolution(geometry, torch.ones(channels, 1, 1, 1, dtype=dtype), torch.zeros(channels, dtype=dtype))
+    weight = torch.ones(channels, 1, 1, 1, dtype=dtype, device=device)
+    return Convolution(geometry, weight, weight.new_zeros(channels))
 
 
-def averaging(pool: nn.AvgPool2d, channels: int, dtype: torch.dtype = torch.float64) -> Convolution:
+def averaging(
+    pool: nn.AvgPool2d, channels: int, dtype: torch.dtype = torch.float64, device: torch.device = CPU
+) -> Convolution:
     """The convolution that an average pooling is: depthwise, all weights the same.
 
     Requires: every window is divided by the same number (``network/pooling.py``).
     """
     geometry = pooling_geometry(pool, channels)
-    weight = torch.full((channels, 1, *geometry.kernel), pooling_weight(pool), dtype=dtype)
-    return Convolution(geometry, weight, torch.zeros(channels, dtype=dtype))
+    weight = torch.full((channels, 1, *geometry.kernel), pooling_weight(pool), dtype=dtype, device=device)
+    return Convolution(geometry, weight, weight.new_zeros(channels))
 
 
 def from_modules(
     conv: nn.Conv2d, norm: nn.Module | None = None, dtype: torch.dtype = torch.float64, *, shift: int | None = None
 ) -> Convolution:
     """A module's convolution, with the shift of this number, and with its batch norm, in evaluation mode, folded in."""
-    bias = torch.zeros(conv.out_channels, dtype=dtype) if conv.bias is None else conv.bias.detach().to(dtype)
-    result = Convolution(geometry_of(conv), conv.weight.detach().to(dtype), bias)
+    weight = conv.weight.detach().to(dtype)
+    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().to(dtype)
+    result = Convolution(geometry_of(conv), weight, bias)
     result = result if shift is None else result.shifted(shift)
     return result if norm is None else normalised(result, norm)
 
@@ -213,7 +219,7 @@ def regroup(convolution: Convolution, groups: int) -> Convolution:
     joined, (out, per_group, height, width) = old // groups, convolution.weight.shape
     blocks = convolution.weight.reshape(groups, joined, out // old, per_group, height, width)
     weight = blocks.new_zeros(groups, joined, out // old, joined, per_group, height, width)
-    diagonal = torch.arange(joined)
+    diagonal = torch.arange(joined, device=weight.device)
     weight[:, diagonal, :, diagonal] = blocks.transpose(0, 1)
     return Convolution(
         replace(convolution.geometry, groups=groups),

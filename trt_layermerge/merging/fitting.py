@@ -118,7 +118,7 @@ class NormalEquations:
         """
         _require_data(self.samples, self.finite)
         taken = part_of(geometry, self.geometry).to(self.gram.device)
-        taken = torch.cat([taken, taken.new_tensor([self.gram.shape[1] - 1])])
+        taken = torch.cat([taken, taken.new_full((1,), self.gram.shape[1] - 1)])
         part = replace(geometry, out_channels=geometry.groups)  # blocks that differ in this share a factor
         if part not in self._solvers:
             self._solvers[part] = Primal(self.gram[:, taken][:, :, taken], RIDGE)
@@ -190,7 +190,7 @@ class Patches:
         if self.formed is not None and unknowns_of(geometry) <= unknowns_of(self.formed.geometry):
             return self.formed.solve(geometry, prior, of)
         _require_data(sum(part.shape[1] for part in self._patches), self.finite)
-        taken = part_of(geometry, self.geometry)
+        taken = part_of(geometry, self.geometry).to(self._patches[0].device)
         part = replace(geometry, out_channels=geometry.groups)
         if part not in self._solvers:
             self._solvers[part] = Dual(torch.cat([some[..., taken] for some in self._patches], 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,8 +28,9 @@ from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, 
 from trt_layermerge.merging.rewrite import module_name, rewrite
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.cut import up_to
+from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.network.inputs import Values, as_tuple, samples_in
+from trt_layermerge.network.inputs import Values, samples_in
 from trt_layermerge.network.network import Network
 
 
@@ -71,7 +72,7 @@ class InPlace:
 
     def __init__(self, network: Network, inputs: Sequence[Values], strength: Strength) -> None:
         self.original, self.strength = network, strength
-        self.inputs = [as_tuple(batch) for batch in inputs]
+        self._inputs, self._device = inputs, device_of(network.module)
         self.working = replace(network, module=_copy(network.module))
 
     def changes(self, choice: Choice) -> bool:
@@ -81,7 +82,11 @@ class InPlace:
     @property
     def _has_data(self) -> bool:
         """Whether there is anything to solve on: a plan without fits needs no data."""
-        return any(samples_in(batch) for batch in self.inputs)
+        return any(map(samples_in, self._inputs))
+
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The data where the network is, one batch at a time: all of it may be more than a GPU holds."""
+        return (moved(batch, self._device) for batch in self._inputs)
 
     def fit(
         self, done: Mapping[Choice, nn.Module | None], choice: Choice, geometry: Geometry, prior: Convolution | None
@@ -127,7 +132,7 @@ class InPlace:
         first = min(names.index(self.original.chains[one.block.chain].tensor(one.block.start)) for one in done)
         calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
         norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
-        estimate_norms(compressed, map(as_tuple, self.inputs), norms.values())
+        estimate_norms(compressed, self._batches(), norms.values())
         for name, norm in norms.items():
             if isinstance(norm, nn.BatchNorm2d):
                 linearised.get_submodule(name).load_state_dict(norm.state_dict())
@@ -147,7 +152,7 @@ class InPlace:
             student = up_to(compressed, [source.name])
             teacher = up_to(self.original.module, [head.name])
             with torch.no_grad():
-                solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self.inputs))
+                solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self._batches()))
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
     def _fit(self, responses: Responses, choice: Choice, geometry: Geometry, prior: Convolution | None) -> Fitted:
@@ -162,7 +167,7 @@ class InPlace:
         """Whether the compressed network computes just what the original does up to the end of a layer."""
         name = self.original.chains[choice.block.chain].layers[choice.block.end - 1].before_activation
         student, teacher = up_to(rewrite(self.working, done, share=True), [name]), up_to(self.original.module, [name])
-        some = [values[:1] for values in next(batch for batch in self.inputs if samples_in(batch))]
+        some = [values[:1] for values in next(batch for batch in self._batches() if samples_in(batch))]
         with torch.no_grad():
             return torch.equal(student(*some)[0], teacher(*some)[0])
 
@@ -175,7 +180,8 @@ class InPlace:
         generator = torch.Generator().manual_seed(0)
         parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
-            for batch, count in zip(self.inputs, samples_by_batch(samples_kept(geometry), self.inputs), strict=True):
+            counts = samples_by_batch(samples_kept(geometry), self._inputs)
+            for batch, count in zip(self._batches(), counts, strict=True):
                 x, *added = student(*batch)
                 (target,) = teacher(*batch)
                 positions = sample_positions(target.shape, count, generator)

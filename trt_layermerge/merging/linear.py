@@ -19,6 +19,7 @@ from trt_layermerge.blocks.compose import branch_dropped, compose, front_moved, 
 from trt_layermerge.merging.algebra import Convolution, averaging, cropped, from_modules, identity, normalised
 from trt_layermerge.merging.modules import Normed
 from trt_layermerge.network.chain import Chain, Layer, Unit
+from trt_layermerge.network.device import device_of
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
 
@@ -27,6 +28,7 @@ def folded(
     module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int], dtype: torch.dtype = torch.float64
 ) -> Convolution:
     """The one convolution that the kept layers of a block and its inner skips make, norms folded, idle taps cropped."""
+    device = device_of(module)
 
     def weights(unit: Unit) -> Convolution:
         channels = unit.geometry.in_channels
@@ -36,15 +38,15 @@ def folded(
             shift = unit.index if isinstance(unit, Layer) and unit.shift is not None else None
             return from_modules(conv, norm, dtype, shift=shift)
         if isinstance(conv, nn.AvgPool2d):
-            return averaging(conv, channels, dtype)
+            return averaging(conv, channels, dtype, device)
         assert norm is not None
-        return normalised(identity(channels, dtype), norm)
+        return normalised(identity(channels, dtype, device), norm)
 
     whole: Convolution = compose(
         chain,
         block,
         kept,
-        identity=lambda channels: identity(channels, dtype),
+        identity=lambda channels: identity(channels, dtype, device),
         layer=weights,
         skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
     )

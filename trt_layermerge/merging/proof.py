@@ -72,9 +72,10 @@ def prove_block(unmerged: LinearisedBlock, merged: Convolution) -> BlockProof:
     """
     chain, block = unmerged.chain, unmerged.block
     exact = copy.deepcopy(unmerged).double().eval()
-    x = _noise((2, *chain.shape(block.start)))
+    device = merged.weight.device
+    x = _noise((2, *chain.shape(block.start))).to(device)
     channels = [chain.shape(index)[0] for index in unmerged.shifts]
-    shifts = [_noise((2, count, 1, 1), seed) for seed, count in enumerate(channels, 1)]
+    shifts = [_noise((2, count, 1, 1), seed).to(device) for seed, count in enumerate(channels, 1)]
     with torch.no_grad():
         return _proved(f"block {block}", merged.to(torch.float64)(x, *shifts), exact(x, *shifts))
 
@@ -92,7 +93,7 @@ def prove_folds(module: fx.GraphModule) -> tuple[BlockProof, ...]:
         assert isinstance(conv, nn.Conv2d)
         # Any input size shows the fold; this one has border and inside for every kernel.
         extent = [d * (k - 1) + 1 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        x = _noise((2, conv.in_channels, 2 * extent[0] + 1, 2 * extent[1] + 1))
+        x = _noise((2, conv.in_channels, 2 * extent[0] + 1, 2 * extent[1] + 1)).to(conv.weight.device)
         with torch.no_grad():
             proofs.append(_proved(f"fold {conv_node.target}", from_modules(conv, norm)(x), norm(conv(x))))
     return tuple(proofs)

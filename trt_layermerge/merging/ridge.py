@@ -73,10 +73,9 @@ class Primal:
         right = cross + self.ridge[..., None] * prior
         if self.sound:
             return torch.cholesky_solve(right, self.factor)
-        least: Tensor = torch.linalg.lstsq(
-            self.system, right, driver="gelsd"
-        ).solution  # the ridge was lost in rounding
-        return least
+        # The ridge was lost in rounding. On a GPU torch has no driver for systems without full rank.
+        least: Tensor = torch.linalg.lstsq(self.system.cpu(), right.cpu(), driver="gelsd").solution
+        return least.to(right.device)
 
     def residual(self, solution: Solution, cross: Solution, prior: Solution) -> float:
         """Of the system, relative to its right side: how exactly it was solved."""

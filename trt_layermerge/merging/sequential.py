@@ -7,8 +7,9 @@ blocks before it have changed (design, section 5); so do the layers that are kep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import fx, nn
 
 from trt_layermerge.blocks.bottleneck import as_seen
@@ -21,6 +22,7 @@ from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
 from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.chain import Chain
+from trt_layermerge.network.device import CPU, move, placed
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
@@ -100,6 +102,30 @@ def carry_out(
         place.estimate_norms(merged, result.merged, result.linearised)
         place.refit_linear(result.merged, result.linearised)
     return result
+
+
+def carry_out_on(
+    device: torch.device,
+    network: Network,
+    choices: Iterable[Choice],
+    inputs: Sequence[Values],
+    progress: Progress | None = None,
+    strength: Strength | None = None,
+) -> Compression:
+    """Carry out a plan as ``carry_out`` does, on a device; the network and all that is made of it end on the CPU.
+
+    Raises:
+        LayerMergeError: As there.
+    """
+    with placed(network.module, device):
+        made = carry_out(network, choices, inputs, progress, strength)
+        for module in (made.merged, made.linearised):
+            move(module, CPU)
+        return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))
+
+
+def _on_cpu(fits: Mapping[str, Fitted]) -> dict[str, Fitted]:
+    return {key: replace(fitted, convolution=fitted.convolution.to(CPU)) for key, fitted in fits.items()}
 
 
 def solved(equations: Equations, network: Network, choice: Choice, of: int = 0) -> Fitted:

@@ -13,6 +13,7 @@ from trt_layermerge.importance.estimate import Estimator
 from trt_layermerge.importance.gates import left_to_train
 from trt_layermerge.importance.judge import first
 from trt_layermerge.importance.subset import Subset
+from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.loading import Loaded
@@ -31,13 +32,13 @@ class StagePlan(TypedDict):
 
 
 def seconds_per_image(loaded: Loaded) -> float:
-    """Time of the original for one image, in seconds: the fastest of three batches."""
+    """Time of the original for one image where the job computes, in seconds: the fastest of three batches."""
     inputs, _ = next(first(loaded.require_task().calibration_batches(), 64))
-    times = []
-    with torch.inference_mode():
+    module, device, times = loaded.network.module, loaded.computes_on, []
+    with placed(module, device), torch.inference_mode():
         for _ in range(3):
             began = time.perf_counter()
-            loaded.network.module(*inputs)
+            module(*moved(inputs, device)).cpu()  # which waits for a GPU
             times.append(time.perf_counter() - began)
     return min(times) / samples_in(inputs)
 

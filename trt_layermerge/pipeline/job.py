@@ -60,6 +60,8 @@ class Job:
         fit_samples: Images that the fits of the chosen plan are solved on.
         recipe: How to fine-tune; ``None`` for not at all.
         policy: How sure latencies have to be.
+        device: Where torch computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It decides nothing but the last digits,
+            and so is part of no key.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
     """
 
@@ -84,6 +86,7 @@ class Job:
     fit_samples: int = 2048
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
+    device: str = "auto"
     also: str | None = None
 
     @property

@@ -20,6 +20,7 @@ from trt_layermerge.files import require_writable
 from trt_layermerge.importance.estimate import Estimator, require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
+from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job
@@ -49,6 +50,7 @@ class Loaded:
         runtime: Where latencies are measured.
         profile: The device's lookup table.
         task: Data, loss and metric, where the job names a task.
+        computes_on: Where torch measures importance, solves fits and trains.
     """
 
     job: Job
@@ -57,6 +59,7 @@ class Loaded:
     runtime: Runtime
     profile: Profile
     task: Task | None
+    computes_on: torch.device
 
     @property
     def device(self) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def load(job: Job) -> Loaded:
     Raises:
         LayerMergeError: Something is missing, or does not fit together.
     """
+    device = device_named(job.device)
     for folder in (job.output, job.profiles):
         require_writable(folder)
     method_named(job.method)
@@ -142,7 +146,7 @@ def load(job: Job) -> Loaded:
     require_measurable(network, choices, job.estimation)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
-    loaded = Loaded(job, network, choices, runtime, profile, task)
+    loaded = Loaded(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimation.training):
         trained = loaded.training_task()
         require_steps(trained)

@@ -20,7 +20,8 @@ from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.journal import Format, Journal, Record, Types, typed
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import carry_out_on
+from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.frontier import frontier_of
 from trt_layermerge.pipeline.job import Job, Reporter
@@ -169,8 +170,10 @@ def _carry_out(loaded: Loaded, plan: Plan, before: float) -> _Carried:
     """
     job, task = loaded.job, loaded.require_task()
     batches = [inputs for inputs, _ in first(task.calibration_batches(), job.samples.calibration)]
-    model = fold_norms(carry_out(loaded.network, chosen(loaded, plan), batches, strength=job.strength).merged)
-    loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
+    device, choices = loaded.computes_on, chosen(loaded, plan)
+    model = fold_norms(carry_out_on(device, loaded.network, choices, batches, strength=job.strength).merged)
+    with placed(model, device):
+        loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
     path = _onnx(job, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(model, loaded.network.inputs, path)

@@ -17,7 +17,8 @@ from trt_layermerge.delivery.verify import verify_engine
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import carry_out_on
+from trt_layermerge.network.device import device_named
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime
 
@@ -53,7 +54,7 @@ def rehearse(runtime: Runtime, options: BuildOptions) -> Rehearsal:
     """
     begin, inputs = time.perf_counter(), _inputs()
     network = _network()
-    compression = carry_out(network, _plan(network), [inputs])
+    compression = carry_out_on(device_named("auto"), network, _plan(network), [inputs])
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
     merged = fold_norms(compression.merged)
     with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:

@@ -19,6 +19,7 @@ from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import read_timing
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.loading import Loaded, isolated
@@ -65,7 +66,8 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     reporter.stage("importance")
     table = importance_table(loaded)
     wanted = loaded.choices if choices is None else choices
-    measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
+    with placed(loaded.network.module, loaded.computes_on):
+        measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
     return table
 
 

@@ -18,7 +18,7 @@ from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.judge import first
 from trt_layermerge.merging.proof import Proof, prove_network
-from trt_layermerge.merging.sequential import Compression, carry_out
+from trt_layermerge.merging.sequential import Compression, carry_out_on
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
@@ -53,37 +53,41 @@ def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Value
         inputs: Real ones, to compare networks on.
         reporter: Told of the stages.
     """
-    members = _members(loaded.job)
+    members = _members(loaded)
     members.wait()  # for those who need the plan
     if _decouples(loaded.job):
         decoupled = _fine_tuned(loaded, decouple(loaded.network, choices), members, reporter)
         reporter.stage("merge")
-        compression = carry_out(settled(loaded.network, decoupled), choices, (), reporter.progress)
+        network = settled(loaded.network, decoupled)
+        compression = carry_out_on(members.device(loaded.computes_on), network, choices, (), reporter.progress)
         proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
         return Carried(compression, proof, compression.merged)
-    compression = _carry_out(loaded, choices, reporter)
+    compression = _carry_out(loaded, choices, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
     return Carried(compression, proof, _fine_tuned(loaded, compression.merged, members, reporter))
 
 
-def leads() -> bool:
+def leads(loaded: Loaded) -> bool:
     """Whether this process is the one that does the job: the first, or the only one."""
-    return team().rank == 0
+    return team(loaded.computes_on).rank == 0
 
 
 def share_training(loaded: Loaded) -> None:
     """What the other processes do: wait for the plan, and train with the first one."""
-    job, members = loaded.job, _members(loaded.job)
+    job, members = loaded.job, _members(loaded)
     if job.recipe is None:
         return
     members.wait()
     choices = chosen(loaded, read_plan(job.plan_file).plan)
-    model = decouple(loaded.network, choices) if _decouples(job) else _carry_out(loaded, choices, _Silent()).merged
+    if _decouples(job):
+        model = decouple(loaded.network, choices)
+    else:
+        model = _carry_out(loaded, choices, members, _Silent()).merged
     _fine_tuned(loaded, model, members, _Silent())
 
 
-def _members(job: Job) -> Team:
-    return Alone() if job.recipe is None else team()
+def _members(loaded: Loaded) -> Team:
+    return Alone() if loaded.job.recipe is None else team(loaded.computes_on)
 
 
 def _decouples(job: Job) -> bool:
@@ -100,10 +104,11 @@ class _Silent:
         """Nothing."""
 
 
-def _carry_out(loaded: Loaded, choices: Sequence[Choice], reporter: Reporter) -> Compression:
+def _carry_out(loaded: Loaded, choices: Sequence[Choice], members: Team, reporter: Reporter) -> Compression:
     reporter.stage("merge")
     batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
-    return carry_out(loaded.network, choices, batches, reporter.progress, loaded.job.strength)
+    device = members.device(loaded.computes_on)
+    return carry_out_on(device, loaded.network, choices, batches, reporter.progress, loaded.job.strength)
 
 
 def _fine_tuned(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: Reporter) -> fx.GraphModule:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import TaskError
+from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.training.check import asking, require_batch
 from trt_layermerge.training.task import Batch, Task
 
@@ -41,13 +42,6 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model's first parameter or buffer lives; the CPU if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
 def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
     """Score a model in evaluation mode, without gradients; its modes are left as they were.
 
@@ -60,7 +54,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
         for batch in batches:
             inputs, target = require_batch(batch, task, "a data set to evaluate on")
             with torch.inference_mode():  # not around the loop: a task may keep the tensors it makes, and train on them
-                output = model(*(values.to(device) for values in inputs))
+                output = model(*moved(inputs, device))
             yield output, target.to(device)
 
     with in_mode(model, training=False):

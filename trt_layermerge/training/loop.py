@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
+from trt_layermerge.network.device import device_named, device_of, placed
 from trt_layermerge.training.check import asking, described_value, require_batch, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
-from trt_layermerge.training.evaluate import device_of, in_mode
+from trt_layermerge.training.evaluate import in_mode
 from trt_layermerge.training.gates import hold, nonlinearity
 from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.recipe import Recipe
@@ -80,7 +81,8 @@ def fine_tune(
         checkpoint: The file to resume from, which need not exist.
         teacher: Gives outputs of the model's shape for the same inputs; is not changed.
         progress: Called after each step, and once before the first.
-        team: The processes that share each batch; those that a launcher has started if not given.
+        team: The processes that share each batch, and where; if not given those that a launcher has started, on GPUs if
+            there are any.
 
     Raises:
         UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
@@ -94,11 +96,11 @@ def fine_tune(
     if teacher is model:
         raise UsageError("the teacher is the model itself; give it a copy of the model as it was")
     require_steps(task)
-    teacher, team = teacher if recipe.distillation > 0 else None, team or whole_team()
+    teacher, team = teacher if recipe.distillation > 0 else None, team or whole_team(device_named("auto"))
     device = team.device(device_of(model))
     with (
-        _placed(model, device),
-        nullcontext() if teacher is None else _placed(teacher, device),
+        placed(model, device),
+        nullcontext() if teacher is None else placed(teacher, device),
         _laid_out(model, recipe.channels_last),
         in_mode(model, training=True),
         nullcontext() if teacher is None else in_mode(teacher, training=False),
@@ -329,17 +331,6 @@ def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: R
         "initial weights": digest(model.state_dict()),
         "teacher": None if teacher is None else digest(teacher.state_dict()),
     }
-
-
-@contextmanager
-def _placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """A model on a device while inside, where it was after."""
-    before = device_of(model)
-    model.to(device)
-    try:
-        yield
-    finally:
-        model.to(before)
 
 
 @contextmanager

@@ -49,13 +49,20 @@ class Team(Protocol):
 
 
 class Alone:
-    """A team of one: this process, on its GPU if there is one."""
+    """A team of one: this process.
+
+    Args:
+        device: Where it trains; where the model is if not given.
+    """
 
     rank, size = 0, 1
 
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+
     def device(self, before: torch.device) -> torch.device:
-        """The GPU, or where the model is."""
-        return torch.device("cuda") if before.type == "cpu" and torch.cuda.is_available() else before
+        """The one that it was told, or where the model is."""
+        return before if self._device is None else self._device
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model itself."""
@@ -122,10 +129,14 @@ class Accelerated:
         self._accelerator.wait_for_everyone()
 
 
-def team() -> Team:
+def team(device: torch.device) -> Team:
     """Several processes where a launcher has started them, else this one alone.
+
+    Args:
+        device: Where to train. Of several processes each keeps its own GPU; only whether it is one is heard.
 
     Raises:
         RuntimeNotAvailableError: A launcher has started several, and ``accelerate`` is not installed.
     """
-    return Accelerated() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Alone()
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerated(cpu=device.type == "cpu") if several else Alone(device)

@@ -20,6 +20,7 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
+    torch_option,
     training_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
@@ -35,6 +36,7 @@ from trt_layermerge.pipeline.training import leads, share_training
     network_options,
     device_options,
     data_options,
+    torch_option,
     plan_options,
     refine_options,
     also_option,
@@ -59,7 +61,7 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
         click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
         return
-    if not leads():
+    if not leads(loaded):
         share_training(loaded)
         return
     with screen() as reporter:

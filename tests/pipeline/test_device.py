@@ -1,0 +1,115 @@
+"""A job computes where it was told to. The second device is a double; nothing here has run on a GPU."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.doubles.gpu import GPU, GpuTensor, gpu
+from trt_layermerge.blocks.choice import Block, Kind
+from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
+from trt_layermerge.merging import sequential
+from trt_layermerge.network.device import CPU, device_of
+from trt_layermerge.pipeline import refine, tables, training
+from trt_layermerge.pipeline.estimate import importance_plan
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.loading import Loaded, load
+from trt_layermerge.planning.plan import read_plan
+from trt_layermerge.training import loop
+from trt_layermerge.training.recipe import Recipe
+
+
+def there(job: Job) -> Loaded:
+    return replace(load(job), computes_on=GPU)
+
+
+def on_the_cpu(module: nn.Module) -> bool:
+    return not any(isinstance(value, GpuTensor) for value in module.state_dict().values())
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, room: Any, name: str) -> list[torch.device]:
+    """Where the network or the model is that a function is called with."""
+    seen, real = [], getattr(room, name)
+
+    def watched(first: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(device_of(first if isinstance(first, nn.Module) else first.module))
+        return real(first, *args, **kwargs)
+
+    monkeypatch.setattr(room, name, watched)
+    return seen
+
+
+def test_a_device_that_is_not_here_is_told_before_anything_else(
+    tmp_path: Path, quick_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load(quick_job(tmp_path)).computes_on == CPU
+    for name, error in (("cuda", RuntimeNotAvailableError), ("cuda:7", RuntimeNotAvailableError), ("gpu", UsageError)):
+        with pytest.raises(error, match=name):
+            load(quick_job(tmp_path / name, model="no such file", device=name))
+        assert not (tmp_path / name).exists()
+
+
+def test_importance_is_measured_there(
+    done: Job, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch(monkeypatch, tables, "measure")
+    here, other = load(replace(done, output=tmp_path / "here")), there(replace(done, output=tmp_path / "there"))
+    choices = here.choices[:6]
+    expected = tables.importance_stage(here, recorder, choices)
+    with gpu():
+        assert importance_plan(other, choices)[1] > 0
+        found = tables.importance_stage(other, recorder, choices)
+    assert seen == [CPU, GPU] and on_the_cpu(other.network.module)
+    for one in expected:
+        assert found.get(one.choice).loss_after == pytest.approx(one.loss_after, rel=1e-5)
+
+
+@pytest.mark.parametrize(("method", "decouple"), [("joint", 0.0), ("layermerge", 0.5)])
+def test_plans_are_carried_out_and_trained_there(
+    done: Job, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch, method: str, decouple: float
+) -> None:
+    carried = watch(monkeypatch, sequential, "carry_out")
+    trained = watch(monkeypatch, loop, "hold")  # which every step calls
+    inputs = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def run(loaded: Loaded) -> nn.Module:
+        loaded.job.output.mkdir()
+        shutil.copy(done.plan_file, loaded.job.plan_file)  # it gives the run its name
+        wanted = Kind.MERGE if decouple else Kind.FIT
+        plan = [next(c for c in loaded.choices if c.kind is wanted and c.block == Block(0, 1, 3))]
+        return training.carry_out_and_train(loaded, plan, inputs, recorder).trained
+
+    job = replace(done, method=method, recipe=Recipe(epochs=1, distillation=0.5, decouple=decouple))
+    here, other = load(replace(job, output=tmp_path / "here")), there(replace(job, output=tmp_path / "there"))
+    expected = run(here)
+    with gpu():
+        found = run(other)
+    assert carried == [CPU, GPU] and trained == [CPU] * 16 + [GPU] * 16
+    assert on_the_cpu(other.network.module) and on_the_cpu(found)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_plans_are_judged_there(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written as ONNX is on the CPU."""
+    exported: list[bool] = []
+
+    def export(module: nn.Module, _: object, path: Path) -> None:
+        exported.append(on_the_cpu(module))
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(refine, "export_onnx", export)
+    seen, plan = watch(monkeypatch, refine, "evaluate"), read_plan(done.plan_file).plan
+    here, other = load(done), there(done)
+    expected = refine._carry_out(here, plan).loss
+    with gpu():
+        found = refine._carry_out(other, plan).loss
+    assert (seen, exported) == ([CPU, GPU], [True, True])
+    assert found == pytest.approx(expected, rel=1e-5)
