@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from tests.doubles.gpu import GPU, GpuTensor, gpu
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance import frames, judge
+from trt_layermerge.importance import judge
 from trt_layermerge.importance.estimate import Estimation, Estimator, Samples, measure, table_key
 from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.importance.gates import Gating
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
-from trt_layermerge.merging import fitting, heads, patches, responses, ridge
+from trt_layermerge.merging import heads, patches, ridge
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import Compression, carry_out_on
@@ -100,9 +100,8 @@ def unmoved(module: nn.Module) -> Iterator[None]:
 
 
 def dual(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep patches in place of matrices, as for kernels beyond ``LARGEST_SYSTEM``."""
-    for room in (fitting, frames, patches, responses):
-        monkeypatch.setattr(room, "LARGEST_SYSTEM", 20)
+    """Keep patches beside the matrix of a smaller kernel, as for kernels beyond ``LARGEST_SYSTEM``."""
+    monkeypatch.setattr(patches, "LARGEST_SYSTEM", 20)
 
 
 def singular(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,8 +108,8 @@ def test_plans_are_judged_there(done: Job, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(refine, "export_onnx", export)
     seen, plan = watch(monkeypatch, refine, "evaluate"), read_plan(done.plan_file).plan
     here, other = load(done), there(done)
-    expected = refine._carry_out(here, plan).loss
+    expected = refine._carry_out(here, plan, 1.0).loss
     with gpu():
-        found = refine._carry_out(other, plan).loss
+        found = refine._carry_out(other, plan, 1.0).loss
     assert (seen, exported) == ([CPU, GPU], [True, True])
     assert found == pytest.approx(expected, rel=1e-5)
