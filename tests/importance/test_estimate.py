@@ -132,7 +132,7 @@ def naive(network, choice, task, heads=False):
     behind = names[names.index(chain.tensor(choice.block.start)) :]
     called = [node for node in changed.graph.nodes if node.op == "call_module" and node.name in behind]
     norms = [changed.get_submodule(node.target) for node in called]
-    re_estimate(changed, [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)], task.images[:10].split(4))
+    re_estimate(changed, [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)], task.images[:10].split(16))
     with torch.no_grad():
         if heads:
             (linear,) = (part for part in changed.modules() if isinstance(part, nn.Linear))

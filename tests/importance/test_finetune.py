@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, replace
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,6 +170,16 @@ def test_a_subset_resumes_and_repeats(task):
         assert len(rest) == 3 - first
         assert all(torch.equal(a[0], b[0]) for a, b in zip(rest, whole[first:], strict=True))
     assert F.cross_entropy(torch.eye(3), torch.arange(3)) == subset.loss(torch.eye(3), torch.arange(3))
+
+
+def test_a_share_that_is_whole_batches_is_not_rounded_up(task):
+    """0.07 times 100 is 7.000000000000001 to a computer."""
+    hundred = SimpleNamespace(
+        **{name: getattr(task, name) for name in ("training_batches", "name")}, steps_per_epoch=100
+    )
+    assert [Subset.of(hundred, share, seed=0).steps_per_epoch for share in (0.07, 0.071, 0.14, 0.55, 1.0)] == [
+        7, 8, 14, 55, 100,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.1}, {"lr": 0.0}, {"epochs": 0}])

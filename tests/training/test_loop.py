@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trt_layermerge.errors import IncompatibleError, InputError, LayerMergeError, TableError, TaskError, UsageError
+from tests.training.faulty import faulty, fields
+from trt_layermerge.errors import IncompatibleError, LayerMergeError, TableError, TaskError, UsageError
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.loop import Recipe, TrainingResult, fine_tune
@@ -42,26 +42,8 @@ class Stopping(Classification):
             yield batch
 
 
-@dataclass(frozen=True)
-class Faulty(Classification):
-    """A task with a loss of one's own."""
-
-    replaced: Callable[[Tensor], Any] = lambda loss: loss
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return self.replaced(super().loss(output, target))
-
-
 def stopping(task: Classification, step: int, stop: type[BaseException] = KeyboardInterrupt) -> Stopping:
     return Stopping(**fields(task), step=step, stop=stop)
-
-
-def faulty(task: Classification, replaced: Callable[[Tensor], Any]) -> Faulty:
-    return Faulty(**fields(task), replaced=replaced)
-
-
-def fields(task: Classification) -> dict[str, object]:
-    return {name: getattr(task, name) for name in Classification.__dataclass_fields__}
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -348,48 +330,6 @@ def test_a_damaged_checkpoint_is_bad_input(
     checkpoint.write_bytes(b"not at all")
     with pytest.raises(TableError, match="damaged"):
         fine_tune(make_model(), task, recipe, checkpoint=checkpoint)
-
-
-def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
-    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
-) -> None:
-    losses = iter([1.0, 1.0, float("nan")])
-    checkpoint = tmp_path / "run.checkpoint"
-    with pytest.raises(InputError, match=r"loss is nan at step 2 of 10, learning rate 0\.1") as caught:
-        fine_tune(make_model(), faulty(task, lambda loss: loss * next(losses)), recipe, checkpoint=checkpoint)
-    assert "lower lr" in str(caught.value.hint)
-    assert not checkpoint.exists()
-
-
-def test_what_is_wrong_with_a_task_is_said(
-    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
-) -> None:
-    @dataclass(frozen=True)
-    class Short(Classification):
-        def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-            return iter(list(super().training_batches(seed=seed, epoch=epoch, first_step=first_step))[:-2])
-
-    @dataclass(frozen=True)
-    class Empty(Classification):
-        def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-            for images, labels in super().training_batches(seed=seed, epoch=epoch, first_step=first_step):
-                yield images[:0], labels[:0]
-
-    def out_of_range(loss: Tensor) -> Tensor:
-        raise IndexError("Target 10 is out of bounds")
-
-    wrong: list[tuple[Classification, str]] = [
-        (Short(**fields(task)), "yields 3 batches in epoch 0; steps_per_epoch says 5"),
-        (replace(task, batch_size=50), "an epoch has 0 steps"),
-        (Empty(**fields(task)), "a batch of 0 samples in step 1"),
-        (faulty(task, lambda loss: loss[None]), r"loss returns \[1\]"),
-        (faulty(task, lambda loss: loss.item()), "loss returns a float"),
-        (faulty(task, lambda loss: loss.detach()), "does not depend on the network's output"),
-        (faulty(task, out_of_range), "loss raised IndexError: Target 10"),
-    ]
-    for number, (a_task, words) in enumerate(wrong):
-        with pytest.raises(TaskError, match=words):
-            fine_tune(make_model(), a_task, recipe, checkpoint=tmp_path / str(number))
 
 
 @pytest.mark.parametrize("itself", [False, True])

@@ -88,7 +88,9 @@ def test_loss_and_metric(task: Classification) -> None:
     assert task.metric(logits, labels).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("fields", [{"held_out": 8}, {"held_out": -1}, {"held_out": 2, "batch_size": 0}])
+@pytest.mark.parametrize(
+    "fields", [{"held_out": 8}, {"held_out": -1}, {"held_out": 2, "batch_size": 0}, {"held_out": 2, "calibration": -1}]
+)
 def test_an_impossible_split_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(TaskError, match="numbered") as caught:
         numbered(8, **fields)

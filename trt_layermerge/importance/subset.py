@@ -34,7 +34,7 @@ class Subset:
         Raises:
             TaskError: The task has nothing to train on, or what it yields is no batch.
         """
-        steps = max(1, ceil(share * require_steps(task)))
+        steps = max(1, ceil(round(share * require_steps(task), 9)))
         _, target = first_batch(task, "training_batches")
         return cls(task, steps, steps * len(target))
 

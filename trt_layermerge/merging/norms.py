@@ -6,10 +6,13 @@ and what is left ranks changes much as training does (Li et al., EagleEye, arXiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+TOGETHER, NUMBERS = 16, 1 << 24
+"""Batches are joined up to so many samples, or to so many numbers in all, which bounds the memory that it takes."""
 
 
 def estimate_norms(
@@ -18,8 +21,9 @@ def estimate_norms(
     """Set the running statistics of batch norms to those of what reaches them, in one pass over some data.
 
     Each batch is normalised by its own statistics, as in training, so that no norm has to wait for those before it.
-    Everything else computes as in evaluation. A batch of one sample, which has no variance, is passed over; without
-    any other the statistics stay as they are.
+    Everything else computes as in evaluation. Small batches are joined, for the statistics of a few samples are not
+    those of all. One sample alone, which may have no variance, is passed over; without any other the statistics stay as
+    they are.
 
     Args:
         module: In evaluation mode, and left in it.
@@ -32,8 +36,8 @@ def estimate_norms(
         return
     momenta, seen = [norm.momentum for norm in norms], 0
     try:
-        for inputs in batches:
-            count = len(inputs[0])
+        for inputs in _joined(batches):
+            count = _samples(inputs)
             if count < 2:
                 continue
             seen += count
@@ -46,3 +50,28 @@ def estimate_norms(
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+
+
+def _joined(batches: Iterable[Sequence[Tensor]]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches, small ones together with those that follow."""
+    waiting: list[Sequence[Tensor]] = []
+    for batch in batches:
+        waiting.append(batch)
+        samples, numbers = (sum(map(size, waiting)) for size in (_samples, _numbers))
+        if samples >= TOGETHER or numbers >= NUMBERS:
+            yield _one(waiting)
+            waiting = []
+    if waiting:
+        yield _one(waiting)
+
+
+def _samples(batch: Sequence[Tensor]) -> int:
+    return len(batch[0])
+
+
+def _numbers(batch: Sequence[Tensor]) -> int:
+    return sum(inputs.numel() for inputs in batch)
+
+
+def _one(batches: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    return tuple(batches[0]) if len(batches) == 1 else tuple(torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -256,7 +256,7 @@ class _Run:
     def _loss(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
         share, precision = self.recipe.distillation, self.recipe.precision
         with torch.autocast(self.device.type, AUTOCAST[precision], enabled=precision != "fp32"):
-            output = self.wrapped(*inputs)
+            output = self._output(inputs)
             with torch.no_grad():
                 taught = None if self.teacher is None else self.teacher(*inputs)
         output = output.float()
@@ -275,6 +275,16 @@ class _Run:
         if self.recipe.gate_penalty > 0:
             loss = loss + self.recipe.gate_penalty * nonlinearity(self.model)
         return loss
+
+    def _output(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        try:
+            output: Tensor = self.wrapped(*inputs)
+        except ValueError as error:  # of a norm that sees one number in a channel
+            raise TaskError(
+                f"task {self.task.name!r}: {len(inputs[0])} samples at once are too few to train on: {error}",
+                hint="make its batches larger, or lower accumulation",
+            ) from error
+        return output
 
     def _diverged(self, loss: float) -> DivergedError:
         return DivergedError(

@@ -1,0 +1,66 @@
+"""What is wrong with the task, or comes of it, ends a run in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor, nn
+
+from tests.training.faulty import faulty, fields
+from trt_layermerge.errors import InputError, TaskError
+from trt_layermerge.training.loop import Recipe, fine_tune
+from trt_layermerge.training.task import Batch, Classification
+
+MakeModel = Callable[[], nn.Module]
+
+
+def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
+    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
+) -> None:
+    losses = iter([1.0, 1.0, float("nan")])
+    checkpoint = tmp_path / "run.checkpoint"
+    with pytest.raises(InputError, match=r"loss is nan at step 2 of 10, learning rate 0\.1") as caught:
+        fine_tune(make_model(), faulty(task, lambda loss: loss * next(losses)), recipe, checkpoint=checkpoint)
+    assert "lower lr" in str(caught.value.hint)
+    assert not checkpoint.exists()
+
+
+def test_what_is_wrong_with_a_task_is_said(
+    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
+) -> None:
+    @dataclass(frozen=True)
+    class Short(Classification):
+        def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+            return iter(list(super().training_batches(seed=seed, epoch=epoch, first_step=first_step))[:-2])
+
+    @dataclass(frozen=True)
+    class Empty(Classification):
+        def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+            for images, labels in super().training_batches(seed=seed, epoch=epoch, first_step=first_step):
+                yield images[:0], labels[:0]
+
+    def out_of_range(loss: Tensor) -> Tensor:
+        raise IndexError("Target 10 is out of bounds")
+
+    wrong: list[tuple[Classification, str]] = [
+        (Short(**fields(task)), "yields 3 batches in epoch 0; steps_per_epoch says 5"),
+        (replace(task, batch_size=50), "an epoch has 0 steps"),
+        (Empty(**fields(task)), "a batch of 0 samples in step 1"),
+        (faulty(task, lambda loss: loss[None]), r"loss returns \[1\]"),
+        (faulty(task, lambda loss: loss.item()), "loss returns a float"),
+        (faulty(task, lambda loss: loss.detach()), "does not depend on the network's output"),
+        (faulty(task, out_of_range), "loss raised IndexError: Target 10"),
+    ]
+    for number, (a_task, words) in enumerate(wrong):
+        with pytest.raises(TaskError, match=words):
+            fine_tune(make_model(), a_task, recipe, checkpoint=tmp_path / str(number))
+
+
+def test_parts_too_small_for_a_norm_are_told(task: Classification, recipe: Recipe, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(TaskError, match="1 samples at once are too few to train on") as caught:
+        fine_tune(model, task, replace(recipe, accumulation=8), checkpoint=tmp_path / "c")
+    assert "accumulation" in str(caught.value.hint)
