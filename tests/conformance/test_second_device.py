@@ -58,10 +58,10 @@ class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, (1, 3), padding=(0, 1))
-        self.alone, self.act = nn.BatchNorm2d(4), nn.ReLU()
+        self.norm, self.alone, self.act = nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.alone(self.b(self.act(self.a(x))) + x))
+        return self.act(self.alone(self.b(self.act(self.norm(self.a(x)))) + x))
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +228,8 @@ def test_a_plan_is_carried_out_as_on_the_cpu(network: Network, plan: Any, streng
     same_compression(here, there)
     prove_network(there.linearised, there.merged, batches[0], there.proofs)
     assert here.fits or here.proofs
+    anew = strength == Strength() and plan == PLANS["fits, and layers solved anew"]
+    assert anew == any(key.startswith("0:1-2") for key in here.refits), "which has a norm"
 
 
 @pytest.mark.parametrize("change", [dual, singular])
