@@ -239,7 +239,7 @@ def _write_back(module: fx.GraphModule, layer: Layer, fitted: Convolution, respo
 
 def _statistics(convolution: Convolution, responses: Responses) -> tuple[Tensor, Tensor]:
     """Variance and mean of every output channel over the patches."""
-    values = predicted(responses.patches, prior_columns(convolution, convolution.geometry).to(responses.patches.device))
+    values = predicted(responses.patches, prior_columns(convolution, convolution.geometry))
     variance, mean = torch.var_mean(values, 1, correction=0)
     return variance.flatten(), mean.flatten()
 

@@ -34,6 +34,8 @@ class Task(Protocol):
     The training data is split three ways, once and for all seeds: what fine-tuning sees, a *calibration* part of that
     which fits and importance may look at, and a *held-out* part that only importance is judged on. The test data is
     for the final figure and for nothing else.
+
+    Batches are made on the CPU. ``loss`` and ``metric`` get outputs and targets on one device, which may be a GPU.
     """
 
     @property
