@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from trt_layermerge.delivery.manifest import read_manifest
 from trt_layermerge.delivery.verify import verify_delivery
-from trt_layermerge.errors import IncompatibleError, TableError
+from trt_layermerge.errors import IncompatibleError, TableError, TaskError
 from trt_layermerge.files import sha256
 from trt_layermerge.pipeline.compress import compress
 from trt_layermerge.pipeline.frontier import worthwhile
@@ -20,6 +21,7 @@ from trt_layermerge.pipeline.solving import solve_stage
 from trt_layermerge.pipeline.tables import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification
 
 STAGES = ["profile", "baseline", "importance", "solve", "merge", "fine-tune", "prove", "deliver", "measure", "test"]
 KEPT = ("importance.jsonl", "baseline.json", "plan.json", "finetune-")
@@ -133,3 +135,13 @@ def test_what_is_delivered_is_what_was_trained(done: Job) -> None:
     assert manifest.files.keys() == {"compressed.onnx", "compressed.engine.onnx", "checks.safetensors"}
     assert manifest.proof.engine <= 1e-4 and manifest.proof.samples == 64
     assert len(worthwhile(load(done))) >= manifest.original.layers
+
+
+def test_test_data_of_another_size_is_found_before_anything_long(done: Job, recorder: Any) -> None:
+    loaded = load(done)
+    task = loaded.require_task()
+    assert isinstance(task, Classification)
+    smaller = TensorDataset(torch.zeros(8, 1, 5, 5), torch.zeros(8, dtype=torch.long))
+    with pytest.raises(TaskError, match="test_batches yields inputs of"):
+        compress(replace(loaded, task=replace(task, test=smaller)), recorder)
+    assert not recorder.stages

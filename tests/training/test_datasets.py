@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from trt_layermerge.errors import RuntimeNotAvailableError, TaskError
+from trt_layermerge.training import datasets
 from trt_layermerge.training.datasets import CIFAR_MEAN, CIFAR_STD, CropAndFlip, Normalise, Settings, cifar10
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.load import load_task
@@ -189,3 +190,10 @@ def test_denoising_cifar(cifar: Path) -> None:
         sure = times < 500
         assert (image[sure].amax((1, 2, 3)) - image[sure].amin((1, 2, 3)) < 1e-3).all()
         assert (image[sure].abs() <= 1.001).all()
+
+
+def test_as_much_is_held_out_as_importance_trains_on() -> None:
+    """Of small data sets a tenth; of ImageNet the 4 % that the papers train and judge every choice with."""
+    assert [datasets._held_out(images) for images in (19, 50_000, 60_000)] == [1, 5000, 5000]
+    held_out = datasets._held_out(1_281_167)
+    assert 0.04 * (1_281_167 - held_out) <= held_out <= 52_000

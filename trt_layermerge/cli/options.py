@@ -165,6 +165,7 @@ data_options = combined(
     ),
     click.option("--tuning-share", type=float, default=0.04, show_default=True, help="finetune: of the training data."),
     click.option("--tuning-epochs", type=int, default=1, show_default=True, help="finetune: passes over that share."),
+    click.option("--tuning-steps", type=int, metavar="N", help="finetune: steps, in place of epochs."),
     click.option("--tuning-lr", type=float, default=0.1, show_default=True, help="finetune: peak learning rate."),
     click.option("--tuning-clip-norm", type=float, show_default="any", help="finetune: longest gradient."),
     click.option("--tuning-seed", type=int, default=0, show_default=True, help="finetune: of data and new weights."),

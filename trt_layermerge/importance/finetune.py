@@ -46,6 +46,7 @@ class Tuning:
     Attributes:
         share: Of the training data.
         epochs: Passes over that subset.
+        steps: In place of them.
         lr: Learning rate at its peak.
         weight_decay: L2 penalty.
         clip_norm: Longest gradient that is followed as it is. The papers follow any, as ``None`` does: behind each of
@@ -55,6 +56,7 @@ class Tuning:
 
     share: float = 0.04
     epochs: int = 1
+    steps: int | None = None
     lr: float = 0.1
     weight_decay: float = 1e-4
     clip_norm: float | None = None
@@ -73,6 +75,7 @@ class Tuning:
         """As the training loop takes it."""
         return Recipe(
             epochs=self.epochs,
+            steps=self.steps,
             lr=self.lr,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,

@@ -12,7 +12,7 @@ from trt_layermerge.training.recipe import Recipe
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_COUNTED = {"share": "of the data", "epochs": "epochs"}
+_COUNTED = {"share": "of the data", "epochs": "epochs", "steps": "steps"}
 """Fields whose number comes before the word."""
 
 

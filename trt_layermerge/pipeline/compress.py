@@ -46,6 +46,7 @@ from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.runtimes.protocol import Engine
+from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
 
@@ -104,6 +105,7 @@ def compress(loaded: Loaded, reporter: Reporter) -> Result:
         InputError: Another process is at work in the same folder.
         LayerMergeError: See the stages; what was measured and trained until then is on disk.
     """
+    check_task(loaded.require_task(), loaded.network.inputs, ("test_batches",))  # which is read at the end
     with exclusive(loaded.job.output):
         return _compress(loaded, reporter)
 

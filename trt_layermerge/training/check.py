@@ -13,7 +13,7 @@ from trt_layermerge.errors import LayerMergeError, TaskError
 from trt_layermerge.network.inputs import Input, as_inputs
 from trt_layermerge.training.task import Task
 
-DataSet = Literal["training_batches", "calibration_batches", "held_out_batches"]
+DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
 
 @contextmanager
