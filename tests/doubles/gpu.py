@@ -87,10 +87,20 @@ def _call(operator: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError("torch.linalg.lstsq: on CUDA, `driver` must be 'gels'")
     wanted = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.device)]
     there = any(device.type == GPU.type for device in wanted) if wanted else any(map(_on_gpu, tensors))
-    found = operator(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    draws = there and torch.Tag.nondeterministic_seeded in operator.tags
+    with _own_generator() if draws else nullcontext():
+        found = operator(*tree_map(_inner, args), **tree_map(_inner, kwargs))
     if _writes(operator):
         return kwargs.get("out", next(iter(args), None))
     return tree_map(lambda leaf: GpuTensor(leaf) if there and isinstance(leaf, Tensor) else leaf, found)
+
+
+@contextmanager
+def _own_generator() -> Iterator[None]:
+    """A GPU draws from a generator of its own: other numbers than the CPU."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(torch.initial_seed() + 1)
+        yield
 
 
 def _require_one_device(operator: Any, args: Any, tensors: list[Tensor]) -> None:
