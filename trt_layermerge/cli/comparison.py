@@ -50,7 +50,7 @@ def _profile_lines(found: ProfileComparison) -> Iterator[str]:
     counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     yield f"rows     {len(found.pairs)} compared: {counts} (tolerance {found.tolerance:.1%})"
     fresh = len(found.pairs) - found.repeated
-    yield f"machine  takes {_within(found.factor)} as long, by the median of {fresh} rows; that is taken out of every row"
+    yield f"machine  takes {_within(found.factor)} as long, by the median of {fresh} rows; taken out of every row"
     if found.clocks_mhz is not None:
         yield "clocks   {:.0f} MHz, then {:.0f} MHz".format(*found.clocks_mhz)
     if found.repeated:
