@@ -75,9 +75,9 @@ def test_more_rows_and_fewer_samples_need_wider_intervals(comparisons: int, samp
 
 
 @pytest.mark.parametrize("noise", ["normal", "skewed", "heavy tails"])
-def test_one_row_in_a_thousand_is_wrong_one_time_in_twenty_thousand(noise: str) -> None:
-    """The share of wrong claims about equal medians at the level of 1,000 rows; without Student it is 2.5 times it."""
-    random, comparisons, trials = np.random.default_rng(0), 1000, 40_000
+def test_one_row_of_a_thousand_is_wrong_once_in_twenty_thousand_times(noise: str) -> None:
+    """Claims about equal medians at the level of 1,000 rows."""
+    random, comparisons, trials = np.random.default_rng(0), 1000, 120_000
     draw = {
         "normal": lambda: 0.02 * random.standard_normal((2, trials, 30)),
         "skewed": lambda: np.log1p(0.05 * random.exponential(size=(2, trials, 30))),
@@ -88,8 +88,7 @@ def test_one_row_in_a_thousand_is_wrong_one_time_in_twenty_thousand(noise: str) 
     below, above = middle - samples[..., 9], samples[..., 20] - middle  # ranks of 30 samples; see test_statistics
     moved = middle[0] - middle[1]
     wrong = (moved > width * np.hypot(below[0], above[1])) | (-moved > width * np.hypot(above[0], below[1]))
-    assert wrong.mean() <= 2.5 * 0.05 / comparisons  # 2 expected, 5 at most
-    assert (abs(moved) > 0).all()
+    assert wrong.sum() <= 10  # 6 expected at the stated level; normal quantiles make it 13 to 30
 
 
 def test_the_ranks_above_are_those_of_a_timing() -> None:

@@ -125,7 +125,7 @@ class ProfileComparison:
                 hint="measure once more into a fresh folder (--profiles) to be sure; to accept it, let the new profile "
                 "be the baseline",
             )
-        if self.factor.may_exceed(self.tolerance) and self.factor.log > 0:
+        if self.factor.value > 1 + self.tolerance:
             return InconclusiveError(
                 f"the machine as a whole takes {self.factor.value:.2f} times as long as it did for the baseline",
                 hint="see that nothing else runs and that the clock rate is the same (--lock-clocks), and measure once "
@@ -163,10 +163,9 @@ def compare_profiles(
         )
     olds, news = ({row.signature.key: row for row in profile} for profile in (baseline, new))
     common = {key: (olds[key], news[key]) for key in olds if key in news}
-    broken = [LoneRow(key, str(now.reason)) for key, (then, now) in common.items() if then.timing and not now.timing]
-    others = [LoneRow(key, reason) for key, rows in common.items() if (reason := _incomparable(*rows))]
-    lone = {row.key for row in (*broken, *others)}
-    both = [_Both(key, *rows) for key, rows in common.items() if key not in lone]
+    others = {key: reason for key, rows in common.items() if (reason := _incomparable(*rows))}
+    broken = {key: str(now.reason) for key, (_, now) in common.items() if now.timing is None and key not in others}
+    both = [_Both(key, *rows) for key, rows in common.items() if key not in others and key not in broken]
     if not both and not broken:
         raise IncompatibleError(
             f"{baseline.path} and {new.path} have no operation in common that both have measured",
@@ -182,8 +181,8 @@ def compare_profiles(
         pairs=_pairs(both, factor, tolerance),
         repeated=sum(one.repeated for one in both),
         degraded=tuple(one.key for one in both if one.degraded),
-        broken=tuple(broken),
-        incomparable=tuple(others),
+        broken=tuple(LoneRow(*row) for row in broken.items()),
+        incomparable=tuple(LoneRow(*row) for row in others.items()),
         missing=tuple(key for key in olds if key not in news),
         added=tuple(key for key in news if key not in olds),
     )

@@ -88,9 +88,9 @@ def simultaneous(comparisons: int, samples: int) -> float:
 
     Bonferroni's inequality: each of them at the level 1 - 0.05 / comparisons. An interval of few samples does not know
     its own width well, which matters the more the higher the level is: with 30 samples, normal quantiles are exceeded
-    2.5 times as often as they should be at 1 in 20,000. Student's quantiles with samples - 1 degrees of freedom fit
-    (McKean and Schrader, Communications in Statistics B 13, 1984, for medians studentised by the very interval that
-    ``median_interval`` is).
+    more than twice as often as they should be at 1 in 20,000, and Student's with samples - 1 degrees of freedom are not
+    (benchmarks/comparing.py). Student's are what McKean and Schrader use (Communications in Statistics B 13, 1984) for
+    medians studentised by the very interval that ``median_interval`` is.
 
     Args:
         comparisons: How many intervals are looked at.
