@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.manifest import read_manifest, write_manifest
@@ -165,6 +167,20 @@ def test_two_of_a_kind_or_one_message(run: Any, baseline: Path, tmp_path: Path) 
             assert ran.code == 3 and ran.out == "" and ran.err.count("error: ") == 1, ran.err
             assert any(words in ran.err for words in message.split("|")), ran.err
     assert run("compare", GOLDEN, tmp_path / "negative.json").code == 3
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data(), byte=st.sampled_from(b'0123456789eE.-"{}[],: nulx\xff\n'))
+def test_any_changed_byte_is_a_verdict_or_one_message(
+    run: Any, baseline: Path, tmp_path: Path, data: Any, byte: int
+) -> None:
+    content = bytearray(baseline.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] = byte
+    (tmp_path / "new.jsonl").write_bytes(content)
+    for arguments in ([], ["--json"]):
+        ran = run("compare", baseline, tmp_path / "new.jsonl", *arguments)
+        assert ran.code in (0, 3, 7, 8, 9) and ran.err.count("error: ") == (ran.code != 0)
+        assert (ran.out != "") == (ran.code in (0, 7, 8))
 
 
 @pytest.mark.parametrize("tolerance", ["0", "0%", "-5%", "5", "101%", "five", "", "nan", "1e-3"])

@@ -272,6 +272,14 @@ def test_clock_rates_are_told_where_both_know_them(clock: float) -> None:
     assert compared(fast, beside(TIMING)).clocks_mhz is None
 
 
+def test_latencies_of_centuries_are_compared() -> None:
+    """Nobody measures them; a table that someone made up is no reason for a traceback."""
+    longest = 2**63 - 1
+    absurd = Timing(longest, 0, longest, -longest, longest, 0.0, 6)
+    found = compared(OLD, beside(absurd))
+    assert only(found)[0] == "unclear" and all(np.isfinite(pair.sure.interval).all() for pair in found.pairs)
+
+
 def test_times_of_nothing_are_compared() -> None:
     nothing = Timing.of([0] * 30)
     assert set(verdicts(compared(rows_of([nothing] * 9), rows_of([replace(nothing, cv=0.1)] * 9))).values()) == {"same"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import log, log1p
+from math import isfinite, log, log1p
 
 import numpy as np
 
@@ -293,8 +293,10 @@ def _doubt(one: _Both, found: Verdict, factor: Ratio, samples: int, tolerance: f
 
 def _clocks(both: Sequence[_Both]) -> tuple[float, float] | None:
     """Median clock rates of the rows, in MHz."""
-    told = [(one.then.clock_mhz, one.now.clock_mhz) for one in both]
-    thens, nows = [then for then, _ in told if then], [now for _, now in told if now]
+    thens, nows = (
+        [clock for clock in clocks if clock is not None and isfinite(clock)]
+        for clocks in ([one.then.clock_mhz for one in both], [one.now.clock_mhz for one in both])
+    )
     return (float(np.median(thens)), float(np.median(nows))) if thens and nows else None
 
 

@@ -31,13 +31,14 @@ class Ratio:
     @classmethod
     def of(cls, estimate: float, low: float, high: float) -> Ratio:
         """From a positive estimate and the ends of its interval, ``0 < low <= estimate <= high``."""
-        return cls(log(estimate), log(estimate / low), log(high / estimate))
+        middle = log(estimate)
+        return cls(middle, middle - log(low), log(high) - middle)
 
     def __truediv__(self, other: Ratio) -> Ratio:
         """The quotient of two that were measured independently, at the level of their intervals.
 
-        The method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008, equations for a
-        difference), which keeps the intervals' asymmetry.
+        The method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008) for a difference of
+        logarithms, which keeps the intervals' asymmetry.
         """
         return Ratio(self.log - other.log, hypot(self.below, other.above), hypot(self.above, other.below))
 
@@ -48,12 +49,12 @@ class Ratio:
     @property
     def value(self) -> float:
         """The best estimate."""
-        return exp(self.log)
+        return _exp(self.log)
 
     @property
     def interval(self) -> tuple[float, float]:
         """The ends of its interval."""
-        return exp(self.log - self.below), exp(self.log + self.above)
+        return _exp(self.log - self.below), _exp(self.log + self.above)
 
     def may_exceed(self, tolerance: float) -> bool:
         """Whether the interval reaches beyond ``1 + tolerance``."""
@@ -89,14 +90,19 @@ def simultaneous(comparisons: int, samples: int) -> float:
     Bonferroni's inequality: each of them at the level 1 - 0.05 / comparisons. An interval of few samples does not know
     its own width well, which matters the more the higher the level is: with 30 samples, normal quantiles are exceeded
     more than twice as often as they should be at 1 in 20,000, and Student's with samples - 1 degrees of freedom are not
-    (benchmarks/comparing.py). Student's are what McKean and Schrader use (Communications in Statistics B 13, 1984) for
-    medians studentised by the very interval that ``median_interval`` is.
+    (benchmarks/comparing.py). To studentise a median by an interval of order statistics is McKean's and Schrader's
+    (Communications in Statistics: Simulation and Computation 13, 1984).
 
     Args:
         comparisons: How many intervals are looked at.
         samples: Samples behind the least sampled median of one comparison, at least 6.
     """
     return _student(1 - 0.025 / comparisons, samples - 1) / NormalDist().inv_cdf(0.975)
+
+
+def _exp(power: float) -> float:
+    """The exponential, or the largest one that a float holds; only tables that someone made up come near."""
+    return exp(min(power, 700.0))
 
 
 def _student(probability: float, freedom: int) -> float:
