@@ -149,6 +149,7 @@ def test_one_regression_of_20_percent_among_300_is_found(pace: float) -> None:
         assert result.objection is not None and result.objection.exit_code is ExitCode.REGRESSION
         assert signature(place).key in str(result.objection)
         assert result.factor.value == pytest.approx(pace, rel=0.01)
+        assert ("as a whole" in str(result.objection)) == (pace == 0.8), "it is told where it matters"
 
 
 def test_a_machine_that_is_slower_as_a_whole_is_no_regression_and_is_not_passed_over() -> None:

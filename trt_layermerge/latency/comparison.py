@@ -119,9 +119,11 @@ class ProfileComparison:
         if slower or self.broken:
             worst = [f"{pair.key} takes {pair.ratio.value:.2f} times as long" for pair in slower]
             worst += [f"{row.key} failed: {row.reason}" for row in self.broken]
+            paced = abs(self.factor.log) > log1p(self.tolerance)
+            beside = f", beside a machine that takes {self.factor.value:.2f} times as long as a whole" if paced else ""
             return RegressionError(
                 f"{len(worst)} of {len(self.pairs) + len(self.broken)} operations are slower by more than "
-                f"{100 * self.tolerance:.3g} %, or fail: {_first(worst, 3)}",
+                f"{100 * self.tolerance:.3g} %, or fail{beside}: {_first(worst, 3)}",
                 hint="measure once more into a fresh folder (--profiles) to be sure; to accept it, let the new profile "
                 "be the baseline",
             )
