@@ -67,6 +67,15 @@ bench: $(INSTALLED)  ## measure what is said to be fast, as ratios in one run
 profiles: $(INSTALLED)  ## measure this device's latency lookup table for the example
 	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml
 
+# Into a fresh folder, for what a profile holds is not measured again. Tell how much may change: make compare TOLERANCE=10%
+FRESH := build/profiles
+TOLERANCE ?= 5%
+compare: $(INSTALLED)  ## measure this device anew, and compare that with its tables in profiles/
+	rm -rf $(FRESH)
+	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml --profiles $(FRESH)
+	set -e; for file in $$(cd $(FRESH) && ls */*.jsonl); do \
+		$(BIN)/trt-layermerge compare profiles/$$file $(FRESH)/$$file --tolerance $(TOLERANCE); done
+
 format: $(INSTALLED)  ## put the source into its layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -75,4 +84,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test fuzz test-gpu lint check bench profiles format clean
+.PHONY: help demo bindings test fuzz test-gpu lint check bench profiles compare format clean

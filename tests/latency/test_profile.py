@@ -140,6 +140,7 @@ BAD_LINES = {
     "float of ns": json.dumps(GOOD | {"median_ns": 341000.5}),
     "signature": json.dumps(GOOD | {"signature": "fp32 conv"}),
     "interval": json.dumps(GOOD | {"ci_low_ns": 400_000}),
+    "longer than 64 bits": json.dumps(GOOD | {"ci_high_ns": 2**63}),
     "negative": json.dumps(GOOD | {"ci_low_ns": -1}),
     "reason without need": json.dumps(GOOD | {"reason": "why"}),
     "failed, yet timed": json.dumps(GOOD | {"status": "failed", "reason": "why"}),

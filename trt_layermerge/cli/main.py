@@ -18,6 +18,7 @@ COMMANDS = {
     "compress": "Do the whole job: measure, plan, merge, fine-tune, prove, deliver.",
     "build": "Build an engine from ONNX.",
     "verify": "Check a delivered engine.",
+    "compare": "Compare profiles, or deliveries, with their baselines.",
     "doctor": "Say what this machine has and lacks, and rehearse.",
 }
 """In the order of a job. Their modules load torch or ONNX Runtime, which takes seconds, so they are imported late."""

@@ -176,6 +176,8 @@ def read_timing(record: Mapping[str, Any]) -> Timing:
     timing = Timing(**values)
     if not 0 <= timing.ci_low_ns <= timing.median_ns <= timing.ci_high_ns:
         raise ValueError("has a confidence interval that does not hold its median")
+    if max(timing.ci_high_ns, timing.p95_ns, -timing.p5_ns) > _LONGEST_NS:
+        raise ValueError(f"has a latency of more than {_LONGEST_NS} ns")
     return timing
 
 
@@ -203,6 +205,9 @@ def _slug(text: str) -> str:
     plain = re.sub(r"\((r|tm|c)\)", " ", text.lower())
     return re.sub(r"[^a-z0-9._]+", "-", plain).strip("-.") or "unknown"
 
+
+_LONGEST_NS = 2**63 - 1
+"""What planning counts in; three centuries."""
 
 _NONE = type(None)
 _KEY_TYPES: Types = {field.name: (str,) for field in fields(ProfileKey)} | {

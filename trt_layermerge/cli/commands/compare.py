@@ -1,0 +1,76 @@
+"""``compare``: is what was measured today slower than its baseline?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from trt_layermerge.cli.comparison import tell_manifests, tell_profiles
+from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.delivery.comparison import compare_manifests, read_comparable
+from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.errors import InputError, UsageError
+from trt_layermerge.latency.comparison import ACROSS, compare_profiles
+from trt_layermerge.latency.profile import Profile
+
+
+def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    """Read a share as people write it: ``5%`` or ``0.05``."""
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text.strip())
+    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is no share above 0 %; write 5% or 0.05")
+    return share
+
+
+@click.command("compare")
+@click.argument("baseline", type=PATH)
+@click.argument("new", type=PATH)
+@click.option(
+    "--tolerance",
+    callback=read_tolerance,
+    default="5%",
+    show_default=True,
+    help="Largest change of a latency or a speed-up that does not matter.",
+)
+@click.option(
+    "--accuracy-tolerance",
+    type=click.FloatRange(0),
+    metavar="POINTS",
+    help="Manifests: largest loss of accuracy that does not matter.  [default: it is shown, not judged]",
+)
+@click.option("--across", type=click.Choice(ACROSS), multiple=True, help="Compare although this differs.")
+@json_option
+def command(
+    baseline: Path,
+    new: Path,
+    tolerance: float,
+    accuracy_tolerance: float | None,
+    across: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Compare NEW with BASELINE: two profiles, or two manifests of deliveries (engines/NAME/manifest.json).
+
+    Exit code 7 says that something became slower by more than the tolerance, 8 that it cannot be told, 9 that the two
+    are of different devices or settings, 0 that nothing was found to be slower.
+    """
+    match read_comparable(baseline), read_comparable(new):
+        case Profile() as then, Profile() as now:
+            if accuracy_tolerance is not None:
+                raise UsageError("--accuracy-tolerance is for manifests, and profiles hold no accuracy")
+            profiles = compare_profiles(then, now, tolerance, across)
+            tell_profiles(profiles, as_json)
+            objection = profiles.objection
+        case Manifest() as then, Manifest() as now:
+            manifests = compare_manifests(then, now, tolerance, accuracy_tolerance, across)
+            tell_manifests(manifests, as_json)
+            objection = manifests.objection
+        case _:
+            raise InputError(
+                f"one of {baseline} and {new} is a profile, the other the manifest of a delivery",
+                hint="compare two of a kind",
+            )
+    if objection is not None:
+        raise objection
