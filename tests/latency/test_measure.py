@@ -26,9 +26,13 @@ RUN_NS, SENTINEL_NS = 100_000, 1_000_000
 
 @dataclass
 class Machine:
-    """A runtime without a device. ``slowdown`` is a factor on everything, by the number of bursts timed so far."""
+    """A runtime without a device.
+
+    ``slowdown`` is a factor on everything, by the number of bursts timed so far, ``stretch`` on all but the sentinel.
+    """
 
     slowdown: Callable[[int], float] = lambda burst: 1.0
+    stretch: Callable[[int], float] = lambda burst: 1.0
     noise: float = 0.0
     fails: frozenset[str] = frozenset()
     kill_after_builds: int | None = None
@@ -71,6 +75,8 @@ class ScriptedEngine:
 
     def time(self, repeats: int) -> np.ndarray:
         factor = self.machine.slowdown(self.machine.bursts) * self.random.lognormal(0, self.machine.noise)
+        if self.run_ns != SENTINEL_NS:
+            factor *= self.machine.stretch(self.machine.bursts)
         self.machine.bursts += 1
         return np.full(repeats, self.run_ns * factor).astype(np.int64)
 
@@ -170,6 +176,18 @@ def test_a_machine_that_stays_slow_is_measured_but_not_trusted(tmp_path: Path) -
         assert row.drift == pytest.approx(1.5)
     bursts = 4 * (POLICY.min_samples * 2 + POLICY.patience + 1)
     assert machine.bursts < 1.5 * bursts, "patience ends"
+
+
+@pytest.mark.parametrize(("stretch", "status"), [(6.0, "degraded"), (1.4, "ok")])
+def test_what_stretches_most_runs_alike_is_not_taken_for_the_truth(tmp_path: Path, stretch: float, status: str) -> None:
+    """A job beside that the sentinel's short runs do not see: a narrow interval, and no median of the candidate."""
+    machine = Machine(stretch=lambda burst: stretch if burst % 11 else 1.0)
+    profile = filled(tmp_path, machine, SIGNATURES[:2])
+    for row in profile:
+        assert row.timing.relative_ci < POLICY.relative_ci
+        assert row.status == status and (status == "ok" or "something ran beside" in row.reason)
+    again = filled(tmp_path, Machine(), SIGNATURES[:2], replace(POLICY, again=True))
+    assert {row.status for row in again} == {"ok"}
 
 
 @pytest.mark.parametrize(("period", "status"), [(10, "ok"), (6, "ok"), (3, "degraded")])

@@ -55,6 +55,9 @@ class MeasurementPolicy:
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
             more is ``degraded``. At 20 % slow samples the median lies at the 62nd percentile of the others, still
             amid them, and its interval is that of all samples.
+        spread: The median of a row may lie above its 5th percentile by this share. Above that, a job beside stretched
+            most of the runs, perhaps all alike: the interval is narrow, the sentinel's short runs saw nothing, and the
+            median is not the candidate's. Such a row is ``degraded``.
         cooling_seconds: Pause after a round in which the device held itself back, for heat above all; such a round was
             disturbed.
         again: Measure rows that are ``degraded`` once more.
@@ -70,6 +73,7 @@ class MeasurementPolicy:
     disturbance: float = 0.10
     patience: int = 10
     tolerated: float = 0.20
+    spread: float = 0.50
     cooling_seconds: float = 2.0
     again: bool = False
 
@@ -295,6 +299,9 @@ class _Trial:
             return f"{share} were taken while the sentinel was more than {policy.disturbance:.0%} slow"
         if reached > policy.relative_ci:
             return f"the interval is within {reached:.1%} of the median, not {policy.relative_ci:.1%}, when time is up"
+        if self.timing.median_ns > (1 + policy.spread) * self.timing.p5_ns:
+            times = self.timing.median_ns / max(self.timing.p5_ns, 1)
+            return f"the median is {times:.1f} times the 5th percentile: something ran beside most of the runs"
         return None
 
 
