@@ -6,31 +6,51 @@ goes on where it was stopped. Prints one row for each run: latencies are measure
 original, accuracies are of the test data. With ``--method depth --estimator gates``, gates choose the activations that
 go, by one training; with ``product``, the loss without any training does.
 
+Plans leave out merges that are no faster here. With ``--merge-all`` there is no plan: every two layers that a skip
+leads around, or that follow each other in a chain without skips, are decoupled and merged, whatever that does to the
+latency.
+
     python benchmarks/elc.py [--only NAME] [--method METHOD] [--estimator ESTIMATOR] [--budget SHARE] [--epochs N]
-                             [--steps N] [--held-out N] [--gates-epochs N] [--gates-penalty P]
+                             [--steps N] [--held-out N] [--gates-epochs N] [--gates-penalty P] [--merge-all]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
+from torch import fx
 from torch.utils.data import TensorDataset
 
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.cli.show import screen
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import replacing, write_json
 from trt_layermerge.importance.estimate import Estimator, Samples
 from trt_layermerge.importance.gates import Gating
+from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.proof import prove_network
+from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.network.count import size_of
+from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.source import load_source
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.runtimes.protocol import BuildOptions, Engine
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.loop import fine_tune
@@ -70,7 +90,7 @@ def base(name: str) -> Path:
     return path
 
 
-def compressed(name: str, args: argparse.Namespace, decouple: float) -> Result:
+def compressed(name: str, args: argparse.Namespace, decoupled: float) -> Result:
     """A network compressed by the method's plan for the budget."""
     job = Job(
         model=NETWORKS[name],
@@ -83,16 +103,73 @@ def compressed(name: str, args: argparse.Namespace, decouple: float) -> Result:
         samples=Samples(held_out=args.held_out),
         estimator=Estimator(args.estimator),
         gating=Gating(penalty=args.gates_penalty, epochs=args.gates_epochs),
-        recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decouple),
+        recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decoupled),
     )
     with screen() as reporter:
         return compress(load(job), reporter)
+
+
+def merged_all(name: str, args: argparse.Namespace) -> dict[str, object]:
+    """The row of a network with all its pairs of layers merged, once they are decoupled."""
+    network, data = load_network(NETWORKS[name], base(name), (1, 28, 28)), task()
+    choices = list(pairs(network))
+    recipe = replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=args.decouple)
+    decoupled = decouple(network, choices)
+    with screen() as reporter:
+        reporter.stage(f"decouple {len(choices)} pairs of {name}")
+        checkpoint = RUNS / f"{name}-all-{args.steps or f'{args.epochs}-epochs'}.checkpoint"
+        teacher = network.module
+        fine_tune(decoupled, data, recipe, checkpoint=checkpoint, teacher=teacher, progress=reporter.progress)
+    compression = carry_out(settled(network, decoupled), choices, ())
+    inputs, _ = next(iter(data.test_batches()))
+    proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
+    original, merged = fold_norms(network.module), fold_norms(compression.merged)
+    before, after = size_of(original), size_of(merged)
+    timings = compare({"original": engine(original, network), "merged": engine(merged, network)}, MeasurementPolicy())
+    accuracies = [evaluate(module, data.test_batches(), data).accuracy for module in (original, decoupled, merged)]
+    return {
+        "network": name,
+        "way": "all decoupled and merged",
+        "layers": f"{before.layers} to {after.layers}",
+        "flops": f"{after.flops / before.flops - 1:+.1%}",
+        "speedup": f"{timings['original'].median_ns / timings['merged'].median_ns:.2f}",
+        "accuracy": " to ".join(f"{accuracy:.2%}" for accuracy in accuracies),
+        "merged": str(len(proof.blocks)),
+        "worst block": f"{proof.worst_block:.1e}",
+        "proof": f"{proof.end_to_end:.1e}",
+    }
+
+
+def pairs(network: Network) -> Iterator[Choice]:
+    """Merges of two layers, both kept, that do not overlap; where there are skips, of those that one leads around."""
+    ends: dict[int, int] = {}
+    for choice in choices_of(network):
+        block, chain = choice.block, network.chains[choice.block.chain]
+        around = not chain.skips or any(skip.inside(block.start, block.end) for skip in chain.skips)
+        whole = choice.kind is Kind.MERGE and len(block) == 2 == len(choice.kept)
+        if whole and around and block.start >= ends.get(block.chain, 0):
+            ends[block.chain] = block.end
+            yield choice
+
+
+def engine(module: fx.GraphModule, network: Network) -> Engine:
+    """A network in ONNX Runtime, one image at a time."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        export_onnx(module, network.inputs, path)
+        return get_runtime("onnxruntime").build(path, BuildOptions(), batched_shapes(network.inputs, 1))
 
 
 def run_name(args: argparse.Namespace) -> str:
     """What files of these arguments are called."""
     gates = f"-{args.gates_epochs}-{args.gates_penalty:g}" if args.estimator == Estimator.GATES else ""
     return f"{args.method}-{args.budget}-{args.estimator}{gates}"
+
+
+def rows_of(name: str, args: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """The rows of a network: its plan carried out both ways."""
+    for way, decoupled in (("decoupled", args.decouple), ("merged at once", 0.0)):
+        yield row(name, way, compressed(name, args, decoupled))
 
 
 def row(name: str, way: str, result: Result) -> dict[str, object]:
@@ -125,6 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--decouple", type=float, default=0.5)
     parser.add_argument("--gates-epochs", type=int, default=Gating.epochs)
     parser.add_argument("--gates-penalty", type=float, default=Gating.penalty)
+    parser.add_argument("--merge-all", action="store_true", help="no plan: all pairs of layers")
     return parser.parse_args()
 
 
@@ -135,10 +213,10 @@ def main() -> None:
     RUNS.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in [args.only] if args.only else NETWORKS:
-        for way, decouple in (("decoupled", args.decouple), ("merged at once", 0.0)):
-            rows.append(row(name, way, compressed(name, args, decouple)))
-            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    write_json(RUNS / f"rows-{run_name(args)}.json", {"rows": rows})
+        for found in [merged_all(name, args)] if args.merge_all else rows_of(name, args):
+            rows.append(found)
+            print("  ".join(f"{key} {value}" for key, value in found.items()), flush=True)
+    write_json(RUNS / f"rows-{'all' if args.merge_all else run_name(args)}.json", {"rows": rows})
 
 
 if __name__ == "__main__":
