@@ -121,7 +121,8 @@ class NormalEquations:
         taken = torch.cat([taken, taken.new_full((1,), self.gram.shape[1] - 1)])
         part = replace(geometry, out_channels=geometry.groups)  # blocks that differ in this share a factor
         if part not in self._solvers:
-            self._solvers[part] = Primal(self.gram[:, taken][:, :, taken], RIDGE)
+            whole = len(taken) == self.gram.shape[1]  # in the same order: there is no need for a copy
+            self._solvers[part] = Primal(self.gram if whole else self.gram[:, taken][:, :, taken], RIDGE)
         solver, cross = self._solvers[part], self.cross[of][:, taken]
         start = prior_columns(prior, geometry).to(cross)
         solution = solver.solve(cross, start)

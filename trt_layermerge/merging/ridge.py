@@ -65,8 +65,10 @@ class Primal:
 
     @property
     def system(self) -> Float[Tensor, "groups unknowns unknowns"]:
-        """``A + r I``."""
-        return self.gram + torch.diag_embed(self.ridge)
+        """``A + r I``, in memory of its own."""
+        system = self.gram.clone()
+        system.diagonal(dim1=1, dim2=2).add_(self.ridge)
+        return system
 
     def solve(self, cross: Solution, prior: Solution) -> Solution:
         """W for B and a prior."""
