@@ -155,11 +155,11 @@ def compose(first: Convolution, second: Convolution) -> Convolution:
     its taps ``d2 s1`` apart. That is what a transposed convolution does to an image, with this stride and dilation.
     """
     geometry = first.geometry.then(second.geometry)
-    g, mid = geometry.groups, first.geometry.out_channels
-    inner, outer = regroup(first, g).weight, regroup(second, g).weight
+    # The second one keeps its own groups: written out as a dense kernel, a depthwise one would be nearly all zeros.
+    g, mid = second.geometry.groups, first.geometry.out_channels
+    inner, outer = regroup(first, geometry.groups).weight, second.weight
     # Once for all groups: batch = inputs of a group, channels = mid channels.
-    images = inner.reshape(g, mid // g, *inner.shape[1:]).permute(2, 0, 1, 3, 4).flatten(1, 2)
-    kernels = outer.reshape(g, -1, *outer.shape[1:]).transpose(1, 2).flatten(0, 1)
+    images, kernels = inner.transpose(0, 1), outer.reshape(g, -1, *outer.shape[1:]).transpose(1, 2).flatten(0, 1)
     (sh, sw), (dh, dw) = first.geometry.stride, second.geometry.dilation
     taps = F.conv_transpose2d(images, kernels, stride=first.geometry.dilation, dilation=(sh * dh, sw * dw), groups=g)
     summed = outer.sum((2, 3)).reshape(g, -1, mid // g)  # what is the same at every pixel
