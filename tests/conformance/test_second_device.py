@@ -155,7 +155,7 @@ def measurable(network: Network, estimator: str) -> list[Choice]:
 def test_importance_is_what_it_is_on_the_cpu(
     network: Network, task: Classification, how: Estimation, tmp_path: Path
 ) -> None:
-    choices = measurable(network, str(how.estimator))
+    choices = measurable(network, how.estimator.name)
     with mock.patch.object(judge, "IMAGES_PER_FEATURE", 2):  # so that the classifier is solved anew
         here = rows(network, choices, task, how, tmp_path / "here.jsonl")
         with unmoved(network.module), gpu(), placed(network.module, GPU):
