@@ -16,7 +16,8 @@ from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.compose import outer_skips
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import judge, oneshot
-from trt_layermerge.importance.estimate import Estimation, Samples, measure, table_key
+from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.judge import WORST_LOSS, first
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.merging import patches

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.importance.estimate import Estimator, Samples
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.finetune import Finetune
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
@@ -27,7 +28,7 @@ PLAN = {
     "refine": 3,
     "limits": Limits(3, 2),
     "samples": Samples(1, 2),
-    "estimator": Estimator.PRODUCT,
+    "estimator": Product(),
 }
 TRAINING = {"fit_samples": 1, "recipe": Recipe(epochs=9)}
 NEITHER = {"device": "cpu", "output": Path("elsewhere"), "profiles": Path("elsewhere"), "weights": Path("same.pt")}
@@ -40,17 +41,10 @@ def test_the_fingerprint_tells_what_decides_the_plan(field: str) -> None:
     assert (changed.training_name("p") == JOB.training_name("p")) == (field not in TRAINING)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "changed"),
-    [
-        (Estimator.FINETUNE, replace(JOB, tuning=Tuning(lr=0.5))),
-        (Estimator.GATES, replace(JOB, gating=Gating(penalty=0.5))),
-    ],
-)
-def test_how_an_estimator_trains_counts_where_it_does(estimator: Estimator, changed: Job) -> None:
-    assert changed.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)
-    one, other = (replace(job, estimator=estimator).fingerprint("w", DEVICE) for job in (changed, JOB))
-    assert one != other
+@pytest.mark.parametrize(("one", "other"), [(Finetune(), Finetune(lr=0.5)), (Gates(), Gates(penalty=0.5))])
+def test_how_an_estimator_trains_counts(one: Any, other: Any) -> None:
+    fingerprints = [replace(JOB, estimator=estimator).fingerprint("w", DEVICE) for estimator in (one, other)]
+    assert fingerprints[0] != fingerprints[1]
 
 
 def test_which_activations_are_offered_decides_the_plan() -> None:

@@ -10,8 +10,8 @@ import pytest
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
-from trt_layermerge.importance.estimate import Estimator
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -122,8 +122,7 @@ def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any,
     job = quick_job(
         tmp_path,
         method="depth",
-        estimator=Estimator.GATES,
-        gating=Gating(penalty=0.5, epochs=2),
+        estimator=Gates(penalty=0.5, epochs=2),
         limits=ALL,
         recipe=Recipe(epochs=2, decouple=0.5, distillation=0.5, checkpoint_seconds=0),
         budget=Budget.parse("0.6"),
@@ -145,9 +144,9 @@ def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any,
 
 
 def test_what_an_estimator_cannot_measure_is_said_before_anything_is(tmp_path: Path, quick_job: Any) -> None:
-    for method, estimator in (("layermerge", Estimator.GATES), ("joint", Estimator.GATES), ("joint", "product")):
-        with pytest.raises(UsageError, match=f"the estimator {estimator} cannot measure") as caught:
-            load(quick_job(tmp_path, method=method, estimator=Estimator(estimator)))
+    for method, estimator in (("layermerge", Gates()), ("joint", Gates()), ("joint", Product())):
+        with pytest.raises(UsageError, match=f"the estimator {estimator.name} cannot measure") as caught:
+            load(quick_job(tmp_path, method=method, estimator=estimator))
         assert "--method" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

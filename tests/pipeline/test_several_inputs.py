@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from trt_layermerge.delivery.verify import verify_delivery
-from trt_layermerge.importance.estimate import Estimator
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.network.inputs import examples
 from trt_layermerge.pipeline.compress import Result, compress
 from trt_layermerge.pipeline.frontier import frontier_of
@@ -75,7 +75,7 @@ def denoised(request: Any, tmp_path_factory: pytest.TempPathFactory, quick_job: 
         job = replace(job, model=UNET, task=ASSETS / "denoise.py")
     else:
         model, task = f"{ASSETS / 'denoiser.py'}:denoiser", Path(f"{ASSETS / 'denoise.py'}:continuous")
-        job = replace(job, model=model, task=task, estimator=Estimator.PRODUCT, refine=2)
+        job = replace(job, model=model, task=task, estimator=Product(), refine=2)
         job = replace(job, options=BuildOptions(precision="fp16"))
     loaded = load(job)
     return loaded, compress(loaded, Silent())

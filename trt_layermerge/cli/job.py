@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.cli.from_fields import made_from
 from trt_layermerge.cli.options import read_budget, read_tuning
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
-from trt_layermerge.importance.estimate import Estimator, Samples
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.registry import DEFAULT, estimators
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.protocol import BuildOptions
@@ -52,6 +52,8 @@ def make_job(**given: Any) -> Job:
     if given.get("also") is not None:
         with suppress(RuntimeNotAvailableError):  # told when the job is done; a name that does not exist is told now
             get_runtime(given["also"])
+    # Options of the others are read, too: one that is out of range is told, whatever the estimator.
+    told = {name: made_from(kind, given) for name, kind in estimators().items()}
     known = Job(model=given["model"], output=given.get("output") or Path("engines/job"))
     return replace(
         known,
@@ -72,20 +74,12 @@ def make_job(**given: Any) -> Job:
         refine=refine,
         limits=Limits(given["max_kernel"], given["max_layers"], given["bottleneck_activations"]),
         samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
-        estimator=Estimator(given.get("estimator", known.estimator)),
-        tuning=Tuning(**_under("tuning", given)),
-        gating=Gating(**_under("gates", given)),
+        estimator=told[given.get("estimator", DEFAULT)],
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
         device=given.get("device", known.device),
         also=given.get("also"),
     )
-
-
-def _under(group: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of a group by the fields that they set: ``tuning_lr`` is ``lr``."""
-    prefix = f"{group}_"
-    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
 
 
 def _recipe(given: dict[str, Any]) -> Recipe | None:

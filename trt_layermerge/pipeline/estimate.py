@@ -9,10 +9,8 @@ from typing import TypedDict
 import torch
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.importance.estimate import Estimator
-from trt_layermerge.importance.gates import left_to_train
+from trt_layermerge.importance.estimate import missing_rows
 from trt_layermerge.importance.judge import first
-from trt_layermerge.importance.subset import Subset
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.pipeline.frontier import worthwhile
@@ -45,20 +43,10 @@ def seconds_per_image(loaded: Loaded) -> float:
 
 def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, float]:
     """How many choices are still to be measured, and an estimate of the seconds it takes."""
-    samples, table, how = loaded.job.samples, importance_table(loaded), loaded.job.estimation
-    todo = [choice for choice in choices if how.measures(choice) and table.get(choice.key) is None]
-    if how.estimator is Estimator.FINETUNE:
-        # All of the network for every choice: a step of training is three passes, and as much data is judged on.
-        subset = Subset.of(loaded.require_task(), how.tuning.share, how.tuning.seed)
-        return len(todo), len(todo) * subset.images * (3 * how.tuning.epochs + 1) * seconds_per_image(loaded)
-    if how.estimator is Estimator.GATES and todo:
-        # What is left of one training; then all of the network for every choice.
-        trained = 3 * left_to_train(loaded.require_task(), how.gating, loaded.job.importance_file)
-        return len(todo), (trained + len(todo) * samples.held_out) * seconds_per_image(loaded)
-    starts = {(choice.block.chain, choice.block.start) for choice in todo}
-    # A choice runs what is left behind its block, half of the network on average; a start runs all of it.
-    images = len(todo) * samples.held_out / 2 + len(starts) * (samples.calibration + samples.held_out / 2)
-    return len(todo), images * seconds_per_image(loaded)
+    how = loaded.job.estimation
+    request = missing_rows(loaded.network, choices, loaded.require_task(), importance_table(loaded), how)
+    todo = len(request.choices)
+    return todo, how.estimator.seconds(request, seconds_per_image(loaded)) if todo else 0.0
 
 
 def job_plan(loaded: Loaded) -> list[StagePlan]:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.cost import Setting
-from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimate import Estimation
+from trt_layermerge.importance.estimators.base import Estimator, Samples
+from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
@@ -55,8 +55,6 @@ class Job:
         limits: Which candidates are looked at.
         samples: How much data importance looks at.
         estimator: How importance is measured.
-        tuning: How the estimator ``finetune`` trains.
-        gating: How the estimator ``gates`` trains.
         fit_samples: Images that the fits of the chosen plan are solved on.
         recipe: How to fine-tune; ``None`` for not at all.
         policy: How sure latencies have to be.
@@ -80,9 +78,7 @@ class Job:
     refine: int = 0
     limits: Limits = field(default_factory=Limits)
     samples: Samples = field(default_factory=Samples)
-    estimator: Estimator = Estimator.FIT
-    tuning: Tuning = field(default_factory=Tuning)
-    gating: Gating = field(default_factory=Gating)
+    estimator: Estimator = field(default_factory=default_estimator)
     fit_samples: int = 2048
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
@@ -97,7 +93,7 @@ class Job:
     @property
     def estimation(self) -> Estimation:
         """How importance is measured."""
-        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.tuning, self.gating)
+        return Estimation(self.estimator, self.samples, self.limits.max_kernel)
 
     @property
     def strength(self) -> Strength:
@@ -154,8 +150,8 @@ class Job:
             "refine": self.refine,
             "limits": asdict(self.limits),
             "samples": asdict(self.samples),
-            "estimator": str(self.estimator),
-            "tuning": self.estimation.training or None,
+            "estimator": self.estimator.name,
+            "tuning": self.estimator.in_words or None,
         }
         return _digest(settings)
 

@@ -17,7 +17,6 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
-from trt_layermerge.importance.estimate import Estimator, require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
@@ -29,9 +28,10 @@ from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
+from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.load import is_named, load_task
-from trt_layermerge.training.task import Regression, Task
+from trt_layermerge.training.task import Task
 
 CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
@@ -139,15 +139,18 @@ def load(job: Job) -> Loaded:
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
-        _require_logits(job, task, network)
+        job.estimator.require_task(task, network)
+        if job.recipe is not None and job.recipe.distillation > 0:
+            hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
+            require_logits(network, task, "the recipe distils", hint)
         check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.method)
-    require_measurable(network, choices, job.estimation)
+    job.estimator.require_measurable(network, choices)
     key = ProfileKey.of(runtime.describe(isolated(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
-    if task is not None and (job.recipe is not None or job.estimation.training):
+    if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = loaded.training_task()
         require_steps(trained)
         check_task(trained, network.inputs, ("training_batches",))
@@ -157,25 +160,6 @@ def load(job: Job) -> Loaded:
 def _size(job: Job) -> int | None:
     """Of the images of a task that a job names."""
     return None if job.input_shape is None else job.input_shape[-1]
-
-
-def _require_logits(job: Job, task: Task, network: Network) -> None:
-    """See that nothing but logits is distilled.
-
-    Raises:
-        UsageError: The recipe or the gates distil, and the outputs are something else.
-    """
-    gates = job.estimator is Estimator.GATES and job.gating.distillation > 0
-    if not gates and (job.recipe is None or job.recipe.distillation == 0):
-        return
-    who, hint = "the recipe distils", "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
-    if gates:
-        who, hint = "the gates distil", "pass --gates-distillation 0"
-    if isinstance(task, Regression):
-        raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
-    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
-    if (*output.all_input_nodes[0].meta["shape"], 1)[0] < 2:
-        raise UsageError(f"{who}, and the network has one output a sample: no logits of several classes", hint=hint)
 
 
 def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:

@@ -14,9 +14,12 @@ from torch.nn import functional as F
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.errors import UsageError
-from trt_layermerge.importance import finetune
-from trt_layermerge.importance.estimate import Estimation, Estimator, Samples, measure, table_key
-from trt_layermerge.importance.finetune import Tuning, changed_network
+from trt_layermerge.importance import choice_training
+from trt_layermerge.importance.choice_training import changed_network
+from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.finetune import Finetune
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.judge import WORST_LOSS
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceTable
@@ -26,7 +29,7 @@ from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.task import Classification
 
-HOW = Estimation(Estimator.FINETUNE, Samples(8, 8), tuning=Tuning(share=0.3, lr=0.05))
+HOW = Estimation(Finetune(share=0.3, lr=0.05), Samples(8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +53,13 @@ def opened(folder, network, task, how=HOW):
 
 def test_every_choice_is_trained_from_what_will_be_merged(network, task, tmp_path, monkeypatch):
     """Also: kept layers have a row, judged data is as much as was trained on, and no checkpoint stays."""
-    trained, real = [], finetune.fine_tune
+    trained, real = [], choice_training.fine_tune
 
     def spy(model, subset, recipe, **paths):
         trained.append((sum(len(t) for _, t in subset.training_batches(seed=0, epoch=0)), recipe.lr, recipe.warmup))
         return real(model, subset, recipe, **paths)
 
-    monkeypatch.setattr(finetune, "fine_tune", spy)
+    monkeypatch.setattr(choice_training, "fine_tune", spy)
     table = opened(tmp_path, network, task)
     choices = choices_of(network)
     measure(network, choices, task, table, HOW)
@@ -126,7 +129,7 @@ def test_an_added_activation_is_trained_behind_its_block(quick, task, tmp_path):
 
 
 def test_training_that_diverges_is_the_worst(network, task, tmp_path):
-    how = replace(HOW, tuning=Tuning(share=1.0, lr=1e30))
+    how = replace(HOW, estimator=Finetune(share=1.0, lr=1e30))
     choice = next(choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY)
     table = opened(tmp_path, network, task, how)
     measure(network, [choice], task, table, how)
@@ -185,23 +188,14 @@ def test_a_share_that_is_whole_batches_is_not_rounded_up(task):
 @pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.1}, {"lr": 0.0}, {"epochs": 0}])
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
-        Tuning(**wrong)
+        Finetune(**wrong)
 
 
 def test_product_measures_products_only(network, task, tmp_path):
-    how = Estimation(Estimator.PRODUCT, Samples(8, 8))
+    how = Estimation(Product(), Samples(8, 8))
     table = opened(tmp_path, network, task, how)
     choices = choices_of(network)
     measure(network, [choice for choice in choices if choice.kind is not Kind.FIT], task, table, how)
     assert len(table) == sum(choice.kind in (Kind.MERGE, Kind.IDENTITY) for choice in choices)
     with pytest.raises(UsageError, match="no product of weights"):
         measure(network, choices, task, table, how)
-
-
-def test_estimators_do_not_share_a_table(network, task):
-    keys = {table_key(network, task, replace(HOW, estimator=one)) for one in Estimator}
-    assert len(keys) == len(Estimator)
-    assert table_key(network, task, HOW) != table_key(network, task, replace(HOW, tuning=Tuning(share=0.5)))
-    fit = replace(HOW, estimator=Estimator.FIT)
-    assert table_key(network, task, fit) == table_key(network, task, replace(fit, tuning=Tuning(share=0.5)))
-    assert table_key(network, task, fit) != table_key(network, task, replace(fit, max_kernel=3))

@@ -12,8 +12,10 @@ from torch.utils.data import TensorDataset
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.errors import DivergedError, UsageError
-from trt_layermerge.importance.estimate import Estimation, Estimator, Samples, measure, table_key
-from trt_layermerge.importance.gates import Gating, removable
+from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.gate_training import removable
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.pipeline.loading import for_method
 from trt_layermerge.training.checkpoint import Checkpoint
@@ -21,7 +23,7 @@ from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.gates import closed, gated
 from trt_layermerge.training.task import Classification
 
-HOW = Estimation(Estimator.GATES, Samples(1, 64), gating=Gating(penalty=0.5, epochs=3))
+HOW = Estimation(Gates(penalty=0.5, epochs=3), Samples(1, 64))
 SHAPE = (1, 4, 4)
 
 
@@ -92,7 +94,7 @@ def test_an_idle_activation_goes_and_one_that_decides_stays(network, task, choic
 
 def test_idle_gates_close_first(network, task, choices, tmp_path):
     """Long before the penalty has closed any gate, the one that nothing holds back is ahead."""
-    how = replace(HOW, gating=replace(HOW.gating, share=0.2, epochs=1))
+    how = replace(HOW, estimator=replace(HOW.estimator, share=0.2, epochs=1))
     measured(tmp_path, network, task, choices, how)
     gates = own_gates(tmp_path)
     assert gates["1"] < gates["3"] < 1
@@ -238,22 +240,11 @@ def grouped(quick):
 )
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is "):
-        Gating(**wrong)
-
-
-@pytest.mark.parametrize(
-    "other", [{"penalty": 0.2}, {"share": 0.5}, {"epochs": 2}, {"lr": 0.1}, {"distillation": 0.5}, {"seed": 1}]
-)
-def test_tables_of_other_settings_are_others(network, task, other):
-    how = replace(HOW, gating=replace(HOW.gating, **other))
-    assert table_key(network, task, how) != table_key(network, task, HOW)
-    fit, tuned = (replace(HOW, estimator=one, gating=how.gating) for one in (Estimator.FIT, Estimator.FINETUNE))
-    for one in (fit, tuned):
-        assert table_key(network, task, one) == table_key(network, task, replace(one, gating=HOW.gating))
+        Gates(**wrong)
 
 
 def test_the_original_may_teach(network, task, choices, tmp_path):
-    how = replace(HOW, gating=replace(HOW.gating, distillation=0.9, penalty=2.0, lr=0.005))
+    how = replace(HOW, estimator=replace(HOW.estimator, distillation=0.9, penalty=2.0, lr=0.005))
     rows = measured(tmp_path, network, task, choices, how)
     gates = own_gates(tmp_path)
     assert gates["3"] == 1 and gates["1"] < 0.1
@@ -261,6 +252,6 @@ def test_the_original_may_teach(network, task, choices, tmp_path):
 
 
 def test_training_that_diverges_says_what_to_change(network, task, choices, tmp_path):
-    how = replace(HOW, gating=replace(HOW.gating, lr=1e30))
+    how = replace(HOW, estimator=replace(HOW.estimator, lr=1e30))
     with pytest.raises(DivergedError, match=r"does not survive[\s\S]*lower --gates-lr"):
         measured(tmp_path, network, task, choices, how)
