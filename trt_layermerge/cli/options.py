@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods import DEFAULT, METHODS
+from trt_layermerge.planning.methods.registry import DEFAULT, method_names
 from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
@@ -123,7 +123,7 @@ _network_options = (
         help="Offer blocks that end at a linear bottleneck with an activation, too.",
     ),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
-    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(METHODS)}."),
+    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(method_names())}."),
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)

@@ -17,7 +17,8 @@ from trt_layermerge.importance.gates import Gating
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods import DEFAULT
+from trt_layermerge.planning.methods.base import Method
+from trt_layermerge.planning.methods.registry import DEFAULT, method_named
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.training.recipe import Recipe
 
@@ -100,9 +101,18 @@ class Job:
         return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.tuning, self.gating)
 
     @property
+    def planner(self) -> Method:
+        """The planning method.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        return method_named(self.method)
+
+    @property
     def strength(self) -> Strength:
-        """What the fits of a plan make use of: everything, but the papers' methods know no fits at all."""
-        return Strength() if self.method == DEFAULT else PAPERS
+        """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
+        return Strength() if self.planner.fits else PAPERS
 
     @property
     def importance_file(self) -> Path:
