@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import for_method, load
 from trt_layermerge.pipeline.tables import importance_table
+from trt_layermerge.planning.methods.base import ChoiceTraits, Method
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge
 from trt_layermerge.training.recipe import Recipe
@@ -26,6 +27,23 @@ def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
     fitted = {(c.block, c.geometry) for c in ours if c.kind is Kind.FIT}
     assert not any((c.block, c.geometry) in fitted for c in ours if c.kind is Kind.MERGE)
     assert {(c.block, c.geometry) for c in ours} == {(c.block, c.geometry) for c in choices}, "no convolution is lost"
+
+
+@dataclass(frozen=True)
+class Newcomer(Method):
+    """As someone would add it: nothing but what has to be said."""
+
+    name = "newcomer"
+    fits = True
+    adds_activations = True
+
+    def admits(self, choice: ChoiceTraits) -> bool:
+        return True
+
+
+def test_a_method_is_given_what_it_admits_whatever_its_name_is(done: Job) -> None:
+    choices = choices_of(load(done).network, done.limits)
+    assert for_method(choices, Newcomer()) == for_method(choices, Joint())
 
 
 def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
