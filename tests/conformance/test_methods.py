@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trt_layermerge.planning.candidate import Candidate
-from trt_layermerge.planning.methods.base import ChoiceTraits, Method, setting
+from trt_layermerge.planning.methods.base import ChoiceTraits, Method, method_setting
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.registry import method_named, method_names
 from trt_layermerge.testing.methods import MethodConformance
@@ -26,7 +26,7 @@ class Sound(Joint):
 
     name = "sound"
 
-    weight: float = setting(2.0, "Weight of the loss.")
+    weight: float = method_setting(2.0, "Weight of the loss.")
 
     def value(self, candidate: Candidate) -> float:
         return self.weight * candidate.gain
@@ -90,7 +90,7 @@ class Reversed(Sound):
 
 @dataclass(frozen=True)
 class Crowded(Sound):
-    budget: float = setting(2.0, "Of latency, which solve has an option for.")
+    budget: float = method_setting(2.0, "Of latency, which there is an option for.")
 
 
 FAULTS: list[tuple[type[Sound], str]] = [

@@ -1,4 +1,4 @@
-"""Options of ``solve`` that set up a planning method, each made from a setting of the methods that have it."""
+"""Options that set up a planning method, each made from a setting of the methods that have it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from trt_layermerge.planning.methods.base import Method
-from trt_layermerge.planning.methods.registry import method_named, registered_methods
+from trt_layermerge.planning.methods.registry import registered_methods
 
 
 def setting_names() -> tuple[str, ...]:
@@ -21,22 +20,17 @@ def setting_options() -> list[Callable[[Any], Any]]:
     return [_option(name) for name in setting_names()]
 
 
-def method_of(given: Mapping[str, Any]) -> Method:
-    """The method that the options of a command ask for.
-
-    Raises:
-        UsageError: There is none, it has no such setting, or a setting is out of range.
-    """
-    settings = {name: given[name] for name in setting_names() if given.get(name) is not None}
-    return method_named(given["method"], settings)
+def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the options of a command give, of whatever method they are."""
+    return {name: given[name] for name in setting_names() if given.get(name) is not None}
 
 
 def _option(name: str) -> Callable[[Any], Any]:
     of = [(method.name, one) for method in registered_methods() for one in method.settings if one.name == name]
     methods, settings = zip(*of, strict=True)
+    default = settings[0].default
     return click.option(
         f"--{name.replace('_', '-')}",
-        type=type(settings[0].default),
-        show_default=str(settings[0].default),
-        help=f"{settings[0].help} Of method {', '.join(methods)}.",
+        type=type(default),
+        help=f"{', '.join(methods)}: {settings[0].help}  [default: {default}]",
     )

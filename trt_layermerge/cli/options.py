@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
@@ -124,6 +125,7 @@ _network_options = (
     ),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
     click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(method_names())}."),
+    *setting_options(),
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +51,7 @@ class Job:
         batch: Images at once.
         budget: Latency budget of the plan.
         method: Planning method.
+        method_settings: Settings of it that are not the default ones, by name.
         confidence: Least probability of meeting the budget; ``None`` to go by measured latencies alone.
         refine: How many plans around the budget are carried out and measured to decide between them; 0 for none.
         limits: Which candidates are looked at.
@@ -77,6 +78,7 @@ class Job:
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
     method: str = DEFAULT
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
     confidence: float | None = None
     refine: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -105,9 +107,9 @@ class Job:
         """The planning method.
 
         Raises:
-            UsageError: There is none of that name.
+            UsageError: There is none of that name, or it has no such setting.
         """
-        return method_named(self.method)
+        return method_named(self.method, self.method_settings)
 
     @property
     def strength(self) -> Strength:
@@ -167,6 +169,8 @@ class Job:
             "estimator": str(self.estimator),
             "tuning": self.estimation.training or None,
         }
+        if changed := self.planner.changed:  # else the plans of jobs that knew no settings stay kept
+            settings["method_settings"] = changed
         return _digest(settings)
 
     def training_name(self, plan: str) -> str:

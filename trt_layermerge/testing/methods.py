@@ -13,7 +13,8 @@ from itertools import pairwise, product
 import pytest
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.cli.commands.solve import command as solve_command
+from trt_layermerge.cli.commands import compress
+from trt_layermerge.cli.commands import solve as solving
 from trt_layermerge.cli.method_settings import setting_names
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.network.geometry import Geometry
@@ -101,10 +102,11 @@ class MethodConformance:
 
     def test_settings_can_be_options(self, method: Method) -> None:
         """Each is described, has a default of a type that text can become, and no other option's name."""
-        options = [parameter.name for parameter in solve_command.params]
+        commands = compress.command, solving.command
         for one in method.settings:
             assert one.help and type(one.default) in (int, float, str)
-            assert options.count(one.name) == (one.name in setting_names()), f"{one.name} is an option of solve"
+            for options in ([parameter.name for parameter in command.params] for command in commands):
+                assert options.count(one.name) == (one.name in setting_names()), f"{one.name} is another option"
             assert getattr(replace(method, **{one.name: one.default}), one.name) == one.default
 
     def test_settings_that_are_no_numbers_are_refused(self, method: Method) -> None:

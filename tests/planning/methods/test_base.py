@@ -9,7 +9,7 @@ import pytest
 
 from tests.planning.methods.measured import MERGE
 from trt_layermerge.errors import InputError, UsageError
-from trt_layermerge.planning.methods.base import Method, setting
+from trt_layermerge.planning.methods.base import Method, method_setting
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge
 
@@ -18,8 +18,8 @@ from trt_layermerge.planning.methods.layermerge import LayerMerge
 class Weighted(Joint):
     name = "weighted"
 
-    weight: float = setting(0.5, "Weight of the loss.")
-    rounds: int = setting(3, "How often.")
+    weight: float = method_setting(0.5, "Weight of the loss.")
+    rounds: int = method_setting(3, "How often.")
     derived: int = 7
 
 

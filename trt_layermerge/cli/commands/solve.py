@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.method_settings import method_of, setting_names, setting_options
+from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import (
     PATH,
     combined,
@@ -28,12 +28,12 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget, Unit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
-from trt_layermerge.planning.methods.registry import registered_methods
+from trt_layermerge.planning.methods.registry import method_named, registered_methods
 from trt_layermerge.planning.tables import read_latencies
 from trt_layermerge.planning.tabulated import fastest_intervals, problem_from_tables
 from trt_layermerge.planning.views import fastest_csv, fastest_view
 
-TABLE_OPTIONS = ("latency", "importance", "original", *setting_names(), "resolution", "fastest")
+TABLE_OPTIONS = ("latency", "importance", "original", "resolution", "fastest")
 
 table_options = combined(
     click.option("--latency", type=PATH, help="CSV of latencies, in place of MODEL."),
@@ -41,7 +41,6 @@ table_options = combined(
     click.option(
         "--original", metavar="MS", help="Latency of the original, such as 22.3ms, if --latency lacks layers."
     ),
-    *setting_options(),
     click.option("--resolution", type=float, metavar="MS", help="Bound the memory that huge tables take."),
     click.option(
         "--fastest", is_flag=True, help="Print stage one of a method that has two: --latency alone is needed."
@@ -74,7 +73,7 @@ def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path 
     start,end,kernel,depthwise,importance.
     """
     wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
-    method = method_of(given)
+    method = method_named(given["method"], given_settings(given))
     tables = [f"--{name}" for name in TABLE_OPTIONS if given[name] not in (None, False)]
     if given["model"] is not None:
         if tables:

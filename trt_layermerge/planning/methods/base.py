@@ -55,7 +55,7 @@ class MethodSetting:
     help: str
 
 
-def setting(default: T, help: str) -> T:
+def method_setting(default: T, help: str) -> T:
     """A field of a method that is a setting."""
     return field(default=default, metadata={"help": help})
 
@@ -126,9 +126,14 @@ class Method(ABC):
 
     @property
     def settings(self) -> tuple[MethodSetting, ...]:
-        """Its settings: the fields that ``setting`` made."""
+        """Its settings: the fields that ``method_setting`` made."""
         own = (one for one in fields(self) if "help" in one.metadata)
         return tuple(MethodSetting(one.name, cast(Any, one.default), one.metadata["help"]) for one in own)
+
+    @property
+    def changed(self) -> dict[str, int | float | str]:
+        """The settings that are not the default ones, by name."""
+        return {one.name: value for one in self.settings if (value := getattr(self, one.name)) != one.default}
 
 
 class TwoStage(Method):

@@ -15,7 +15,7 @@ import numpy as np
 from trt_layermerge.errors import InputError
 from trt_layermerge.planning.candidate import Candidate
 from trt_layermerge.planning.intervals import Block, Interval, extended, fastest
-from trt_layermerge.planning.methods.base import ChoiceTraits, TwoStage, setting
+from trt_layermerge.planning.methods.base import ChoiceTraits, TwoStage, method_setting
 from trt_layermerge.planning.path import Floats
 from trt_layermerge.planning.problem import Item, Problem, check_timed, describe
 
@@ -53,7 +53,7 @@ class Depth(TwoStage):
     fits = False
     adds_activations = False
 
-    alpha: float = setting(0.0, "Weight of the mean of single layers.")
+    alpha: float = method_setting(0.0, "weight of the mean of single layers.")
 
     def admits(self, choice: ChoiceTraits) -> bool:
         """Keeping a layer, and merging several without dropping any."""
