@@ -38,6 +38,7 @@ from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Task
 
@@ -72,7 +73,7 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     network = load_network(f"{EXAMPLE}/model.py:resnet20", EXAMPLE / "resnet20.safetensors")
     subject = Subject(network, load_task(EXAMPLE / "task.py"), given.output)
-    every = [choice for choice in for_method(choices_of(network), "joint") if choice.kind is not Kind.KEEP]
+    every = [choice for choice in for_method(choices_of(network), Joint()) if choice.kind is not Kind.KEEP]
     fitted = subject.table(Estimation(), "fit", every)
     drawn = drawn_from(every, given.rows, given.seed)
     pairs = drawn_from(matched(choices_of(network)), given.rows, given.seed) if given.pairs else []

@@ -18,7 +18,9 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     ran = run("inspect", desk.folder / "model.py", "--json")
     assert ran.code == 0 and ran.err == ""
     found = ran.json
-    assert found.keys() == {"model", "inputs", "layers", "skips", "breaks", "choices", "signatures", "largest_merge"}
+    assert found.keys() == {
+        "model", "inputs", "layers", "skips", "breaks", "choices", "admitted", "signatures", "largest_merge"
+    }  # fmt: skip
     assert [item["shape"] for item in found["inputs"]] == [[1, 8, 8]]
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
     assert [(skip["start"], skip["end"]) for skip in found["skips"]] == [(1, 3)]

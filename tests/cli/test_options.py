@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.cli.commands import inspect
 from trt_layermerge.cli.job import make_job
 from trt_layermerge.cli.options import (
     combined,
@@ -28,6 +29,7 @@ from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
 
@@ -109,6 +111,14 @@ def test_the_estimator_and_its_options() -> None:
     for option in ("--tuning-share", "--gates-share"):
         with pytest.raises(UsageError, match="share is 2"):
             job_of("m", option, "2")
+
+
+def test_settings_of_the_method_are_options(config: Any) -> None:
+    job = job_of("m", "--method", "depth", "--alpha", "0.5")
+    assert job.planner == Depth(alpha=0.5)
+    assert job_of("m", "--config", config('method = "depth"\nalpha = 0.5')) == job
+    assert job_of("m", "--method", "depth").planner == Depth()
+    assert CliRunner().invoke(inspect.command, ["--help"]).output.count("--alpha") == 1
 
 
 def test_a_stage_takes_what_it_has_from_the_file_of_a_job(config: Any) -> None:

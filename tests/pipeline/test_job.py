@@ -14,6 +14,7 @@ from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.recipe import Recipe
 
 JOB = Job(model="m", output=Path("out"))
@@ -55,6 +56,15 @@ def test_which_activations_are_offered_decides_the_plan() -> None:
 def test_the_papers_methods_know_no_fits() -> None:
     assert JOB.strength == Strength()
     assert replace(JOB, method="layermerge").strength == PAPERS
+
+
+def test_settings_of_the_method_decide_the_plan_where_they_are_given() -> None:
+    depth = replace(JOB, method="depth")
+    weighted = replace(depth, method_settings={"alpha": 0.5})
+    assert weighted.planner == Depth(alpha=0.5) and depth.planner == Depth()
+    assert weighted.fingerprint("w", DEVICE) != depth.fingerprint("w", DEVICE)
+    unchanged = replace(depth, method_settings={"alpha": 0.0})
+    assert unchanged.fingerprint("w", DEVICE) == depth.fingerprint("w", DEVICE)
 
 
 def test_weights_device_and_plan_count_too() -> None:

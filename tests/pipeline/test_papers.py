@@ -23,6 +23,7 @@ from trt_layermerge.pipeline.loading import Loaded, for_method, load
 from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods.registry import method_named
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.recipe import Recipe
 
@@ -59,7 +60,7 @@ def key(loaded: Loaded, start: int, end: int) -> str:
 
 
 def choices(loaded: Loaded, method: str) -> tuple[Choice, ...]:
-    return for_method(choices_of(loaded.network, loaded.job.limits), method)
+    return for_method(choices_of(loaded.network, loaded.job.limits), method_named(method))
 
 
 def test_what_the_papers_know(tmp_path: Path, quick_job: Any) -> None:

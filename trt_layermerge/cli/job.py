@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.from_fields import made_from
+from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import read_budget, read_tuning
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
@@ -70,6 +71,7 @@ def make_job(**given: Any) -> Job:
         batch=given["batch"],
         budget=read_budget(given.get("budget"), given.get("speedup")),
         method=given["method"],
+        method_settings=given_settings(given),
         confidence=confidence,
         refine=refine,
         limits=Limits(given["max_kernel"], given["max_layers"], given["bottleneck_activations"]),

@@ -17,12 +17,13 @@ import click
 from click.core import ParameterSource
 
 from trt_layermerge.cli.from_fields import options_of
+from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators.registry import DEFAULT as DEFAULT_ESTIMATOR
 from trt_layermerge.importance.estimators.registry import estimators
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods import DEFAULT, METHODS
+from trt_layermerge.planning.methods.registry import DEFAULT, method_names
 from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
@@ -123,7 +124,8 @@ _network_options = (
         help="Offer blocks that end at a linear bottleneck with an activation, too.",
     ),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
-    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(METHODS)}."),
+    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(method_names())}."),
+    *setting_options(),
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)

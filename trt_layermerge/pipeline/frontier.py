@@ -10,8 +10,8 @@ from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.planning.candidate import Candidate
 from trt_layermerge.planning.frontier import Frontier, solve
-from trt_layermerge.planning.methods import Candidate, formulate
 
 
 def latency_ns(loaded: Loaded, choice: Choice) -> int | None:
@@ -78,7 +78,7 @@ def frontier_of(loaded: Loaded, baseline: Timing, table: ImportanceTable | None)
         candidates = [_scaled(item, original, kept) for item in candidates]
         kept = _kept_ns(candidates)
     lengths = [len(chain) for chain in loaded.network.chains]
-    return solve(formulate(loaded.job.method, lengths, candidates, original - kept, original))
+    return solve(loaded.job.planner.problem(lengths, candidates, original - kept, original))
 
 
 def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
@@ -97,7 +97,7 @@ def _kept_ns(candidates: Iterable[Candidate]) -> int:
 
 
 def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) -> Candidate:
-    block, row = choice.block, None if table is None else table.get(choice.key)
+    row = None if table is None else table.get(choice.key)
     if row is None and table is not None and choice.kind is not Kind.KEEP:
         raise TableError(
             f"importance table {table.path} has no row for {choice.key!r}",
@@ -108,18 +108,18 @@ def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) ->
     before, after = (0.0, 0.0) if row is None else (row.loss_before, row.loss_after)
     geometry = choice.geometry
     return Candidate(
-        block.chain,
-        block.start,
-        block.end,
+        choice.block.chain,
+        choice.block.start,
+        choice.block.end,
         choice.key,
         str(choice.kind),
-        choice.reducible,
         interval[1],
+        choice.reducible,
         before,
         after,
         low_ns=interval[0],
         high_ns=interval[2],
         kernel=0 if geometry is None else max(geometry.kernel),
         depthwise=geometry is not None and geometry.groups == geometry.in_channels > 1,
-        dropped=len(block) - len(choice.kept) if choice.kind is Kind.MERGE else None,
+        dropped=choice.dropped,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,8 @@ from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods import DEFAULT
+from trt_layermerge.planning.methods.base import Method
+from trt_layermerge.planning.methods.registry import DEFAULT, method_named
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.training.recipe import Recipe
 
@@ -50,6 +51,7 @@ class Job:
         batch: Images at once.
         budget: Latency budget of the plan.
         method: Planning method.
+        method_settings: Settings of it that are not the default ones, by name.
         confidence: Least probability of meeting the budget; ``None`` to go by measured latencies alone.
         refine: How many plans around the budget are carried out and measured to decide between them; 0 for none.
         limits: Which candidates are looked at.
@@ -74,6 +76,7 @@ class Job:
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
     method: str = DEFAULT
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
     confidence: float | None = None
     refine: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -96,9 +99,18 @@ class Job:
         return Estimation(self.estimator, self.samples, self.limits.max_kernel)
 
     @property
+    def planner(self) -> Method:
+        """The planning method.
+
+        Raises:
+            UsageError: There is none of that name, or it has no such setting.
+        """
+        return method_named(self.method, self.method_settings)
+
+    @property
     def strength(self) -> Strength:
-        """What the fits of a plan make use of: everything, but the papers' methods know no fits at all."""
-        return Strength() if self.method == DEFAULT else PAPERS
+        """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
+        return Strength() if self.planner.fits else PAPERS
 
     @property
     def importance_file(self) -> Path:
@@ -153,6 +165,8 @@ class Job:
             "estimator": self.estimator.name,
             "tuning": self.estimator.in_words or None,
         }
+        if changed := self.planner.changed:  # else the plans of jobs that knew no settings stay kept
+            settings["method_settings"] = changed
         return _digest(settings)
 
     def training_name(self, plan: str) -> str:

@@ -18,6 +18,7 @@ from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.gate_training import removable
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.gates import closed, gated
@@ -59,7 +60,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def choices(network):
-    return for_method(choices_of(network), "depth")
+    return for_method(choices_of(network), Depth())
 
 
 def opened(folder, network, task, how=HOW):
@@ -106,7 +107,7 @@ def test_a_row_is_what_the_trained_network_loses_with_its_gates_closed(quick, ta
     body = [nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.SiLU(), nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()]
     head = [nn.Conv2d(3, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)]
     network = quick(nn.Sequential(*body, *head), SHAPE)
-    rows = measured(tmp_path, network, task, for_method(choices_of(network), "depth"))
+    rows = measured(tmp_path, network, task, for_method(choices_of(network), Depth()))
     trained = gated(network, network.layers).module
     trained.load_state_dict(Checkpoint.read(tmp_path / "importance-gates.checkpoint.safetensors").weights)
     first, second, _ = network.layers
@@ -202,7 +203,7 @@ def test_progress_tells_of_the_training_and_of_the_rows(network, task, choices, 
 
 def test_what_gates_cannot_tell_is_refused(networks_of_many_kinds, task, tmp_path):
     network = networks_of_many_kinds[0]
-    others = [one for one in choices_of(network) if one.kind is not Kind.KEEP and one not in for_method([one], "depth")]
+    others = [one for one in choices_of(network) if one.kind is not Kind.KEEP and one not in for_method([one], Depth())]
     assert {one.kind for one in others} == {Kind.MERGE, Kind.FIT, Kind.IDENTITY}
     for choice in others:
         with pytest.raises(UsageError, match="gates remove activations") as caught:
@@ -212,7 +213,7 @@ def test_what_gates_cannot_tell_is_refused(networks_of_many_kinds, task, tmp_pat
 
 
 def test_a_group_norm_has_no_gate(task, tmp_path, grouped):
-    across = [one for one in for_method(choices_of(grouped), "depth") if one.kind is Kind.MERGE]
+    across = [one for one in for_method(choices_of(grouped), Depth()) if one.kind is Kind.MERGE]
     assert across and removable(grouped, 7) == ()
     with pytest.raises(UsageError, match="merges across a group norm"):
         measure(grouped, across, task, opened(tmp_path, grouped, task), HOW)
