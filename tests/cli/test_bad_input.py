@@ -20,14 +20,23 @@ def refused(ran: Any, code: int, *words: str) -> None:
 
 TASK = "def task():\n    return {}\n"
 MODEL = "from torch import nn\nINPUT_SHAPE = (1, 8, 8)\ndef model():\n    return {}\n"
+EXITING = """
+from torch import nn
+INPUT_SHAPE = (1, 8, 8)
+class model(nn.Module):
+    def forward(self, x):
+        raise SystemExit(0)
+"""
 BAD_FILES: dict[str, tuple[str, str | bytes, int, str]] = {
     "truncated weights": ("weights.safetensors", b"\x10\x00\x00", 3, "cannot read the weights file"),
-    "task syntax": ("task.py", "def task(:\n", 3, r"task\.py, line 1: SyntaxError"),
-    "task raises": ("task.py", "def task():\n    return 1 / 0\n", 3, r"task\.py, line 2: ZeroDivisionError"),
-    "task exits": ("task.py", "raise SystemExit(0)\n", 3, r"task\.py, line 1: SystemExit"),
+    "task syntax": ("task.py", "def task(:\n", 3, r"SyntaxError.*task\.py, line 1\)"),
+    "task raises": ("task.py", "def task():\n    return 1 / 0\n", 3, r"ZeroDivisionError.*task\.py, line 2\)"),
+    "task exits": ("task.py", "raise SystemExit(0)\n", 3, r"it ends the process.*task\.py, line 1\)"),
     "no task": ("task.py", TASK.format(3), 3, "returns a int, which is no task: it lacks name"),
     "no task function": ("task.py", "def tusk(): ...\n", 3, "has no function 'task'"),
-    "model raises": ("model.py", "import no_such_module\n", 3, r"line 1 of .*model\.py"),
+    "model raises": ("model.py", "import no_such_module\n", 3, r"model\.py, line 1\)"),
+    "model exits": ("model.py", "def model():\n    raise SystemExit(0)\n", 3, r"model\.py, line 2\)"),
+    "forward exits": ("model.py", EXITING, 3, r"cannot trace .*ends the process.*model\.py, line 6\)"),
     "no network": ("model.py", MODEL.format("3"), 3, "returned int, not a torch.nn.Module"),
     "no convolution": ("model.py", MODEL.format("nn.Flatten()"), 3, "has no convolution to work on"),
     "no such function": ("model.py", "def modle(): ...\n", 3, "has no function 'model'"),
@@ -63,7 +72,7 @@ WRONG_TASKS: dict[str, tuple[str, str, str]] = {
     "labels of other classes": (
         "held_out_batches",
         "yield torch.zeros(4, 1, 8, 8), torch.full((4,), 7)",
-        "loss or metric raised IndexError: Target 7 is out of bounds",
+        "loss(?s:.*)IndexError: Target 7 is out of bounds",
     ),
     "training of other numbers": (
         "training_batches",
@@ -71,6 +80,17 @@ WRONG_TASKS: dict[str, tuple[str, str, str]] = {
         "training_batches yields inputs of torch.uint8",
     ),
     "training that raises": ("training_batches", "raise ValueError('disk gone')", "ValueError: disk gone"),
+    "data that ends the process": (
+        "calibration_batches",
+        "raise SystemExit(0)",
+        "calibration_batches: it ends the pro",
+    ),
+    "a later batch that ends the process": (
+        "held_out_batches",
+        "yield torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long)\n        raise SystemExit(0)",
+        r"batch 2 of held_out_batches: it ends the process.*task\.py, line \d+\)",
+    ),
+    "a metric that ends the process": ("metric", "raise GeneratorExit", r"metric: GeneratorExit .*task\.py, line \d+"),
     "a metric that is one number": ("metric", "return torch.tensor(1.0)", r"metric returns \[\] for a batch of 2"),
 }
 

@@ -111,7 +111,7 @@ def raising() -> Iterator[Any]:
         ([torch.zeros(2, 1)], "yields a Tensor"),
         ([(torch.zeros(2, 1), [0, 1])], r"yields a tuple of \(Tensor, list\)"),
         ([(torch.zeros(2, 1), torch.tensor(1))], r"inputs \[2, 1\] with targets \[\]"),
-        (raising(), "raised OSError: disk gone"),
+        (raising(), "OSError: disk gone"),
     ],
 )
 def test_data_that_is_no_batch_is_an_error_of_the_task(batches: Any, words: str) -> None:

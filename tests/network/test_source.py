@@ -101,12 +101,12 @@ def test_a_factory_in_a_file_beside_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def model(:\n", "SyntaxError: invalid syntax (net.py, line 1)"),
-        ("\nimport no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing' (line 2 of {path})"),
-        ("\n\nraise SystemExit(3)\n", "SystemExit: 3 (line 3 of {path})"),
+        ("def model(:\n", "SyntaxError: invalid syntax ({path}, line 1)"),
+        ("\nimport no_such_thing\n", "ModuleNotFoundError: No module named 'no_such_thing' ({path}, line 2)"),
+        ("\n\nraise SystemExit(3)\n", "it ends the process, with SystemExit: 3 ({path}, line 3)"),
         (
             "def model():\n    return 1 / 0\n",
-            "cannot run {path}: ZeroDivisionError: division by zero (line 2 of {path})",
+            "cannot run {path}: ZeroDivisionError: division by zero ({path}, line 2)",
         ),
         ("def model(width):\n    pass\n", "TypeError: model() missing 1 required positional argument"),
         ("def model():\n    return 'net'\n", "{path} returned str, not a torch.nn.Module"),

@@ -16,6 +16,7 @@ from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.planning.methods.base import ChoiceTraits, Method
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge
+from trt_layermerge.training.checked import CheckedTask
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
 
@@ -101,7 +102,8 @@ def test_what_the_recipe_says_of_the_data_holds_for_training_alone(tmp_path: Pat
     smooth = load(replace(job, recipe=Recipe(batch_size=5, label_smoothing=0.1)))
     plain = load(job)
     for loaded, trained in ((plain, (128, 0.0)), (smooth, (5, 0.1))):
-        task, training = loaded.require_task(), loaded.training_task()
+        checked = loaded.require_task(), loaded.training_task()
+        task, training = (one.given for one in checked if isinstance(one, CheckedTask))
         assert isinstance(task, Classification) and isinstance(training, Classification)
         assert (task.batch_size, task.label_smoothing) == (128, 0.0)
         assert (training.batch_size, training.label_smoothing) == trained

@@ -101,14 +101,15 @@ def test_not_a_python_file(tmp_path: Path) -> None:
 def test_code_that_raises_is_told_by_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
     file = write(tmp_path, text)
     error = refused(file)
-    assert f"{file}, line {line}: " in error.message and words in error.message
+    assert f"({file}, line {line})" in error.message and words in error.message
     assert error.__cause__ is not None
 
 
 def test_code_of_a_sibling_that_raises_is_told_by_the_siblings_line(tmp_path: Path) -> None:
     sibling = write(tmp_path, "import json\njson.loads('{')\n", "sibling.py")
     file = write(tmp_path, "from sibling import task\n")
-    assert f"{sibling}, line 2: JSONDecodeError" in refused(file).message
+    message = refused(file).message
+    assert "JSONDecodeError" in message and message.endswith(f"({sibling}, line 2)")
 
 
 def test_a_misspelt_function_gets_a_suggestion(tmp_path: Path) -> None:
@@ -128,6 +129,7 @@ def test_an_incomplete_task_names_what_it_lacks(tmp_path: Path) -> None:
     assert message.endswith("training_batches, calibration_batches, held_out_batches, test_batches, loss")
 
 
-def test_an_interrupt_is_not_an_error_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        load_task(write(tmp_path, "raise KeyboardInterrupt\n"))
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit(0)", "GeneratorExit", "BaseException('odd')"])
+def test_nothing_that_a_file_raises_ends_the_command_as_if_all_were_well(tmp_path: Path, raised: str) -> None:
+    file = write(tmp_path, f"def task():\n    raise {raised}\n")
+    assert f"({file}, line 2)" in refused(file).message

@@ -38,6 +38,8 @@ class Stopping(Classification):
         batches = super().training_batches(seed=seed, epoch=epoch, first_step=first_step)
         for step, batch in enumerate(batches, epoch * self.steps_per_epoch + first_step):
             if step == self.step:
+                if self.stop is KeyboardInterrupt:
+                    signal.raise_signal(signal.SIGINT)
                 raise self.stop
             yield batch
 
@@ -80,7 +82,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_uninterrupted_one(
 ) -> None:
     checkpoint = tmp_path_factory.mktemp("stopped") / "run.checkpoint"
     for step in steps:
-        with pytest.raises(TaskError if stop is OSError else stop):
+        with pytest.raises(stop if stop is KeyboardInterrupt else TaskError):
             fine_tune(make_model(), stopping(task, step, stop), recipe, checkpoint=checkpoint)
         assert checkpoint.exists() == (step > 0)
     model = make_model()

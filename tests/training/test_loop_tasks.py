@@ -52,7 +52,7 @@ def test_what_is_wrong_with_a_task_is_said(
         (faulty(task, lambda loss: loss[None]), r"loss returns \[1\]"),
         (faulty(task, lambda loss: loss.item()), "loss returns a float"),
         (faulty(task, lambda loss: loss.detach()), "does not depend on the network's output"),
-        (faulty(task, out_of_range), "loss raised IndexError: Target 10"),
+        (faulty(task, out_of_range), "loss: IndexError: Target 10"),
     ]
     for number, (a_task, words) in enumerate(wrong):
         with pytest.raises(TaskError, match=words):

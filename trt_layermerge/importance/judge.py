@@ -25,7 +25,7 @@ from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.check import asking, require_batch
+from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Task
 
@@ -215,13 +215,7 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
     Raises:
         TaskError: What it yields is no batch, or it raises.
     """
-    what, batches = "one of its data sets", iter(batches)
-    while True:
-        with asking(None, what):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        inputs, target = require_batch(batch, None, what)
+    for inputs, target in checked_batches(None, "one of its data sets", lambda: batches):
         if count > 0 and len(target):
             yield tuple(values[:count] for values in inputs), target[:count]
         count -= len(target)

@@ -16,6 +16,7 @@ from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.inputs import Input, as_inputs, resized
 from trt_layermerge.network.source import load_source
 from trt_layermerge.network.trace import normal_form
+from trt_layermerge.usercode import user_code
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def trace(name: str, source: nn.Module, given: Sequence[int] | Sequence[Input], 
         ModelError: It cannot be traced, or there is no convolution in it that we can work on.
     """
     inputs = as_inputs(given)
-    module = normal_form(source, inputs)
+    with user_code(f"cannot trace {name}", ModelError):  # forward() is the user's
+        module = normal_form(source, inputs)
     chains, breaks = find_chains(module)
     if not chains:
         reasons = "; ".join(f"{item.after}: {item.reason}" for item in breaks)

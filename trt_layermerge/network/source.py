@@ -14,7 +14,6 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Input
+from trt_layermerge.usercode import user_code
 
 DEFAULT_FACTORY = "model"
 
@@ -248,17 +248,6 @@ def _importable_from(folder: Path) -> Iterator[None]:
 
 
 def _guarded(what: str, action: Callable[[], Any]) -> Any:
-    """Run the user's code; whatever it raises becomes one message with the place it came from."""
-    try:
+    """What the user's code returns."""
+    with user_code(f"cannot {what}", ModelError):
         return action()
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"cannot {what}: {type(error).__name__}: {error}{_place(error)}") from error
-
-
-def _place(error: BaseException) -> str:
-    """Where in the user's code an error comes from: neither in this file nor in the machinery of imports."""
-    if isinstance(error, SyntaxError):
-        return ""  # its own message tells
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    frames = [frame for frame in frames if frame[0] not in (__file__, importlib.__file__) and frame[0][0] != "<"]
-    return f" (line {frames[-1][1]} of {frames[-1][0]})" if frames else ""

@@ -28,6 +28,7 @@ from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
+from trt_layermerge.training.checked import CheckedTask
 from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
@@ -111,7 +112,8 @@ class Loaded:
         job, task = self.job, self.require_task()
         if job.task is None or job.recipe is None or not is_named(job.task):
             return task
-        return load_task(job.task, Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing))
+        named = load_task(job.task, Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing))
+        return CheckedTask(named, self.network.inputs)
 
 
 def load(job: Job) -> Loaded:
@@ -125,7 +127,7 @@ def load(job: Job) -> Loaded:
         require_writable(folder)
     _require_method(job)
     runtime = get_runtime(job.runtime)
-    task = None if job.task is None else load_task(job.task, Settings(_size(job)))
+    task = None if job.task is None else CheckedTask(load_task(job.task, Settings(_size(job))))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
@@ -134,6 +136,7 @@ def load(job: Job) -> Loaded:
         if job.recipe is not None and job.recipe.distillation > 0:
             hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
             require_logits(network, task, "the recipe distils", hint)
+        task = task.for_inputs(network.inputs)
         check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.planner)

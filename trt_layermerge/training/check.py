@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from trt_layermerge.errors import LayerMergeError, TaskError
+from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input, as_inputs
+from trt_layermerge.network.plain import oddity
 from trt_layermerge.training.task import Task
+from trt_layermerge.usercode import user_code
 
 DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
 
-@contextmanager
-def asking(task: Task | None, what: str) -> Iterator[None]:
-    """Turn what the user's code raises into a ``TaskError`` that names the task and ``what`` it was asked for."""
-    try:
-        yield
-    except LayerMergeError:
-        raise
-    except Exception as error:
-        raise TaskError(f"{_named(task)}: {what} raised {type(error).__name__}: {error}") from error
+def asking(task: Task | None, what: str) -> user_code:
+    """The gate to a task's code, which names the task and ``what`` it is asked for."""
+    return user_code(f"{_named(task)}: {what}", TaskError)
 
 
 def _named(task: Task | None) -> str:
     return "the task" if task is None else f"task {task.name!r}"
 
 
-def require_batch(value: object, task: Task | None, what: str) -> tuple[tuple[Tensor, ...], Tensor]:
+def require_batch(
+    value: object, task: Task | None, what: str, wanted: Sequence[Input] = ()
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """The value as inputs, one for each of the network's, and targets of the same number of samples.
+
+    This is the gate for batches: every one goes through it, not only the first.
 
     Args:
         value: What was yielded.
         task: Whose it is, where that is known.
         what: What yielded it, in words.
+        wanted: The network's inputs, where they are known.
 
     Raises:
-        TaskError: It is something else; the message says what.
+        TaskError: It is something else; the message says what came and what was expected.
     """
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise _no_batch(value, task, what)
@@ -48,13 +49,29 @@ def require_batch(value: object, task: Task | None, what: str) -> tuple[tuple[Te
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     if not given or not all(isinstance(part, Tensor) for part in (*given, target)):
         raise _no_batch(value, task, what)
-    for values in given:
-        if values.shape[:1] != target.shape[:1]:
+    says = f"{_named(task)}: {what} yields"
+    for role, values in (*(("inputs", values) for values in given), ("targets", target)):
+        if odd := oddity(values):
             raise TaskError(
-                f"{_named(task)}: {what} yields inputs {list(values.shape)} with targets {list(target.shape)}; "
+                f"{says} {role} that are {odd}; they must be plain tensors on the CPU",
+                hint="convert them where the batch is made, with .to_dense(), .cpu() or the like",
+            )
+    for values in given:
+        if not target.ndim or values.shape[:1] != target.shape[:1]:
+            raise TaskError(
+                f"{says} inputs {list(values.shape)} with targets {list(target.shape)}; "
                 "the first dimension of both is the batch"
             )
-    return given, target
+    if wanted:
+        _require_inputs(given, wanted, says)
+    return tuple(map(_ordinary, given)), _ordinary(target)
+
+
+def _ordinary(values: Tensor) -> Tensor:
+    """The same values, where a network may be trained on them: neither of inference mode nor of another graph."""
+    if values.is_inference():
+        return values.clone()
+    return values.detach() if values.requires_grad else values
 
 
 def require_steps(task: Task) -> int:
@@ -63,7 +80,8 @@ def require_steps(task: Task) -> int:
     Raises:
         TaskError: There are none, or it is no number of them.
     """
-    steps = task.steps_per_epoch
+    with asking(task, "steps_per_epoch"):
+        steps = task.steps_per_epoch
     if not isinstance(steps, int):
         raise TaskError(f"task {task.name!r}: steps_per_epoch is {steps!r}; it must be a whole number")
     if steps < 1:
@@ -90,18 +108,47 @@ def sample_shape(task: Task) -> tuple[int, ...]:
     return tuple(first_batch(task, "calibration_batches")[0][0].shape[1:])
 
 
-def first_batch(task: Task, data: DataSet) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The first batch of one of a task's data sets.
+def first_batch(task: Task, data: DataSet, wanted: Sequence[Input] = ()) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The first batch of one of a task's data sets, for a network that takes the wanted inputs if there are any.
 
     Raises:
         TaskError: There is none, or it is not a pair of tensors.
     """
+    for batch in checked_batches(task, data, lambda: _begun(task, data), wanted):
+        return batch
+    raise TaskError(f"task {task.name!r}: {data} yields nothing")
+
+
+def checked_batches(
+    task: Task | None, data: str, begin: Callable[[], Iterable[object]], wanted: Sequence[Input] = (), skipped: int = 0
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """The batches of a data set, each of them through both gates.
+
+    Args:
+        task: Whose they are, where that is known.
+        data: What the data set is called.
+        begin: Begins to read it.
+        wanted: The network's inputs, where they are known.
+        skipped: Batches before the first one, in the message's count.
+
+    Raises:
+        TaskError: The task raises, or what it yields is no batch for the network; the message numbers the batch.
+    """
     with asking(task, data):
-        batches = task.training_batches(seed=0, epoch=0) if data == "training_batches" else getattr(task, data)()
-        first = next(iter(batches), None)
-    if first is None:
-        raise TaskError(f"task {task.name!r}: {data} yields nothing")
-    return require_batch(first, task, data)
+        batches = iter(begin())
+    for number in count(skipped + 1):
+        with asking(task, f"batch {number} of {data}"):
+            batch = next(batches, _END)
+        if batch is _END:
+            return
+        yield require_batch(batch, task, data if number == 1 else f"batch {number} of {data}", wanted)
+
+
+_END = object()
+
+
+def _begun(task: Task, data: DataSet) -> Iterable[object]:
+    return task.training_batches(seed=0, epoch=0) if data == "training_batches" else getattr(task, data)()
 
 
 def check_task(
@@ -119,21 +166,19 @@ def check_task(
             kinds of numbers than the network's.
     """
     for data in data_sets:
-        _check_inputs(task, as_inputs(given), data)
+        first_batch(task, data, as_inputs(given))
 
 
-def _check_inputs(task: Task, wanted: Sequence[Input], data: DataSet) -> None:
-    found, _ = first_batch(task, data)
+def _require_inputs(found: Sequence[Tensor], wanted: Sequence[Input], says: str) -> None:
     if len(found) != len(wanted):
         names = ", ".join(item.name for item in wanted)
         raise TaskError(
-            f"task {task.name!r}: {data} yields batches of {len(found)} input{'s' * (len(found) > 1)}; "
-            f"the network takes {len(wanted)}: {names}",
+            f"{says} batches of {len(found)} input{'s' * (len(found) > 1)}; the network takes {len(wanted)}: {names}",
             hint="yield ((first, second, ...), targets), with the inputs in the order of INPUTS beside the factory",
         )
     for item, values in zip(wanted, found, strict=True):
         which = "inputs" if len(wanted) == 1 else f"{item.name!r}"
-        _check_input(item, values, f"task {task.name!r}: {data} yields {which} of")
+        _check_input(item, values, f"{says} {which} of")
 
 
 def _check_input(item: Input, values: Tensor, says: str) -> None:

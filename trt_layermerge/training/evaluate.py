@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.device import device_of, moved
-from trt_layermerge.training.check import asking, require_batch
+from trt_layermerge.training.check import asking, checked_batches
 from trt_layermerge.training.task import Batch, Task
 
 
@@ -51,8 +51,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
     device = device_of(model)
 
     def outputs() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in batches:
-            inputs, target = require_batch(batch, task, "a data set to evaluate on")
+        for inputs, target in checked_batches(task, "a data set to evaluate on", lambda: batches):
             with torch.inference_mode():  # not around the loop: a task may keep the tensors it makes, and train on them
                 output = model(*moved(inputs, device))
             yield output, target.to(device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -18,9 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
-from trt_layermerge.errors import LayerMergeError, TaskError
+from trt_layermerge.errors import TaskError
 from trt_layermerge.training.datasets import NAMED, Settings
 from trt_layermerge.training.task import Task
+from trt_layermerge.usercode import user_code
 
 HOW = f"name a Python file, FILE.py or FILE.py:function; or {', '.join(f'{name}:FOLDER' for name in NAMED)}"
 FACTORY = "task"
@@ -54,7 +54,7 @@ def load_task(path: Path, settings: Settings | None = None) -> Task:
     file, factory = _parts(path)
     if not file.is_file():
         raise TaskError(f"there is no task file {file}", hint=HOW)
-    with _importable(file), _told(file):
+    with _importable(file), user_code(str(file), TaskError):
         made = _function(_imported(file), file, factory)()
         if missing := _missing(made):
             raise TaskError(
@@ -129,32 +129,3 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
     """Whether a module is a file of the folder itself; a package below it may well be one that others use too."""
     file = getattr(module, "__file__", None)
     return file is not None and Path(file).resolve().parent == folder and not hasattr(module, "__path__")
-
-
-@contextmanager
-def _told(file: Path) -> Iterator[None]:
-    """Whatever is raised inside becomes a ``TaskError`` that says where in the user's folder it came from."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        place = _place(error, file)
-        if not isinstance(error, LayerMergeError):
-            raise TaskError(f"{place or file}: {_words(error)}") from error
-        if place is None:
-            raise
-        raise TaskError(f"{place}: {error.message}", hint=error.hint) from error
-
-
-def _place(error: BaseException, file: Path) -> str | None:
-    """``FILE, line N`` of the deepest line of the user's folder that the error went through; None if of none."""
-    if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent == file.parent]
-    return f"{own[-1].filename}, line {own[-1].lineno}" if own else None
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg}"
-    return f"{type(error).__name__}: {error}"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
-from trt_layermerge.training.check import asking, described_value, require_batch, require_steps
+from trt_layermerge.training.check import asking, checked_batches, described_value, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
@@ -29,7 +29,7 @@ from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
-from trt_layermerge.training.task import Shareable, Task, Values
+from trt_layermerge.training.task import Shareable, Task
 from trt_layermerge.training.team import Team
 from trt_layermerge.training.team import team as whole_team
 
@@ -181,8 +181,13 @@ class _Run:
 
     def _finish_epoch(self) -> None:
         epoch, first = divmod(self.step, self.epoch_steps)
-        with asking(self.task, "training_batches"):
-            batches = iter(self.task.training_batches(seed=self.recipe.seed, epoch=epoch, first_step=first))
+        task, seed = self.task, self.recipe.seed
+        batches = checked_batches(
+            task,
+            "training_batches",
+            lambda: task.training_batches(seed=seed, epoch=epoch, first_step=first),
+            skipped=first,
+        )
         for _ in range(first, min(self.epoch_steps, self.steps - epoch * self.epoch_steps)):
             batch = self._next(batches)
             with held_back():
@@ -193,16 +198,15 @@ class _Run:
         if self.saved_step < self.step:
             self._save()
 
-    def _next(self, batches: Iterator[tuple[Values, Tensor]]) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _next(self, batches: Iterator[tuple[tuple[Tensor, ...], Tensor]]) -> tuple[tuple[Tensor, ...], Tensor]:
         """This member's part of the next batch, on its device."""
-        with asking(self.task, "training_batches"):
-            batch = next(batches, None)
+        batch = next(batches, None)
         if batch is None:
             raise TaskError(
                 f"task {self.task.name!r}: training_batches yields {self.step % self.epoch_steps} batches in epoch "
                 f"{self.step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
             )
-        given, target = require_batch(batch, self.task, "training_batches")
+        given, target = batch
         every = slice(None) if isinstance(self.task, Shareable) else slice(self.team.rank, None, self.team.size)
         if not len(target[every]):
             raise TaskError(

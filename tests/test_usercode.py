@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from typing import NoReturn
+
+import pytest
+
+from trt_layermerge.errors import ModelError, TaskError, UsageError
+from trt_layermerge.usercode import user_code
+
+
+class Dumb(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
+def deep(level: int = 0) -> int:
+    return deep(level + 1) + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SystemExit(0), "it ends the process, with SystemExit: 0"),
+        (SystemExit(), "it ends the process, with SystemExit: None"),
+        (GeneratorExit(), "GeneratorExit"),
+        (KeyboardInterrupt("mine"), "KeyboardInterrupt: mine"),
+        (MemoryError(), "MemoryError"),
+        (StopIteration(3), "StopIteration: 3"),
+        (BaseException("odd"), "BaseException: odd"),
+        (BaseExceptionGroup("two", [SystemExit(0), ValueError()]), r"BaseExceptionGroup: two \(2 sub-exceptions\)"),
+        (Dumb(), "Dumb"),
+        (ValueError("long" * 10_000), "ValueError: (long){125}"),
+    ],
+)
+def test_whatever_is_raised_is_one_message_with_its_place(error: BaseException, words: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    match = rf"^it: {words} \({__file__}, line \d+\)$"
+    with pytest.raises(TaskError, match=match) as caught, user_code("it", TaskError):
+        raise error
+    assert caught.value.exit_code == 3 and caught.value.__cause__ is error
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_recursion_without_end_is_told() -> None:
+    with pytest.raises(ModelError, match=rf"it: RecursionError: .*{__file__}"), user_code("it", ModelError):
+        deep()
+
+
+def test_an_error_of_ours_is_told_with_the_users_line() -> None:
+    with pytest.raises(TaskError) as caught, user_code("outer", ModelError), user_code("inner", TaskError):
+        raise UsageError("no", hint="do")
+    assert re.fullmatch(rf"no \({__file__}, line \d+\)\n  hint: do", str(caught.value))
+
+
+def test_ctrl_c_goes_through_whatever_the_code_makes_of_it() -> None:
+    with pytest.raises(KeyboardInterrupt), user_code("it", TaskError):
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), user_code("it", TaskError):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("a worker was killed") from None
+
+
+def test_a_handler_that_the_code_sets_stays() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with user_code("it", TaskError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with user_code("it", TaskError):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_it_works_in_other_threads() -> None:
+    caught: list[BaseException] = []
+
+    def ends() -> None:
+        try:
+            with user_code("it", TaskError):
+                fail()
+        except TaskError as error:
+            caught.append(error)
+
+    def fail() -> NoReturn:
+        raise SystemExit(0)
+
+    thread = threading.Thread(target=ends)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1

@@ -1,0 +1,98 @@
+"""A task as a job reads it: the user's, with all that it does behind the gates for user code and for batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from trt_layermerge.errors import TaskError
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.training.check import asking, checked_batches, described_value
+from trt_layermerge.training.task import Batch, Regression, Shareable, Task
+from trt_layermerge.usercode import user_code
+
+
+class CheckedTask:
+    """A task that raises ``TaskError`` and nothing else, and yields batches for one network alone.
+
+    Calibration and held-out batches are copies: a data set may hand out one buffer again and again, and these are kept.
+
+    Attributes:
+        given: The user's task itself.
+
+    Args:
+        task: The user's.
+        inputs: What the network takes, once that is known.
+
+    Raises:
+        TaskError: It has no name.
+    """
+
+    def __init__(self, task: Task, inputs: Sequence[Input] = ()) -> None:
+        self.given, self._inputs = task, tuple(inputs)
+        with user_code("the task's name", TaskError):
+            self.name = task.name
+        if not isinstance(self.name, str):
+            raise TaskError(f"the task's name is {described_value(self.name)}", hint="a text, for reports")
+        with asking(self, "metric_name"):
+            if isinstance(task, Regression):  # what a task can do besides is seen by whether it has a method for it
+                self.metric_name = str(task.metric_name)
+        if isinstance(task, Shareable):
+            self.shared = self._shared
+
+    def for_inputs(self, inputs: Sequence[Input]) -> CheckedTask:
+        """The same task, for a network that takes these inputs."""
+        return CheckedTask(self.given, inputs)
+
+    def _shared(self, rank: int, size: int) -> Task:
+        assert isinstance(self.given, Shareable)
+        with asking(self, "shared"):
+            return CheckedTask(self.given.shared(rank, size), self._inputs)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The task's."""
+        with asking(self, "steps_per_epoch"):
+            return self.given.steps_per_epoch
+
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The task's."""
+        task = self.given
+        yield from checked_batches(
+            self,
+            "training_batches",
+            lambda: task.training_batches(seed=seed, epoch=epoch, first_step=first_step),
+            self._inputs,
+            first_step,
+        )
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        yield from map(_copied, self._checked("calibration_batches"))
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        yield from map(_copied, self._checked("held_out_batches"))
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The task's."""
+        yield from self._checked("test_batches")
+
+    def _checked(self, data: str) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        return checked_batches(self, data, lambda: getattr(self.given, data)(), self._inputs)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's."""
+        with asking(self, "loss"):
+            return self.given.loss(output, target)
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's."""
+        with asking(self, "metric"):
+            return self.given.metric(output, target)
+
+
+def _copied(batch: tuple[tuple[Tensor, ...], Tensor]) -> Batch:
+    inputs, target = batch
+    return tuple(values.clone() for values in inputs), target.clone()

@@ -1,0 +1,85 @@
+"""The gate to code that is the user's: whatever it raises is one message that says what, and in which file and line.
+
+That code may raise anything: an error, ``SystemExit`` from a library that parses arguments, a ``KeyboardInterrupt`` of
+its own, a class that says nothing of itself. None of it may end the command in silence, or as a success. Only Ctrl-C
+goes through: a SIGINT that really arrived while the code ran.
+"""
+
+from __future__ import annotations
+
+import signal
+import sysconfig
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import walk_tb
+from types import FrameType, TracebackType
+
+from trt_layermerge.errors import InputError, LayerMergeError
+
+_NOT_THE_USERS = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()))
+_LONGEST = 500
+"""Characters of a message that are shown; one may hold a whole array."""
+
+
+class user_code:  # noqa: N801  # a context manager, as those of contextlib
+    """Run code of the user inside; there must be no ``yield`` of ours within.
+
+    Args:
+        what: What it was asked for, to begin the message with.
+        kind: What to raise.
+    """
+
+    def __init__(self, what: str, kind: type[InputError]) -> None:
+        self._what, self._kind = what, kind
+        self._interrupted, self._handler = False, signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> None:
+        """Listen for Ctrl-C."""
+        if callable(self._handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._listen)
+
+    def _listen(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        if callable(self._handler):
+            self._handler(number, frame)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise what is wrong in words.
+
+        Raises:
+            InputError: The code raised; of the given kind.
+            KeyboardInterrupt: The user pressed Ctrl-C.
+        """
+        if signal.getsignal(signal.SIGINT) == self._listen:  # else the code has set a handler of its own
+            signal.signal(signal.SIGINT, self._handler)
+        if error is None:
+            return
+        if self._interrupted:
+            raise KeyboardInterrupt from error
+        lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+        if not isinstance(error, LayerMergeError):
+            raise self._kind(f"{self._what}: {_words(error)}{_place(error, lines)}") from error
+        if lines[-1][0] != __file__ and (place := _place(error, lines)):  # of ours, on behalf of the user's code
+            raise self._kind(f"{error.message}{place}", hint=error.hint) from error
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, however odd it is."""
+    if isinstance(error, SystemExit):
+        return f"it ends the process, with SystemExit: {error.code}"
+    try:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+    except BaseException:  # its own __str__, which is the user's code too
+        said = ""
+    return f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
+
+
+def _place(error: BaseException, lines: Sequence[tuple[str, int]]) -> str:
+    """Where the user's code came to the error: neither in this package nor in what is installed; empty if nowhere."""
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f" ({error.filename}, line {error.lineno})"
+    own = [(file, line) for file, line in lines if file[:1] != "<" and not file.startswith(_NOT_THE_USERS)]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
