@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +37,7 @@ def test_a_failure_inside_leaves_what_was_there(tmp_path: Path, before: bytes | 
     assert [p.read_bytes() for p in tmp_path.iterdir()] == ([] if before is None else [before])
 
 
-@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["fsync", "open", "replace"])
 def test_a_failure_of_the_disk_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -151,3 +154,79 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -signal.SIGKILL
     with files.exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        files.write_bytes(tmp_path / "whole", b"")
+        files.append_line(tmp_path / "lines", "a", first="b")
+    finally:
+        os.umask(before)
+    for name in ("whole", "lines"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~mask
+
+
+DEEP = 100_000
+FOREIGN_JSON = {
+    "deep lists": ("[" * DEEP, "is nested too deeply"),
+    "deep objects": ('{"a":' * 200 + "1" + "}" * 200, "is nested too deeply"),
+    "lists below Python's limit": ("[" * 70 + "]" * 70, "is nested too deeply"),
+    "5000 digits": ("9" * 5000, "is not JSON: .*digits"),
+    "no float": ('{"a": [1' + "0" * 400 + "]}", "has a number beyond any measure"),
+    "infinite": ("1e999", "is not JSON: 1e999 is not a number"),
+    "large": ("[[1e200]]", "has a number beyond any measure"),
+    "constant": ('{"a": NaN}', "is not JSON: NaN is not a number"),
+    "NUL": ('{"a": "x\\u0000"}', r"has a NUL in 'x\\x00'"),
+    "NUL in a key": ('{"x\\u0000": 1}', "has a NUL"),
+    "half a surrogate": ('["\\ud800"]', "has a character that is none in"),
+    "cut off": ('{"a": ', "is not JSON"),
+}
+FOREIGN_TOML = {
+    "deep lists": ("a = " + "[" * 3000, "is nested too deeply"),
+    "deep tables": (".".join(["a"] * 300) + " = 1", "is nested too deeply"),
+    "5000 digits": ("a = " + "9" * 5000, "is not TOML: .*digits"),
+    "hexadecimal digits": ("a = 0x" + "f" * 5000, "has a number beyond any measure"),
+    "NUL": ('task = "x\\u0000"', "has a NUL"),
+    "no TOML": ("a = ", "is not TOML"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_JSON)
+def test_json_that_nobody_means_well_with_is_one_error(name: str) -> None:
+    text, words = FOREIGN_JSON[name]
+    with pytest.raises(ValueError, match=words):
+        files.parse_json(text.encode())
+
+
+@pytest.mark.parametrize("name", FOREIGN_TOML)
+def test_toml_that_nobody_means_well_with_is_one_error(name: str) -> None:
+    text, words = FOREIGN_TOML[name]
+    with pytest.raises(ValueError, match=words):
+        files.parse_toml(text.encode())
+
+
+@pytest.mark.parametrize("parse", [files.parse_json, files.parse_toml])
+def test_bytes_that_are_no_text_are_one_error(parse: Callable[[bytes], Any]) -> None:
+    with pytest.raises(ValueError, match=r"not text in UTF-8: .* at byte 1"):
+        parse(b"a\xff")
+
+
+def test_files_are_read_up_to_a_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert files.read_bytes(tmp_path / "file", most=5) == b"12345"
+    with pytest.raises(ValueError, match="is larger than"):
+        files.read_bytes(tmp_path / "file", most=4)
+    with pytest.raises(ValueError, match="is larger than"):
+        files.read_bytes(Path("/dev/zero"), most=4)  # which says that it is of size 0
+    with pytest.raises(ValueError, match="is no path"):
+        files.read_bytes(Path("a\0b"))
+
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(value=st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**64) | TEXTS, st.lists, max_leaves=9))
+def test_what_we_write_we_read(value: Any) -> None:
+    assert files.parse_json(json.dumps(value)) == value

@@ -1,18 +1,30 @@
-"""Files that survive a kill: whole files by rename, lines by one write and one fsync; and hashes of files."""
+"""Files that survive a kill: whole files by rename, lines by one write and one fsync; and hashes of files.
+
+JSON and TOML go through one gate, ``parse_json`` and ``parse_toml``, for who wrote them is not known: it bounds size,
+depth and numbers, and lets no text pass that is no path and cannot be printed.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import json
+import math
 import os
-import tempfile
+import secrets
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from trt_layermerge.errors import InputError
+
+MOST_BYTES = 1 << 28
+"""Of a file that is read as a whole; the largest profile has a thousandth of it."""
+
+_DEEPEST, _LARGEST = 64, 1e100
+"""Levels of lists, of tables twice, and the size of a number; sums and ratios of these are finite still."""
 
 
 def require_writable(folder: Path) -> None:
@@ -53,13 +65,12 @@ def exclusive(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary neighbour of ``path`` to write to; on success it is fsynced and takes the place of ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    neighbour = Path(name)
+    neighbour = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{path.suffix}")
+    # Not tempfile's, which are private and would have to be opened up whatever the umask says.
+    os.close(os.open(neighbour, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield neighbour
         _fsync(neighbour)
-        os.chmod(neighbour, 0o644)  # mkstemp makes it private; what we write is to be shared
         os.replace(neighbour, path)
         _fsync(path.parent)  # the rename itself
     finally:
@@ -96,6 +107,97 @@ def append_line(path: Path, line: str, *, first: str) -> None:
         os.fsync(file.fileno())
     if not size:
         _fsync(path.parent)  # the new name itself
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a file that is small enough, whatever it says its size is.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is larger, or there cannot be such a path; the message goes on from the file's name.
+    """
+    if "\0" in str(path):
+        raise ValueError("is no path: it has a NUL in it")
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"is larger than {most / 1e6:.0f} MB")
+    return data
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The JSON value of a file or of a line of one.
+
+    Raises:
+        ValueError: It is none, or has what no file of ours has; the message goes on from the file's name.
+    """
+    try:
+        value = json.loads(_text(data), parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    _require_modest(value)
+    return value
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """The table of a TOML file.
+
+    Raises:
+        ValueError: As for JSON.
+    """
+    try:
+        value = tomllib.loads(_text(data))
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"is not TOML: {error}") from error
+    _require_modest(value)
+    return value
+
+
+def _text(data: bytes | str) -> str:
+    try:
+        return data.decode() if isinstance(data, bytes) else data
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _refuse_constant(text[:20])
+
+
+def _require_modest(value: Any) -> None:
+    """See that a value is not too deep, and that its numbers and texts can be worked with.
+
+    Raises:
+        ValueError: It is, or they cannot.
+    """
+    level = [value]
+    for _ in range(_DEEPEST):
+        for one in level:
+            if isinstance(one, str):
+                _require_printable(one)
+            elif isinstance(one, (int, float)) and _LARGEST < abs(one) < math.inf:
+                raise ValueError("has a number beyond any measure")
+        several = [one for one in level if isinstance(one, (dict, list, tuple))]
+        level = [inner for one in several for inner in (one.items() if isinstance(one, dict) else one)]
+    if level:
+        raise ValueError("is nested too deeply")
+
+
+def _require_printable(text: str) -> None:
+    if "\0" in text:
+        raise ValueError(f"has a NUL in {text[:100]!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"has a character that is none in {text[:100]!r}") from error
 
 
 def sha256(path: Path) -> str:

@@ -144,9 +144,11 @@ def _is_begun(path: Path, form: Format, first: str) -> bool:
 
 def _bytes(path: Path, form: Format) -> bytes:
     try:
-        return path.read_bytes()
+        return files.read_bytes(path)
     except OSError as error:
         raise TableError(f"{form.name} {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise TableError(f"{form.name} {path} {error}") from error
 
 
 def _lines(path: Path, form: Format) -> list[str]:
@@ -177,16 +179,12 @@ def _read_key(line: str, path: Path, form: Format) -> Record:
 
 def _read_object(line: str, path: Path, number: int, form: Format) -> Record:
     try:
-        record = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(path, number, f"is not JSON: {error}", form) from error
+        record = files.parse_json(line)
+    except ValueError as error:
+        raise _malformed(path, number, error, form) from error
     if not isinstance(record, dict):
         raise _malformed(path, number, "is not a JSON object", form)
     return record
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 def _malformed(path: Path, number: int, what: object, form: Format) -> TableError:

@@ -63,6 +63,20 @@ def test_what_is_no_key_is_refused(signature: Signature, noise: str) -> None:
             Signature.parse(text)
 
 
+WHOLE = "fp32 n8 16x28x28 conv 16>32 k3x3 s2x2 p1,1,1,1 d1x1 g4 bias gn4"
+
+
+@pytest.mark.parametrize(
+    "part", ["n8", "16x", "x28x", "x28 ", "16>", ">32", "k3", "x3 ", "s2", "x2 ", "d1", "g4 ", "gn4"]
+)
+@pytest.mark.parametrize("number", ["0", "9" * 10, "9" * 5000])
+def test_what_would_divide_by_zero_or_take_for_ever_is_refused(part: str, number: str) -> None:
+    Signature.parse(WHOLE)
+    digits = "".join(filter(str.isdigit, part))
+    with pytest.raises(ValueError, match="not a signature"):
+        Signature.parse(WHOLE.replace(part, part.replace(digits, number), 1))
+
+
 def test_as_it_stands_in_tables() -> None:
     conv = Geometry(16, 32, (3, 3), (2, 2), (1, 1, 1, 1))
     signature = Signature(8, (16, 28, 28), conv, residual=True, activation="relu", precision="fp16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +128,22 @@ def test_weights_of_another_network_are_refused(run: Any, desk: Any) -> None:
     before = desk.files()
     refused(run("compress", *desk.job), 3, r"head\.weight is \(2, 8\) in the file, \(5, 8\) in the model")
     assert desk.files() == before
+
+
+CONFIGS = {
+    "deep": ("a = " + "[" * 3000, "it is nested too deeply"),
+    "digits": ("batch = " + "9" * 5000, "it is not TOML: .*digits"),
+    "NUL": ('task = "task.py\\u0000"', "it has a NUL in 'task.py"),
+    "bytes": ("# \xff", "it is not TOML: not text in UTF-8"),
+    "large": ("lr = 1e300", "it has a number beyond any measure"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configurations_that_nobody_means_well_with(run: Any, tmp_path: Path, name: str) -> None:
+    content, message = CONFIGS[name]
+    (tmp_path / "job.toml").write_bytes(content.encode("latin-1"))
+    refused(run("compress", "model.py", "--config", tmp_path / "job.toml", "--json"), 2, message)
 
 
 ARGUMENTS: dict[str, tuple[list[object], int, str]] = {

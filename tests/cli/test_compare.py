@@ -40,6 +40,15 @@ def baseline(tmp_path: Path) -> Path:
     return write_profile(tmp_path / "baseline.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("part", "other"), [("n8 ", "n0 "), ("s1x1", "s0x1"), ("g1", "g0"), ("n8 ", f"n{'9' * 5000} ")]
+)
+def test_a_signature_that_cannot_be_is_exit_3(run: Any, baseline: Path, part: str, other: str) -> None:
+    baseline.write_text(baseline.read_text().replace(part, other))
+    ran = run("compare", baseline, baseline)
+    assert ran.code == 3 and "line 2: the line has what is not a signature" in ran.err, ran.err
+
+
 def test_no_change_is_exit_0(run: Any, baseline: Path, tmp_path: Path) -> None:
     before = baseline.read_bytes()
     ran = run("compare", baseline, write_profile(tmp_path / "new.jsonl", 1.001))

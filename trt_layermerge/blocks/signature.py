@@ -22,6 +22,10 @@ _KEY = re.compile(
 )
 
 
+_DIGITS = 9
+"""Of the largest number in a signature."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """One convolution, or none, with what follows it in the same breath.
@@ -107,9 +111,11 @@ class Signature:
         """
         match = _KEY.fullmatch(key)
         if match is None:
-            raise ValueError(f"not a signature: {key!r}")
+            raise ValueError(f"has what is not a signature: {key!r}")
 
-        def number(name: str) -> int:
+        def number(name: str, least: int = 1) -> int:
+            if len(match[name]) > _DIGITS or int(match[name]) < least:
+                raise ValueError(f"has what is not a signature: {name} is {match[name][:20]} in {key[:200]!r}")
             return int(match[name])
 
         convolution = None
@@ -119,7 +125,7 @@ class Signature:
                 out_channels=number("out"),
                 kernel=(number("kh"), number("kw")),
                 stride=(number("sh"), number("sw")),
-                padding=(number("top"), number("left"), number("bottom"), number("right")),
+                padding=(number("top", 0), number("left", 0), number("bottom", 0), number("right", 0)),
                 dilation=(number("dh"), number("dw")),
                 groups=number("groups"),
             )

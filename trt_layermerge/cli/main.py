@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import click
 
@@ -71,6 +72,9 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(args=args, prog_name="trt-layermerge", standalone_mode=False)
     except LayerMergeError as error:

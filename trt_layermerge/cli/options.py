@@ -7,7 +7,6 @@ This module imports neither torch nor a runtime, which takes seconds: ``solve`` 
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -20,6 +19,7 @@ from trt_layermerge.cli.from_fields import options_of
 from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
+from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT as DEFAULT_ESTIMATOR
 from trt_layermerge.importance.estimators.registry import estimators
 from trt_layermerge.planning.budget import Budget
@@ -51,9 +51,11 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the configuration {path}: {error}") from error
+        values = parse_toml(read_bytes(path))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot read the configuration {path}: it {error}") from error
     own, known = _keys(ctx.command.params), _keys(_job_parameters())
     for key, value in values.items():
         name = key.replace("-", "_")

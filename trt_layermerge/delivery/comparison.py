@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trt_layermerge.delivery.manifest import FORMAT, Figures, Manifest, read_manifest
 from trt_layermerge.errors import IncompatibleError, InconclusiveError, LayerMergeError, RegressionError, TableError
+from trt_layermerge.files import read_bytes
 from trt_layermerge.journal import differences
 from trt_layermerge.latency.comparison import remedy
 from trt_layermerge.latency.profile import Profile
@@ -125,9 +126,11 @@ def read_comparable(path: Path) -> Profile | Manifest:
         VerificationError: It is a manifest that does not fit its seal.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise TableError(f"{path} {error}") from error
     if _PROFILE in data.partition(b"\n")[0]:
         return Profile.read(path)
     if FORMAT.encode() in data:

@@ -14,7 +14,7 @@ from trt_layermerge.delivery.manifest import FORMAT as JOB_FORMAT
 from trt_layermerge.delivery.manifest import DeviceFields, Sha256
 from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
-from trt_layermerge.files import write_bytes
+from trt_layermerge.files import parse_json, read_bytes, write_bytes
 
 FORMAT = "trt-layermerge engine"
 
@@ -95,15 +95,21 @@ def read_engine_manifest(path: Path) -> EngineManifest:
     if is_engine_manifest(path):
         require_seal(path, data)
     try:
-        return EngineManifest.model_validate_json(data)
+        manifest = EngineManifest.model_validate_json(data)
+        parse_json(data)  # which bounds what a manifest leaves open
+        return manifest
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise TableError(f"{path} is not a manifest: {where}: {fault['msg']}", hint="build the engine anew") from error
+    except ValueError as error:
+        raise TableError(f"{path} is not a manifest: it {error}") from error
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise TableError(f"{path} is not a manifest: it {error}") from error

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
-from trt_layermerge.files import sha256, write_bytes
+from trt_layermerge.files import parse_json, read_bytes, sha256, write_bytes
 from trt_layermerge.journal import differences
 from trt_layermerge.runtimes.protocol import BuildOptions, Device
 from trt_layermerge.runtimes.timing_cache import default_path
@@ -257,19 +257,25 @@ def read_manifest(path: Path) -> Manifest:
         VerificationError: It has a seal that it does not fit.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise TableError(f"{path} is not a manifest: it {error}") from error
     if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
         require_seal(path, data)
     try:
-        return Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(data)
+        parse_json(data)  # which bounds what a manifest leaves open
+        return manifest
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise TableError(
             f"{path} is not a manifest: {where}: {fault['msg']}", hint="deliver the engine anew with compress"
         ) from error
+    except ValueError as error:
+        raise TableError(f"{path} is not a manifest: it {error}") from error
 
 
 def hashes(folder: Path, names: list[str]) -> dict[str, str]:

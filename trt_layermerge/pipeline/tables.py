@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import TableError
-from trt_layermerge.files import write_json
+from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.importance.estimate import measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
@@ -87,12 +86,12 @@ def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(read_bytes(path))
         if not isinstance(record, dict) or record.get("format") != BASELINE:
             raise ValueError("is no baseline")
         if record.get("version", 1) != 1:
             return None  # another program's, which may mean something else by its figures
         timing = read_timing(record)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TableError(f"{path} is damaged: it {error}", hint="remove it to have the original timed again") from error
     return timing if all(record.get(name) == value for name, value in key.items()) else None

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from trt_layermerge.errors import InputError, TableError, UsageError
-from trt_layermerge.files import write_json
+from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.problem import Item, Problem, tiling_fault
 
@@ -146,7 +146,10 @@ def read_plan(path: Path) -> PlanFile:
         TableError: It is not there, is no plan file, or its fields contradict each other; the message names the field.
     """
     try:
-        return _file_of(_Document.model_validate_json(path.read_bytes()))
+        data = read_bytes(path)
+        document = _Document.model_validate_json(data)
+        parse_json(data)  # which bounds what the document leaves open
+        return _file_of(document)
     except OSError as error:
         raise TableError(f"{path}: cannot read the plan: {error.strerror}") from error
     except ValidationError as error:
@@ -155,6 +158,8 @@ def read_plan(path: Path) -> PlanFile:
         ) from error
     except InputError as error:
         raise TableError(f"{path}: {error.message}", hint="a plan is not to be edited by hand") from error
+    except ValueError as error:
+        raise TableError(f"{path} {error}", hint="a plan is not to be edited by hand") from error
 
 
 class _Document(BaseModel):

@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 from trt_layermerge.errors import TableError
+from trt_layermerge.files import read_bytes
 from trt_layermerge.planning.problem import LARGEST_VALUE
 
 _COUNT = re.compile(r"\+?[0-9]{1,9}")
@@ -111,11 +112,13 @@ def read_rows(path: Path, required: Iterable[str], optional: Iterable[str]) -> t
     """
     required = tuple(required)
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except OSError as error:
         raise TableError(f"{path}: cannot read the table: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: not a text file in UTF-8: {error.reason}", hint="save the table as CSV") from error
+    except ValueError as error:
+        raise TableError(f"{path} {error}") from error
     reader = csv.reader(StringIO(text, newline=""), strict=True)
     header: list[str] = []
     rows: list[Row] = []

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import tomllib
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from trt_layermerge.errors import UsageError
+from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.training.recipe import Recipe
 
 FOLDER = Path(__file__).parent
@@ -37,14 +37,16 @@ def read_recipe(name: str) -> Recipe:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}; or name a FILE.toml"
         raise UsageError(f"there is no recipe {name!r}", hint=hint)
     try:
-        values = tomllib.loads(path.read_text())
+        values = parse_toml(read_bytes(path))
         # As JSON, in which a list may be a tuple while numbers and words must be what they are.
         return _document.validate_json(json.dumps(values, default=str))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the recipe {path}: {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = ".".join(map(str, fault["loc"])) or "the file"
         raise UsageError(f"recipe {path}: {field}: {fault['msg']}") from error
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", hint=error.hint) from error
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot read the recipe {path}: it {error}") from error
