@@ -23,10 +23,10 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
     where = f"file {model}" if isinstance(model, Path) else "the model"
     try:
         if isinstance(model, Path):
-            proto = onnx.load(model, load_external_data=weights)
+            proto = onnx.load(model, format="protobuf", load_external_data=weights)
         else:
             proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
-    except (OSError, DecodeError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{where} cannot be read as ONNX: {error}") from error
     if not proto.graph.node:
         raise ModelError(f"{where} is not an ONNX model: it has no graph")

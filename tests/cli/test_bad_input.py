@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 
@@ -273,6 +274,17 @@ def test_build_refuses_what_is_no_model(run: Any, desk: Any) -> None:
     refused(run("build", "/no/such.onnx"), 3, "/no/such.onnx")
     refused(run("build", desk.folder), 3, "ONNX")
     refused(run("build", model), 3, "ONNX")
+    hostile = desk.folder / "hostile.onnx"
+    weight = onnx.helper.make_tensor("w", 1, [1], [0.0])
+    weight.ClearField("float_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.safetensors")
+    weight.external_data.add(key="length", value=str(2**60))
+    node = onnx.helper.make_node("Relu", ["w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [], [], [weight])
+    hostile.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    refused(run("build", hostile), 3, "hostile.onnx")
+    hostile.unlink()
     refused(run("build", model, "--output", model), 2, "--output is the model itself")
     refused(run("build", model, "--runtime", "tensorrt"), 6)
     assert desk.files() == before

@@ -242,3 +242,29 @@ def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch):
     before = list(sys.path)
     assert isinstance(load_source("nets_beside_me:net").module, nn.Conv2d)
     assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.zeros(4, 3, 3, 3, dtype=torch.int64), "0.weight is of torch.int64 in the file, of torch.float32 in"),
+        (torch.zeros(4, 3, 3, 3, dtype=torch.complex64), "0.weight is of torch.complex64 in the file"),
+        (torch.zeros(4, 3, 3, 3, dtype=torch.bool), "0.weight is of torch.bool in the file"),
+        (torch.zeros(4, 3, 3, 3, device="meta"), "0.weight is a meta tensor, which has no values"),
+        (torch.zeros(4, 3, 3, 3).to_sparse(), "0.weight is sparse"),
+    ],
+)
+def test_tensors_that_are_no_weights_change_nothing(tmp_path: Path, weight: torch.Tensor, message: str) -> None:
+    module, path = small(), tmp_path / "w.pt"
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.save({**small().state_dict(), "0.weight": weight}, path)
+    assert message in fails(lambda: load_weights(module, path))
+    torch.testing.assert_close(dict(module.state_dict()), before, rtol=0, atol=0)
+
+
+def test_weights_of_another_width_are_weights(tmp_path: Path) -> None:
+    state = {name: value.half() if value.is_floating_point() else value for name, value in small().state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    module = small()
+    load_weights(module, tmp_path / "w.pt")
+    assert {value.dtype for value in module.parameters()} == {torch.float32}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from trt_layermerge.delivery.engine_manifest import (
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import DeviceFields, git_state, hashes, versions
+from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
+from trt_layermerge.network.onnx_import.size_limits import require_bounded
 from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes.graph_precision import require_precision
 from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime, Shape
+from trt_layermerge.runtimes.registry import get_runtime
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,18 @@ class BuiltEngine:
     manifest: EngineManifest
     files: int
     device: Device
+
+
+def try_model(path: str) -> None:
+    """Read an ONNX file and let ONNX Runtime optimise it; for a process that may crash.
+
+    Raises:
+        ModelError: It cannot be read. What ONNX Runtime cannot build, another runtime may.
+    """
+    proto = read_onnx(Path(path))
+    require_bounded(proto, path)
+    with suppress(ModelError):
+        get_runtime("onnxruntime").build(proto, BuildOptions())
 
 
 def build_engine(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,3 +21,18 @@ def oddity(tensor: Tensor) -> str | None:
     if tensor.device.type != "cpu":
         return f"on {tensor.device}, not on the CPU"
     return None
+
+
+def weight_faults(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Why the tensors of a checkpoint cannot be a model's weights, whatever their shapes; empty where they can.
+
+    Args:
+        state: The checkpoint's.
+        expected: The model's, whose real numbers may be of another width in the checkpoint.
+    """
+    odd = [f"{name} is {what}" for name, value in state.items() if (what := oddity(value))]
+    return odd or [
+        f"{name} is of {state[name].dtype} in the file, of {value.dtype} in the model"
+        for name, value in expected.items()
+        if name in state and state[name].is_floating_point() != value.is_floating_point()
+    ]

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.plain import weight_faults
+from trt_layermerge.probe import probe
 from trt_layermerge.usercode import user_code
 
 DEFAULT_FACTORY = "model"
@@ -82,6 +84,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """
     state = _read_state(path)
     expected = module.state_dict()
+    if faults := weight_faults(state, expected):
+        raise ModelError(f"{path} does not hold weights: {'; '.join(faults[:3])}", hint="save model.state_dict()")
     wrong = [
         f"{name} is {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the model"
         for name, value in expected.items()
@@ -137,14 +141,33 @@ def _timm(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     return module, tuple(module.default_cfg["input_size"])
 
 
-def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
-    from trt_layermerge.network.onnx_import.graph import read_graph  # seconds that other specs need not wait for
-    from trt_layermerge.network.onnx_import.module import OnnxNetwork
-    from trt_layermerge.onnxfile import read_onnx
+def try_onnx(path: str) -> None:
+    """Read an ONNX file and run it once; for a process that may crash.
 
+    Raises:
+        ModelError: It cannot be.
+    """
+    module, shape, *_ = _onnx_here(Path(path))
+    if shape is not None:
+        with torch.no_grad():
+            module.eval()(torch.zeros(2, *shape))
+
+
+def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
     if not path.is_file():
         raise ModelError(f"there is no model file {path}")
+    probe(try_onnx, path)
+    return _onnx_here(path)
+
+
+def _onnx_here(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
+    from trt_layermerge.network.onnx_import.graph import read_graph  # seconds that other specs need not wait for
+    from trt_layermerge.network.onnx_import.module import OnnxNetwork
+    from trt_layermerge.network.onnx_import.size_limits import require_bounded
+    from trt_layermerge.onnxfile import read_onnx
+
     proto = read_onnx(path)
+    require_bounded(proto, str(path))
     content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     graph = read_graph(proto, str(path))
     shape = tuple(size for size in graph.shape if size is not None)

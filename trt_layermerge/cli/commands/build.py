@@ -11,9 +11,10 @@ import onnx
 from trt_layermerge.cli.options import PATH, json_option, read_tuning, tensorrt_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import manifest_path
-from trt_layermerge.delivery.engines import build_engine
+from trt_layermerge.delivery.engines import build_engine, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.probe import probe
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
@@ -70,6 +71,8 @@ def command(
         raise UsageError(f"--batches is for TensorRT, and the runtime is {runtime}")
     if print_trtexec and runtime != "tensorrt":
         raise UsageError(f"--print-trtexec is for TensorRT, and the runtime is {runtime}")
+    if model.is_file():
+        probe(try_model, model)
     graph = read_onnx(model)
     options = BuildOptions(threads, precision or graph_precision(graph), batches=batches, tuning=tuning)
     if print_trtexec:

@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from keyword import kwlist
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.onnx_import.activations import fuse_activations
@@ -22,7 +23,8 @@ from trt_layermerge.network.onnx_import.graph import Array, Graph, Node
 from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
 from trt_layermerge.network.onnx_import.sizes import SIZES, shape
 
-_RESERVED = frozenset(dir(nn.Module))
+_RESERVED = frozenset({*dir(nn.Module), *dir(fx.GraphModule), "meta", "self", *kwlist})
+"""What modules and traced ones have already, and what the code that torch.fx writes of a module cannot call it."""
 
 SUPPORTED = sorted({*LAYERS, *OF_TENSORS, *OF_ONE, "Shape"})
 

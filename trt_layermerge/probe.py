@@ -1,0 +1,125 @@
+"""The gate for files that others wrote and that native libraries read: the first time, in a process of its own.
+
+A malformed file may crash such a library, fill the memory or never end. There that costs one process, which is limited
+in memory and time; here it is one message. What went well there is done again here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from trt_layermerge.errors import InputError, LayerMergeError, ModelError
+
+MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
+"""Bytes that the process may take beyond what its libraries take, and those for each byte of the file."""
+
+SECONDS, BYTES_PER_SECOND = 60.0, 20e6
+"""Of time, and of the file that it takes a second more for."""
+
+
+def probe(function: Callable[[str], object], path: Path, seconds: float = SECONDS) -> None:
+    """Call a function of a module with a path, elsewhere.
+
+    Args:
+        function: A public function; what it returns is of no interest.
+        path: The file.
+        seconds: How long it may take, if the file is small.
+
+    Raises:
+        ModelError: It raises, crashes, or takes too much time or memory.
+    """
+    size = path.stat().st_size
+    command = [sys.executable, "-m", __name__, function.__module__, function.__name__, str(path)]
+    root = str(Path(__file__).parents[1])  # of this very package, however it was found
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONFAULTHANDLER": ""}
+    try:
+        ran = subprocess.run(
+            [*command, str(MEMORY + MEMORY_PER_BYTE * size)],
+            env={**os.environ, **paths, **alone},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds + size / BYTES_PER_SECOND,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _refused(path, f"it took more than {error.timeout:.0f} s") from error
+    answer = _answer(ran.stdout)
+    if answer is None:
+        raise _refused(path, _ending(ran.returncode))
+    if "message" in answer:
+        raise ModelError(answer["message"], hint=answer["hint"])
+
+
+def _refused(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{path} cannot be read: in a process of its own, {why}",
+        hint="the file is damaged, or was made to do this; export the model again",
+    )
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"reading it ended with exit code {code}"
+    try:
+        return f"reading it crashed ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"reading it crashed (signal {-code})"
+
+
+def _answer(said: bytes) -> dict[str, Any] | None:
+    """What the process says at last; libraries may have written before."""
+    try:
+        answer = json.loads(said.splitlines()[-1])
+    except (IndexError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _limit(memory: int) -> None:
+    try:
+        import resource  # which not every system has
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError):
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = taken + memory
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str, str | None]:
+    try:
+        call(path)
+    except (InputError, LayerMergeError) as error:
+        return {"message": error.message, "hint": error.hint}
+    except MemoryError:
+        return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": None}
+    except Exception as error:  # of the libraries' many own kinds
+        said = " ".join(str(error).split())[:400]
+        return {"message": f"{path} cannot be read: {type(error).__name__}: {said}", "hint": None}
+    return {}
+
+
+def _main() -> None:
+    module, function, path, memory = sys.argv[1:]
+    call = getattr(import_module(module), function)
+    _limit(int(memory))
+    print(json.dumps(_outcome(call, path, int(memory))), flush=True)
+    os._exit(0)  # threads of libraries may hang in a process that is out of memory
+
+
+if __name__ == "__main__":
+    _main()
