@@ -7,6 +7,7 @@ its traceback.
 
 from __future__ import annotations
 
+import warnings
 from enum import IntEnum
 
 
@@ -41,6 +42,15 @@ class LayerMergeError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+
+class Caution(UserWarning):
+    """What a user must know to trust a result, and what stops nothing; the command line prints it."""
+
+
+def say(message: str) -> None:
+    """Tell the user of something that stops nothing."""
+    warnings.warn(Caution(message), stacklevel=2)
 
 
 class UsageError(LayerMergeError):

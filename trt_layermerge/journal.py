@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_layermerge import files
-from trt_layermerge.errors import IncompatibleError, TableError
+from trt_layermerge.errors import IncompatibleError, TableError, say
 
 Record = dict[str, Any]
 Types = Mapping[str, tuple[type, ...]]
@@ -33,6 +33,8 @@ class Format:
         key: Fields of the first line.
         remedy: What to do about a damaged line.
         defaults: What fields of the first line mean that a file written before there were such fields does not have.
+        renewing: Fields of the first line whose change makes all rows worthless. A table that differs in nothing else
+            is set aside when the first row of the new one comes.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Format:
     key: Types
     remedy: str
     defaults: Record = field(default_factory=dict)
+    renewing: frozenset[str] = frozenset()
 
     @property
     def tag(self) -> str:
@@ -53,7 +56,7 @@ class Journal:
     def __init__(self, path: Path, form: Format, key: Record, rows: list[tuple[int, Record]]) -> None:
         """Wrap what was read."""
         self.path, self.form, self.key, self._rows = path, form, key, rows
-        self._begun = True
+        self._begun, self._outdated = True, False
 
     @classmethod
     def open(cls, path: Path, form: Format, key: Record) -> Journal:
@@ -68,7 +71,17 @@ class Journal:
             journal._begun = False
             return journal
         journal = cls.read(path, form)
-        if differing := differences(journal.key, key):
+        differing = differences(journal.key, key)
+        if differing and form.renewing.issuperset(name for name in key if journal.key[name] != key[name]):
+            renewed = cls(path, form, key, [])
+            renewed._begun, renewed._outdated = False, True
+            if journal._rows:
+                say(
+                    f"{form.name} {path} is of something else: {'; '.join(differing)}; none of its rows hold, and they "
+                    f"are measured again. The old ones are kept as {renewed._aside}"
+                )
+            return renewed
+        if differing:
             raise IncompatibleError(
                 f"{form.name} {path} belongs to something else: {'; '.join(differing)}",
                 hint="such rows cannot be compared; keep these in another folder (--profiles, --output)",
@@ -99,9 +112,16 @@ class Journal:
             IncompatibleError: Another process began the table meanwhile, for something else.
         """
         if not self._begun:
+            if self._outdated:
+                self.path.rename(self._aside)
             Journal.open(self.path, self.form, self.key)
             self._begun = True
         files.append_line(self.path, _line(record), first=_first_line(self.form, self.key))
+
+    @property
+    def _aside(self) -> Path:
+        """Where a table goes whose rows no longer hold."""
+        return self.path.with_name(f"{self.path.stem}-{files.sha256(self.path)[:8]}{self.path.suffix}")
 
     def malformed(self, number: int, what: object) -> TableError:
         """The error for a row that its room cannot understand."""

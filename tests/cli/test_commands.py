@@ -52,6 +52,26 @@ def test_compress_shows_people_a_table(run: Any, done: Any) -> None:
     assert "measure latencies" not in ran.err, "the plan is made"
 
 
+def test_a_task_is_known_by_what_it_is_and_not_by_its_name(run: Any, desk: Any) -> None:
+    """Labels swapped in the same file: nothing that was measured before holds."""
+    solve, out, task = ("solve", *desk.stage, "--budget", "0.9"), desk.folder / "out", desk.folder / "task.py"
+    assert [run(name, *desk.stage).code for name in ("profile", "importance")] == [0, 0] and run(*solve).code == 0
+    table, plan = (out / "importance.jsonl").read_bytes(), (out / "plan.json").read_bytes()
+    ran = run("importance", *desk.stage)
+    assert (ran.code, (out / "importance.jsonl").read_bytes()) == (0, table) and "warning" not in ran.err
+    task.write_text(task.read_text().replace("labels = torch.arange(count)", "labels = (1 + torch.arange(count))"))
+    before = desk.files()
+    ran = run("importance", *desk.stage, "--dry-run", "--json")
+    assert ran.json["to_measure"] > 4 and ran.err.count("warning: importance table") == 1
+    ran = run(*solve)
+    assert ran.code == 3 and "none of its rows hold" in ran.err and desk.files() == before
+    ran = run("importance", *desk.stage)
+    assert ran.code == 0 and ran.err.count("none of its rows hold, and they are measured again") == 1
+    (aside,) = out.glob("importance-*.jsonl")
+    assert aside.read_bytes() == table and str(aside) in ran.err
+    assert run(*solve).code == 0 and (out / "plan.json").read_bytes() != plan
+
+
 def test_dry_runs_measure_and_write_nothing(run: Any, desk: Any) -> None:
     before = desk.files()
     found = {name: run(name, *desk.stage, "--dry-run", "--json") for name in ("profile", "importance")}
@@ -122,7 +142,7 @@ def test_verify_says_what_agrees(run: Any, done: Any) -> None:
     assert found.code == 0 and found.err == "" and found.json.keys() == {
         "manifest", "files", "engine_error", "samples", "runtime", "runtime_version", "device"
     }  # fmt: skip
-    assert "3 files as delivered" in run("verify", "--manifest", manifest).out
+    assert "6 files as delivered" in run("verify", "--manifest", manifest).out
     with open(done.folder / "out" / "compressed.engine.onnx", "ab") as file:
         file.write(b"x")
     refused = run("verify", "--manifest", manifest, "--json")

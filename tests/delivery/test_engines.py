@@ -110,12 +110,14 @@ def test_a_runtime_nobody_knows_is_the_manifests_fault(tmp_path) -> None:
         verify_built(path)
 
 
-@pytest.mark.parametrize("name", ["../engine", "a/b", "a\\b", ".", "..", ""])
+@pytest.mark.parametrize("name", ["../engine", "a/b", "a\\b", "/etc/passwd", ".", "..", ""])
 def test_files_lie_beside_the_manifest(name, tmp_path) -> None:
     path = built(tmp_path)
     fields = read_engine_manifest(path).model_dump(mode="json")
     with pytest.raises(ValueError, match="String should match pattern"):
         EngineManifest.model_validate(fields | {"engine": name, "files": fields["files"] | {name: "0" * 64}})
+    with pytest.raises(ValueError, match="String should match pattern"):
+        EngineManifest.model_validate(fields | {"onnx": name})
 
 
 def test_what_is_loaded_is_hashed(tmp_path) -> None:

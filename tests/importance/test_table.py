@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
+from trt_layermerge.errors import Caution, ExitCode, IncompatibleError, TableError
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 
 KEY = TableKey("abc", "task", "fit", 512, 1024, 7)
@@ -115,3 +115,25 @@ def test_numbers_are_finite(path, field, value):
         table.add(replace(ROWS[0], choice="new", **{field: value}))
     assert path.read_bytes() == before
     assert table.get("new") is None
+
+
+def test_another_task_of_the_same_name_is_said_and_measured_again(path):
+    whole, other = path.read_bytes(), replace(KEY, task_content="other")
+    with pytest.warns(
+        Caution, match=r"is of something else: task_content: , here other.*kept as .*importance-\w{8}\.jsonl"
+    ):
+        table = ImportanceTable.open(path, other)
+    assert len(table) == 0 and path.read_bytes() == whole, "looking at it changes nothing"
+    table.add(ROWS[0])
+    assert list(ImportanceTable.open(path, other)) == ROWS[:1]
+    (aside,) = path.parent.glob("importance-*.jsonl")
+    assert aside.read_bytes() == whole
+    with pytest.raises(IncompatibleError, match="weights: abc, here x"):
+        ImportanceTable.open(path, replace(KEY, weights="x", task_content="third"))
+
+
+def test_tables_from_before_the_content_was_kept_are_measured_again(path):
+    path.write_bytes(path.read_bytes().replace(b', "task_content": ""', b""))
+    assert len(ImportanceTable.open(path, KEY)) == 3
+    with pytest.warns(Caution, match="task_content: , here new"):
+        assert len(ImportanceTable.open(path, replace(KEY, task_content="new"))) == 0

@@ -20,6 +20,7 @@ from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.solving import solve_stage
 from trt_layermerge.pipeline.tables import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.planning.plan import read_plan
+from trt_layermerge.training.checked import CheckedTask
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
 
@@ -132,14 +133,17 @@ def test_other_weights_are_not_planned_with_the_old_importances(done: Job, recor
 
 def test_what_is_delivered_is_what_was_trained(done: Job) -> None:
     manifest = read_manifest(done.output / "manifest.json")
-    assert manifest.files.keys() == {"compressed.onnx", "compressed.engine.onnx", "checks.safetensors"}
+    networks = {"original.onnx", "compressed.onnx", "compressed.engine.onnx"}
+    assert manifest.files.keys() == networks | {"checks.safetensors", "report.html", "result.json"}
     assert manifest.proof.engine <= 1e-4 and manifest.proof.samples == 64
     assert len(worthwhile(load(done))) >= manifest.original.layers
 
 
 def test_test_data_of_another_size_is_found_before_anything_long(done: Job, recorder: Any) -> None:
     loaded = load(done)
-    task = loaded.require_task()
+    checked = loaded.require_task()
+    assert isinstance(checked, CheckedTask)
+    task = checked.given
     assert isinstance(task, Classification)
     smaller = TensorDataset(torch.zeros(8, 1, 5, 5), torch.zeros(8, dtype=torch.long))
     with pytest.raises(TaskError, match="test_batches yields inputs of"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from typing import Any
 
 import click
 
-from trt_layermerge.errors import ExitCode, LayerMergeError
+from trt_layermerge.errors import Caution, ExitCode, LayerMergeError
 
 COMMANDS = {
     "inspect": "Show what can be merged in a network, and why the rest cannot.",
@@ -75,6 +77,13 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
             stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Caution)
+        warnings.showwarning = _Shown(warnings.showwarning)  # type: ignore[assignment]
+        _main(args)
+
+
+def _main(args: Sequence[str] | None) -> None:
     try:
         cli.main(args=args, prog_name="trt-layermerge", standalone_mode=False)
     except LayerMergeError as error:
@@ -92,6 +101,20 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a folder that may not be written to
         where = "" if error.filename is None else f"{error.filename}: "
         _fail(f"{where}{error.strerror or error}", int(ExitCode.BAD_INPUT))
+
+
+class _Shown:
+    """Prints what the user must know, once each, and leaves other warnings to what printed them before."""
+
+    def __init__(self, others: Callable[..., None]) -> None:
+        self._others, self._said = others, set[str]()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if not issubclass(category, Caution):
+            self._others(message, category, *place)
+        elif str(message) not in self._said:
+            self._said.add(str(message))
+            click.echo(f"warning: {message}", err=True)
 
 
 def _fail(message: str, code: int) -> None:

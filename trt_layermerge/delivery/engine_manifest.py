@@ -46,7 +46,7 @@ class EngineManifest(BaseModel):
     version: Literal[1] = 1
     files: dict[FileName, Sha256]
     engine: FileName
-    onnx: str
+    onnx: FileName
     onnx_sha256: Sha256
     inputs: dict[str, tuple[PositiveInt, ...]]
     outputs: dict[str, tuple[PositiveInt, ...]]

@@ -31,9 +31,11 @@ from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.device import CPU, placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.evaluate import Score, evaluate
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.seeds import mixed_seed
+from trt_layermerge.training.task import Task
 from trt_layermerge.training.team import Alone
 
 
@@ -51,7 +53,7 @@ def tuned_rows(request: EstimationRequest, how: Finetune) -> Iterator[Importance
     for choice in request.choices:
         began = time.monotonic()
         model = changed_network(network, choice, inputs, how.seed)
-        checkpoint = table.with_name(f"{table.stem}-{_digest(choice)}.checkpoint.safetensors")
+        checkpoint = table.with_name(f"{table.stem}-{_digest(choice, task)}.checkpoint.safetensors")
         after = _trained(model, subset, how, checkpoint, judge)
         yield judge.row(choice, after, None, time.monotonic() - began)
         checkpoint.unlink(missing_ok=True)  # the row is in the table by now
@@ -83,5 +85,6 @@ def _trained(model: fx.GraphModule, subset: Subset, how: Finetune, checkpoint: P
     return evaluate(model, judge.held_out, subset.whole)
 
 
-def _digest(choice: Choice) -> str:
-    return hashlib.sha256(choice.key.encode()).hexdigest()[:12]
+def _digest(choice: Choice, task: Task) -> str:
+    """Names a training by what it is of, and on."""
+    return hashlib.sha256(f"{choice.key}{content_of(task)}".encode()).hexdigest()[:12]

@@ -11,6 +11,7 @@ from trt_layermerge.importance.estimators.base import EstimationRequest, Estimat
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.task import Task
 
 
@@ -40,6 +41,7 @@ def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
         samples.held_out,
         how.max_kernel,
         how.estimator.in_words,
+        content_of(task),
     )
 
 

@@ -27,6 +27,7 @@ from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.network import Network
+from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.gates import closed, gated
@@ -62,7 +63,7 @@ def left_to_train(request: EstimationRequest, how: Gates) -> float:
     Raises:
         TableError: The checkpoint of a training that was begun is damaged.
     """
-    subset, checkpoint = how.subset(request.task), _checkpoint(request.table)
+    subset, checkpoint = how.subset(request.task), _checkpoint(request)
     steps = how.recipe.steps_of(subset.steps_per_epoch)
     done = Checkpoint.read(checkpoint).position.step if checkpoint.exists() else 0
     return (steps - done) * subset.images / subset.steps_per_epoch
@@ -93,13 +94,15 @@ def _mergeable(chain: Chain, block: Block, max_kernel: int) -> bool:
     return max(composed_geometry(chain, block, tuple(range(block.start + 1, block.end + 1))).kernel) <= max_kernel
 
 
-def _checkpoint(table: Path) -> Path:
-    return table.with_name(f"{table.stem}-gates.checkpoint.safetensors")
+def _checkpoint(request: EstimationRequest) -> Path:
+    """Where the training is kept: beside the table, another one for another task of the same name."""
+    name = "-".join(filter(None, [request.table.stem, "gates", content_of(request.task)]))
+    return request.table.with_name(f"{name}.checkpoint.safetensors")
 
 
 def _trained(request: EstimationRequest, how: Gates, progress: Progress) -> fx.GraphModule:
     """The network with its gates trained; what an interrupted call began is finished, what is done is read."""
-    network, checkpoint = request.network, _checkpoint(request.table)
+    network, checkpoint = request.network, _checkpoint(request)
     module = gated(network, removable(network, request.max_kernel)).module
     try:
         fine_tune(

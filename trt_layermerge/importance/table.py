@@ -24,8 +24,11 @@ _FORMAT = Format(
         "held_out": (int,),
         "max_kernel": (int,),
         "training": (str,),
+        "task_content": (str,),
     },
     "restore the file, or remove the line to have its choice measured again",
+    defaults={"task_content": ""},
+    renewing=frozenset({"task_content"}),
 )
 _ROW = {
     "choice": (str,),
@@ -50,6 +53,7 @@ class TableKey:
         held_out: Images that losses were measured on; 0 for as many as were trained on.
         max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
         training: Settings of the estimator, in words; empty where it has none.
+        task_content: Hash of what the task is; see ``training.identity``. Empty in tables from before it was kept.
     """
 
     weights: str
@@ -59,6 +63,7 @@ class TableKey:
     held_out: int
     max_kernel: int
     training: str = ""
+    task_content: str = ""
 
 
 @dataclass(frozen=True)

@@ -231,10 +231,9 @@ def _manifest(
     device = loaded.runtime.describe(job.options)
     converted = delivered.path != delivered.source
     drift = original.latency_ms * 1e6 / file.plan.original_ns
+    names = [job.original_onnx.name, onnx[0].path.name, COMPRESSED_ONNX, delivered.path.name]
     return Manifest(
-        files=hashes(
-            job.output, list(dict.fromkeys([COMPRESSED_ONNX, delivered.path.name, _engine_name(loaded), CHECKS]))
-        ),
+        files=hashes(job.output, list(dict.fromkeys([*names, _engine_name(loaded), CHECKS]))),
         engine=_engine_name(loaded),
         onnx=delivered.path.name,
         source=COMPRESSED_ONNX if converted else None,
@@ -281,9 +280,9 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
 
 
 def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
-    write_manifest(job.output / MANIFEST, manifest)
-    written = verify_delivery(job.output / MANIFEST).manifest  # as a user's machine will
-    result = Result(written, job.output, also)
-    write_report(job.output / REPORT, written)
-    write_json(job.output / RESULT, result.as_json())
-    return result
+    """Write what people read, and then the manifest, which has the hashes of it all."""
+    write_report(job.output / REPORT, manifest)
+    write_json(job.output / RESULT, Result(manifest, job.output, also).as_json())
+    files = manifest.files | hashes(job.output, [REPORT, RESULT])
+    write_manifest(job.output / MANIFEST, manifest.model_copy(update={"files": files}))
+    return Result(verify_delivery(job.output / MANIFEST).manifest, job.output, also)  # as a user's machine will

@@ -141,18 +141,22 @@ class Job:
         """What was measured to decide between plans, for the settings of a fingerprint."""
         return self.output / f"refine-{fingerprint[:8]}.jsonl"
 
-    def fingerprint(self, weights: str, device: dict[str, Any], inputs: Sequence[dict[str, Any]] = ()) -> str:
+    def fingerprint(
+        self, weights: str, device: dict[str, Any], inputs: Sequence[dict[str, Any]] = (), task_content: str = ""
+    ) -> str:
         """Hash of all settings that decide the plan: those of the network, the data and the device.
 
         Args:
             weights: Hash of the network's state.
             device: What latencies depend on.
             inputs: What the network takes; the same weights serve images of any size.
+            task_content: Hash of what the task is.
         """
         settings = {
             "model": self.model,
             "weights": weights,
             "task": str(self.task),
+            "task_content": task_content,
             "device": device,
             "inputs": list(inputs),
             "batch": self.batch,

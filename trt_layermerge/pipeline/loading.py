@@ -28,11 +28,12 @@ from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
-from trt_layermerge.training.checked import CheckedTask
+from trt_layermerge.training.checked import CheckedTask, content_of
 from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.load import is_named, load_task
+from trt_layermerge.training.identity import source_digest
+from trt_layermerge.training.load import is_named, load_task, task_file
 from trt_layermerge.training.task import Task
 
 CONVERSION_SAMPLES = 256
@@ -72,7 +73,8 @@ class Loaded:
     def fingerprint(self) -> str:
         """Hash of all that decides the plan."""
         inputs = [asdict(item) for item in self.network.inputs]
-        return self.job.fingerprint(self.network.weights_hash, self.device, inputs)
+        content = "" if self.task is None else content_of(self.task)
+        return self.job.fingerprint(self.network.weights_hash, self.device, inputs, content)
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
@@ -112,8 +114,8 @@ class Loaded:
         job, task = self.job, self.require_task()
         if job.task is None or job.recipe is None or not is_named(job.task):
             return task
-        named = load_task(job.task, Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing))
-        return CheckedTask(named, self.network.inputs)
+        settings = Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing)
+        return _checked(job.task, settings).for_inputs(self.network.inputs)
 
 
 def load(job: Job) -> Loaded:
@@ -127,7 +129,7 @@ def load(job: Job) -> Loaded:
         require_writable(folder)
     _require_method(job)
     runtime = get_runtime(job.runtime)
-    task = None if job.task is None else CheckedTask(load_task(job.task, Settings(_size(job))))
+    task = None if job.task is None else _checked(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
@@ -149,6 +151,11 @@ def load(job: Job) -> Loaded:
         require_steps(trained)
         check_task(trained, network.inputs, ("training_batches",))
     return loaded
+
+
+def _checked(spec: Path, settings: Settings) -> CheckedTask:
+    task = load_task(spec, settings)
+    return CheckedTask(task, source="" if is_named(spec) else source_digest(task_file(spec)))
 
 
 def _require_method(job: Job) -> None:

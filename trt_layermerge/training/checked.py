@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.training.check import asking, checked_batches, described_value
+from trt_layermerge.training.identity import identity_of
 from trt_layermerge.training.task import Batch, Regression, Shareable, Task
 from trt_layermerge.usercode import user_code
 
@@ -24,13 +26,14 @@ class CheckedTask:
     Args:
         task: The user's.
         inputs: What the network takes, once that is known.
+        source: Hash of its code, where there is a file of it.
 
     Raises:
         TaskError: It has no name.
     """
 
-    def __init__(self, task: Task, inputs: Sequence[Input] = ()) -> None:
-        self.given, self._inputs = task, tuple(inputs)
+    def __init__(self, task: Task, inputs: Sequence[Input] = (), source: str = "") -> None:
+        self.given, self._inputs, self._source = task, tuple(inputs), source
         with user_code("the task's name", TaskError):
             self.name = task.name
         if not isinstance(self.name, str):
@@ -43,12 +46,17 @@ class CheckedTask:
 
     def for_inputs(self, inputs: Sequence[Input]) -> CheckedTask:
         """The same task, for a network that takes these inputs."""
-        return CheckedTask(self.given, inputs)
+        return CheckedTask(self.given, inputs, self._source)
 
     def _shared(self, rank: int, size: int) -> Task:
         assert isinstance(self.given, Shareable)
         with asking(self, "shared"):
-            return CheckedTask(self.given.shared(rank, size), self._inputs)
+            return CheckedTask(self.given.shared(rank, size), self._inputs, self._source)
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of what the task is, whatever its name."""
+        return identity_of(self, self._source)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,6 +99,11 @@ class CheckedTask:
         """The task's."""
         with asking(self, "metric"):
             return self.given.metric(output, target)
+
+
+def content_of(task: Task) -> str:
+    """Hash of what a task is; empty for one that is not checked, and known by its name alone."""
+    return task.content if isinstance(task, CheckedTask) else ""
 
 
 def _copied(batch: tuple[tuple[Tensor, ...], Tensor]) -> Batch:

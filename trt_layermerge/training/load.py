@@ -33,6 +33,11 @@ def is_named(path: Path) -> bool:
     return bool(colon) and name in NAMED
 
 
+def task_file(path: Path) -> Path:
+    """The Python file of a task that is no named one, absolute."""
+    return _parts(path)[0]
+
+
 def load_task(path: Path, settings: Settings | None = None) -> Task:
     """Make a named task, or import a task file and call its factory.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import astuple, replace
 from itertools import islice
 from types import SimpleNamespace
@@ -81,7 +82,7 @@ def test_a_choice_that_was_interrupted_goes_on(network, task, tmp_path, monkeypa
             steps.append(1)
             yield batch
             if len(steps) == 6:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(type(task), "training_batches", batches)
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import astuple, replace
 
 import pytest
@@ -163,7 +164,7 @@ def test_a_training_that_was_interrupted_goes_on_and_is_not_repeated(network, ta
             seen.append(which)
             yield batch
             if len(seen) == 7:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(type(task), "training_batches", batches)
     for progress in (lambda *what: None, stop_at_first_row):
