@@ -107,6 +107,18 @@ def test_tasks_are_asked_before_anything_long_begins(run: Any, desk: Any, name: 
     assert desk.files() == before
 
 
+@pytest.mark.parametrize("command", ["importance", "compress"])
+def test_calibration_data_of_zeros_are_refused(run: Any, desk: Any, command: str) -> None:
+    """They were taken for data, and what was fitted on them was delivered."""
+    does = "return ((0 * images, labels) for images, labels in super().calibration_batches())"
+    task = desk.folder / "task.py"
+    task.write_text(task.read_text().partition("def task()")[0] + WRONG.format(member="calibration_batches", does=does))
+    ran = run(command, *(desk.job if command == "compress" else desk.stage), "--json")
+    assert ran.code == 3 and ran.out == "" and "Traceback" not in ran.err
+    assert "error: the calibration data of task 'wrong' are constant" in ran.err
+    assert not (desk.folder / "out" / "importance.jsonl").exists()
+
+
 ONE_OUTPUT = {
     ("compress", "--distillation", "0.9"): r"the recipe distils, and the network has one output[^$]*--distillation 0",
     ("importance", "--method", "depth", "--estimator", "gates", "--gates-distillation", "0.5"): (

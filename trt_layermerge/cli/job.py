@@ -81,6 +81,7 @@ def make_job(**given: Any) -> Job:
         recipe=_recipe(given),
         device=given.get("device", known.device),
         also=given.get("also"),
+        accept_worse=given.get("accept_worse", False),
     )
 
 

@@ -216,6 +216,12 @@ training_options = combined(
         "--decouple", type=float, **_of_recipe("decouple"), help="Share of all steps in which what goes fades (ELC)."
     ),
     click.option("--seed", type=int, **_of_recipe("seed")),
+    click.option(
+        "--accept-worse",
+        is_flag=True,
+        default=False,
+        help="Deliver a network whose held-out loss is far above what was planned, too.",
+    ),
     click.option("--fit-samples", type=click.IntRange(1), default=2048, show_default=True, help="Images for the fits."),
 )
 

@@ -39,6 +39,7 @@ from trt_layermerge.network.inputs import Values, batched_shapes, joined
 from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.outcome import require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.pipeline.training import carry_out_and_train
@@ -65,16 +66,19 @@ class Result:
         manifest: As it was written.
         folder: Where everything lies.
         also: The engine for another runtime, where the job asked for one.
+        cautions: What is to be known before it is trusted.
     """
 
     manifest: Manifest
     folder: Path
     also: Also | None = None
+    cautions: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
         manifest = self.manifest
         said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
+        said |= {"warnings": list(self.cautions)} if self.cautions else {}
         said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
         return (
             said
@@ -111,18 +115,20 @@ def compress(loaded: Loaded, reporter: Reporter) -> Result:
 
 
 def _compress(loaded: Loaded, reporter: Reporter) -> Result:
+    cautions = loaded.cautions  # before hours on data that nothing can be measured on
     file = refine_stage(loaded, reporter) if loaded.job.refine else plan_stage(loaded, reporter)
     inputs = _real_inputs(loaded.require_task())
     carried = carry_out_and_train(loaded, chosen(loaded, file.plan), inputs, reporter)
     reporter.stage("prove")
     delivered = fold_norms(carried.trained)
+    cautions += require_as_planned(loaded, file.plan, delivered)
     fold = prove_network(carried.trained, delivered, inputs, prove_folds(carried.trained))
     reporter.stage("deliver")
     engines = _build(loaded, delivered, inputs)
     original, compressed = _measured(loaded, engines, delivered, reporter)
     proof = _proof_figures(carried.proof, fold, engines.difference, carried.compression)
     manifest = _manifest(loaded, file, (original, compressed), proof, engines.onnx)
-    return _write(loaded.job, manifest, _also(loaded, reporter))
+    return _write(loaded.job, manifest, _also(loaded, reporter), cautions)
 
 
 def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
@@ -279,10 +285,11 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
     return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
-def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
+def _write(job: Job, manifest: Manifest, also: Also | None, cautions: tuple[str, ...]) -> Result:
     """Write what people read, and then the manifest, which has the hashes of it all."""
     write_report(job.output / REPORT, manifest)
-    write_json(job.output / RESULT, Result(manifest, job.output, also).as_json())
+    write_json(job.output / RESULT, Result(manifest, job.output, also, cautions).as_json())
     files = manifest.files | hashes(job.output, [REPORT, RESULT])
     write_manifest(job.output / MANIFEST, manifest.model_copy(update={"files": files}))
-    return Result(verify_delivery(job.output / MANIFEST).manifest, job.output, also)  # as a user's machine will
+    written = verify_delivery(job.output / MANIFEST).manifest  # as a user's machine will
+    return Result(written, job.output, also, cautions)

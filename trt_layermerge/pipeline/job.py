@@ -62,6 +62,7 @@ class Job:
         policy: How sure latencies have to be.
         device: Where torch computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It decides nothing but the last digits,
             and so is part of no key.
+        accept_worse: Whether a network is delivered that is far worse than planned.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
     """
 
@@ -86,6 +87,7 @@ class Job:
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
     device: str = "auto"
+    accept_worse: bool = False
     also: str | None = None
 
     @property

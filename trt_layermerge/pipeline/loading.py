@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
-from trt_layermerge.errors import UsageError
+from trt_layermerge.errors import UsageError, say
 from trt_layermerge.files import require_writable
+from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
@@ -75,6 +77,18 @@ class Loaded:
         inputs = [asdict(item) for item in self.network.inputs]
         content = "" if self.task is None else content_of(self.task)
         return self.job.fingerprint(self.network.weights_hash, self.device, inputs, content)
+
+    @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What is to be known before anything is trusted that this job measures; said when first asked for.
+
+        Raises:
+            InputError: Nothing can be measured.
+        """
+        found = (*norm_cautions(self.network), *data_cautions(self.require_task(), self.network.inputs))
+        for caution in found:
+            say(caution)
+        return found
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""

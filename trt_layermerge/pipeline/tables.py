@@ -63,6 +63,7 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
 def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
     """Measure what choices do to the network; without ``choices``, all of them."""
     reporter.stage("importance")
+    _ = loaded.cautions  # said now, or nothing can be measured
     table = importance_table(loaded)
     wanted = loaded.choices if choices is None else choices
     with placed(loaded.network.module, loaded.computes_on):

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from trt_layermerge.errors import ModelError, TaskError
+from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.network import trace
+from trt_layermerge.training.task import Classification
+
+GIVEN = (Input("input", (3, 8, 8)),)
+Made = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Given(Classification):
+    """Calibration images made others."""
+
+    made: Made = torch.clone
+
+    def calibration_batches(self) -> Any:
+        for images, labels in super().calibration_batches():
+            yield self.made(images), labels
+
+
+def cautions(made: Made) -> tuple[str, ...]:
+    images = torch.rand(192, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(images, torch.zeros(192, dtype=torch.long))
+    return data_cautions(Given("it", data, data, batch_size=16, held_out=64, calibration=64, made=made), GIVEN)
+
+
+@pytest.mark.parametrize("made", [torch.clone, lambda x: x.flip(-1), lambda x: x + 0.1, lambda x: 1.5 * x, torch.sqrt])
+def test_data_that_are_alike_need_no_caution(made: Made) -> None:
+    assert cautions(made) == ()
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (torch.zeros_like, "calibration data of task 'it' are constant: none of the first 64 has two different"),
+        (lambda x: x.mean((1, 2, 3), keepdim=True).expand_as(x), "are constant"),
+        (lambda x: torch.linspace(0, 1, 192).view(1, 3, 8, 8).expand_as(x), "are all the same: there is one image, 64"),
+    ],
+)
+def test_data_that_nothing_can_be_solved_on_are_an_error(made: Made, words: str) -> None:
+    with pytest.raises(TaskError, match=words) as caught:
+        cautions(made)
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda x: x[:4].repeat(4, 1, 1, 1), "repeat themselves: of the first 64, 16 are different"),
+        (lambda x: 255 * x, r"in channel . they are 12\d \+- 7.*; are both normalised alike"),
+        (lambda x: x - 2, "are unlike the held-out data"),
+        (lambda x: x / 100, "are unlike the held-out data"),
+        (lambda x: torch.cat([x[:, :2], x[:, 2:] + 3], 1), r"in channel 2 they are 3\.5"),
+    ],
+)
+def test_data_that_are_odd_are_said(made: Made, words: str) -> None:
+    (caution,) = cautions(made)
+    assert re.search(words, caution), caution
+
+
+def test_numbers_that_are_no_images_are_passed_over() -> None:
+    times = torch.zeros(32, dtype=torch.long)
+    task = Classification("it", TensorDataset(times, times), TensorDataset(times, times), held_out=8, calibration=8)
+    assert data_cautions(task, (Input("time", (), below=9),)) == ()
+
+
+def normed(variance: list[float]) -> Any:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    network = trace("net", module, (3, 8, 8))
+    (norm,) = (part for part in network.module.modules() if isinstance(part, nn.BatchNorm2d))
+    assert norm.running_var is not None
+    norm.running_var.copy_(torch.tensor(variance))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("variance", "words"),
+    [
+        ([0.0, 0.0, 1.0, 0.0], ["norm 1 has variance 0 in 3 of 4 channels"]),
+        ([0.0, 0.0, 1.0, 1.0], []),
+        ([1.0] * 4, []),
+    ],
+)
+def test_norms_that_have_seen_constants_are_said(variance: list[float], words: list[str]) -> None:
+    found = norm_cautions(normed(variance))
+    assert len(found) == len(words) and all(word in one for word, one in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize("variance", [-1.0, float("nan")])
+def test_variances_that_are_none_are_an_error(variance: float) -> None:
+    with pytest.raises(ModelError, match="norm 1 has variances that are negative or no numbers"):
+        norm_cautions(normed([1.0, 1.0, variance, 1.0]))

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trt_layermerge.errors import Caution, ExitCode, RegressionError
+from trt_layermerge.pipeline import outcome
+from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.outcome import allowed_loss, require_as_planned
+from trt_layermerge.planning.plan import read_plan
+
+
+@given(st.floats(-100, 100), st.floats(0, 100), st.booleans())
+def test_what_is_as_good_as_predicted_is_delivered(original: float, cost: float, classification: bool) -> None:
+    most = allowed_loss(original, original + cost, classification=classification)
+    assert most >= original + cost
+    assert most <= allowed_loss(original, original + cost + 1, classification=classification)
+
+
+def test_in_classification_losses_are_in_nats() -> None:
+    assert allowed_loss(0.01, 0.02, classification=True) == pytest.approx(0.53)
+    assert allowed_loss(0.01, 0.02, classification=False) == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("loss", [9.0, float("nan")])
+def test_a_network_that_is_far_worse_is_delivered_only_where_that_is_accepted(
+    done: Job, recorder: Any, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    loaded = load(done)
+    (done.output / "manifest.json").unlink()
+    original = loaded.network.module
+    monkeypatch.setattr(outcome, "_loss", lambda _, module: 0.1 if module is original else loss)
+    words = f"far worse than planned: its held-out loss is {loss:.4g}; the plan predicts .*, the original has 0.1,"
+    with pytest.raises(RegressionError, match=words) as caught:
+        compress(loaded, recorder)
+    assert caught.value.exit_code == ExitCode.REGRESSION == 7 and "--accept-worse" in str(caught.value)
+    assert "deliver" not in recorder.stages and not (done.output / "manifest.json").exists()
+    with pytest.warns(Caution, match="far worse than planned"):
+        result = compress(replace(loaded, job=replace(done, accept_worse=True)), recorder)
+    (warning,) = result.as_json()["warnings"]
+    assert "far worse than planned" in warning and (done.output / "manifest.json").exists()
+
+
+def test_a_network_that_turned_into_noise_is_far_worse(done: Job) -> None:
+    loaded, other = load(done), load(done).network.module
+    plan = read_plan(done.plan_file).plan
+    assert require_as_planned(loaded, plan, loaded.network.module) == ()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(-5)
+    with pytest.raises(RegressionError, match="far worse than planned"):
+        require_as_planned(loaded, plan, other)
