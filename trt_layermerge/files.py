@@ -136,7 +136,7 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from error
+        raise ValueError(f"is not JSON: {_fault(error)}") from error
     _require_modest(value)
     return value
 
@@ -152,9 +152,14 @@ def parse_toml(data: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"is not TOML: {error}") from error
+        raise ValueError(f"is not TOML: {_fault(error)}") from error
     _require_modest(value)
     return value
+
+
+def _fault(error: ValueError) -> str:
+    """What is wrong, without Python's advice to its programmers."""
+    return "a number has too many digits" if "set_int_max_str_digits" in str(error) else str(error)
 
 
 def _text(data: bytes | str) -> str:

@@ -37,7 +37,8 @@ def test_everything_is_in_the_precision(typed_run: tuple[Job, Result]) -> None:
     job, result = typed_run
     precision, manifest = job.options.precision, result.manifest
     assert (manifest.source, manifest.onnx) == ("compressed.onnx", f"compressed.{precision}.onnx")
-    assert manifest.files.keys() == {manifest.source, manifest.onnx, manifest.engine, manifest.checks}
+    named = {manifest.source, manifest.onnx, manifest.engine, manifest.checks, "report.html", "result.json"}
+    assert manifest.files.keys() == {*named, "original.onnx", f"original.{precision}.onnx"}
     assert graph_precision(onnx.load(job.output / manifest.onnx)) == precision
     assert graph_precision(onnx.load(job.output / manifest.source)) == "fp32"
     assert graph_precision(onnx.load(job.output / f"original.{precision}.onnx")) == precision, "timed on equal terms"
