@@ -10,7 +10,7 @@ from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.importance.estimate import Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.importance.gates import Gating
-from trt_layermerge.merging.in_place import PAPERS, Strength
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe

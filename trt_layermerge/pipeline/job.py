@@ -15,7 +15,7 @@ from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
 from trt_layermerge.importance.finetune import Tuning
 from trt_layermerge.importance.gates import Gating
 from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.merging.in_place import PAPERS, Strength
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT
 from trt_layermerge.runtimes.protocol import BuildOptions
