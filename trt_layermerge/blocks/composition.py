@@ -64,6 +64,17 @@ class Composition:
         )
         return whole.cropped(self.chain.shape(self.block.start)[1:])
 
+    @cached_property
+    def tensors(self) -> frozenset[int]:
+        """Numbers of the tensors that something reads: those that only a dropped branch leads through are not there."""
+        read = {self.block.end}
+        for index in range(self.block.end, self.block.start, -1):
+            arriving = [skip for skip in self.skips if skip.end == index and index in read]
+            read |= {skip.start for skip in arriving}
+            if index in read and not any(map(self.drops, arriving)):
+                read.add(index - 1)
+        return frozenset(read)
+
     def drops(self, skip: Skip) -> bool:
         """Whether none of the layers that a skip leads around is kept."""
         return self.kept.isdisjoint(range(skip.start + 1, skip.end + 1))

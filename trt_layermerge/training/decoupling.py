@@ -50,6 +50,7 @@ class DecoupledBlock(LinearisedBlock):
         super().__init__(module, composed)
         self.stays, self.share = replace(composed, kept=frozenset(kept)), 0.0
         self.branches = tuple(skip for skip in self.skips if self.stays.drops(skip))
+        self.read = self.stays.tensors
         self.activations, self.gates = nn.ModuleDict(), nn.ModuleDict()
         for layer in composed.layers:
             index, channels = layer.index, layer.output_shape[0]
@@ -105,8 +106,8 @@ class DecoupledBlock(LinearisedBlock):
         return any(skip.end == index for skip in self.branches)
 
     def _in_branch(self, index: int) -> bool:
-        """Whether tensor ``index`` lies on a branch that goes as a whole."""
-        return any(skip.start < index < skip.end for skip in self.branches)
+        """Whether tensor ``index`` lies on a branch that goes as a whole, and no skip that stays starts from it."""
+        return index not in self.read
 
 
 def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
@@ -119,7 +120,8 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
         choices: The plan's, in any order.
 
     Raises:
-        UsageError: The plan has fits, which no fading leads to, or adds activations, which would have to fade in.
+        UsageError: The plan has fits, which no fading leads to, or adds activations, which would have to fade in; or
+            it takes away group norms, or a branch with the activation behind it, which do not fade.
     """
     modules: dict[Choice, nn.Module | None] = {}
     for choice in choices:
@@ -135,16 +137,23 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
             )
         if choice.kind is not Kind.KEEP:
             chain, block = network.chains[choice.block.chain], choice.block
-            if any(layer.front is not None for layer in chain.layers[block.start + 1 : block.end]):
-                raise UsageError(
-                    f"the plan merges {choice.key} across a group norm, which decoupling does not fade",
-                    hint="pass --decouple 0: merge, then fine-tune",
-                )
-            whole = Choice(block, Kind.MERGE, None, tuple(range(block.start + 1, block.end + 1)))
-            decoupled = DecoupledBlock(network.module, lower(chain, whole).composed, choice.kept)
-            # As a merge, because the last activation of a dropped block is redundant only when it is gone.
-            modules[replace(choice, kind=Kind.MERGE)] = decoupled
+            # As a merge of all layers: nothing of them is gone yet, their shifts and the last activation neither.
+            whole = replace(choice, kind=Kind.MERGE, kept=tuple(range(block.start + 1, block.end + 1)))
+            before, after = lower(chain, whole), lower(chain, choice)
+            inner = chain.layers[block.start + 1 : block.end]
+            if before.pre_norm != after.pre_norm or any(layer.front is not None for layer in inner):
+                raise _not_faded(choice, "a group norm")
+            if before.late_skips != after.late_skips:
+                raise _not_faded(choice, "a branch and the activation behind it")
+            modules[whole] = DecoupledBlock(network.module, before.composed, choice.kept)
     return rewrite(network, modules)
+
+
+def _not_faded(choice: Choice, what: str) -> UsageError:
+    return UsageError(
+        f"the plan takes away {what} with {choice.key}, which decoupling does not fade",
+        hint="pass --decouple 0: merge, then fine-tune",
+    )
 
 
 def fade(module: nn.Module, share: float) -> None:
