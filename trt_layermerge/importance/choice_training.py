@@ -24,8 +24,8 @@ from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
-from trt_layermerge.merging.in_place import PLAIN
 from trt_layermerge.merging.linear import called
+from trt_layermerge.merging.reconstruction import PLAIN
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.device import CPU, placed

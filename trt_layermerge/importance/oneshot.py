@@ -12,8 +12,8 @@ from itertools import groupby
 
 from torch import nn
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind, Place
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of, in_memory
 from trt_layermerge.importance.judge import Judge, first
@@ -86,9 +86,8 @@ def _replacement(
     if choice.kind is Kind.IDENTITY:
         return None, None
     if choice.kind is Kind.MERGE:
-        chain = as_seen(network.chains[choice.block.chain], choice.place)
-        merged = to_module(folded(network.module, chain, choice.block, choice.kept))
-        return normed(network.module, chain, choice, merged), None
+        lowered = lower(network.chains[choice.block.chain], choice)
+        return normed(network.module, lowered, to_module(folded(network.module, lowered.composed))), None
     found = equations[choice.place]
     fitted = solved(found.equations, network, choice, found.index)
     return to_module(fitted.convolution), fitted.unexplained

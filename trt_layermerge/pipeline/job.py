@@ -15,7 +15,7 @@ from trt_layermerge.importance.estimate import Estimation
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.merging.in_place import PAPERS, Strength
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import DEFAULT, method_named

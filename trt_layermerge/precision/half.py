@@ -25,7 +25,7 @@ from trt_layermerge.runtimes.protocol import Array, Feed
 
 LARGEST = float(np.finfo(np.float16).max)
 
-SMALLEST = float(np.finfo(np.float16).smallest_normal)
+SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 """Below it, halves lose bits with every power of two; a tensor that lies below it altogether stays in FP32."""
 
 MARGIN = 2.0
@@ -77,7 +77,7 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
 
     So a node that writes such values keeps those that read them in FP32, too.
     """
-    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
+    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST_NORMAL}
     unfit |= {name for name, values in weights.items() if _beyond(values)}
     unfit |= {layer.weight for layer in layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
     nodes = {node.name for node in model.graph.node if unfit & {*node.input, *node.output}}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.merging import in_place, patches
+from trt_layermerge.merging import patches, reconstruction
 from trt_layermerge.merging.fitting import NormalEquations
-from trt_layermerge.merging.in_place import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.proof import prove_network
+from trt_layermerge.merging.reconstruction import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.cut import up_to
@@ -95,7 +95,7 @@ def test_a_kernel_of_more_unknowns_than_patches_is_drawn_to_a_smaller_one(networ
     small = carry_out(network, plan(network, kernel=3), batches, strength=strength).merged
     with mock.patch.multiple(patches, **few):
         wide = carry_out(network, plan(network, kernel=5), batches, strength=strength).merged
-        with mock.patch.object(in_place, "formed_part", lambda geometry: geometry):
+        with mock.patch.object(reconstruction, "formed_part", lambda geometry: geometry):
             alone = carry_out(network, plan(network, kernel=5), batches, strength=strength).merged
     others = [images(40, (4, 9, 9), 3)]
     of_small, of_wide, of_alone = (drift(network, model, others) for model in (small, wide, alone))

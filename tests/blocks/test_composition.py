@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 from torch import nn
 
-from trt_layermerge.blocks.choice import Block
-from trt_layermerge.blocks.compose import branch_dropped, compose, inner_skips, outer_skips
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.network.network import Network
 
 Make = Callable[..., Network]
@@ -46,10 +46,7 @@ def conv(k: int = 3) -> nn.Conv2d:
 )
 def test_composition_in_words(make: Make, block: tuple[int, int], kept: tuple[int, ...], text: str) -> None:
     (chain,) = make([conv() for _ in range(4)], {(1, 3): None, (0, 4): conv(1)}).chains
-    words = compose(
-        chain,
-        Block(0, *block),
-        kept,
+    words = lower(chain, Choice(Block(0, *block), Kind.MERGE, None, kept)).composed.interpret(
         identity=lambda channels: Words("x"),
         layer=lambda layer: Words(str(layer.index)),
         skip=lambda skip: Words("P"),
@@ -57,17 +54,8 @@ def test_composition_in_words(make: Make, block: tuple[int, int], kept: tuple[in
     assert words.text == text
 
 
-def test_skips_inside_and_outside(make: Make) -> None:
-    (chain,) = make([conv() for _ in range(4)], {(1, 4): None, (3, 4): None, (0, 4): conv(1)}).chains
-    assert [s.start for s in inner_skips(chain, Block(0, 2, 4))] == [3]
-    outer = outer_skips(chain, Block(0, 2, 4))
-    assert sorted(s.start for s in outer) == [0, 1]
-    adds = chain.layers[3].adds
-    assert [adds.index(s.add) for s in outer] == sorted(adds.index(s.add) for s in outer)
-    assert outer_skips(chain, Block(0, 0, 3)) == ()
-
-
 def test_a_branch_is_dropped_when_nothing_of_it_is_kept(make: Make) -> None:
     (chain,) = make([conv() for _ in range(3)], {(1, 3): None}).chains
     (skip,) = chain.skips
-    assert branch_dropped(skip, (1,)) and not branch_dropped(skip, (2,)) and not branch_dropped(skip, {1, 3})
+    for kept, dropped in (((1,), True), ((2,), False), ((1, 3), False)):
+        assert lower(chain, Choice(Block(0, 0, 3), Kind.MERGE, None, kept)).composed.drops(skip) is dropped
