@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     ESTIMATORS,
     combined,

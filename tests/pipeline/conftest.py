@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.compression import Result, compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 

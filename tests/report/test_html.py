@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_a_conversion_is_told_layer_by_layer(tmp_path: Path) -> None:
 
 def test_whatever_comes_from_outside_is_escaped(tmp_path: Path, manifest: Manifest) -> None:
     evil = "<script>alert('&')</script>"
-    device = manifest.device.model_copy(update={"name": evil})
+    device = replace(manifest.device, name=evil)
     plan = manifest.plan | {"method": evil, "budget": evil}
     plan["items"] = [item | {"key": f"0:0-1 {evil}"} for item in plan["items"]]
     changes = {"model": evil, "device": device, "git": evil, "plan": plan, "versions": {evil: evil}}

@@ -10,17 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from trt_layermerge.delivery.manifest import FORMAT as JOB_FORMAT
-from trt_layermerge.delivery.manifest import DeviceFields, Sha256
+from trt_layermerge.delivery.manifest import DELIVERY_FORMAT, BuiltFor, Sha256
 from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import write_bytes
 
-FORMAT = "trt-layermerge engine"
+ENGINE_FORMAT = "trt-layermerge engine"
 
 
 # Users name these files; they lie beside the manifest, never elsewhere.
-FileName = Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")]
+EngineFileName = Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")]
 
 
 class EngineManifest(BaseModel):
@@ -44,14 +43,14 @@ class EngineManifest(BaseModel):
 
     format: Literal["trt-layermerge engine"] = "trt-layermerge engine"
     version: Literal[1] = 1
-    files: dict[FileName, Sha256]
-    engine: FileName
+    files: dict[EngineFileName, Sha256]
+    engine: EngineFileName
     onnx: str
     onnx_sha256: Sha256
     inputs: dict[str, tuple[PositiveInt, ...]]
     outputs: dict[str, tuple[PositiveInt, ...]]
     batches: tuple[PositiveInt, PositiveInt] | None = None
-    device: DeviceFields
+    device: BuiltFor
     versions: dict[str, str]
     git: str | None
     seal: Sha256 | None = None
@@ -76,7 +75,7 @@ def is_engine_manifest(path: Path) -> bool:
     """
     data = _read(path)
     # One changed byte leaves one of these; what it makes of a job's manifest fits no seal either.
-    return FORMAT.encode() in data or (b'"seal"' in data and JOB_FORMAT.encode() not in data)
+    return ENGINE_FORMAT.encode() in data or (b'"seal"' in data and DELIVERY_FORMAT.encode() not in data)
 
 
 def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:

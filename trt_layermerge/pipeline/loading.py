@@ -64,7 +64,7 @@ class Loaded:
     @property
     def device(self) -> dict[str, Any]:
         """What latencies depend on besides the network."""
-        return asdict(self.profile.key)
+        return self.profile.key.record
 
     @property
     def fingerprint(self) -> str:
@@ -144,7 +144,7 @@ def load(job: Job) -> Loaded:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.method)
     require_measurable(network, choices, job.estimation)
-    key = ProfileKey.of(runtime.describe(isolated(job)))
+    key = ProfileKey.of(runtime.describe(block_options(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimation.training):
@@ -208,6 +208,6 @@ def _drops_one(choice: Choice) -> bool:
     return choice.kind is Kind.IDENTITY and len(choice.block) == 1 and choice.reducible
 
 
-def isolated(job: Job) -> BuildOptions:
+def block_options(job: Job) -> BuildOptions:
     """Candidate blocks are timed as they would run amid the network."""
     return BuildOptions(job.options.threads, job.options.precision, isolated=True)

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     also_option,
     combined,
@@ -25,8 +25,8 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.delivery.manifest import ConversionFigures
-from trt_layermerge.pipeline.compress import Result, compress
-from trt_layermerge.pipeline.estimate import job_plan
+from trt_layermerge.pipeline.compression import Result, compress
+from trt_layermerge.pipeline.dry_run import job_plan
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.training import leads, share_training
 

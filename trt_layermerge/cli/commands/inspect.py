@@ -12,7 +12,7 @@ from rich.table import Table
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip

@@ -132,11 +132,11 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
 
 def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     # They import torch, which takes seconds.
-    from trt_layermerge.cli.job import make_job
-    from trt_layermerge.pipeline.frontier import frontier_of
+    from trt_layermerge.cli.job_options import make_job
+    from trt_layermerge.pipeline.job_frontier import frontier_of
     from trt_layermerge.pipeline.loading import load
+    from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
     from trt_layermerge.pipeline.solving import decide
-    from trt_layermerge.pipeline.tables import baseline_stage, importance_table
 
     loaded = load(make_job(**given))
     table = importance_table(loaded)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import isfinite
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx
 
+from trt_layermerge.delivery.also import Also, build_also
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.manifest import (
     ConversionFigures,
-    DeviceFields,
     Figures,
-    LayerFigures,
     Manifest,
     ProofFigures,
     RefinedPlan,
@@ -26,7 +24,7 @@ from trt_layermerge.delivery.manifest import (
     write_manifest,
 )
 from trt_layermerge.delivery.typed import Typed, typed_path
-from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
+from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.files import exclusive, write_json
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
@@ -36,7 +34,6 @@ from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
-from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.refine import refine_stage
@@ -212,12 +209,7 @@ def _conversion(original: Typed, compressed: Typed) -> ConversionFigures | None:
     """What the precision costs; ``None`` where nothing was converted."""
     if compressed.path == compressed.source:
         return None
-    layers = [asdict(layer) for layer in compressed.layers]
-    for layer in layers:
-        layer["weights"] = layer["weights"] if isfinite(layer["weights"]) else None
-    return ConversionFigures(
-        original=original.error, compressed=compressed.error, layers=[LayerFigures(**layer) for layer in layers]
-    )
+    return ConversionFigures(original=original.error, compressed=compressed.error, layers=compressed.layers)
 
 
 def _manifest(
@@ -241,9 +233,9 @@ def _manifest(
         checks=CHECKS,
         batch=job.batch,
         batches=job.options.batches,
-        device=DeviceFields(**asdict(device)),
+        device=device,
         timing_cache=timing_cache_hash(device, job.options),
-        simulated=loaded.profile.key.simulated,
+        simulated=loaded.profile.key.device.simulated,
         model=job.model,
         task=loaded.require_task().name,
         metric=metric_name(loaded.require_task()),
