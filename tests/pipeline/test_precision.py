@@ -11,10 +11,11 @@ import pytest
 
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import ExitCode, LayerMergeError
-from trt_layermerge.pipeline.compression import Result, compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
+from trt_layermerge.report.result import Result
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.protocol import BuildOptions
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.importance.estimate import Estimator
 from trt_layermerge.network.inputs import examples
-from trt_layermerge.pipeline.compression import Result, compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.loading import Loaded, load
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
@@ -23,6 +23,7 @@ from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.pipeline.training import carry_out_and_train
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
+from trt_layermerge.report.result import Result
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.recipes import read_recipe

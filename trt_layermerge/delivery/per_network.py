@@ -26,6 +26,11 @@ class PerNetwork(Generic[T]):
         """The original's, then the compressed network's."""
         return iter((self.original, self.compressed))
 
+    @property
+    def named(self) -> dict[str, T]:
+        """By the names of the fields, which are those of ``PerNetwork(**named)`` again."""
+        return {"original": self.original, "compressed": self.compressed}
+
     def map(self, function: Callable[[T], U]) -> PerNetwork[U]:
         """The function of each."""
         return PerNetwork(function(self.original), function(self.compressed))

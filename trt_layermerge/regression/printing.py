@@ -59,7 +59,7 @@ def _delivery_lines(found: DeliveryComparison) -> Iterator[str]:
     yield from _circumstances(now.simulated, found.across)
     yield f"{'':<22} {'baseline':<34} {'new':<34} new over baseline"
     yield f"{'speed-up':<22} {then.speedup:<34.3f} {now.speedup:<34.3f} {_within(_inverse(found.slowdown))}"
-    for name, ratio in vars(found.latencies).items():
+    for name, ratio in found.latencies.named.items():
         label = f"{name}, ms"
         yield f"{label:<22} {_latency(getattr(then, name)):<34} {_latency(getattr(now, name)):<34} {_within(ratio)}"
     if found.accuracy_change is not None:
@@ -168,7 +168,7 @@ def _delivery_fields(found: DeliveryComparison) -> dict[str, Any]:
         "simulated": found.new.simulated,
         "speedup": {"baseline": found.baseline.speedup, "new": found.new.speedup}
         | _ratio_fields(_inverse(found.slowdown)),
-        **{name: _ratio_fields(ratio) for name, ratio in vars(found.latencies).items()},
+        **{name: _ratio_fields(ratio) for name, ratio in found.latencies.named.items()},
         "accuracy": {
             "baseline": found.baseline.compressed.accuracy,
             "new": found.new.compressed.accuracy,

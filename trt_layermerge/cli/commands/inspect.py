@@ -88,7 +88,7 @@ def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are the model's, not markup
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))

@@ -22,7 +22,7 @@ from trt_layermerge.cli.options import (
     read_budget,
 )
 from trt_layermerge.cli.show import print_json, print_text, screen
-from trt_layermerge.cli.solution import Solution, Wanted, find, tell
+from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget, Unit
 from trt_layermerge.planning.depth import Depth
@@ -30,6 +30,7 @@ from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods import Method, method_named
 from trt_layermerge.planning.tables import fastest_intervals, problem_from_tables, read_latencies
 from trt_layermerge.planning.views import fastest_csv, fastest_view
+from trt_layermerge.report.plans import Solution
 
 TABLE_OPTIONS = ("latency", "importance", "original", "alpha", "resolution", "fastest")
 
