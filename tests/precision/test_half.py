@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trt_layermerge.errors import ExitCode, ModelError, VerificationError
 from trt_layermerge.precision.casting import in_half
-from trt_layermerge.precision.half import LARGEST, MARGIN, WEIGHT_ERROR, to_half
+from trt_layermerge.precision.half import LARGEST_HALF, MARGIN, WEIGHT_ERROR, to_half
 from trt_layermerge.precision.observe import tensor_differences
 from trt_layermerge.precision.quantise import to_int8
 from trt_layermerge.precision.rounding import rounded
@@ -44,7 +44,7 @@ def test_an_ordinary_network_is_half_and_close(residual: Any, images: Any) -> No
 def test_values_beyond_halves_stay_in_full_and_are_named(write: Any, images: Any) -> None:
     found = to_half(chain(write, 0.3, 30000, 1e-5, 0.3), images())
     assert found.full == ("layer1", "layer2"), "the one that writes them, and the one that reads them"
-    assert found.layers[1].largest > LARGEST / MARGIN and found.error < 2e-3
+    assert found.layers[1].largest > LARGEST_HALF / MARGIN and found.error < 2e-3
     assert [node.op_type for node in found.model.graph.node].count("Cast") == 4
 
 

@@ -14,7 +14,7 @@ from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.plot import require_plot, write_plot
 from trt_layermerge.planning.views import frontier_csv, plan_csv
-from trt_layermerge.report.plans import Solution
+from trt_layermerge.report.plans import FoundPlans
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find(frontier: Frontier, budget_ns: int | None, wanted: Wanted) -> tuple[Pla
     return (sure.plan,)
 
 
-def tell(solution: Solution, wanted: Wanted) -> None:
+def tell(solution: FoundPlans, wanted: Wanted) -> None:
     """Print what is wanted, and draw it."""
     frontier, budget_ns = solution.frontier, solution.budget_ns
     if wanted.plot is not None:
@@ -89,7 +89,7 @@ def tell(solution: Solution, wanted: Wanted) -> None:
         click.echo("\n\n".join("\n".join(solution.plan_lines(plan)) for plan in solution.plans))
 
 
-def _tell_frontier(solution: Solution, wanted: Wanted) -> None:
+def _tell_frontier(solution: FoundPlans, wanted: Wanted) -> None:
     if wanted.as_json:
         print_json(solution.frontier_fields())
     elif wanted.as_csv:

@@ -28,7 +28,7 @@ from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Engine, Ru
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
 
-Samples = NDArray[np.float64]
+_Samples = NDArray[np.float64]
 
 Progress = Callable[[int, int, str], None]
 """Called with how many are done, how many there are, and the last one's key."""
@@ -154,7 +154,7 @@ def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[st
             return dict(zip(engines, timings, strict=True))
 
 
-def _undisturbed(rounds: Samples, policy: MeasurementPolicy) -> Samples:
+def _undisturbed(rounds: _Samples, policy: MeasurementPolicy) -> _Samples:
     """The rounds (rows) in which no engine (column) was slow; all of them, where those are too few to go by."""
     if len(rounds) < _SENTINEL_WINDOW:
         return rounds

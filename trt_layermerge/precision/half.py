@@ -23,9 +23,9 @@ from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, r
 from trt_layermerge.precision.weights import half_loss
 from trt_layermerge.runtimes.protocol import Array, Feed
 
-LARGEST = float(np.finfo(np.float16).max)
+LARGEST_HALF = float(np.finfo(np.float16).max)
 
-SMALLEST = float(np.finfo(np.float16).smallest_normal)
+SMALLEST_HALF = float(np.finfo(np.float16).smallest_normal)
 """Below it, halves lose bits with every power of two; a tensor that lies below it altogether stays in FP32."""
 
 MARGIN = 2.0
@@ -76,7 +76,7 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
 
     So a node that writes such values keeps those that read them in FP32, too.
     """
-    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
+    unfit = {name for name, value in largest.items() if value > LARGEST_HALF / MARGIN or 0 < value < SMALLEST_HALF}
     unfit |= {name for name, values in weights.items() if _beyond(values)}
     unfit |= {layer.weight for layer in weighted_layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
     nodes = {node.name for node in model.graph.node if unfit & {*node.input, *node.output}}
@@ -100,4 +100,4 @@ def _angles(model: onnx.ModelProto) -> set[str]:
 
 
 def _beyond(values: Array) -> bool:
-    return values.dtype == np.float32 and bool((np.abs(values) > LARGEST).any())
+    return values.dtype == np.float32 and bool((np.abs(values) > LARGEST_HALF).any())

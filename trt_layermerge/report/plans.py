@@ -13,7 +13,7 @@ from trt_layermerge.planning.views import frontier_view, plan_csv, plan_view
 
 
 @dataclass(frozen=True)
-class Solution:
+class FoundPlans:
     """Plans that were found.
 
     Attributes:

@@ -30,7 +30,7 @@ from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods import Method, method_named
 from trt_layermerge.planning.tables import fastest_intervals, problem_from_tables, read_latencies
 from trt_layermerge.planning.views import fastest_csv, fastest_view
-from trt_layermerge.report.plans import Solution
+from trt_layermerge.report.plans import FoundPlans
 
 TABLE_OPTIONS = ("latency", "importance", "original", "alpha", "resolution", "fastest")
 
@@ -128,7 +128,7 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
     problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
     frontier = solve(problem, tables.resolution_ns)
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
-    tell(Solution(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
+    tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
 
 
 def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     if not wanted.whole:
         decide(loaded, plans[0], table)
         more["plan"] = str(loaded.job.plan_file)
-    tell(Solution(frontier, budget_ns, plans, more=more), wanted)
+    tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 
 
 def _fastest(method: Method, latency: Path, as_json: bool) -> None:
