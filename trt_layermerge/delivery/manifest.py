@@ -7,7 +7,7 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -22,6 +22,8 @@ from trt_layermerge.runtimes.timing_cache import default_path
 DELIVERY_FORMAT = "trt-layermerge manifest"
 
 PACKAGES = ("trt_layermerge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+M = TypeVar("M", bound=BaseModel)
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="beside the manifest, never elsewhere")]
@@ -228,20 +230,36 @@ def read_manifest(path: Path) -> Manifest:
         TableError: It is missing, or is no manifest; the message names the field.
         VerificationError: It has a seal that it does not fit.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
+    data = manifest_bytes(path)
     if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
         require_seal(path, data)
+    return validated(Manifest, path, data, "deliver the engine anew with compress")
+
+
+def manifest_bytes(path: Path) -> bytes:
+    """What a manifest holds.
+
+    Raises:
+        TableError: It cannot be read.
+    """
     try:
-        return Manifest.model_validate_json(data)
+        return path.read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
+
+
+def validated(kind: type[M], path: Path, data: bytes, hint: str) -> M:
+    """A manifest of a kind from its bytes.
+
+    Raises:
+        TableError: It is none; the message names the field, and the hint says how to get one.
+    """
+    try:
+        return kind.model_validate_json(data)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
-        raise TableError(
-            f"{path} is not a manifest: {where}: {fault['msg']}", hint="deliver the engine anew with compress"
-        ) from error
+        raise TableError(f"{path} is not a manifest: {where}: {fault['msg']}", hint=hint) from error
 
 
 def hashes(folder: Path, names: list[str]) -> dict[str, str]:
