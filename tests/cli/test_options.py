@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.commands import inspect
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     combined,
     config_option,

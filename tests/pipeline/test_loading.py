@@ -12,7 +12,7 @@ from trt_layermerge.errors import InputError, LayerMergeError, TaskError, UsageE
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import for_method, load
-from trt_layermerge.pipeline.tables import importance_table
+from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.planning.methods.base import ChoiceTraits, Method
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge

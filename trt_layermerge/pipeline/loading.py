@@ -65,7 +65,7 @@ class Loaded:
     @property
     def device(self) -> dict[str, Any]:
         """What latencies depend on besides the network."""
-        return asdict(self.profile.key)
+        return self.profile.key.record
 
     @property
     def fingerprint(self) -> str:
@@ -138,7 +138,7 @@ def load(job: Job) -> Loaded:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
-    key = ProfileKey.of(runtime.describe(isolated(job)))
+    key = ProfileKey.of(runtime.describe(block_options(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimator.trains):
@@ -186,6 +186,6 @@ def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     )
 
 
-def isolated(job: Job) -> BuildOptions:
+def block_options(job: Job) -> BuildOptions:
     """Candidate blocks are timed as they would run amid the network."""
     return BuildOptions(job.options.threads, job.options.precision, isolated=True)

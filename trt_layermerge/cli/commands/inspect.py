@@ -12,7 +12,7 @@ from rich.table import Table
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip
@@ -90,7 +90,7 @@ def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
 
 
 def _show(found: dict[str, Any], method: str) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are the model's, not markup
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,23 @@ from hypothesis import strategies as st
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import ExitCode, IncompatibleError
-from trt_layermerge.latency.comparison import ProfileComparison, compare_profiles
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
-from trt_layermerge.latency.ratio import verdict
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.regression.profiles import ProfileComparison, compare_profiles
+from trt_layermerge.regression.ratio import verdict
+from trt_layermerge.runtimes.protocol import Device
 
-KEY = ProfileKey("GPU", "550.54", "tensorrt", "10.16", "fp32", "CUDA graphs", 1, "not told")
+KEY = ProfileKey(Device("GPU", "tensorrt", "10.16", "550.54", "fp32", 1, "CUDA graphs", "not told"))
 SWAPPED = {"slower": "faster", "faster": "slower", "same": "same", "unclear": "unclear"}
 TOLERANCE = 0.0512345  # nothing below lies on its edge
+LABELS = {"name": "device"}
+"""As a profile calls what ``Device`` calls otherwise."""
+
+
+def on(**changes: Any) -> ProfileKey:
+    """The key of a device that differs in so much."""
+    return ProfileKey(replace(KEY.device, **changes))
 
 
 def signature(number: int) -> Signature:
@@ -233,7 +242,7 @@ def test_simulated_rows_meet_no_others() -> None:
     found = compared(OLD, [*new[:4], *OLD[4:]])
     assert [row.reason for row in found.incomparable] == ["simulated in one of them"] * 4 and len(found.pairs) == 18
     with pytest.raises(IncompatibleError, match="simulated: False, here True"):
-        compare_profiles(profile(OLD), profile(new, replace(KEY, simulated=True)), 0.05, ("driver",))
+        compare_profiles(profile(OLD), profile(new, on(simulated=True)), 0.05, ("driver",))
 
 
 @pytest.mark.parametrize(
@@ -242,17 +251,17 @@ def test_simulated_rows_meet_no_others() -> None:
         ({"driver": "595"}, "--across driver"),
         ({"driver": "595", "runtime_version": "11.4"}, "--across driver --across runtime_version"),
         ({"driver": "595", "threads": 2}, "in the same way"),
-        ({"device": "other"}, "in the same way"),
+        ({"name": "other"}, "in the same way"),
     ],
 )
 def test_keys_must_agree(change: dict[str, object], hint: str) -> None:
     with pytest.raises(IncompatibleError, match=hint) as caught:
-        compare_profiles(profile(OLD), profile(OLD, replace(KEY, **change)), 0.05)
-    assert all(f"{name}: " in str(caught.value) for name in change)
+        compare_profiles(profile(OLD), profile(OLD, on(**change)), 0.05)
+    assert all(f"{LABELS.get(name, name)}: " in str(caught.value) for name in change)
 
 
 def test_what_is_compared_across_is_said() -> None:
-    newer = profile(OLD, replace(KEY, driver="595", runtime_version="11.4"))
+    newer = profile(OLD, on(driver="595", runtime_version="11.4"))
     with pytest.raises(IncompatibleError, match=r"runtime_version: 10\.16, here 11\.4\n"):
         compare_profiles(profile(OLD), newer, 0.05, ("driver",))
     found = compare_profiles(profile(OLD), newer, 0.05, ("driver", "runtime_version"))

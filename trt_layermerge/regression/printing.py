@@ -1,38 +1,30 @@
-"""How ``compare`` prints what it found: a short table for whoever reads a CI log, or everything as JSON."""
+"""A comparison as it is printed: a short table for whoever reads a CI log, or everything as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import click
-
-from trt_layermerge.cli.show import print_json
-from trt_layermerge.delivery.comparison import ManifestComparison
 from trt_layermerge.delivery.manifest import Figures, Manifest
 from trt_layermerge.errors import LayerMergeError
-from trt_layermerge.latency.comparison import LoneRow, ProfileComparison, RowPair
-from trt_layermerge.latency.ratio import Ratio
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.regression.comparable import Comparison
+from trt_layermerge.regression.deliveries import DeliveryComparison
+from trt_layermerge.regression.profiles import LoneRow, ProfileComparison, RowPair
+from trt_layermerge.regression.ratio import Ratio
 
 SHOWN = 10
 """Most lines of one kind; ``--json`` has them all."""
 
 
-def tell_profiles(found: ProfileComparison, as_json: bool) -> None:
-    """Print what two profiles say of each other."""
-    if as_json:
-        print_json(_profiles_view(found))
-    else:
-        click.echo("\n".join(_profile_lines(found)))
+def comparison_lines(found: Comparison) -> Iterator[str]:
+    """What was found, as a short table."""
+    return _profile_lines(found) if isinstance(found, ProfileComparison) else _delivery_lines(found)
 
 
-def tell_manifests(found: ManifestComparison, as_json: bool) -> None:
-    """Print what two deliveries say of each other."""
-    if as_json:
-        print_json(_manifests_view(found))
-    else:
-        click.echo("\n".join(_manifest_lines(found)))
+def comparison_fields(found: Comparison) -> dict[str, Any]:
+    """What was found and how the command ends, whole, for JSON."""
+    return _profile_fields(found) if isinstance(found, ProfileComparison) else _delivery_fields(found)
 
 
 def _profile_lines(found: ProfileComparison) -> Iterator[str]:
@@ -62,12 +54,12 @@ def _profile_lines(found: ProfileComparison) -> Iterator[str]:
     yield from _listed("only in the new one", found.added)
 
 
-def _manifest_lines(found: ManifestComparison) -> Iterator[str]:
+def _delivery_lines(found: DeliveryComparison) -> Iterator[str]:
     then, now = found.baseline, found.new
     yield from _circumstances(now.simulated, found.across)
     yield f"{'':<22} {'baseline':<34} {'new':<34} new over baseline"
     yield f"{'speed-up':<22} {then.speedup:<34.3f} {now.speedup:<34.3f} {_within(_inverse(found.slowdown))}"
-    for name, ratio in (("original", found.original), ("compressed", found.compressed)):
+    for name, ratio in found.latencies.named.items():
         label = f"{name}, ms"
         yield f"{label:<22} {_latency(getattr(then, name)):<34} {_latency(getattr(now, name)):<34} {_within(ratio)}"
     if found.accuracy_change is not None:
@@ -127,37 +119,37 @@ def _outcome(objection: LayerMergeError | None) -> dict[str, Any]:
     return {"exit_code": int(objection.exit_code), "objection": objection.message}
 
 
-def _ratio_view(ratio: Ratio) -> dict[str, Any]:
+def _ratio_fields(ratio: Ratio) -> dict[str, Any]:
     return {"ratio": ratio.value, "ci": ratio.interval}
 
 
-def _timing_view(timing: Timing) -> dict[str, Any]:
+def _timing_fields(timing: Timing) -> dict[str, Any]:
     return {"median_ms": timing.median_ns / 1e6, "ci_ms": [timing.ci_low_ns / 1e6, timing.ci_high_ns / 1e6]}
 
 
-def _pair_view(pair: RowPair) -> dict[str, Any]:
+def _pair_fields(pair: RowPair) -> dict[str, Any]:
     return {
         "signature": pair.key,
         "verdict": pair.verdict,
         "reason": pair.reason,
-        **_ratio_view(pair.ratio),
+        **_ratio_fields(pair.ratio),
         "simultaneous_ci": pair.sure.interval,
-        "baseline": _timing_view(pair.baseline),
-        "new": _timing_view(pair.new),
+        "baseline": _timing_fields(pair.baseline),
+        "new": _timing_fields(pair.new),
     }
 
 
-def _profiles_view(found: ProfileComparison) -> dict[str, Any]:
+def _profile_fields(found: ProfileComparison) -> dict[str, Any]:
     return {
         "kind": "profiles",
         **_outcome(found.objection),
         "tolerance": found.tolerance,
         "across": found.across,
         "simulated": found.simulated,
-        "machine": _ratio_view(found.factor) | {"clocks_mhz": found.clocks_mhz},
+        "machine": _ratio_fields(found.factor) | {"clocks_mhz": found.clocks_mhz},
         "counts": found.counts,
         "repeated": found.repeated,
-        "rows": [_pair_view(pair) for pair in found.pairs],
+        "rows": [_pair_fields(pair) for pair in found.pairs],
         "degraded": found.degraded,
         "broken": [vars(row) for row in found.broken],
         "not_compared": [vars(row) for row in found.incomparable],
@@ -166,7 +158,7 @@ def _profiles_view(found: ProfileComparison) -> dict[str, Any]:
     }
 
 
-def _manifests_view(found: ManifestComparison) -> dict[str, Any]:
+def _delivery_fields(found: DeliveryComparison) -> dict[str, Any]:
     return {
         "kind": "manifests",
         **_outcome(found.objection),
@@ -175,9 +167,8 @@ def _manifests_view(found: ManifestComparison) -> dict[str, Any]:
         "across": found.across,
         "simulated": found.new.simulated,
         "speedup": {"baseline": found.baseline.speedup, "new": found.new.speedup}
-        | _ratio_view(_inverse(found.slowdown)),
-        "original": _ratio_view(found.original),
-        "compressed": _ratio_view(found.compressed),
+        | _ratio_fields(_inverse(found.slowdown)),
+        **{name: _ratio_fields(ratio) for name, ratio in found.latencies.named.items()},
         "accuracy": {
             "baseline": found.baseline.compressed.accuracy,
             "new": found.new.compressed.accuracy,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.delivery.comparison import ManifestComparison, compare_manifests, read_comparable
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.errors import ExitCode, IncompatibleError, TableError, VerificationError
-from trt_layermerge.latency.profile import Profile
+from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
+from trt_layermerge.regression.deliveries import DeliveryComparison, compare_deliveries
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "delivery" / "assets"
 GOLDEN = read_manifest(ASSETS / "manifest-v1.json")
 PROFILE = Path(__file__).parents[1] / "latency" / "assets" / "profile-v1.jsonl"
 
@@ -34,7 +33,7 @@ def delivery(speedup: float = 2.0, width: float = 0.005, pace: float = 1.0, **ch
     return GOLDEN.model_copy(update=updated | changes)
 
 
-def code(found: ManifestComparison) -> int:
+def code(found: DeliveryComparison) -> int:
     return 0 if found.objection is None else int(found.objection.exit_code)
 
 
@@ -43,23 +42,23 @@ speedups, widths = st.floats(0.5, 4), st.floats(0.0001, 0.2)
 
 @given(speedups, widths)
 def test_a_delivery_is_the_same_as_itself(speedup: float, width: float) -> None:
-    found = compare_manifests(delivery(speedup, width), delivery(speedup, width), 0.05)
+    found = compare_deliveries(delivery(speedup, width), delivery(speedup, width), 0.05)
     assert found.verdict == "same" and found.slowdown.value == 1 and code(found) == 0
 
 
 @given(speedups, widths, speedups, widths, st.floats(0.2, 5))
 def test_a_machine_of_another_speed_changes_no_verdict(a: float, b: float, c: float, d: float, pace: float) -> None:
     old = delivery(a, b)
-    plain, slow = (compare_manifests(old, delivery(c, d, speed), 0.0512345) for speed in (1.0000001, pace))
+    plain, slow = (compare_deliveries(old, delivery(c, d, speed), 0.0512345) for speed in (1.0000001, pace))
     assert plain.verdict == slow.verdict
-    assert slow.original.value == pytest.approx(pace)
+    assert slow.latencies.original.value == pytest.approx(pace)
 
 
 @given(speedups, widths, speedups, widths)
 def test_the_reverse_of_a_fall_is_a_rise(a: float, b: float, c: float, d: float) -> None:
     there, back = (
-        compare_manifests(delivery(a, b), delivery(c, d), 0.05),
-        compare_manifests(delivery(c, d), delivery(a, b), 0.05),
+        compare_deliveries(delivery(a, b), delivery(c, d), 0.05),
+        compare_deliveries(delivery(c, d), delivery(a, b), 0.05),
     )
     swapped = {"slower": "faster", "faster": "slower"}
     assert back.verdict == swapped.get(there.verdict, there.verdict)
@@ -77,7 +76,7 @@ def test_the_reverse_of_a_fall_is_a_rise(a: float, b: float, c: float, d: float)
     ],
 )
 def test_what_became_of_a_speedup_of_2(speedup: float, width: float, expected: str, exit_code: int) -> None:
-    found = compare_manifests(delivery(2.0, width), delivery(speedup, width, 1.01), 0.05)
+    found = compare_deliveries(delivery(2.0, width), delivery(speedup, width, 1.01), 0.05)
     assert (found.verdict, code(found)) == (expected, exit_code)
     assert found.slowdown.value == pytest.approx(2.0 / speedup)
     if exit_code:
@@ -86,23 +85,23 @@ def test_what_became_of_a_speedup_of_2(speedup: float, width: float, expected: s
 
 def test_accuracy_is_shown_and_judged_on_request() -> None:
     old, new = delivery(accuracy=0.93), delivery(accuracy=0.92)
-    assert compare_manifests(old, new, 0.05).accuracy_change == pytest.approx(-1)
-    assert [code(compare_manifests(old, new, 0.05, allowed)) for allowed in (None, 1.01, 0.99, 0)] == [0, 0, 7, 7]
-    assert "changed by -1" in str(compare_manifests(old, new, 0.05, 0.5).objection)
-    assert code(compare_manifests(new, old, 0.05, 0)) == 0
+    assert compare_deliveries(old, new, 0.05).accuracy_change == pytest.approx(-1)
+    assert [code(compare_deliveries(old, new, 0.05, allowed)) for allowed in (None, 1.01, 0.99, 0)] == [0, 0, 7, 7]
+    assert "changed by -1" in str(compare_deliveries(old, new, 0.05, 0.5).objection)
+    assert code(compare_deliveries(new, old, 0.05, 0)) == 0
 
 
 def test_what_is_no_accuracy_is_judged_in_its_own_unit() -> None:
     old, new = (delivery(accuracy=value, metric="minus MSE") for value in (-0.02, -0.03))
-    found = compare_manifests(old, new, 0.05, 0.005)
+    found = compare_deliveries(old, new, 0.05, 0.005)
     assert found.accuracy_change == pytest.approx(-0.01) and code(found) == 7
 
 
 def test_accuracy_that_is_not_there_cannot_be_judged() -> None:
     old, new = delivery(), delivery(accuracy=None)
-    assert compare_manifests(old, new, 0.05).accuracy_change is None
+    assert compare_deliveries(old, new, 0.05).accuracy_change is None
     with pytest.raises(TableError, match="holds none"):
-        compare_manifests(old, new, 0.05, 1)
+        compare_deliveries(old, new, 0.05, 1)
 
 
 @pytest.mark.parametrize(
@@ -116,57 +115,32 @@ def test_accuracy_that_is_not_there_cannot_be_judged() -> None:
 )
 def test_deliveries_of_something_else_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(IncompatibleError, match=words) as caught:
-        compare_manifests(delivery(), delivery(**change), 0.05)
+        compare_deliveries(delivery(), delivery(**change), 0.05)
     assert caught.value.exit_code is ExitCode.INCOMPATIBLE
 
 
 @pytest.mark.parametrize("field", ["name", "runtime", "precision", "timing", "clocks", "settings", "driver"])
 def test_deliveries_for_another_device_are_refused(field: str) -> None:
-    device = GOLDEN.device.model_copy(update={field: "fp16" if field == "precision" else "other"})
+    device = replace(GOLDEN.device, **{field: "fp16" if field == "precision" else "other"})
     with pytest.raises(IncompatibleError, match=f"{field}: .*, here "):
-        compare_manifests(delivery(), delivery(device=device), 0.05)
+        compare_deliveries(delivery(), delivery(device=device), 0.05)
 
 
 def test_releases_are_compared_on_request_and_paths_do_not_matter() -> None:
-    newer = delivery(device=GOLDEN.device.model_copy(update={"runtime_version": "1.32.0"}), model="/ci/17/model.py")
+    newer = delivery(device=replace(GOLDEN.device, runtime_version="1.32.0"), model="/ci/17/model.py")
     with pytest.raises(IncompatibleError, match="pass --across runtime_version"):
-        compare_manifests(delivery(), newer, 0.05)
-    assert compare_manifests(delivery(), newer, 0.05, across=["runtime_version"]).across == (
+        compare_deliveries(delivery(), newer, 0.05)
+    assert compare_deliveries(delivery(), newer, 0.05, across=["runtime_version"]).across == (
         "runtime_version: 1.31.1, here 1.32.0",
     )
 
 
 def test_an_old_manifest_says_nothing_of_the_compute_capability() -> None:
-    new = delivery(device=GOLDEN.device.model_copy(update={"compute_capability": "7.5"}))
-    assert compare_manifests(delivery(), new, 0.05).verdict == "same"
+    new = delivery(device=replace(GOLDEN.device, compute_capability="7.5"))
+    assert compare_deliveries(delivery(), new, 0.05).verdict == "same"
 
 
 @pytest.mark.parametrize("width", [-0.1, 1.0, 1.5])
 def test_latencies_that_cannot_be_are_refused(width: float) -> None:
     with pytest.raises(TableError, match="the new manifest has a latency"):
-        compare_manifests(delivery(), delivery(width=width), 0.05)
-
-
-def test_files_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
-    for source, kind in ((PROFILE, Profile), (ASSETS / "manifest-v1.json", Manifest)):
-        (tmp_path / "file").write_bytes(source.read_bytes())
-        assert isinstance(read_comparable(tmp_path / "file"), kind)
-
-
-@pytest.mark.parametrize("content", [b"", b"notes", b"{}", b"\xff\xfe\n", b'{"format": "trt-layermerge engine"}'])
-def test_anything_else_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "file").write_bytes(content)
-    with pytest.raises(TableError, match="is neither a profile nor the manifest"):
-        read_comparable(tmp_path / "file")
-    with pytest.raises(TableError, match="cannot read"):
-        read_comparable(tmp_path)
-
-
-def test_damage_is_named_by_who_knows_the_file(tmp_path: Path) -> None:
-    (tmp_path / "p").write_bytes(PROFILE.read_bytes() + b"garbage\n")
-    with pytest.raises(TableError, match="line 5: the line is not JSON"):
-        read_comparable(tmp_path / "p")
-    fields = json.loads((ASSETS / "manifest-v2.json").read_bytes())
-    (tmp_path / "m").write_text(json.dumps(fields | {"speedup": 9.0}))
-    with pytest.raises(VerificationError, match="its own seal"):
-        read_comparable(tmp_path / "m")
+        compare_deliveries(delivery(), delivery(width=width), 0.05)

@@ -16,7 +16,13 @@ from torch import nn
 
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.manifest import read_manifest
-from trt_layermerge.delivery.verify import engine_outputs, run_engine, verify_delivery, verify_engine, write_checks
+from trt_layermerge.delivery.verification import (
+    engine_outputs,
+    run_engine,
+    verify_delivery,
+    verify_engine,
+    write_checks,
+)
 from trt_layermerge.errors import ExitCode, IncompatibleError, InputError, LayerMergeError, VerificationError
 from trt_layermerge.network.inputs import Input, batched_shapes, examples
 from trt_layermerge.runtimes.onnxruntime import OnnxRuntime

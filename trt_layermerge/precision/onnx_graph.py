@@ -16,7 +16,7 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class Layer:
+class WeightedLayer:
     """An operator with weights.
 
     Attributes:
@@ -34,11 +34,11 @@ class Layer:
     output: str
 
 
-def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
+def weighted_layers(model: onnx.ModelProto) -> tuple[WeightedLayer, ...]:
     """The operators with constant weights, in order."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return tuple(
-        Layer(node.input[1].removesuffix(".weight"), node.name, node.input[0], node.input[1], node.output[0])
+        WeightedLayer(node.input[1].removesuffix(".weight"), node.name, node.input[0], node.input[1], node.output[0])
         for node in model.graph.node
         if node.op_type in WEIGHTED and node.input[1] in constants
     )

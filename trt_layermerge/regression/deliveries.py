@@ -1,27 +1,25 @@
 """Two deliveries of one network for one device: did the speed-up hold, and the accuracy?
 
-A speed-up is a ratio of latencies that were measured in turns in one run, so a machine that is slower today
-changes both and the speed-up little; that is why speed-ups are judged, and latencies are only shown.
+A speed-up is a ratio of latencies that were measured interleaved in one run, so a machine that is slower today
+changes both and the speed-up little; that is why speed-ups are evaluated, and latencies are only shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trt_layermerge.delivery.manifest import FORMAT, Figures, Manifest, read_manifest
+from trt_layermerge.delivery.manifest import Figures, Manifest
+from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.errors import IncompatibleError, InconclusiveError, LayerMergeError, RegressionError, TableError
 from trt_layermerge.journal import differences
-from trt_layermerge.latency.comparison import remedy
-from trt_layermerge.latency.profile import Profile
-from trt_layermerge.latency.ratio import Ratio, Verdict, verdict
-
-_PROFILE = b'"trt_layermerge.profile"'
+from trt_layermerge.regression.profiles import remedy
+from trt_layermerge.regression.ratio import Ratio, Verdict, verdict
 
 
 @dataclass(frozen=True)
-class ManifestComparison:
+class DeliveryComparison:
     """What two manifests say of each other.
 
     Attributes:
@@ -33,8 +31,7 @@ class ManifestComparison:
         new: What is delivered.
         slowdown: The baseline's speed-up over the new one's, with its 95 % interval; 1.1 where it fell by a tenth.
         verdict: What that says; ``slower`` where the speed-up fell.
-        original: Latency of the original, new over baseline: how fast the machine was.
-        compressed: The same of the compressed network.
+        latencies: Latency of each network, new over baseline; the original's says how fast the machine was.
         accuracy_change: Of the compressed network, in the unit of ``accuracy_tolerance``; ``None`` where a figure is
             missing.
     """
@@ -46,8 +43,7 @@ class ManifestComparison:
     new: Manifest
     slowdown: Ratio
     verdict: Verdict
-    original: Ratio
-    compressed: Ratio
+    latencies: PerNetwork[Ratio]
     accuracy_change: float | None
 
     @property
@@ -71,21 +67,21 @@ class ManifestComparison:
         return None
 
 
-def compare_manifests(
+def compare_deliveries(
     baseline: Manifest,
     new: Manifest,
     tolerance: float,
     accuracy_tolerance: float | None = None,
     across: Collection[str] = (),
-) -> ManifestComparison:
+) -> DeliveryComparison:
     """Compare two deliveries.
 
     Args:
         baseline: What was delivered.
         new: What is delivered.
         tolerance: Largest loss of speed-up that does not matter, above 0.
-        accuracy_tolerance: Largest loss of accuracy that does not matter; see ``ManifestComparison``.
-        across: Fields of the device that may differ: of ``latency.comparison.ACROSS``.
+        accuracy_tolerance: Largest loss of accuracy that does not matter; see ``DeliveryComparison``.
+        across: Fields of the device that may differ: of ``profiles.ACROSS``.
 
     Raises:
         IncompatibleError: They are of different networks, batches, metrics, or devices.
@@ -95,14 +91,13 @@ def compare_manifests(
     allowed = tuple(one for one in differing if one.partition(":")[0] in across)
     if refused := [one for one in differing if one not in allowed]:
         raise IncompatibleError(f"the deliveries cannot be compared: {'; '.join(refused)}", hint=remedy(refused))
-    then = _latency(baseline.original, "baseline"), _latency(baseline.compressed, "baseline")
-    now = _latency(new.original, "new"), _latency(new.compressed, "new")
+    then, now = _latencies(baseline, "baseline"), _latencies(new, "new")
     # The same four latencies are one measurement, which is in both files: nothing can have changed.
-    slowdown = Ratio(0.0, 0.0, 0.0) if then == now else (then[0] / then[1]) / (now[0] / now[1])
+    slowdown = Ratio(0.0, 0.0, 0.0) if then == now else _speedup(then) / _speedup(now)
     change = _accuracy_change(baseline, new)
     if change is None and accuracy_tolerance is not None:
         raise TableError("accuracy cannot be judged: a manifest holds none", hint="leave --accuracy-tolerance out")
-    return ManifestComparison(
+    return DeliveryComparison(
         tolerance,
         accuracy_tolerance,
         allowed,
@@ -110,31 +105,8 @@ def compare_manifests(
         new,
         slowdown,
         verdict(slowdown, slowdown, tolerance),
-        now[0] / then[0],
-        now[1] / then[1],
+        PerNetwork(now.original / then.original, now.compressed / then.compressed),
         change,
-    )
-
-
-def read_comparable(path: Path) -> Profile | Manifest:
-    """Read a profile or a manifest of a delivery, whichever it is.
-
-    Raises:
-        IncompatibleError: It is a profile of another version of the format.
-        TableError: It cannot be read, is neither, or is damaged.
-        VerificationError: It is a manifest that does not fit its seal.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TableError(f"cannot read {path}: {error.strerror}") from error
-    if _PROFILE in data.partition(b"\n")[0]:
-        return Profile.read(path)
-    if FORMAT.encode() in data:
-        return read_manifest(path)
-    raise TableError(
-        f"{path} is neither a profile nor the manifest of a delivery",
-        hint="compare takes files such as profiles/DEVICE/RUNTIME-VERSION-fp32.jsonl or engines/NAME/manifest.json",
     )
 
 
@@ -147,7 +119,7 @@ def _differences(baseline: Manifest, new: Manifest) -> list[str]:
 
 def _identity(manifest: Manifest) -> dict[str, object]:
     """What makes latencies and accuracies comparable; a model by name, for checkouts lie anywhere."""
-    return manifest.device.model_dump() | {
+    return asdict(manifest.device) | {
         "model": Path(manifest.model).name,
         "batch": manifest.batch,
         "metric": manifest.metric,
@@ -155,11 +127,18 @@ def _identity(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _latency(figures: Figures, side: str) -> Ratio:
-    median, (low, high) = figures.latency_ms, figures.latency_ci_ms
-    if not 0 < low <= median <= high:
-        raise TableError(f"the {side} manifest has a latency of {median} ms with the interval {low} to {high}")
-    return Ratio.of(median, low, high)
+def _latencies(manifest: Manifest, side: str) -> PerNetwork[Ratio]:
+    def latency(figures: Figures) -> Ratio:
+        median, (low, high) = figures.latency_ms, figures.latency_ci_ms
+        if not 0 < low <= median <= high:
+            raise TableError(f"the {side} manifest has a latency of {median} ms with the interval {low} to {high}")
+        return Ratio.of(median, low, high)
+
+    return manifest.figures.map(latency)
+
+
+def _speedup(latencies: PerNetwork[Ratio]) -> Ratio:
+    return latencies.original / latencies.compressed
 
 
 def _accuracy_change(baseline: Manifest, new: Manifest) -> float | None:

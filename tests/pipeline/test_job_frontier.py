@@ -7,8 +7,8 @@ import pytest
 
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.errors import TableError
-from trt_layermerge.pipeline.frontier import latency_ns, worthwhile
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import latency_ns, worthwhile
 from trt_layermerge.pipeline.loading import load
 
 

@@ -21,7 +21,7 @@ from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.network.inputs import Values, as_tuple
-from trt_layermerge.precision.check import TOLERANCE
+from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
 
@@ -125,7 +125,7 @@ def _compare(engine: Engine, inputs: Values, expected: Tensor, precision: str, w
     actual = run_engine(engine, inputs)
     if actual.shape != expected.shape:
         raise VerificationError(f"the engine gives {list(actual.shape)}, {what} {list(expected.shape)}")
-    error, allowed = relative_error(actual, expected), TOLERANCE[precision]
+    error, allowed = relative_error(actual, expected), OUTPUT_TOLERANCE[precision]
     if error > allowed:
         raise VerificationError(
             f"the engine differs from {what} by {error:.1e} of the largest output (allowed: {allowed:.0e})",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import isfinite
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, fx
 
+from trt_layermerge.delivery.also import Also, build_also
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.manifest import (
     ConversionFigures,
-    DeviceFields,
     Figures,
-    LayerFigures,
     Manifest,
     ProofFigures,
     RefinedPlan,
@@ -25,8 +21,9 @@ from trt_layermerge.delivery.manifest import (
     versions,
     write_manifest,
 )
+from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
-from trt_layermerge.delivery.verify import engine_outputs, verify_delivery, verify_engine, write_checks
+from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.files import exclusive, write_json
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
@@ -36,7 +33,6 @@ from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
-from trt_layermerge.pipeline.also import Also, build_also
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.refine import refine_stage
@@ -45,6 +41,7 @@ from trt_layermerge.pipeline.training import carry_out_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
+from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
 from trt_layermerge.runtimes.protocol import Engine
 from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
@@ -54,48 +51,6 @@ CHECKED_SAMPLES = 64
 """Real inputs of the end-to-end comparisons, taken from the held-out data."""
 
 COMPRESSED_ONNX, CHECKS = "compressed.onnx", "checks.safetensors"
-MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job made.
-
-    Attributes:
-        manifest: As it was written.
-        folder: Where everything lies.
-        also: The engine for another runtime, where the job asked for one.
-    """
-
-    manifest: Manifest
-    folder: Path
-    also: Also | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that ``compress --json`` prints."""
-        manifest = self.manifest
-        said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
-        said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
-        return (
-            said
-            | {
-                "original": manifest.original.model_dump(mode="json"),
-                "compressed": manifest.compressed.model_dump(mode="json"),
-                "speedup": manifest.speedup,
-                "predicted_latency_ms": manifest.predicted_latency_ms,
-                "proof": manifest.proof.model_dump(mode="json"),
-                "engine": str(self.folder / manifest.engine),
-                "manifest": str(self.folder / MANIFEST),
-                "report": str(self.folder / REPORT),
-            }
-            | self._also_as_json()
-        )
-
-    def _also_as_json(self) -> dict[str, Any]:
-        if self.also is None:
-            return {}
-        engine = None if self.also.engine is None else str(self.also.engine)
-        return {"also": {"runtime": self.also.runtime, "engine": engine, "skipped": self.also.skipped}}
 
 
 def compress(loaded: Loaded, reporter: Reporter) -> Result:
@@ -118,10 +73,10 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     delivered = fold_norms(carried.trained)
     fold = prove_network(carried.trained, delivered, inputs, prove_folds(carried.trained))
     reporter.stage("deliver")
-    engines = _build(loaded, delivered, inputs)
-    original, compressed = _measured(loaded, engines, delivered, reporter)
-    proof = _proof_figures(carried.proof, fold, engines.difference, carried.compression)
-    manifest = _manifest(loaded, file, (original, compressed), proof, engines.onnx)
+    made = _build(loaded, delivered, inputs)
+    figures = _measured(loaded, made.engines, delivered, reporter)
+    proof = _proof_figures(carried.proof, fold, made.difference, carried.compression)
+    manifest = _manifest(loaded, file, figures, proof, made.onnx)
     return _write(loaded.job, manifest, _also(loaded, reporter))
 
 
@@ -136,13 +91,12 @@ def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
 
 
 @dataclass(frozen=True)
-class _Engines:
-    """Both networks as engines and as ONNX, and how far the compressed engine is from its PyTorch network."""
+class _Built:
+    """Both networks as ONNX and as engines, and how far the compressed engine is from its PyTorch network."""
 
-    original: Engine
-    compressed: Engine
+    onnx: PerNetwork[Typed]
+    engines: PerNetwork[Engine]
     difference: float
-    onnx: tuple[Typed, Typed]
 
 
 def _engine_name(loaded: Loaded) -> str:
@@ -150,33 +104,31 @@ def _engine_name(loaded: Loaded) -> str:
     return f"compressed.engine{'.onnx' if loaded.runtime.name.startswith('onnxruntime') else ''}"
 
 
-def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Engines:
+def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Built:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
     job, given = loaded.job, loaded.network.inputs
     shapes = batched_shapes(given, job.batch)
     export_onnx(fold_norms(loaded.network.module), given, job.original_onnx)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
-    onnx = loaded.typed(job.original_onnx), loaded.typed(job.output / COMPRESSED_ONNX)
-    original = loaded.runtime.build(onnx[0].path, job.options, shapes)
-    loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / _engine_name(loaded))
+    onnx = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX).map(loaded.typed)
+    original = loaded.runtime.build(onnx.original.path, job.options, shapes)
+    loaded.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(loaded))
     engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
     write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs)
-    return _Engines(original, engine, difference, onnx)
+    return _Built(onnx, PerNetwork(original, engine), difference)
 
 
 def _measured(
-    loaded: Loaded, engines: _Engines, delivered: fx.GraphModule, reporter: Reporter
-) -> tuple[Figures, Figures]:
-    """Figures of the original and of the compressed network, timed in turns."""
+    loaded: Loaded, engines: PerNetwork[Engine], delivered: fx.GraphModule, reporter: Reporter
+) -> PerNetwork[Figures]:
+    """Figures of both networks, timed in turns."""
     reporter.stage("measure")
-    timings = compare({"original": engines.original, "compressed": engines.compressed}, loaded.job.final_policy)
+    timings = PerNetwork(**compare(engines.named, loaded.job.final_policy))
     reporter.stage("test")
-    task = loaded.require_task()
-    return (
-        _figures(engines.original, fold_norms(loaded.network.module), timings["original"], task, loaded.job.batch),
-        _figures(engines.compressed, delivered, timings["compressed"], task, loaded.job.batch),
-    )
+    modules = PerNetwork(fold_norms(loaded.network.module), delivered)
+    task, batch = loaded.require_task(), loaded.job.batch
+    return PerNetwork(*(_figures(*one, task, batch) for one in zip(engines, modules, timings, strict=True)))
 
 
 def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task, batch: int) -> Figures:
@@ -208,26 +160,24 @@ def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compre
     )
 
 
-def _conversion(original: Typed, compressed: Typed) -> ConversionFigures | None:
+def _conversion(onnx: PerNetwork[Typed]) -> ConversionFigures | None:
     """What the precision costs; ``None`` where nothing was converted."""
-    if compressed.path == compressed.source:
+    if onnx.compressed.path == onnx.compressed.source:
         return None
-    layers = [asdict(layer) for layer in compressed.layers]
-    for layer in layers:
-        layer["weights"] = layer["weights"] if isfinite(layer["weights"]) else None
     return ConversionFigures(
-        original=original.error, compressed=compressed.error, layers=[LayerFigures(**layer) for layer in layers]
+        original=onnx.original.error, compressed=onnx.compressed.error, layers=onnx.compressed.layers
     )
 
 
 def _manifest(
     loaded: Loaded,
     file: PlanFile,
-    figures: tuple[Figures, Figures],
+    figures: PerNetwork[Figures],
     proof: ProofFigures,
-    onnx: tuple[Typed, Typed],
+    onnx: PerNetwork[Typed],
 ) -> Manifest:
-    job, (original, compressed), (_, delivered) = loaded.job, figures, onnx
+    job, original, compressed = loaded.job, figures.original, figures.compressed
+    delivered = onnx.compressed
     device = loaded.runtime.describe(job.options)
     converted = delivered.path != delivered.source
     drift = original.latency_ms * 1e6 / file.plan.original_ns
@@ -241,9 +191,9 @@ def _manifest(
         checks=CHECKS,
         batch=job.batch,
         batches=job.options.batches,
-        device=DeviceFields(**asdict(device)),
+        device=device,
         timing_cache=timing_cache_hash(device, job.options),
-        simulated=loaded.profile.key.simulated,
+        simulated=loaded.profile.key.device.simulated,
         model=job.model,
         task=loaded.require_task().name,
         metric=metric_name(loaded.require_task()),
@@ -256,7 +206,7 @@ def _manifest(
         refined=[_refined(file, one) for one in file.certificate.refined],
         plan=plan_fields(job.plan_file),
         proof=proof,
-        conversion=_conversion(*onnx),
+        conversion=_conversion(onnx),
         seeds={} if job.recipe is None else {"training": job.recipe.seed},
         versions=versions(),
         git=git_state(),

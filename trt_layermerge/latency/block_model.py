@@ -20,10 +20,10 @@ from onnx import helper, numpy_helper
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.onnxfile import OPSET
 
-OPSET = 18
 IR_VERSION = 10
-EPSILON = 1e-6
+GROUP_NORM_EPSILON = 1e-6
 """Of group norms; no latency depends on it."""
 
 INPUT, SHIFT, RESIDUAL, OUTPUT = "input", "shift", "residual", "output"
@@ -163,7 +163,7 @@ class _Builder:
         channels = self._signature.output_shape[0]
         instances = self.node("Reshape", tensor, self._stored(np.array([0, groups, -1])))
         ones, zeros = self.constant(np.ones(groups)), self.constant(np.zeros(groups))
-        normalised = self.node("InstanceNormalization", instances, ones, zeros, epsilon=EPSILON)
+        normalised = self.node("InstanceNormalization", instances, ones, zeros, epsilon=GROUP_NORM_EPSILON)
         shaped = self.node("Reshape", normalised, self.node("Shape", tensor))
         scale = self.constant(0.5 + self._random.random((channels, 1, 1)))
         return self.node(

@@ -9,7 +9,7 @@ import pytest
 from trt_layermerge.errors import TableError
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import baseline_stage
+from trt_layermerge.pipeline.measuring import baseline_stage
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,20 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import isfinite
 from types import MappingProxyType
-
-import onnx
+from typing import TYPE_CHECKING
 
 from trt_layermerge.errors import ModelError, VerificationError
 from trt_layermerge.runtimes.protocol import Feed
 
-TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25})
+if TYPE_CHECKING:  # manifests hold layers' figures, and are read by commands that need no ONNX
+    import onnx
+
+    from trt_layermerge.precision.onnx_graph import WeightedLayer
+    from trt_layermerge.precision.weights import Loss
+
+OUTPUT_TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25})
 """Largest difference of an engine's output and the PyTorch network's, over the largest output, by precision.
 
 In INT8 it only tells a broken graph from a working one: what INT8 costs is the accuracy through the engine.
@@ -33,7 +39,7 @@ class LayerCheck:
         name: Of the module: ``stages.0.conv1``, or ``merged_0_3_5`` for the block (3, 5] of chain 0.
         largest: Largest magnitude of its output in FP32; FP16 ends at 65504.
         flushed: Share of its weights that are 0 in lower precision and not in FP32.
-        weights: Relative error of its weights, in the Euclidean norm.
+        weights: Relative error of its weights, in the Euclidean norm; ``None`` where one overflows.
         error: Largest difference of its output over ``largest``, with the errors of the layers before it.
         full: It stays in FP32, since the lower precision cannot hold its values or its weights.
     """
@@ -41,9 +47,14 @@ class LayerCheck:
     name: str
     largest: float
     flushed: float
-    weights: float
+    weights: float | None
     error: float
     full: bool
+
+    @classmethod
+    def of(cls, layer: WeightedLayer, largest: float, loss: Loss, error: float, *, full: bool = False) -> LayerCheck:
+        """From what its output and its weights lose."""
+        return cls(layer.name, largest, loss.flushed, loss.error if isfinite(loss.error) else None, error, full)
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Converted:
         return tuple(layer.name for layer in self.layers if layer.full)
 
 
-def require_finite(largest: Mapping[str, float], layers: Mapping[str, str]) -> None:
+def require_finite_tensors(largest: Mapping[str, float], layers: Mapping[str, str]) -> None:
     """Refuse a network that computes infinities by itself.
 
     Args:
@@ -94,7 +105,7 @@ def require_close(converted: Converted) -> Converted:
     Raises:
         VerificationError: It does; the message names the layers that add most to the error.
     """
-    allowed = TOLERANCE[converted.precision]
+    allowed = OUTPUT_TOLERANCE[converted.precision]
     if converted.error <= allowed:
         return converted
     raise VerificationError(

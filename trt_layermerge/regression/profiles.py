@@ -18,8 +18,8 @@ import numpy as np
 
 from trt_layermerge.errors import IncompatibleError, InconclusiveError, LayerMergeError, RegressionError
 from trt_layermerge.latency.profile import Profile, ProfileRow
-from trt_layermerge.latency.ratio import Ratio, Verdict, simultaneous, verdict
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing, median_interval
+from trt_layermerge.regression.ratio import Ratio, Verdict, simultaneous, verdict
 
 ACROSS = ("driver", "runtime_version")
 """Fields of a key that one may want to compare across."""
@@ -177,7 +177,7 @@ def compare_profiles(
     return ProfileComparison(
         tolerance=tolerance,
         across=allowed,
-        simulated=baseline.key.simulated,
+        simulated=baseline.key.device.simulated,
         factor=factor,
         clocks_mhz=_clocks(both),
         pairs=_pairs(both, factor, tolerance),

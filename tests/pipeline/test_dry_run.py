@@ -9,12 +9,12 @@ import pytest
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.importance.estimators.gates import Gates
-from trt_layermerge.pipeline import estimate
-from trt_layermerge.pipeline.estimate import importance_plan, job_plan
-from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline import dry_run
+from trt_layermerge.pipeline.dry_run import importance_plan, job_plan
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import importance_stage, profile_plan
+from trt_layermerge.pipeline.measuring import importance_stage, profile_plan
 
 
 def test_looking_writes_nothing(tmp_path: Path, quick_job: Any) -> None:
@@ -27,7 +27,7 @@ def test_looking_writes_nothing(tmp_path: Path, quick_job: Any) -> None:
 
 
 def test_gates_are_announced_as_one_training(tmp_path: Path, quick_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "seconds_per_image", lambda loaded: 1.0)
+    monkeypatch.setattr(dry_run, "seconds_per_image", lambda loaded: 1.0)
     job = quick_job(tmp_path, method="depth")
     once, thrice = (load(replace(job, estimator=Gates(epochs=epochs))) for epochs in (1, 3))
     merges = [choice for choice in once.choices if choice.kind is not Kind.KEEP]
@@ -39,7 +39,7 @@ def test_gates_are_announced_as_one_training(tmp_path: Path, quick_job: Any, mon
 def test_gates_that_are_trained_are_not_announced_again(
     tmp_path: Path, quick_job: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "seconds_per_image", lambda loaded: 1.0)
+    monkeypatch.setattr(dry_run, "seconds_per_image", lambda loaded: 1.0)
     how = {"method": "depth", "estimator": Gates(epochs=2)}
     loaded = load(quick_job(tmp_path, limits=Limits(max_kernel=7, max_layers=3), **how))
     first, *others = [choice for choice in loaded.choices if choice.kind is not Kind.KEEP]

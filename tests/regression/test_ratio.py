@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.latency.ratio import Ratio, simultaneous, verdict
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.regression.ratio import Ratio, simultaneous, verdict
 
 SWAPPED = {"slower": "faster", "faster": "slower", "same": "same", "unclear": "unclear"}
 

@@ -10,15 +10,15 @@ import torch
 from torch.utils.data import TensorDataset
 
 from trt_layermerge.delivery.manifest import read_manifest
-from trt_layermerge.delivery.verify import verify_delivery
+from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import IncompatibleError, TableError, TaskError
 from trt_layermerge.files import sha256
-from trt_layermerge.pipeline.compress import compress
-from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.solving import solve_stage
-from trt_layermerge.pipeline.tables import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification

@@ -13,9 +13,9 @@ from trt_layermerge.importance.estimate import missing_rows
 from trt_layermerge.importance.judge import first
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import samples_in
-from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.loading import Loaded
-from trt_layermerge.pipeline.tables import importance_table, profile_plan
+from trt_layermerge.pipeline.measuring import importance_table, profile_plan
 
 TRAINING_STEP = 3.5
 """A step of the compressed network and its teacher, in forward passes of the original."""
