@@ -24,7 +24,7 @@ from trt_layermerge.delivery.typed import write_typed
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.network import load_network
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 NETWORKS = ("torchvision:mobilenet_v2", "torchvision:resnet34")

@@ -6,8 +6,9 @@ from click.testing import CliRunner
 
 from trt_layermerge.cli.main import cli
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes import cuda, survey
-from trt_layermerge.runtimes.cuda import Driver
+from trt_layermerge.runtimes import survey
+from trt_layermerge.runtimes.nvidia import cuda, library
+from trt_layermerge.runtimes.nvidia.cuda import Driver
 
 TURING = Driver("570.86.15", "12.8", "NVIDIA GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
 
@@ -42,8 +43,8 @@ def test_a_gpu_that_tensorrt_no_longer_supports_is_named(monkeypatch) -> None:
 
 
 def test_a_library_that_crashes_its_process_is_a_finding(monkeypatch) -> None:
-    monkeypatch.setattr(survey.sys, "executable", "/bin/false")
-    assert findings()["TensorRT"].found is None
+    monkeypatch.setattr(library.sys, "executable", "/bin/false")
+    assert findings()["tensorrt"].found is None
 
 
 def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
@@ -58,4 +59,4 @@ def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
 def test_what_is_missing_is_shown_before_a_runtime_is_refused(monkeypatch) -> None:
     cuda.driver.cache_clear()
     done = CliRunner().invoke(cli, ["doctor", "--runtime", "tensorrt"])
-    assert isinstance(done.exception, RuntimeNotAvailableError) and "ONNX Runtime" in done.stdout
+    assert isinstance(done.exception, RuntimeNotAvailableError) and "onnxruntime" in done.stdout

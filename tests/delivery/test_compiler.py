@@ -19,10 +19,10 @@ from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.nvidia.rtx_plan import read_header
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.runtimes.rtx_plan import read_header
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "fashion_mnist"
@@ -34,7 +34,7 @@ NETWORKS = {
 
 needs_compiler = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None,
-    reason="TensorRT-RTX is not installed: pip install 'trt_layermerge[tensorrt-rtx]'",
+    reason="TensorRT-RTX is not installed: pip install '.[tensorrt-rtx]'",
 )
 
 

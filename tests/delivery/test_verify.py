@@ -19,8 +19,8 @@ from trt_layermerge.delivery.manifest import read_manifest
 from trt_layermerge.delivery.verify import engine_outputs, run_engine, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import ExitCode, IncompatibleError, InputError, LayerMergeError, VerificationError
 from trt_layermerge.network.inputs import Input, batched_shapes, examples
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 
 Deliver = Callable[..., None]
 FILES = ["network.onnx", "engine.onnx", "checks.safetensors"]

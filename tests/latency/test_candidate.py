@@ -12,9 +12,9 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError
 from trt_layermerge.latency.candidate import candidate_model
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 from trt_layermerge.runtimes.registry import get_runtime
 
 SIGMOID = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
-from trt_layermerge.runtimes import registry
+from trt_layermerge.runtimes import base, registry
 from trt_layermerge.runtimes.registry import get_runtime
 
 
@@ -17,7 +17,7 @@ def test_finds_onnxruntime() -> None:
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="there is an NVIDIA driver here")
 def test_all_that_tensorrt_lacks_is_said_at_once(monkeypatch) -> None:
-    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
     with pytest.raises(RuntimeNotAvailableError) as caught:
         registry.get_runtime("tensorrt")
     assert caught.value.exit_code is ExitCode.NOT_AVAILABLE
@@ -46,7 +46,7 @@ def test_helps_with_a_name_it_does_not_know(name: str, hint: str) -> None:
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch) -> None:
-    monkeypatch.delitem(sys.modules, "trt_layermerge.runtimes.onnxruntime", raising=False)
+    monkeypatch.delitem(sys.modules, "trt_layermerge.runtimes.ort.session", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RuntimeNotAvailableError, match="onnxruntime"):
         get_runtime("onnxruntime")

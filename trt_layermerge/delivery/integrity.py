@@ -7,7 +7,7 @@ from pathlib import Path
 from trt_layermerge.delivery.manifest import DeviceFields
 from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 
 

@@ -17,8 +17,8 @@ from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.journal import differences
-from trt_layermerge.runtimes.protocol import BuildOptions, Device
-from trt_layermerge.runtimes.timing_cache import default_path
+from trt_layermerge.runtimes.base import BuildOptions, Device
+from trt_layermerge.runtimes.registry import runtime_kind
 
 FORMAT = "trt-layermerge manifest"
 
@@ -113,7 +113,7 @@ class ConversionFigures(_Frozen):
 
 
 class DeviceFields(_Frozen):
-    """The device and runtime that the engine was built for; see ``runtimes.protocol.Device``."""
+    """The device and runtime that the engine was built for; see ``runtimes.base.Device``."""
 
     name: str
     runtime: str
@@ -279,12 +279,8 @@ def hashes(folder: Path, names: list[str]) -> dict[str, str]:
 
 def timing_cache_hash(device: Device, options: BuildOptions) -> str | None:
     """SHA-256 of the timing cache that a build with these options used; ``None`` where there is none."""
-    if device.runtime != "tensorrt":
-        return None
-    cache = options.tuning.timing_cache or default_path(
-        device.name, str(device.compute_capability), device.runtime_version
-    )
-    return sha256(cache) if cache.is_file() else None
+    cache = runtime_kind(device.runtime).timing_cache(device, options.settings)
+    return sha256(cache) if cache is not None and cache.is_file() else None
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.training.recipe import Recipe
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from trt_layermerge.network.inputs import joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.methods import JOINT, method_named
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
-from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.base import BuildOptions, Runtime
+from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.evaluate import evaluate
@@ -133,7 +133,7 @@ def load(job: Job) -> Loaded:
             "decoupling carries out merges alone, and method joint plans fits",
             hint="add --method depth, layermerge or layer-only; or --decouple 0",
         )
-    runtime = get_runtime(job.runtime)
+    runtime = _timing_runtime(job)
     task = None if job.task is None else load_task(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
@@ -144,7 +144,7 @@ def load(job: Job) -> Loaded:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.method)
     require_measurable(network, choices, job.estimation)
-    key = ProfileKey.of(runtime.describe(isolated(job)))
+    key = ProfileKey.of(runtime.describe(isolated(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimation.training):
@@ -208,6 +208,24 @@ def _drops_one(choice: Choice) -> bool:
     return choice.kind is Kind.IDENTITY and len(choice.block) == 1 and choice.reducible
 
 
-def isolated(job: Job) -> BuildOptions:
-    """Candidate blocks are timed as they would run amid the network."""
-    return BuildOptions(job.options.threads, job.options.precision, isolated=True)
+def isolated(job: Job, runtime: Runtime) -> BuildOptions:
+    """Candidate blocks are timed as they would run amid the network, where the runtime can do that."""
+    return replace(job.options, isolated=runtime.kind.times_amid_network, batches=None)
+
+
+def _timing_runtime(job: Job) -> Runtime:
+    """The runtime of a job, which has to run engines and to have the precision.
+
+    Raises:
+        UsageError: There is no such runtime, or it compiles for a device elsewhere.
+        RuntimeNotAvailableError: It is not here, or does not have the precision.
+    """
+    runtime = get_runtime(job.runtime)
+    if not runtime.kind.times:
+        able = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
+        raise UsageError(
+            f"runtime {runtime.name!r} runs nothing here, and latencies are measured",
+            hint=f"plan with one of {able}; --also {runtime.name} builds the result for it as well",
+        )
+    runtime.require_precision(job.options.precision)
+    return runtime

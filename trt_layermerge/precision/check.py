@@ -11,7 +11,7 @@ from types import MappingProxyType
 import onnx
 
 from trt_layermerge.errors import ModelError, VerificationError
-from trt_layermerge.runtimes.protocol import Feed
+from trt_layermerge.runtimes.base import Feed
 
 TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25})
 """Largest difference of an engine's output and the PyTorch network's, over the largest output, by precision.

@@ -21,7 +21,7 @@ from trt_layermerge.precision.graph import WEIGHTED, constants, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.rounding import rounded
 from trt_layermerge.precision.weights import half_loss
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
 LARGEST = float(np.finfo(np.float16).max)
 

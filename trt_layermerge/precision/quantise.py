@@ -23,7 +23,7 @@ from trt_layermerge.precision.check import Converted, LayerCheck, checked, requi
 from trt_layermerge.precision.graph import constants, copy_of, layers
 from trt_layermerge.precision.observe import differences, largest_magnitudes
 from trt_layermerge.precision.weights import int8_loss
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
 _OPTIONS = {
     "ActivationSymmetric": True,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.runtimes.rtx_plan import PlanHeader, read_header
+from trt_layermerge.runtimes.nvidia.rtx_plan import PlanHeader, read_header
 
 HEADS = json.loads((Path(__file__).parent / "assets" / "rtx_plan_heads.json").read_text())
 READ = [*range(36), *range(56, 68), *range(104, 112)]
