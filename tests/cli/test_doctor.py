@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pytest
+import torch
 from click.testing import CliRunner
 
+from tests.doubles.fixtures import DRIVER
 from trt_layermerge.cli.main import cli
 from trt_layermerge.errors import RuntimeNotAvailableError
 from trt_layermerge.runtimes import survey
@@ -33,6 +37,17 @@ def test_a_gpu_is_told_with_its_compute_capability(monkeypatch) -> None:
     monkeypatch.setattr(survey, "open_nvml", lambda bus: None)
     found = findings()
     assert found["GPU"].found == "NVIDIA GeForce RTX 2080 Ti, compute capability 7.5" and found["GPU"].fix is None
+
+
+@pytest.mark.parametrize(("cuda", "fits"), [("13.0", False), ("12.9", True), ("12.6", True), (None, True)])
+def test_a_torch_whose_cuda_is_too_new_for_the_driver_is_named(doubles, monkeypatch, cuda, fits) -> None:
+    """A newer minor version of the driver's major one works: NVIDIA's minor version compatibility."""
+    old = replace(DRIVER, version="570.86.15", cuda="12.8")
+    monkeypatch.setattr(survey, "driver", lambda: old)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    found = findings()["torch"]
+    assert torch.__version__ in str(found.found) and found.fix is None if fits else "570.86.15" in str(found.fix)
+    assert fits or "constraints-cuda12.txt" in str(found.fix)
 
 
 def test_a_gpu_that_tensorrt_no_longer_supports_is_named(monkeypatch) -> None:

@@ -21,7 +21,7 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
 from trt_layermerge.runtimes.base import PRECISIONS, BuilderSettings
-from trt_layermerge.runtimes.registry import runtime_kind, runtime_kinds, runtime_names
+from trt_layermerge.runtimes.registry import runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
 
@@ -138,14 +138,10 @@ def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) ->
     if value is bool:
         flags = f"{about.name}/--no-{about.name.removeprefix('--')}"
         return click.option(flags, default=default, show_default=True, help=text)
-    kinds_of_values = {int: click.IntRange(about.least, about.most), float: click.FloatRange(about.least, about.most)}
-    return click.option(
-        about.name,
-        type=PATH if value is Path else kinds_of_values[value],
-        metavar=about.metavar or None,
-        show_default=about.usual or (str(default) if default is not None else False),
-        help=text,
-    )
+    if usual := about.usual or ("" if default is None else f"{default:g}"):
+        text += f"  [default: {usual}]"
+    types = {int: click.IntRange(about.least, about.most), float: click.FloatRange(about.least, about.most), Path: PATH}
+    return click.option(about.name, type=types[value], metavar=about.metavar or None, help=text)
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:
@@ -168,7 +164,7 @@ device_options = combined(
         "--runtime",
         default="onnxruntime",
         show_default=True,
-        help=f"What engines run in: {', '.join(runtime_names())}.",
+        help=f"What engines run in: {', '.join(kind.name for kind in runtime_kinds() if kind.times)}.",
     ),
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."

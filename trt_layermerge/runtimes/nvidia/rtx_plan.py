@@ -42,7 +42,7 @@ _WEIGHTS_AGAIN = 104
 _LEAST = _WEIGHTS_AGAIN + 8
 
 
-_TENSOR = re.compile(rb'tensor=\{ [^\n]*? name="([^"]+)" [^\n]*? type=(\w+) ')
+_TENSOR = re.compile(rb'tensor=\{ [^\n]*? name="([^"]+)"[^\n]*? type=(\w+) ')
 _CONVOLUTION = re.compile(rb'corrltn=\{ name="[^"]*" output=\{[^}]*\} input=\{"([^"]+)" "([^"]+)"')
 _GENERATED = re.compile(rb"function=\{ name=__myl_(\w+)")
 _MOVES = re.compile(rb"(Move|Tran|Resh|Slic|Conc|Pad)+")
