@@ -21,7 +21,7 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods import DEFAULT, METHODS
 from trt_layermerge.runtimes.base import PRECISIONS, BuilderSettings
-from trt_layermerge.runtimes.registry import runtime_kind, runtime_kinds
+from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
 
@@ -141,7 +141,7 @@ def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) ->
     if usual := about.usual or ("" if default is None else f"{default:g}"):
         text += f"  [default: {usual}]"
     types = {int: click.IntRange(about.least, about.most), float: click.FloatRange(about.least, about.most), Path: PATH}
-    return click.option(about.name, type=types[value], metavar=about.metavar or None, help=text)
+    return click.option(about.name, type=types.get(value, click.STRING), metavar=about.metavar or None, help=text)
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:
@@ -162,7 +162,7 @@ settings_options = combined(*(_setting_option(*one) for one in _settings().value
 device_options = combined(
     click.option(
         "--runtime",
-        default="onnxruntime",
+        default=DEFAULT_RUNTIME,
         show_default=True,
         help=f"What engines run in: {', '.join(kind.name for kind in runtime_kinds() if kind.times)}.",
     ),
@@ -282,11 +282,11 @@ def read_settings(runtime: str, given: Mapping[str, Any]) -> BuilderSettings:
     own = runtime_kind(runtime).settings
     for option, (name, other, users) in _settings().items():
         about = other.options()[name]
-        told = given.get(about.key, None)
-        if told not in (None, getattr(other(), name)) and option not in (one.name for one in own.options().values()):
+        said = given.get(about.key) not in (None, getattr(other(), name))
+        if said and option not in [one.name for one in own.options().values()]:
             raise UsageError(
                 f"{option} is for {' and '.join(users)}, and the runtime is {runtime}",
                 hint=f"pass --runtime {users[0]}",
             )
-    told_own = {name: given.get(option.key) for name, option in own.options().items()}
-    return own(**{name: value for name, value in told_own.items() if value is not None})
+    fields = {name: given.get(option.key) for name, option in own.options().items()}
+    return own(**{name: value for name, value in fields.items() if value is not None})

@@ -23,6 +23,8 @@ KINDS = {
 }
 """A line a kind. Where a runtime is to be chosen, the first that can time here is: see ``usual_runtime_kind``."""
 
+DEFAULT_RUNTIME = "onnxruntime"
+
 
 def get_runtime(name: str) -> Runtime:
     """The runtime of this name, its library loaded.

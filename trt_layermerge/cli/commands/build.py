@@ -16,7 +16,7 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, RuntimeKind
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.registry import get_runtime, runtime_kind, runtime_kinds, runtime_names
+from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, get_runtime, runtime_kind, runtime_kinds, runtime_names
 
 
 def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -37,7 +37,7 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 @click.argument("model", type=PATH)
 @click.option("--output", type=PATH, help="The engine's file.  [default: beside MODEL, named after it]")
 @click.option(
-    "--runtime", default="onnxruntime", show_default=True, help=f"What builds it: {', '.join(runtime_names())}."
+    "--runtime", default=DEFAULT_RUNTIME, show_default=True, help=f"What builds it: {', '.join(runtime_names())}."
 )
 @click.option(
     "--target",
