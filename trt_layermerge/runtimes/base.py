@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # a third of a second that not every command has to spend
 PRECISIONS = ("fp32", "fp16", "int8")
 """From the widest to the narrowest."""
 
+UNKNOWN_PRECISION = "a precision that is not known here"
+"""Of a convolution whose engine tells it in other words than those that are known; it is none of ``PRECISIONS``."""
+
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 Feed = Mapping[str, Array]

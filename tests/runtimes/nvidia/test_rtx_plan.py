@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.runtimes.base import UNKNOWN_PRECISION
 from trt_layermerge.runtimes.nvidia.rtx_plan import PlanHeader, convolution_precisions, moving_kernels, read_header
 
 HEADS = json.loads((Path(__file__).parent / "assets" / "rtx_plan_heads.json").read_text())
@@ -54,6 +55,8 @@ def test_reads_what_convolutions_compute_in_off_the_text() -> None:
     assert convolution_precisions(PROGRAM) == {"fp16", "fp32"}
     assert convolution_precisions(PROGRAM.replace(b'"x" "w" "one"', b'"x" "w8" "one"')) == {"fp16 times int8", "fp32"}
     assert convolution_precisions(b"") == frozenset()
+    renamed = PROGRAM.replace(b"tensor={", b"value={")
+    assert convolution_precisions(renamed) == {UNKNOWN_PRECISION}, "another format of the text is no excuse"
 
 
 def test_a_kernel_that_only_moves_a_tensor_is_told_by_its_name() -> None:

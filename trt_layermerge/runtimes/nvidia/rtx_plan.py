@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.runtimes.base import UNKNOWN_PRECISION
 
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 """Compute capabilities that plans are compiled for, in the order of their bits."""
@@ -92,8 +93,8 @@ def convolution_precisions(plan: bytes) -> frozenset[str]:
     found = set()
     for pair in _CONVOLUTION.findall(plan):
         read = {types[name] for operand in pair if (name := operand.partition(b"^")[0]) in types}
-        found.add(" times ".join(sorted(read)))
-    return frozenset(found - {""})
+        found.add(" times ".join(sorted(read)) or UNKNOWN_PRECISION)
+    return frozenset(found)
 
 
 def moving_kernels(plan: bytes) -> tuple[str, ...]:

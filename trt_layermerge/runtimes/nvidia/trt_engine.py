@@ -17,7 +17,7 @@ import tensorrt as trt
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError
-from trt_layermerge.runtimes.base import Array, BuildOptions, Device, Nanoseconds, Shape
+from trt_layermerge.runtimes.base import UNKNOWN_PRECISION, Array, BuildOptions, Device, Nanoseconds, Shape
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.nvidia.cuda import Buffer, Cuda, Event, Graph
 from trt_layermerge.runtimes.nvidia.trtexec import WARM_UP_MS
@@ -118,7 +118,8 @@ class TensorRTEngine:
         for layer in self.layers():
             text = json.dumps(layer).lower()
             if "conv" in text:
-                found |= {precision for precision, words in _WORDS.items() if any(word in text for word in words)}
+                known = {precision for precision, words in _WORDS.items() if any(word in text for word in words)}
+                found |= known or {UNKNOWN_PRECISION}
         return frozenset(found)
 
     def layout_conversions(self) -> tuple[str, ...]:
