@@ -4,10 +4,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from tests.runtimes.conformance import RuntimeConformance, small_model
 from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes import onnxruntime_cuda
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
 
 
 class TestOnnxRuntime(RuntimeConformance):
@@ -51,8 +52,9 @@ class TestOnnxRuntime(RuntimeConformance):
 def test_a_provider_that_is_not_here_is_never_replaced_by_another(monkeypatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(RuntimeNotAvailableError, match="CUDAExecutionProvider") as caught:
-        OnnxRuntime("CUDAExecutionProvider")
-    assert caught.value.exit_code is ExitCode.NOT_AVAILABLE and caught.value.hint
+        OnnxRuntime(onnxruntime_cuda.KIND)
+    assert caught.value.exit_code is ExitCode.NOT_AVAILABLE
+    assert caught.value.hint is not None and "pip uninstall -y onnxruntime" in caught.value.hint
 
 
 def test_a_provider_that_does_not_start_is_an_error(monkeypatch) -> None:

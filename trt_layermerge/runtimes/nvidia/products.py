@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.base import Array
 
 _SUFFIX = "/as_convolution"
 

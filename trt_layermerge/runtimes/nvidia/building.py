@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trt_layermerge.errors import LayerMergeError, ModelError, RuntimeNotAvailableError
-from trt_layermerge.runtimes.library import Library
+from trt_layermerge.runtimes.nvidia.library import child_environment
 
 if TYPE_CHECKING:  # it imports onnx, which the worker does without
-    from trt_layermerge.runtimes.protocol import Shape
+    from trt_layermerge.runtimes.base import Shape
 
 _LAST_MESSAGES = 10
 _LAST_BYTES = 16384
@@ -47,7 +47,7 @@ class BuildRequest:
         targets: Compute capabilities to compile for, such as ``("sm75",)``; ``tensorrt_rtx`` only.
     """
 
-    library: Library
+    library: str
     model: Path
     plan: Path
     shapes: Mapping[str, tuple[Shape, Shape, Shape]]
@@ -128,11 +128,11 @@ def build(request: BuildRequest, time_limit: float) -> BuildOutcome:
 def _run(request: BuildRequest, answer: Path, messages: IO[bytes], time_limit: float) -> int | None:
     """Run the worker; its exit code, negative for a signal, or ``None`` for one that was ended."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "trt_layermerge.runtimes.worker", str(answer)],
+        [sys.executable, "-P", "-m", "trt_layermerge.runtimes.nvidia.worker", str(answer)],
         stdin=subprocess.PIPE,
         stdout=messages,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+        env=child_environment(),
         start_new_session=True,  # a group of its own, to be ended as one
     )
     try:

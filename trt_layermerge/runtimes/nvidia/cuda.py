@@ -14,12 +14,11 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
-from trt_layermerge.runtimes.device import gpu_driver
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.base import Array, is_installed
+from trt_layermerge.runtimes.machine import gpu_driver
 
 _LIBRARY = "libcuda.so.1"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of cuda.h, for which pycuda has no name
@@ -87,6 +86,15 @@ def require_driver() -> None:
         RuntimeNotAvailableError: There is not.
     """
     driver()
+
+
+def missing_driver() -> list[RuntimeNotAvailableError]:
+    """Why there is no driver; empty where there is one."""
+    try:
+        require_driver()
+    except RuntimeNotAvailableError as error:
+        return [error]
+    return []
 
 
 def _ask(library: ctypes.CDLL, function: str, *arguments: object) -> None:
@@ -194,7 +202,7 @@ def open_cuda() -> Cuda:
         RuntimeNotAvailableError: None is, or there is no GPU.
     """
     require_driver()
-    if find_spec("pycuda") is not None:
+    if is_installed("pycuda"):
         return _PyCuda()
     if has_cuda_bindings():
         return _CudaBindings()
@@ -206,10 +214,7 @@ def open_cuda() -> Cuda:
 
 def has_cuda_bindings() -> bool:
     """Whether NVIDIA's cuda-bindings is installed."""
-    try:
-        return find_spec("cuda.bindings.runtime") is not None
-    except ModuleNotFoundError:  # not even the package that holds it
-        return False
+    return is_installed("cuda.bindings.runtime")
 
 
 class _CudaBindings:

@@ -10,11 +10,12 @@ import onnx
 import pytest
 
 from tests.doubles.fixtures import Tell
-from tests.runtimes.conformance import RuntimeConformance, small_model, small_reference
 from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
-from trt_layermerge.runtimes.building import BuildRequest, build
-from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Runtime, Tuning
+from trt_layermerge.runtimes.base import BuildOptions, Condition, Runtime
+from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.testing.runtimes import RuntimeConformance, small_model, small_reference
 
 RELEASES = ["10.9.0.34", "10.16.1.11", "11.4.0.106"]
 
@@ -101,7 +102,7 @@ class TestBuilding:
 
     def test_a_build_that_takes_too_long_is_ended(self, runtime: Runtime, doubles: Tell) -> None:
         doubles(build_seconds=600)
-        assert "took longer than" in self.failure(runtime, tuning=Tuning(build_seconds=3)).message
+        assert "took longer than" in self.failure(runtime, settings=TensorRtSettings(build_seconds=3)).message
 
     def test_a_builder_that_does_not_start_is_no_fault_of_the_model(self, runtime: Runtime, doubles: Tell) -> None:
         doubles(no_builder=True)
@@ -148,7 +149,7 @@ class TestTiming:
     @pytest.mark.parametrize("run_us", [3, 50, 1700])
     def test_the_gpus_clock_decides(self, runtime: Runtime, doubles: Tell, run_us: int, cuda_graph: bool) -> None:
         doubles(run_us=run_us)
-        times = runtime.build(small_model(), BuildOptions(tuning=Tuning(cuda_graph=cuda_graph))).time(7)
+        times = runtime.build(small_model(), BuildOptions(settings=TensorRtSettings(cuda_graph=cuda_graph))).time(7)
         assert times.shape == (7,) and (np.abs(times - 1000 * run_us) <= 1).all()
 
     def test_noise_is_seen(self, runtime: Runtime, doubles: Tell) -> None:
@@ -157,7 +158,7 @@ class TestTiming:
         assert 1e6 <= times.min() < times.max() <= 1.5e6 and np.median(times) > 1.1e6
 
     def test_a_graph_is_another_way_of_timing(self, runtime: Runtime) -> None:
-        plain = BuildOptions(tuning=Tuning(cuda_graph=False))
+        plain = BuildOptions(settings=TensorRtSettings(cuda_graph=False))
         assert runtime.describe(plain).timing != runtime.describe(BuildOptions()).timing
 
     def test_a_gpu_that_is_lost_is_an_error(self, runtime: Runtime, doubles: Tell) -> None:
@@ -179,7 +180,7 @@ class TestCondition:
         assert runtime.condition() is None and runtime.describe(BuildOptions()).clocks == "not told"
 
     def test_clocks_are_locked_only_where_that_is_permitted(self, runtime: Runtime, doubles: Tell) -> None:
-        options = BuildOptions(tuning=Tuning(lock_clocks_mhz=1350))
+        options = BuildOptions(settings=TensorRtSettings(lock_clocks_mhz=1350))
         with pytest.raises(RuntimeNotAvailableError, match="Insufficient Permissions"):
             runtime.describe(options)
         doubles(may_lock_clocks=True)

@@ -1,7 +1,8 @@
-"""One build, in a process of its own: ``python -m trt_layermerge.runtimes.worker OUTCOME``, the request on its input.
+"""One build, in a process of its own: ``python -m trt_layermerge.runtimes.nvidia.worker OUTCOME``.
 
-The only file that touches a builder or an ONNX parser of NVIDIA's. TensorRT 10.9 to 11 and TensorRT-RTX take the same
-path: the network is strongly typed, so precision is what the ONNX graph says, and no flag of the builder changes it.
+The request is on its input. The only file that touches a builder or an ONNX parser of NVIDIA's. TensorRT 10.9 to 11
+and TensorRT-RTX take the same path: the network is strongly typed, so precision is what the ONNX graph says, and no
+flag of the builder changes it.
 It imports neither torch nor onnx; ``building.build`` is how to call it.
 """
 
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trt_layermerge.errors import LayerMergeError, ModelError, RuntimeNotAvailableError
 from trt_layermerge.files import write_bytes
-from trt_layermerge.runtimes.building import BuildOutcome, BuildRequest
-from trt_layermerge.runtimes.library import load_library
+from trt_layermerge.runtimes.nvidia.building import BuildOutcome, BuildRequest
+from trt_layermerge.runtimes.nvidia.library import load_library
 
 if TYPE_CHECKING:  # ``build`` puts the library of the request in this place; both offer what is used here
     import tensorrt as trt
     import tensorrt_rtx as rtx
 
-    from trt_layermerge.runtimes.protocol import Shape
+    from trt_layermerge.runtimes.base import Shape
 
 _SKIPPED = re.compile(r"insuff?icient memory|memory is insufficient|sufficient workspace memory", re.IGNORECASE)
 
@@ -129,7 +130,7 @@ def _serialised(request: BuildRequest, messages: _Messages) -> bytes:
     if request.any_format:
         _free_formats(network)
     if request.timing_cache is not None:
-        from trt_layermerge.runtimes import timing_cache
+        from trt_layermerge.runtimes.nvidia import timing_cache
 
         messages.add(timing_cache.load(request.timing_cache, config))
     plan = builder.build_serialized_network(network, config)
@@ -234,7 +235,7 @@ def _layers(plan: bytes, messages: _Messages) -> str | None:
 
     Without a driver the library does not refuse to load an engine, it crashes.
     """
-    from trt_layermerge.runtimes.cuda import require_driver
+    from trt_layermerge.runtimes.nvidia.cuda import require_driver
 
     try:
         require_driver()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_layermerge.runtimes.products import as_convolutions
+from trt_layermerge.runtimes.nvidia.products import as_convolutions
 
 BATCH, CHANNELS, CLASSES = 3, 5, 4
 

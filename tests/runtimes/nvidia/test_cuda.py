@@ -12,7 +12,7 @@ import pytest
 
 from tests.doubles.fixtures import Tell
 from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
-from trt_layermerge.runtimes import cuda
+from trt_layermerge.runtimes.nvidia import cuda
 
 DRIVER = """
 #include <string.h>
@@ -121,6 +121,6 @@ def test_what_cannot_be_captured_is_an_error_and_leaves_the_stream_usable(double
 
 
 def test_without_a_library_for_cuda_one_is_named(doubles: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    monkeypatch.setattr(cuda, "is_installed", lambda name: False)
     with pytest.raises(RuntimeNotAvailableError, match="neither pycuda nor cuda-bindings"):
         cuda.open_cuda()

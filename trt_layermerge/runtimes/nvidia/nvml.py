@@ -7,11 +7,10 @@ profile says that its clocks were not told. Never run on a GPU by us: checked ag
 from __future__ import annotations
 
 import weakref
-from importlib.util import find_spec
 from typing import Any
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.protocol import Condition
+from trt_layermerge.runtimes.base import Condition, is_installed
 
 _HELD_BACK = {
     "nvmlClocksEventReasonHwSlowdown": "hardware slowdown",
@@ -24,7 +23,7 @@ _HELD_BACK = {
 
 def open_nvml(pci_bus: str) -> Nvml | None:
     """NVML's view of a GPU; ``None`` where nvidia-ml-py is not installed or NVML does not answer."""
-    if find_spec("pynvml") is None:
+    if not is_installed("pynvml"):
         return None
     import pynvml
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
-from trt_layermerge.runtimes.building import BuildOutcome, BuildRequest, build
+from trt_layermerge.runtimes.nvidia.building import BuildOutcome, BuildRequest, build
 
 LIBRARY = Path(__file__).parent / "assets" / "library"
 IMAGES = {"x": ((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8))}
@@ -161,7 +161,7 @@ def test_a_library_that_is_missing_is_named(request_, tmp_path, monkeypatch) -> 
 
 def test_the_worker_imports_neither_torch_nor_onnx() -> None:
     script = (
-        "import sys, trt_layermerge.runtimes.worker;"
+        "import sys, trt_layermerge.runtimes.nvidia.worker;"
         "assert not {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'} & sys.modules.keys()"
     )
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", script) == 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trt_layermerge.runtimes.protocol import BuildOptions, Shape
+from trt_layermerge.runtimes.base import BuildOptions, Shape
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 
 WARM_UP_MS = 200.0
 """Of trtexec, and ours."""
@@ -19,17 +20,19 @@ def trtexec(model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> 
         options: How it would be built here.
         shapes: Shape to time of each input that the model leaves open; trtexec takes none for others.
     """
-    tuning = options.tuning
+    settings, batches = TensorRtSettings.of(options.settings), options.batches
     words = ["trtexec", f"--onnx={model}", "--stronglyTyped"]
     if shapes:
         words.append(f"--shapes={_written(shapes)}")
-    if shapes and options.batches is not None:
-        low, high = ({name: (batch, *shape[1:]) for name, shape in shapes.items()} for batch in options.batches)
+    if shapes and batches is not None:
+        low, high = ({name: (batch, *shape[1:]) for name, shape in shapes.items()} for batch in batches)
         words += [f"--minShapes={_written(low)}", f"--optShapes={_written(shapes)}", f"--maxShapes={_written(high)}"]
-    words += [] if tuning.workspace_mib is None else [f"--memPoolSize=workspace:{tuning.workspace_mib}M"]
-    words += [] if tuning.optimization_level is None else [f"--builderOptimizationLevel={tuning.optimization_level}"]
-    words += [] if tuning.tf32 else ["--noTF32"]
-    words += ["--useCudaGraph"] if tuning.cuda_graph else []
+    words += [] if settings.workspace_mib is None else [f"--memPoolSize=workspace:{settings.workspace_mib}M"]
+    words += (
+        [] if settings.optimization_level is None else [f"--builderOptimizationLevel={settings.optimization_level}"]
+    )
+    words += [] if settings.tf32 else ["--noTF32"]
+    words += ["--useCudaGraph"] if settings.cuda_graph else []
     return " ".join([*words, "--useSpinWait", "--noDataTransfers", f"--warmUp={WARM_UP_MS:.0f}"])
 
 

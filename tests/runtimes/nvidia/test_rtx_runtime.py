@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +12,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.runtimes.conformance import small_model
 from tests.runtimes.test_graph_precision import written_in
 from trt_layermerge.errors import ExitCode, IncompatibleError, ModelError, RuntimeNotAvailableError, UsageError
-from trt_layermerge.runtimes.products import as_convolutions
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime, Tuning
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, Runtime
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
+from trt_layermerge.runtimes.nvidia.products import as_convolutions
+from trt_layermerge.runtimes.nvidia.rtx_plan import TARGETS, read_header
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.runtimes.rtx_plan import TARGETS, read_header
+from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs pip install 'tensorrt-rtx-cu12>=1.7.1'")
 
@@ -29,6 +29,12 @@ OPTIONS = BuildOptions()
 @pytest.fixture(scope="module")
 def runtime() -> Runtime:
     return get_runtime("tensorrt-rtx")
+
+
+class TestConformance(RuntimeConformance):
+    @pytest.fixture
+    def runtime(self) -> Runtime:
+        return get_runtime("tensorrt-rtx:sm86")
 
 
 def classifier(batch: int | str = 2) -> onnx.ModelProto:
@@ -100,12 +106,6 @@ def test_a_block_in_any_memory_format_compiles(runtime, tmp_path) -> None:
     assert (tmp_path / "True").read_bytes() != (tmp_path / "False").read_bytes()
 
 
-@pytest.mark.parametrize("shapes", [None, {"x": (2, 3, 8)}, {"x": (2, 4, 8, 8)}, {"z": (2, 3, 8, 8)}])
-def test_a_shape_that_is_open_or_does_not_fit_is_refused(runtime, shapes) -> None:
-    with pytest.raises(ModelError):
-        runtime.build(small_model("batch"), OPTIONS, shapes)
-
-
 def test_a_parser_error_names_its_node(runtime, tmp_path) -> None:
     proto = small_model()
     proto.graph.node[1].op_type, proto.graph.node[1].name = "Rleu", "activation"
@@ -139,14 +139,40 @@ def test_what_is_written_in_half_precision_compiles_as_it_is(runtime) -> None:
     assert dict(runtime.build(proto, BuildOptions(precision="fp16")).outputs) == {"logits": (2, 10)}
 
 
-def test_quantised_convolutions_compile(runtime) -> None:
-    engine = runtime.build(written_in("int8"), BuildOptions(precision="int8"))
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "sm75"])
+def test_convolutions_in_int8_are_that_in_the_plan(target) -> None:
+    engine = get_runtime(f"tensorrt-rtx:{target}").build(written_in("int8"), BuildOptions(precision="int8"))
     assert dict(engine.outputs) == {"y": (2, 4, 6, 6)} and engine.describe().precision == "int8"
+
+
+def test_sm75_has_no_int8_and_says_what_to_do(runtime) -> None:
+    with pytest.raises(RuntimeNotAvailableError, match="'tensorrt-rtx:sm75' has no int8 convolutions") as caught:
+        runtime.build(written_in("int8"), BuildOptions(precision="int8"))
+    assert caught.value.exit_code is ExitCode.NOT_AVAILABLE and "--precision fp16" in str(caught.value.hint)
+
+
+def test_what_the_compiler_makes_of_int8_for_sm75_is_not_called_int8(runtime, monkeypatch, tmp_path) -> None:
+    """Without the refusal, the plan itself tells: its convolutions read floats."""
+    monkeypatch.setattr(type(runtime), "precisions", PRECISIONS)
+    with pytest.raises(ModelError, match="without a single int8 convolution: all are in fp32") as caught:
+        runtime.build(written_in("int8"), BuildOptions(precision="int8"))
+    assert caught.value.exit_code is ExitCode.BAD_INPUT
+    runtime.build(written_in("int8"), OPTIONS).save(tmp_path / "plan")
+    with pytest.raises(ModelError, match="without a single int8 convolution"):
+        runtime.load(tmp_path / "plan", BuildOptions(precision="int8"))
+
+
+@pytest.mark.parametrize("target", ["sm75", "sm86"])
+def test_halves_are_halves_in_the_plan(target) -> None:
+    runtime = get_runtime(f"tensorrt-rtx:{target}")
+    runtime.build(written_in("fp16"), BuildOptions(precision="fp16"))
+    with pytest.raises(ModelError, match="without a single fp32 convolution: all are in fp16"):
+        runtime.build(written_in("fp16"), OPTIONS)
 
 
 def test_the_time_limit_is_the_options(runtime) -> None:
     with pytest.raises(ModelError, match="took longer than"):
-        runtime.build(small_model(), BuildOptions(tuning=Tuning(build_seconds=0.01)))
+        runtime.build(small_model(), BuildOptions(settings=TensorRtSettings(build_seconds=0.01)))
 
 
 def test_running_takes_the_device(runtime, tmp_path) -> None:
@@ -180,14 +206,6 @@ def test_the_device_can_be_written_down(runtime) -> None:
     assert get_runtime(device.runtime).describe(OPTIONS).name == device.name and runtime.condition() is None
 
 
-@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07" * 10])
-def test_what_is_no_model_is_refused(runtime, content, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(content)
-    for read in (runtime.build, runtime.load):
-        with pytest.raises(ModelError, match="file"):
-            read(tmp_path / "file", OPTIONS)
-
-
 def test_weights_in_another_file_are_found(runtime, tmp_path) -> None:
     onnx.save(small_model(), tmp_path / "m.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     assert runtime.build(tmp_path / "m.onnx", OPTIONS).inputs
@@ -205,4 +223,4 @@ def test_a_release_that_miscompiles_is_refused(version, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__=version))
     with pytest.raises(RuntimeNotAvailableError, match=f"{version} is too old") as caught:
         get_runtime("tensorrt-rtx")
-    assert caught.value.hint == "pip install 'tensorrt-rtx-cu12>=1.7.1'"
+    assert "pip install 'tensorrt-rtx-cu12>=1.7.1'" in str(caught.value.hint)

@@ -21,7 +21,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.runtimes.protocol import Shape
+from trt_layermerge.runtimes.base import Shape
 
 _PREFIX = "neighbour/"
 _BLOCKED = "com.microsoft.nchwc"

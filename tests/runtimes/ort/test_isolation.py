@@ -12,8 +12,8 @@ from onnx import helper
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.onnxruntime import OnnxEngine, OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxEngine, OnnxRuntime
 
 ISOLATED = BuildOptions(isolated=True)
 P1 = (1, 1, 1, 1)

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.runtimes.rtx_plan import PlanHeader, read_header
+from trt_layermerge.runtimes.base import UNKNOWN_PRECISION
+from trt_layermerge.runtimes.nvidia.rtx_plan import PlanHeader, convolution_precisions, moving_kernels, read_header
 
 HEADS = json.loads((Path(__file__).parent / "assets" / "rtx_plan_heads.json").read_text())
 READ = [*range(36), *range(56, 68), *range(104, 112)]
@@ -34,6 +35,32 @@ def test_reads_version_and_targets(known, tmp_path) -> None:
     with open(path, "r+b") as file:
         file.truncate(int.from_bytes(head[16:24], "little"))
     assert read_header(path) == PlanHeader(known["version"], tuple(known["targets"]))
+
+
+PROGRAM = b"""\x00descriptors {
+  tensor={ alignment=128 dims={ 16 16 3 3 } name="w" offset=1 strides={ 1 1 } type=half }
+  tensor={ alignment=2 dims={ 2 4 28 28 } name="x" tile_size={ 1 4 } type=half user_dims={ 2 3 28 28 } }
+  tensor={ dims={ 16 16 3 3 } name="w8" type=int8 }
+  tensor={ dims={ 16 16 3 3 } name="wide" type=float }
+main {
+  function={ name=__myl_CastMulCast fqn=__myl_CastMulCast_0xf1 args={ "w8" "wide" } }
+  function={ name=__myl_ConcTran fqn=__myl_ConcTran_0xc3 args={ "x" } layers="[ONNX Layer: a]
+[ONNX Layer: b]" }
+  corrltn={ name="first" output={"c" } input={"x" "w" "one" } stream=0 }
+  corrltn={ name="second" output={"d" } input={"unknown^deref" "wide" } stream=0 }
+\x00"""
+
+
+def test_reads_what_convolutions_compute_in_off_the_text() -> None:
+    assert convolution_precisions(PROGRAM) == {"fp16", "fp32"}
+    assert convolution_precisions(PROGRAM.replace(b'"x" "w" "one"', b'"x" "w8" "one"')) == {"fp16 times int8", "fp32"}
+    assert convolution_precisions(b"") == frozenset()
+    renamed = PROGRAM.replace(b"tensor={", b"value={")
+    assert convolution_precisions(renamed) == {UNKNOWN_PRECISION}, "another format of the text is no excuse"
+
+
+def test_a_kernel_that_only_moves_a_tensor_is_told_by_its_name() -> None:
+    assert moving_kernels(PROGRAM) == ("ConcTran",)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
