@@ -40,8 +40,9 @@ class Unstrided(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         """Call ``func``, or the form of it that is safe."""
-        form = _FORMS.get(func)
-        return func(*args, **(kwargs or {})) if form is None else form(func, *args, **(kwargs or {}))
+        form, kwargs = _FORMS.get(func), kwargs or {}
+        safe = None if form is None else form(func, *args, **kwargs)
+        return func(*args, **kwargs) if safe is None else safe
 
 
 def _convolution(
@@ -53,9 +54,10 @@ def _convolution(
     padding: Numbers | str = 0,
     dilation: Numbers = 1,
     groups: int = 1,
-) -> Tensor:
+) -> Tensor | None:
+    """The convolution of what its stride leaves; ``None`` where the fault is not met."""
     if groups > 1 or not _affected(weight, stride, padding):
-        return convolve(input, weight, bias, stride, padding, dilation, groups)
+        return None
     seen: list[Any] = [slice(None, None, step) for step in _each(stride, weight)]
     return convolve(input[(..., *seen)], weight, bias)
 
@@ -70,17 +72,17 @@ def _transposed(
     output_padding: Numbers = 0,
     groups: int = 1,
     dilation: Numbers = 1,
-) -> Tensor:
-    """What lies behind the last pixel that is computed is left out, and added after: the kernel wants whole strides."""
+) -> Tensor | None:
+    """One whose last stride is cut short, which that kernel does not take, and the rest of it; ``None`` likewise."""
     if groups > 1 or not _affected(weight, stride, padding):
-        return convolve(input, weight, bias, stride, padding, output_padding, groups, dilation)
+        return None
     behind = [size for more in reversed(_each(output_padding, weight)) for size in (0, more)]
-    y = F.pad(convolve(input, weight, None, stride), behind)
+    y = F.pad(convolve(input, weight, None, _each(stride, weight)), behind)
     return y if bias is None else y + bias.view(-1, *[1] * (weight.dim() - 2))
 
 
 def _affected(weight: Tensor, stride: Numbers, padding: Numbers | str) -> bool:
-    """Whether it is 1x1 and strided, without padding, and of few channels where a stride leaves pixels out."""
+    """Whether it is 1x1 and strided, without padding, and of few channels on the side that has more pixels."""
     return (
         weight.shape[1] < VECTOR
         and all(size == 1 for size in weight.shape[2:])
@@ -96,7 +98,7 @@ def _each(value: Numbers, weight: Tensor) -> tuple[int, ...]:
     return values * axes if len(values) == 1 else values
 
 
-_FORMS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+_FORMS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d), _convolution),
     **dict.fromkeys((aten.conv1d.default, aten.conv1d.padding), _convolution),
     **dict.fromkeys((aten.conv2d.default, aten.conv2d.padding), _convolution),
