@@ -1,8 +1,9 @@
 """How the parts of a normal form nest: its trails, the gaps between layers, and the regions that may be replaced whole.
 
 A tensor *dominates* another if every path to that one leads through it, and *postdominates* it if every path on from it
-does. Tensors in a row of which each dominates the next and is postdominated by it make a *trail*; any two of one trail
-are the ends of a single-entry single-exit region, and there are no others (Johnson, Pearson, Pingali, PLDI 1994,
+does. Tensors in a row of which each dominates the next and is postdominated by it make a *trail*. Any two of one trail
+are the ends of a single-entry single-exit region; so are the tensor that a branch leaves from and any tensor of the
+branch, as long as nothing else reads what lies between; and there are no others (Johnson, Pearson, Pingali, PLDI 1994,
 with the nodes of an acyclic graph in the place of its edges).
 """
 
@@ -14,7 +15,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import networkx as nx
-from torch import fx, nn
+from torch import fx
 
 from trt_layermerge.network.chain import Chain
 
@@ -46,14 +47,24 @@ class Nesting:
 
     @cached_property
     def trails(self) -> tuple[tuple[fx.Node, ...], ...]:
-        """All trails of two tensors and more, those that begin first first."""
+        """All trails, those that begin first first; each begins with the tensor that it leaves from, if a region does."""
         follows = {
             node: then
             for node, then in self.behind.items()
             if node not in (ROOT, self.output) and then is not self.output and self.before.get(then) is node
         }
-        firsts = [node for node in follows if node not in set(follows.values())]
-        return tuple(tuple(_walk(first, follows)) for first in sorted(firsts, key=self.order.__getitem__))
+        later = set(follows.values())
+        own = [tuple(_walk(node, follows)) for node in self.order if node in self.behind and node not in later]
+        return tuple((*self._left_from(trail[0]), *trail) for trail in own if trail[0] is not self.output)
+
+    def _left_from(self, first: fx.Node) -> tuple[fx.Node, ...]:
+        """The tensor that a trail leaves from, unless something outside reads what lies between the two."""
+        start = self.before[first]
+        if start is ROOT:
+            return ()
+        nodes = self.inside(start, first)
+        closed = all(user in nodes for node in nodes if node is not first for user in node.users)
+        return (start,) if closed else ()
 
     def inside(self, start: fx.Node, end: fx.Node) -> set[fx.Node]:
         """The nodes between two tensors of a trail, the end among them."""
@@ -102,7 +113,10 @@ class _Places:
 
     def __init__(self, nesting: Nesting) -> None:
         self.order, self.trails = nesting.order, nesting.trails
-        self.on = {node: number for number, trail in enumerate(nesting.trails) for node in trail}
+        # A tensor that a trail leaves from is on a trail of its own, further out, which comes first.
+        self.on: dict[fx.Node, int] = {}
+        for number, trail in enumerate(nesting.trails):
+            self.on |= {node: number for node in trail if node not in self.on}
         self.elements = [
             _Element(frozenset(nodes), number, min(map(nesting.order.__getitem__, nodes)))
             for number, trail in enumerate(nesting.trails)
@@ -121,14 +135,10 @@ class _Places:
         return (*levels, (self.order[node] if own is None else self._begin(own), self.order[node]))
 
     def _begin(self, trail: int) -> int:
-        return self.order[self.trails[trail][0]]
+        """The place of the first tensor of a trail that is on no other."""
+        return self.order[self.trails[trail][:2][-1]]
 
 
 def is_image(node: fx.Node) -> bool:
     """Whether a node holds an image: channels, height and width of each sample are known."""
     return len(node.meta.get("shape", ())) == 3
-
-
-def is_linear_layer(module: nn.Module | None) -> bool:
-    """Whether a module is a convolution, transposed or not."""
-    return isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
