@@ -47,7 +47,7 @@ class Nesting:
 
     @cached_property
     def trails(self) -> tuple[tuple[fx.Node, ...], ...]:
-        """All trails, those that begin first first; each begins with the tensor that it leaves from, if a region does."""
+        """All trails, in order of execution; each begins with the tensor that it leaves from, if a region does."""
         follows = {
             node: then
             for node, then in self.behind.items()

@@ -1,4 +1,4 @@
-"""Regions as values: parts of a network with one image in and one image out, whatever they compute in between. Torch-free.
+"""Regions as values: parts of a network with one image in and one image out, whatever lies between. Torch-free.
 
 A region is a single-entry single-exit part of the graph (Johnson, Pearson, Pingali, "The Program Structure Tree", PLDI
 1994): every path to it leads through its input tensor, every path from it through its output tensor. Regions nest, and

@@ -7,6 +7,7 @@ has choices of its own, exact ones among them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from torch import fx, nn
 
@@ -28,7 +29,8 @@ def find_regions(module: fx.GraphModule, chains: Sequence[Chain]) -> tuple[tuple
         chains: Its chains, in the order of ``nesting.in_layout``.
     """
     finder = _Finder(module, chains)
-    gaps, regions = [], []
+    gaps: list[Gap] = []
+    regions: list[Region] = []
     for trail in finder.trails():
         steps = list(finder.steps(trail))
         numbers = {}
@@ -71,7 +73,7 @@ class _Finder:
 
     def steps(self, trail: Sequence[fx.Node]) -> Iterator[Gap | None]:
         """What lies between neighbours of a trail: a gap, or ``None`` for layers of one chain and their skips."""
-        for start, end in zip(trail, trail[1:], strict=False):
+        for start, end in pairwise(trail):
             nodes = self.nesting.inside(start, end)
             layers = self._layers(nodes)
             plain = {chain for chain, _ in layers}
