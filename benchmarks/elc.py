@@ -34,8 +34,9 @@ from trt_layermerge.cli.show import screen
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import replacing, write_json
-from trt_layermerge.importance.estimate import Estimator, Samples
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
@@ -44,10 +45,11 @@ from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.source import load_source
-from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.report.result import Result
 from trt_layermerge.runtimes.protocol import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.decoupling import decouple, settled
@@ -101,8 +103,7 @@ def compressed(name: str, args: argparse.Namespace, decoupled: float) -> Result:
         budget=Budget.parse(args.budget),
         method=args.method,
         samples=Samples(held_out=args.held_out),
-        estimator=Estimator(args.estimator),
-        gating=Gating(penalty=args.gates_penalty, epochs=args.gates_epochs),
+        estimator=Product() if args.estimator == "product" else Gates(args.gates_penalty, epochs=args.gates_epochs),
         recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decoupled),
     )
     with screen() as reporter:
@@ -162,7 +163,7 @@ def engine(module: fx.GraphModule, network: Network) -> Engine:
 
 def run_name(args: argparse.Namespace) -> str:
     """What files of these arguments are called."""
-    gates = f"-{args.gates_epochs}-{args.gates_penalty:g}" if args.estimator == Estimator.GATES else ""
+    gates = f"-{args.gates_epochs}-{args.gates_penalty:g}" if args.estimator == "gates" else ""
     return f"{args.method}-{args.budget}-{args.estimator}{gates}"
 
 
@@ -200,8 +201,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="in place of --epochs")
     parser.add_argument("--held-out", type=int, default=512, help="images that importance is judged on")
     parser.add_argument("--decouple", type=float, default=0.5)
-    parser.add_argument("--gates-epochs", type=int, default=Gating.epochs)
-    parser.add_argument("--gates-penalty", type=float, default=Gating.penalty)
+    parser.add_argument("--gates-epochs", type=int, default=Gates.epochs)
+    parser.add_argument("--gates-penalty", type=float, default=Gates.penalty)
     parser.add_argument("--merge-all", action="store_true", help="no plan: all pairs of layers")
     return parser.parse_args()
 

@@ -24,7 +24,7 @@ import argparse
 import random
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,11 +32,13 @@ import numpy as np
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance.estimate import Estimation, Estimator, measure, table_key
-from trt_layermerge.importance.finetune import Tuning
+from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.estimators.finetune import Finetune
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Task
 
@@ -71,7 +73,7 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     network = load_network(f"{EXAMPLE}/model.py:resnet20", EXAMPLE / "resnet20.safetensors")
     subject = Subject(network, load_task(EXAMPLE / "task.py"), given.output)
-    every = [choice for choice in for_method(choices_of(network), "joint") if choice.kind is not Kind.KEEP]
+    every = [choice for choice in for_method(choices_of(network), Joint()) if choice.kind is not Kind.KEEP]
     fitted = subject.table(Estimation(), "fit", every)
     drawn = drawn_from(every, given.rows, given.seed)
     pairs = drawn_from(matched(choices_of(network)), given.rows, given.seed) if given.pairs else []
@@ -81,7 +83,7 @@ def main() -> None:
     )
     print(f"{'finetune':<24} {'what':<34} {'rows':>4} {'s a row':>8} {'times':>6} {'tau, loss':>10} {'tau, acc.':>10}")
     for share in given.share or [0.1]:
-        report(subject, Tuning(share=share, lr=given.lr), fitted, per_row, drawn, pairs, again=given.again)
+        report(subject, Finetune(share=share, lr=given.lr), fitted, per_row, drawn, pairs, again=given.again)
 
 
 def arguments() -> argparse.Namespace:
@@ -99,7 +101,7 @@ def arguments() -> argparse.Namespace:
 
 def report(
     subject: Subject,
-    tuning: Tuning,
+    tuning: Finetune,
     fitted: ImportanceTable,
     per_row: float,
     drawn: Sequence[Choice],
@@ -108,7 +110,7 @@ def report(
     again: bool,
 ) -> None:
     """Measure what is missing of one length of fine-tuning, and print its lines."""
-    how = Estimation(Estimator.FINETUNE, tuning=tuning)
+    how = Estimation(tuning)
     name = f"finetune-{tuning.share:g}-{tuning.lr:g}"
     papers = [paper for paper, _ in pairs]
     tuned = subject.table(how, name, [*drawn, *papers])
@@ -117,10 +119,10 @@ def report(
     reached = line.show("the same choices, fit", rows_of(fitted, drawn), rows_of(tuned, drawn))
     if pairs:
         line.show("papers' merges, fit", rows_of(fitted, (own for _, own in pairs)), rows_of(tuned, papers))
-        product = subject.table(Estimation(Estimator.PRODUCT), "product", papers)
+        product = subject.table(Estimation(Product()), "product", papers)
         line.show("papers' merges, product", rows_of(product, papers), rows_of(tuned, papers))
     if again:
-        other = Estimation(Estimator.FINETUNE, tuning=Tuning(share=tuning.share, lr=tuning.lr, seed=1))
+        other = Estimation(replace(tuning, seed=1))
         line.show(
             "the same choices, another seed",
             rows_of(subject.table(other, f"{name}-again", drawn), drawn),

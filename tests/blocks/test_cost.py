@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
-from trt_layermerge.blocks.cost import Setting, redundant_activation, signatures
+from trt_layermerge.blocks.cost import Setting, signatures
 from trt_layermerge.network.network import Network
 
 Make = Callable[..., Network]
@@ -145,7 +145,6 @@ def test_activations_that_do_nothing(make: Make, before: nn.Module | None, after
     acts = {2: after} if before is None else {1: before, 2: after}
     network = make([conv(), conv()], {}, acts)
     (choice,) = [choice for choice in choices_of(network) if choice.key == "0:1-2 identity"]
-    assert redundant_activation(network.chains[0], choice) is redundant
     assert (signatures(network.chains[0], choice, SETTING) == ()) is redundant
 
 

@@ -120,6 +120,8 @@ ARGUMENTS: dict[str, tuple[list[object], int, str]] = {
     "device not here": (["--device", "cuda:99"], 6, "device cuda:99 is not here"),
     "device": (["--device", "gpu"], 2, "there is no device 'gpu'"),
     "method": (["--method", "layermerg"], 2, "did you mean 'layermerge'"),
+    "setting of another method": (["--alpha", 0.5], 2, "method joint has no setting alpha"),
+    "setting": (["--method", "depth", "--alpha", "inf"], 2, "alpha of inf"),
     "option": (["--epoch", 3], 2, "--epochs"),
     "epochs": (["--epochs", 0], 2, "epochs"),
     "lr": (["--lr", "-1"], 2, "lr"),

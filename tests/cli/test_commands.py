@@ -18,7 +18,9 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     ran = run("inspect", desk.folder / "model.py", "--json")
     assert ran.code == 0 and ran.err == ""
     found = ran.json
-    assert found.keys() == {"model", "inputs", "layers", "skips", "breaks", "choices", "signatures", "largest_merge"}
+    assert found.keys() == {
+        "model", "inputs", "layers", "skips", "breaks", "choices", "admitted", "signatures", "largest_merge"
+    }  # fmt: skip
     assert [item["shape"] for item in found["inputs"]] == [[1, 8, 8]]
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
     assert [(skip["start"], skip["end"]) for skip in found["skips"]] == [(1, 3)]
@@ -28,6 +30,18 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     text = run("inspect", desk.folder / "model.py").out
     assert f"{largest['convolutions']} convolutions ({largest['block']}) into one" in text
     assert "skip in chain 0: tensor 1 to layer 3" in text and f"{found['choices']} candidate choices" in text
+
+
+@pytest.mark.parametrize("name", ["[bold]", "[/x]"])
+def test_names_are_printed_as_they_are(
+    run: Any, desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    model = tmp_path / name / "model.py"
+    model.parent.mkdir(parents=True)
+    model.write_bytes((desk.folder / "model.py").read_bytes())
+    ran = run("inspect", model)
+    assert ran.code == 0 and f"{name}/model.py" in ran.out
 
 
 def test_compress_prints_one_object_and_nothing_else(first_run: Any) -> None:

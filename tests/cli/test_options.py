@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.commands import inspect
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
-    ESTIMATORS,
     combined,
     config_option,
     data_options,
@@ -23,11 +23,13 @@ from trt_layermerge.cli.options import (
     training_options,
 )
 from trt_layermerge.errors import ExitCode, UsageError
-from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimate import Estimation
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.finetune import Finetune
+from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
 
@@ -101,15 +103,22 @@ def test_a_recipe_is_named_and_options_go_before_it(config: Any, tmp_path: Path)
 
 def test_the_estimator_and_its_options() -> None:
     job = job_of("m", "--estimator", "finetune", "--tuning-share", "0.5", "--tuning-lr", "0.2", "--max-kernel", "5")
-    assert job.estimation == Estimation(Estimator.FINETUNE, Samples(), 5, Tuning(share=0.5, lr=0.2))
-    clipped = job_of("m", "--estimator", "finetune", "--tuning-clip-norm", "5").estimation
-    assert clipped.tuning.recipe == replace(Tuning().recipe, clip_norm=5.0) and "clip norm 5" in clipped.training
+    assert job.estimation == Estimation(Finetune(share=0.5, lr=0.2), Samples(), 5)
+    clipped = job_of("m", "--estimator", "finetune", "--tuning-clip-norm", "5")
+    assert clipped.estimator == Finetune(clip_norm=5.0) and "clip norm 5" in clipped.estimator.in_words
     job = job_of("m", "--estimator", "gates", "--gates-penalty", "0.3", "--gates-epochs", "2", "--gates-seed", "7")
-    assert job.estimation == Estimation(Estimator.GATES, gating=Gating(penalty=0.3, epochs=2, seed=7))
+    assert job.estimation == Estimation(Gates(penalty=0.3, epochs=2, seed=7))
     for option in ("--tuning-share", "--gates-share"):
         with pytest.raises(UsageError, match="share is 2"):
             job_of("m", option, "2")
-    assert set(ESTIMATORS) == set(Estimator)
+
+
+def test_settings_of_the_method_are_options(config: Any) -> None:
+    job = job_of("m", "--method", "depth", "--alpha", "0.5")
+    assert job.planner == Depth(alpha=0.5)
+    assert job_of("m", "--config", config('method = "depth"\nalpha = 0.5')) == job
+    assert job_of("m", "--method", "depth").planner == Depth()
+    assert CliRunner().invoke(inspect.command, ["--help"]).output.count("--alpha") == 1
 
 
 def test_a_stage_takes_what_it_has_from_the_file_of_a_job(config: Any) -> None:

@@ -21,13 +21,15 @@ from tests.doubles.gpu import GPU, GpuTensor, gpu
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.importance import judge
-from trt_layermerge.importance.estimate import Estimation, Estimator, Samples, measure, table_key
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.finetune import Finetune
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.merging import heads, patches, ridge
-from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.merging.proof import prove_network
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.merging.sequential import Compression, carry_out_on
 from trt_layermerge.network.device import CPU, device_of, placed
 from trt_layermerge.network.inputs import Values, examples
@@ -131,9 +133,9 @@ def same_rows(here: list[ImportanceRow], there: list[ImportanceRow]) -> None:
 
 HOWS = {
     "fit": Estimation(samples=Samples(24, 16)),
-    "product": Estimation(Estimator.PRODUCT, Samples(24, 16)),
-    "finetune": Estimation(Estimator.FINETUNE, Samples(8, 8), tuning=Tuning(share=0.5, lr=0.05)),
-    "gates": Estimation(Estimator.GATES, Samples(8, 16), gating=Gating(distillation=0.5)),
+    "product": Estimation(Product(), Samples(24, 16)),
+    "finetune": Estimation(Finetune(share=0.5, lr=0.05), Samples(8, 8)),
+    "gates": Estimation(Gates(distillation=0.5), Samples(8, 16)),
 }
 
 
@@ -153,7 +155,7 @@ def measurable(network: Network, estimator: str) -> list[Choice]:
 def test_importance_is_what_it_is_on_the_cpu(
     network: Network, task: Classification, how: Estimation, tmp_path: Path
 ) -> None:
-    choices = measurable(network, str(how.estimator))
+    choices = measurable(network, how.estimator.name)
     with mock.patch.object(judge, "IMAGES_PER_FEATURE", 2):  # so that the classifier is solved anew
         here = rows(network, choices, task, how, tmp_path / "here.jsonl")
         with unmoved(network.module), gpu(), placed(network.module, GPU):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import onnx
 import pytest
 
@@ -52,7 +54,7 @@ def test_an_engine_for_another_target_is_found_though_all_hashes_fit(compiled) -
 
 
 def test_an_engine_of_another_version_is_found(compiled) -> None:
-    device = read_engine_manifest(compiled).device
-    changed(compiled, device=device.model_copy(update={"runtime_version": "1.8.0.1"}).model_dump(mode="json"))
+    device = asdict(read_engine_manifest(compiled).device)
+    changed(compiled, device=device | {"runtime_version": "1.8.0.1"})
     with pytest.raises(IncompatibleError, match=r"1\.8\.0\.1"):
         verify_built(compiled)

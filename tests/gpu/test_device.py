@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from trt_layermerge.importance.estimate import Estimator
+from trt_layermerge.importance.estimators.fit import Fit
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.network.device import CPU, device_of
-from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import importance_stage
+from trt_layermerge.pipeline.measuring import importance_stage
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,10 +32,10 @@ class Silent:
         pass
 
 
-@pytest.mark.parametrize("estimator", [Estimator.FIT, Estimator.PRODUCT])
-def test_importance_is_what_it_is_on_the_cpu(tmp_path: Path, estimator: Estimator) -> None:
+@pytest.mark.parametrize("estimator", [Fit(), Product()], ids=lambda one: one.name)
+def test_importance_is_what_it_is_on_the_cpu(tmp_path: Path, estimator: Fit) -> None:
     """But for rounding, TF32 apart."""
-    method = "joint" if estimator is Estimator.FIT else "layermerge"
+    method = "joint" if estimator == Fit() else "layermerge"
     tables = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for device in ("cpu", "cuda"):

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
-from trt_layermerge.blocks.compose import outer_skips
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import judge, oneshot
-from trt_layermerge.importance.estimate import Estimation, Samples, measure, table_key
+from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.judge import WORST_LOSS, first
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.merging import patches
@@ -115,17 +115,18 @@ def table(tmp_path, network, task):
 
 def naive(network, choice, task, heads=False):
     """Loss, accuracy and unexplained share of one change: every pixel of all calibration data, the whole network."""
-    chain, module, unexplained = as_seen(network.chains[choice.block.chain], choice.place), None, None
+    chain, module, unexplained = network.chains[choice.block.chain], None, None
+    lowered = lower(chain, choice)
     if choice.kind is Kind.MERGE:
-        module = to_module(folded(network.module, chain, choice.block, choice.kept))
+        module = to_module(folded(network.module, lowered.composed))
     if choice.kind is Kind.FIT:
-        skips = [skip.operand for skip in outer_skips(chain, choice.block)]
-        ends = [chain.tensor(choice.block.start), chain.layers[choice.block.end - 1].before_activation]
+        skips = [skip.operand for skip in lowered.skips]
+        ends = [chain.tensor(choice.block.start), lowered.sums]
         with torch.no_grad():
             x, total, *added = up_to(network.module, [*ends, *skips])(task.images[:10])
         equations = NormalEquations(choice.geometry)
         equations.add(x, total - sum(added))
-        fitted = equations.solve(choice.geometry, prior_of(network.module, chain, choice))
+        fitted = equations.solve(choice.geometry, prior_of(network.module, lowered))
         module, unexplained = to_module(fitted.convolution), fitted.unexplained
     changed = rewrite(network, {choice: module}).eval()
     names = [node.name for node in network.module.graph.nodes]

@@ -49,7 +49,7 @@ def test_what_a_block_is_fitted_to_depends_on_nothing_else(network):
         together = accumulate(network, chain, frames_of(chain, members[::-1], 7), batches)
         for place in members:
             alone = accumulate(network, chain, frames_of(chain, [place], 7), batches)[place]
-            for geometry in fit_geometries(chain, place[0], 7):
+            for geometry in fit_geometries(chain, place, 7):
                 one, other = (found.equations.solve(geometry, of=found.index) for found in (alone, together[place]))
                 torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-9, atol=1e-9)
                 assert one.unexplained == pytest.approx(other.unexplained, rel=1e-9)
@@ -80,7 +80,7 @@ def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):
         kept = accumulate(double, chain, frames_of(chain, members, 7), batches)
     network.module.float()
     for place in members:
-        *smaller, largest = fit_geometries(chain, place[0], 7)
+        *smaller, largest = fit_geometries(chain, place, 7)
         assert isinstance(formed[place].equations, NormalEquations)
         assert isinstance(kept[place].equations, Patches if largest.kernel == (5, 5) else NormalEquations)
         for geometry in (*smaller, largest):

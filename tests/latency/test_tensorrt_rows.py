@@ -43,7 +43,7 @@ def test_a_build_that_fails_is_a_row_that_says_why(fault: dict, reason: str, dou
     profile, (failed, fine) = rows(tmp_path, LARGE, SMALL)
     assert failed.status == "failed" and reason in str(failed.reason) and failed.timing is None
     assert fine.status == "ok" and fine.timing is not None and abs(fine.timing.median_ns - 100_000) <= 1
-    assert profile.key.simulated and "simulated" in str(profile.path)
+    assert profile.key.device.simulated and "simulated" in str(profile.path)
 
 
 def test_a_gpu_that_trembles_makes_rows_that_are_not_sure(doubles: Tell, tmp_path: Path) -> None:

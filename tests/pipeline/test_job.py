@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.importance.estimate import Estimator, Samples
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
-from trt_layermerge.merging.in_place import PAPERS, Strength
+from trt_layermerge.importance.estimators.base import Samples
+from trt_layermerge.importance.estimators.finetune import Finetune
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.estimators.product import Product
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.recipe import Recipe
 
 JOB = Job(model="m", output=Path("out"))
@@ -27,7 +29,7 @@ PLAN = {
     "refine": 3,
     "limits": Limits(3, 2),
     "samples": Samples(1, 2),
-    "estimator": Estimator.PRODUCT,
+    "estimator": Product(),
 }
 TRAINING = {"fit_samples": 1, "recipe": Recipe(epochs=9)}
 NEITHER = {"device": "cpu", "output": Path("elsewhere"), "profiles": Path("elsewhere"), "weights": Path("same.pt")}
@@ -40,17 +42,10 @@ def test_the_fingerprint_tells_what_decides_the_plan(field: str) -> None:
     assert (changed.training_name("p") == JOB.training_name("p")) == (field not in TRAINING)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "changed"),
-    [
-        (Estimator.FINETUNE, replace(JOB, tuning=Tuning(lr=0.5))),
-        (Estimator.GATES, replace(JOB, gating=Gating(penalty=0.5))),
-    ],
-)
-def test_how_an_estimator_trains_counts_where_it_does(estimator: Estimator, changed: Job) -> None:
-    assert changed.fingerprint("w", DEVICE) == JOB.fingerprint("w", DEVICE)
-    one, other = (replace(job, estimator=estimator).fingerprint("w", DEVICE) for job in (changed, JOB))
-    assert one != other
+@pytest.mark.parametrize(("one", "other"), [(Finetune(), Finetune(lr=0.5)), (Gates(), Gates(penalty=0.5))])
+def test_how_an_estimator_trains_counts(one: Any, other: Any) -> None:
+    fingerprints = [replace(JOB, estimator=estimator).fingerprint("w", DEVICE) for estimator in (one, other)]
+    assert fingerprints[0] != fingerprints[1]
 
 
 def test_which_activations_are_offered_decides_the_plan() -> None:
@@ -61,6 +56,15 @@ def test_which_activations_are_offered_decides_the_plan() -> None:
 def test_the_papers_methods_know_no_fits() -> None:
     assert JOB.strength == Strength()
     assert replace(JOB, method="layermerge").strength == PAPERS
+
+
+def test_settings_of_the_method_decide_the_plan_where_they_are_given() -> None:
+    depth = replace(JOB, method="depth")
+    weighted = replace(depth, method_settings={"alpha": 0.5})
+    assert weighted.planner == Depth(alpha=0.5) and depth.planner == Depth()
+    assert weighted.fingerprint("w", DEVICE) != depth.fingerprint("w", DEVICE)
+    unchanged = replace(depth, method_settings={"alpha": 0.0})
+    assert unchanged.fingerprint("w", DEVICE) == depth.fingerprint("w", DEVICE)
 
 
 def test_weights_device_and_plan_count_too() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,38 @@ from trt_layermerge.errors import InputError, LayerMergeError, TaskError, UsageE
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import for_method, load
-from trt_layermerge.pipeline.tables import importance_table
+from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.planning.methods.base import ChoiceTraits, Method
+from trt_layermerge.planning.methods.joint import Joint
+from trt_layermerge.planning.methods.layermerge import LayerMerge
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
 
 
 def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
     choices = choices_of(load(done).network, done.limits)
-    papers, ours = for_method(choices, "layermerge"), for_method(choices, "joint")
+    papers, ours = for_method(choices, LayerMerge()), for_method(choices, Joint())
     assert not any(c.kind is Kind.FIT for c in papers) and any(c.kind is Kind.FIT for c in ours)
     fitted = {(c.block, c.geometry) for c in ours if c.kind is Kind.FIT}
     assert not any((c.block, c.geometry) in fitted for c in ours if c.kind is Kind.MERGE)
     assert {(c.block, c.geometry) for c in ours} == {(c.block, c.geometry) for c in choices}, "no convolution is lost"
+
+
+@dataclass(frozen=True)
+class Newcomer(Method):
+    """As someone would add it: nothing but what has to be said."""
+
+    name = "newcomer"
+    fits = True
+    adds_activations = True
+
+    def admits(self, choice: ChoiceTraits) -> bool:
+        return True
+
+
+def test_a_method_is_given_what_it_admits_whatever_its_name_is(done: Job) -> None:
+    choices = choices_of(load(done).network, done.limits)
+    assert for_method(choices, Newcomer()) == for_method(choices, Joint())
 
 
 def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
@@ -50,8 +70,8 @@ def test_a_merge_with_an_activation_is_dropped_for_its_own_fit_alone() -> None:
     merge = Choice(Block(0, 0, 3), Kind.MERGE, geometry, (1, 2, 3))
     fit = Choice(Block(0, 0, 3), Kind.FIT, geometry)
     activated = replace(merge, activation="relu")
-    assert for_method([merge, activated, fit], "joint") == (activated, fit)
-    assert for_method([merge, activated, replace(fit, activation="relu")], "joint") == (
+    assert for_method([merge, activated, fit], Joint()) == (activated, fit)
+    assert for_method([merge, activated, replace(fit, activation="relu")], Joint()) == (
         merge,
         replace(fit, activation="relu"),
     )

@@ -10,19 +10,20 @@ import pytest
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
-from trt_layermerge.importance.estimate import Estimator
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline import tables
-from trt_layermerge.pipeline.compress import compress
-from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline import measuring
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.loading import Loaded, for_method, load
+from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.solving import chosen, plan_stage
-from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.methods.registry import method_named
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.recipe import Recipe
 
@@ -47,7 +48,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Any:
         for choice in loaded.choices:
             if choice.kind is not Kind.KEEP and losses is not None:
                 table.add(ImportanceRow(choice.key, 1.0, losses.get(choice.key, 2.0), 0.5, 0.5, None, 0.0))
-        monkeypatch.setattr(tables, "anchored", lambda *_: (Timing.of([5.0 * OPERATION] * 6), 1.0))
+        monkeypatch.setattr(measuring, "anchored", lambda *_: (Timing.of([5.0 * OPERATION] * 6), 1.0))
         return loaded
 
     return simulate
@@ -59,7 +60,7 @@ def key(loaded: Loaded, start: int, end: int) -> str:
 
 
 def choices(loaded: Loaded, method: str) -> tuple[Choice, ...]:
-    return for_method(choices_of(loaded.network, loaded.job.limits), method)
+    return for_method(choices_of(loaded.network, loaded.job.limits), method_named(method))
 
 
 def test_what_the_papers_know(tmp_path: Path, quick_job: Any) -> None:
@@ -122,8 +123,7 @@ def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any,
     job = quick_job(
         tmp_path,
         method="depth",
-        estimator=Estimator.GATES,
-        gating=Gating(penalty=0.5, epochs=2),
+        estimator=Gates(penalty=0.5, epochs=2),
         limits=ALL,
         recipe=Recipe(epochs=2, decouple=0.5, distillation=0.5, checkpoint_seconds=0),
         budget=Budget.parse("0.6"),
@@ -145,9 +145,9 @@ def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any,
 
 
 def test_what_an_estimator_cannot_measure_is_said_before_anything_is(tmp_path: Path, quick_job: Any) -> None:
-    for method, estimator in (("layermerge", Estimator.GATES), ("joint", Estimator.GATES), ("joint", "product")):
-        with pytest.raises(UsageError, match=f"the estimator {estimator} cannot measure") as caught:
-            load(quick_job(tmp_path, method=method, estimator=Estimator(estimator)))
+    for method, estimator in (("layermerge", Gates()), ("joint", Gates()), ("joint", Product())):
+        with pytest.raises(UsageError, match=f"the estimator {estimator.name} cannot measure") as caught:
+            load(quick_job(tmp_path, method=method, estimator=estimator))
         assert "--method" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

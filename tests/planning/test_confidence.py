@@ -19,10 +19,10 @@ from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item, Problem
 
-WIDE = Item(0, 0, 1, "wide", "fit", 1000, 1.0, 804, 1196)  # a standard deviation of 100 ns
-NARROW = Item(0, 0, 1, "narrow", "fit", 1010, 0.5, 990, 1030)
+WIDE = Item(0, 0, 1, "wide", "fit", 1000, 1.0, low_ns=804, high_ns=1196)  # a standard deviation of 100 ns
+NARROW = Item(0, 0, 1, "narrow", "fit", 1010, 0.5, low_ns=990, high_ns=1030)
 SLOW = Item(0, 0, 1, "slow", "keep", 1150, 2.0)
-FAST = Item(0, 0, 1, "fast", "fit", 400, 0.0, 390, 410)
+FAST = Item(0, 0, 1, "fast", "fit", 400, 0.0, low_ns=390, high_ns=410)
 
 
 @st.composite

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 
 from tests.planning.instances import problems
-from trt_layermerge.planning.depth import Interval
 from trt_layermerge.planning.frontier import solve
+from trt_layermerge.planning.intervals import Interval
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.views import fastest_view, frontier_csv, frontier_view, plan_csv, plan_view

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.onnxruntime import OnnxEngine, OnnxRuntime
 from trt_layermerge.runtimes.protocol import BuildOptions

@@ -66,6 +66,16 @@ class Choice:
         return self.block, self.activation
 
     @property
+    def layers(self) -> int:
+        """Number of layers of the block."""
+        return len(self.block)
+
+    @property
+    def dropped(self) -> int | None:
+        """How many convolutions a ``merge`` drops; ``None`` for other kinds."""
+        return len(self.block) - len(self.kept) if self.kind is Kind.MERGE else None
+
+    @property
     def emptied(self) -> bool:
         """Nothing of its layers is left, their fronts neither: what remains are skips."""
         return self.kind is Kind.IDENTITY or (self.kind is Kind.MERGE and not self.kept)

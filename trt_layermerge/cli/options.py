@@ -16,16 +16,17 @@ from typing import Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from trt_layermerge.cli.from_fields import options_of
+from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
+from trt_layermerge.importance.estimators.registry import DEFAULT as DEFAULT_ESTIMATOR
+from trt_layermerge.importance.estimators.registry import estimators
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods import DEFAULT, METHODS
+from trt_layermerge.planning.methods.registry import DEFAULT, method_names
 from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
-
-ESTIMATORS = ("fit", "product", "finetune", "gates")
-"""Of ``importance.estimate.Estimator``, which imports torch."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -123,7 +124,8 @@ _network_options = (
         help="Offer blocks that end at a linear bottleneck with an activation, too.",
     ),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
-    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(METHODS)}."),
+    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(method_names())}."),
+    *setting_options(),
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
@@ -157,24 +159,12 @@ data_options = combined(
     click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
     click.option(
         "--estimator",
-        type=click.Choice(ESTIMATORS),
-        default=ESTIMATORS[0],
+        type=click.Choice(tuple(estimators())),
+        default=DEFAULT_ESTIMATOR,
         show_default=True,
-        help="Of importance: closed form, product of weights, training each choice for a while, or one training of "
-        "gates that choose activations (ELC).",
+        help=f"Of importance: {'; '.join(f'{name}, {kind.summary}' for name, kind in estimators().items())}.",
     ),
-    click.option("--tuning-share", type=float, default=0.04, show_default=True, help="finetune: of the training data."),
-    click.option("--tuning-epochs", type=int, default=1, show_default=True, help="finetune: passes over that share."),
-    click.option("--tuning-steps", type=int, metavar="N", help="finetune: steps, in place of epochs."),
-    click.option("--tuning-lr", type=float, default=0.1, show_default=True, help="finetune: peak learning rate."),
-    click.option("--tuning-clip-norm", type=float, show_default="any", help="finetune: longest gradient."),
-    click.option("--tuning-seed", type=int, default=0, show_default=True, help="finetune: of data and new weights."),
-    click.option("--gates-penalty", type=float, default=0.1, show_default=True, help="gates: worth of an activation."),
-    click.option("--gates-share", type=float, default=1.0, show_default=True, help="gates: of the training data."),
-    click.option("--gates-epochs", type=int, default=1, show_default=True, help="gates: passes over that share."),
-    click.option("--gates-lr", type=float, default=0.02, show_default=True, help="gates: peak learning rate."),
-    click.option("--gates-distillation", type=float, default=0.0, show_default=True, help="gates: original's weight."),
-    click.option("--gates-seed", type=int, default=0, show_default=True, help="gates: of data."),
+    *(option for kind in estimators().values() for option in options_of(kind)),
 )
 plan_options = combined(
     click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from trt_layermerge.delivery.engine_manifest import (
@@ -13,7 +13,7 @@ from trt_layermerge.delivery.engine_manifest import (
     write_engine_manifest,
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
-from trt_layermerge.delivery.manifest import DeviceFields, git_state, hashes, versions
+from trt_layermerge.delivery.manifest import git_state, hashes, versions
 from trt_layermerge.files import sha256
 from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes.graph_precision import require_precision
@@ -64,7 +64,7 @@ def build_engine(
         inputs=dict(engine.inputs),
         outputs=dict(engine.outputs),
         batches=options.batches,
-        device=DeviceFields(**asdict(engine.describe())),
+        device=engine.describe(),
         versions=versions(),
         git=git_state(),
     )

@@ -18,9 +18,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.files import replacing
 from trt_layermerge.network.inputs import INPUT as INPUT
 from trt_layermerge.network.inputs import Input, as_inputs, examples
-
-OPSET = 18
-"""Old enough for TensorRT 10 and ONNX Runtime 1.14, new enough for what torch emits."""
+from trt_layermerge.onnxfile import OPSET
 
 OUTPUT = "output"
 

@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from torch import nn
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind, Place
+from trt_layermerge.blocks.lowering import lower
+from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of, in_memory
-from trt_layermerge.importance.judge import Judge
+from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.linear import folded, normed
 from trt_layermerge.merging.sequential import solved
 from trt_layermerge.network.inputs import Values
+
+NORM_IMAGES = 256
+"""Most images that statistics of batch norms are estimated on: they are run once more for every choice."""
+
+
+def one_shot_rows(request: EstimationRequest) -> Iterator[ImportanceRow]:
+    """Make one change after the other and measure it, those together whose blocks start at one tensor."""
+    task, samples = request.task, request.samples
+    calibration = [inputs for inputs, _ in first(task.calibration_batches(), samples.calibration)]
+    for_norms = first(task.calibration_batches(), min(samples.calibration, NORM_IMAGES))
+    judge = Judge(request.network, task, first(task.held_out_batches(), samples.held_out), for_norms)
+    for _, group in groupby(request.choices, key=lambda choice: (choice.block.chain, choice.block.start)):
+        yield from rows_from(judge, list(group), calibration, request.max_kernel)
 
 
 def rows_from(
@@ -71,9 +86,8 @@ def _replacement(
     if choice.kind is Kind.IDENTITY:
         return None, None
     if choice.kind is Kind.MERGE:
-        chain = as_seen(network.chains[choice.block.chain], choice.place)
-        merged = to_module(folded(network.module, chain, choice.block, choice.kept))
-        return normed(network.module, chain, choice, merged), None
+        lowered = lower(network.chains[choice.block.chain], choice)
+        return normed(network.module, lowered, to_module(folded(network.module, lowered.composed))), None
     found = equations[choice.place]
     fitted = solved(found.equations, network, choice, found.index)
     return to_module(fitted.convolution), fitted.unexplained

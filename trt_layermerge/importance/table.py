@@ -45,11 +45,11 @@ class TableKey:
     Attributes:
         weights: Hash of the network's state; how its spec was spelled is of no consequence.
         task: Name of the task.
-        estimator: ``fit``, ``product``, ``finetune`` or ``gates``.
+        estimator: Name of the estimator.
         calibration: Images that fits were solved on, and statistics of batch norms estimated.
         held_out: Images that losses were measured on; 0 for as many as were trained on.
         max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
-        training: How the estimator trained, in words; empty where it trained nothing.
+        training: Settings of the estimator, in words; empty where it has none.
     """
 
     weights: str

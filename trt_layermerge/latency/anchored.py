@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import ceil, floor
 
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.statistics import Timing

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, InputError
-from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.network.geometry import Geometry
@@ -27,8 +27,6 @@ from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Engine, Ru
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
-
-Samples = NDArray[np.float64]
 
 Progress = Callable[[int, int, str], None]
 """Called with how many are done, how many there are, and the last one's key."""
@@ -114,7 +112,7 @@ def fill(
         )
         rows = _measured(pending[begin : begin + policy.group], runtime, options, sentinel, policy)
         for done, row in enumerate(rows, start=begin + 1):
-            profile.add(replace(row, simulated=profile.key.simulated))
+            profile.add(replace(row, simulated=profile.key.device.simulated))
             if progress is not None:
                 progress(done, len(pending), row.signature.key)
 
@@ -129,8 +127,8 @@ def missing(signatures: Iterable[Signature], profile: Profile, policy: Measureme
     wanted = (signature for signature in signatures if not signature.empty)
     pending = {s.key: s for s in wanted if (row := profile.get(s)) is None or row.status not in enough}
     for key, signature in pending.items():
-        if signature.precision != profile.key.precision:
-            raise IncompatibleError(f"profile {profile.path} is of {profile.key.precision}, it cannot hold: {key}")
+        if signature.precision != (precision := profile.key.device.precision):
+            raise IncompatibleError(f"profile {profile.path} is of {precision}, it cannot hold: {key}")
     return list(pending.values())
 
 
@@ -154,7 +152,7 @@ def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[st
             return dict(zip(engines, timings, strict=True))
 
 
-def _undisturbed(rounds: Samples, policy: MeasurementPolicy) -> Samples:
+def _undisturbed(rounds: NDArray[np.float64], policy: MeasurementPolicy) -> NDArray[np.float64]:
     """The rounds (rows) in which no engine (column) was slow; all of them, where those are too few to go by."""
     if len(rounds) < _SENTINEL_WINDOW:
         return rounds

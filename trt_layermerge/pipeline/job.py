@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.cost import Setting
-from trt_layermerge.importance.estimate import Estimation, Estimator, Samples
-from trt_layermerge.importance.finetune import Tuning
-from trt_layermerge.importance.gates import Gating
+from trt_layermerge.importance.estimate import Estimation
+from trt_layermerge.importance.estimators.base import Estimator, Samples
+from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.merging.in_place import PAPERS, Strength
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods import DEFAULT
+from trt_layermerge.planning.methods.base import Method
+from trt_layermerge.planning.methods.registry import DEFAULT, method_named
 from trt_layermerge.runtimes.protocol import BuildOptions
 from trt_layermerge.training.recipe import Recipe
 
@@ -50,13 +51,12 @@ class Job:
         batch: Images at once.
         budget: Latency budget of the plan.
         method: Planning method.
+        method_settings: Settings of it that are not the default ones, by name.
         confidence: Least probability of meeting the budget; ``None`` to go by measured latencies alone.
         refine: How many plans around the budget are carried out and measured to decide between them; 0 for none.
         limits: Which candidates are looked at.
         samples: How much data importance looks at.
         estimator: How importance is measured.
-        tuning: How the estimator ``finetune`` trains.
-        gating: How the estimator ``gates`` trains.
         fit_samples: Images that the fits of the chosen plan are solved on.
         recipe: How to fine-tune; ``None`` for not at all.
         policy: How sure latencies have to be.
@@ -76,13 +76,12 @@ class Job:
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
     method: str = DEFAULT
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
     confidence: float | None = None
     refine: int = 0
     limits: Limits = field(default_factory=Limits)
     samples: Samples = field(default_factory=Samples)
-    estimator: Estimator = Estimator.FIT
-    tuning: Tuning = field(default_factory=Tuning)
-    gating: Gating = field(default_factory=Gating)
+    estimator: Estimator = field(default_factory=default_estimator)
     fit_samples: int = 2048
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
@@ -97,12 +96,21 @@ class Job:
     @property
     def estimation(self) -> Estimation:
         """How importance is measured."""
-        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.tuning, self.gating)
+        return Estimation(self.estimator, self.samples, self.limits.max_kernel)
+
+    @property
+    def planner(self) -> Method:
+        """The planning method.
+
+        Raises:
+            UsageError: There is none of that name, or it has no such setting.
+        """
+        return method_named(self.method, self.method_settings)
 
     @property
     def strength(self) -> Strength:
-        """What the fits of a plan make use of: everything, but the papers' methods know no fits at all."""
-        return Strength() if self.method == DEFAULT else PAPERS
+        """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
+        return Strength() if self.planner.fits else PAPERS
 
     @property
     def importance_file(self) -> Path:
@@ -154,9 +162,11 @@ class Job:
             "refine": self.refine,
             "limits": asdict(self.limits),
             "samples": asdict(self.samples),
-            "estimator": str(self.estimator),
-            "tuning": self.estimation.training or None,
+            "estimator": self.estimator.name,
+            "tuning": self.estimator.in_words or None,
         }
+        if changed := self.planner.changed:  # else the plans of jobs that knew no settings stay kept
+            settings["method_settings"] = changed
         return _digest(settings)
 
     def training_name(self, plan: str) -> str:

@@ -17,21 +17,22 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
-from trt_layermerge.importance.estimate import Estimator, require_measurable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.planning.methods import JOINT, method_named
+from trt_layermerge.planning.methods.base import Method
+from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
+from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.load import is_named, load_task
-from trt_layermerge.training.task import Regression, Task
+from trt_layermerge.training.task import Task
 
 CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
@@ -64,7 +65,7 @@ class Loaded:
     @property
     def device(self) -> dict[str, Any]:
         """What latencies depend on besides the network."""
-        return asdict(self.profile.key)
+        return self.profile.key.record
 
     @property
     def fingerprint(self) -> str:
@@ -122,36 +123,50 @@ def load(job: Job) -> Loaded:
     device = device_named(job.device)
     for folder in (job.output, job.profiles):
         require_writable(folder)
-    method_named(job.method)
-    if job.limits.bottleneck_activations and job.method in ("depth", "layer-only"):
-        raise UsageError(
-            f"method {job.method} adds no activations: it knows one way to merge a block, or none",
-            hint="drop --bottleneck-activations, or plan with --method joint or layermerge",
-        )
-    if job.recipe is not None and job.recipe.decouple and job.method == JOINT.name:
-        raise UsageError(
-            "decoupling carries out merges alone, and method joint plans fits",
-            hint="add --method depth, layermerge or layer-only; or --decouple 0",
-        )
+    _require_method(job)
     runtime = get_runtime(job.runtime)
     task = None if job.task is None else load_task(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
-        _require_logits(job, task, network)
+        job.estimator.require_task(task, network)
+        if job.recipe is not None and job.recipe.distillation > 0:
+            hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
+            require_logits(network, task, "the recipe distils", hint)
         check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
         evaluate(network.module, first(task.held_out_batches(), 2), task)
-    choices = for_method(choices_of(network, job.limits), job.method)
-    require_measurable(network, choices, job.estimation)
-    key = ProfileKey.of(runtime.describe(isolated(job)))
+    choices = for_method(choices_of(network, job.limits), job.planner)
+    job.estimator.require_measurable(network, choices)
+    key = ProfileKey.of(runtime.describe(block_options(job)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
-    if task is not None and (job.recipe is not None or job.estimation.training):
+    if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = loaded.training_task()
         require_steps(trained)
         check_task(trained, network.inputs, ("training_batches",))
     return loaded
+
+
+def _require_method(job: Job) -> None:
+    """See that there is such a method, and that it can do what else the job asks for.
+
+    Raises:
+        UsageError: There is none, or it cannot.
+    """
+    method, others = job.planner, registered_methods()
+    if job.limits.bottleneck_activations and not method.adds_activations:
+        raise UsageError(
+            f"method {method.name} adds no activations: it knows one way to merge a block, or none",
+            hint="drop --bottleneck-activations, or plan with another --method: "
+            + ", ".join(one.name for one in others if one.adds_activations),
+        )
+    if job.recipe is not None and job.recipe.decouple and method.fits:
+        raise UsageError(
+            f"decoupling carries out merges alone, and method {method.name} plans fits",
+            hint="pass --decouple 0, or plan with another --method: "
+            + ", ".join(one.name for one in others if not one.fits),
+        )
 
 
 def _size(job: Job) -> int | None:
@@ -159,55 +174,18 @@ def _size(job: Job) -> int | None:
     return None if job.input_shape is None else job.input_shape[-1]
 
 
-def _require_logits(job: Job, task: Task, network: Network) -> None:
-    """See that nothing but logits is distilled.
+def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
+    """The choices that a method admits, but of a ``merge`` and a ``fit`` of the same convolution the fit alone.
 
-    Raises:
-        UsageError: The recipe or the gates distil, and the outputs are something else.
+    Both have the same latency, and the product of the weights is one of the points that the fit is the best of.
     """
-    gates = job.estimator is Estimator.GATES and job.gating.distillation > 0
-    if not gates and (job.recipe is None or job.recipe.distillation == 0):
-        return
-    who, hint = "the recipe distils", "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
-    if gates:
-        who, hint = "the gates distil", "pass --gates-distillation 0"
-    if isinstance(task, Regression):
-        raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
-    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
-    if (*output.all_input_nodes[0].meta["shape"], 1)[0] < 2:
-        raise UsageError(f"{who}, and the network has one output a sample: no logits of several classes", hint=hint)
-
-
-def for_method(choices: Iterable[Choice], method: str) -> tuple[Choice, ...]:
-    """The choices that a method may take.
-
-    The papers' methods know no fits; ``depth`` drops no convolution, ``layer-only`` merges none. Ours takes a ``merge``
-    only where there is no ``fit`` of the same convolution: that has the same latency, and the product of the weights is
-    one of the points that the fit is the best of.
-    """
-    choices = tuple(choices)
-    if method == "depth":
-        return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _keeps_all(choice))
-    if method == "layer-only":
-        return tuple(choice for choice in choices if choice.kind is Kind.KEEP or _drops_one(choice))
-    if method != "joint":
-        return tuple(choice for choice in choices if choice.kind is not Kind.FIT)
-    fitted = {(choice.place, choice.geometry) for choice in choices if choice.kind is Kind.FIT}
+    admitted = tuple(choice for choice in choices if method.admits(choice))
+    fitted = {(choice.place, choice.geometry) for choice in admitted if choice.kind is Kind.FIT}
     return tuple(
-        choice for choice in choices if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted
+        choice for choice in admitted if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted
     )
 
 
-def _keeps_all(choice: Choice) -> bool:
-    """Whether it merges several layers and drops none; of a single layer, ``keep`` is all there is to that."""
-    return choice.kind is Kind.MERGE and len(choice.block) > 1 and len(choice.kept) == len(choice.block)
-
-
-def _drops_one(choice: Choice) -> bool:
-    """Whether it drops the convolution of one layer."""
-    return choice.kind is Kind.IDENTITY and len(choice.block) == 1 and choice.reducible
-
-
-def isolated(job: Job) -> BuildOptions:
+def block_options(job: Job) -> BuildOptions:
     """Candidate blocks are timed as they would run amid the network."""
     return BuildOptions(job.options.threads, job.options.precision, isolated=True)

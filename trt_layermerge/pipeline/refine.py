@@ -23,8 +23,8 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import carry_out_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
-from trt_layermerge.pipeline.frontier import frontier_of
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.solving import chosen, decide, kept_plan, tables_stage
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined

@@ -44,13 +44,15 @@ class Hull:
     @staticmethod
     def of(path: Path) -> Hull:
         """The hull, by splitting each edge at the best plan for its slope until none splits."""
+        # The two ends: latency alone, then value alone; if one plan is both, it is the only corner.
         latency, value = undominated(*_best_plans(path, np.array([0.0, 1.0]), np.array([1.0, 0.0])))
         for _ in range(ROUNDS):
+            # At an edge's own slope both its corners score alike, so a plan that scores more lies above the edge.
             price = _slopes(latency, value)
             more = _best_plans(path, np.ones(len(price)), price)
             corners = len(latency)
             latency, value = undominated(np.append(latency, more[0]), np.append(value, more[1]))
-            if len(latency) == corners:
+            if len(latency) == corners:  # no edge has a plan above it: the hull is whole
                 break
         return _hull(path, latency, value, np.append(_slopes(latency, value), 0.0))
 
@@ -61,11 +63,14 @@ class Hull:
             latency: Latencies of known plans in ns, ascending; the first is that of the first corner.
             value: Values of the known plans, ascending.
         """
+        # Budgets fall into ranges within which neither the best known plan nor the edge changes.
         begin = np.unique(np.concatenate([latency, self.latency]))
-        end = np.append(begin[1:] - 1, begin[-1])
+        end = np.append(
+            begin[1:] - 1, begin[-1]
+        )  # in whole ns; behind the last corner the price is 0, and any end will do
         known = value[np.searchsorted(latency, begin, side="right") - 1]
         edge = np.searchsorted(self.latency, begin, side="right") - 1
-        score = known - self.price[edge] * end
+        score = known - self.price[edge] * end  # at the end of its range a known plan is easiest to beat
         least: Floats = np.minimum.reduceat(score, np.searchsorted(begin, self.latency))
         return least - self.slack
 
@@ -81,6 +86,7 @@ class Hull:
             edges = path.into(node)
             score = path.value[edges, None] - path.latency[edges, None] * self.price
             score += self.before[path.start[edges]]
+            # One price at which it may pay is enough: the budget that an edge is for is not known.
             mask[edges] = (score >= floor - self.after[node]).any(axis=1)
         return mask
 
@@ -91,7 +97,8 @@ class Hull:
         chords lie below it: what they reject, it rejects.
         """
         grid = np.linspace(float(latency.min()), float(latency.max()), GRID)
-        exact = (np.outer(grid, self.price) + (floor - self.after[node])).min(axis=1)
+        exact = (np.outer(grid, self.price) + (floor - self.after[node])).min(axis=1)  # any one price may admit it
+        # Lowered by what rounding may have raised it by, so that nothing on the frontier is rejected.
         least: Floats = np.interp(latency, grid, exact - 8 * EPSILON * np.abs(exact).max())
         return least
 
@@ -106,13 +113,14 @@ def _hull(path: Path, latency: Ints, value: Floats, price: Floats) -> Hull:
     after = before[::-1].copy()
     for node in range(1, path.nodes):
         edges = path.into(node)
-        if edges.stop > edges.start:
+        if edges.stop > edges.start:  # a node at which no block ends stays out of reach
             score = path.value[edges, None] - path.latency[edges, None] * price
             before[node] = (before[path.start[edges]] + score).max(axis=0)
-    for node in range(path.nodes - 1, 0, -1):
+    for node in range(path.nodes - 1, 0, -1):  # edges are sorted by their ends: backwards, they are scattered
         edges = path.into(node)
         score = path.value[edges, None] - path.latency[edges, None] * price
         np.maximum.at(after, path.start[edges], after[node] + score)
+    # A sum of n terms is off by at most n * EPSILON times the sum of their sizes, which is at most n of the largest.
     largest = np.abs(path.value).max(initial=0.0) + price * path.latency.max(initial=0)
     return Hull(latency, value, price, before, after, 8 * EPSILON * path.nodes**2 * largest)
 
@@ -125,11 +133,11 @@ def _best_plans(path: Path, gain: Floats, price: Floats) -> tuple[Ints, Floats]:
     columns = np.arange(len(price))
     for node in range(1, path.nodes):
         edges = path.into(node)
-        if edges.stop == edges.start:
+        if edges.stop == edges.start:  # as in _hull
             continue
         start = path.start[edges]
         scores = score[start] + (path.value[edges, None] * gain - path.latency[edges, None] * price)
-        best = scores.argmax(axis=0)
+        best = scores.argmax(axis=0)  # latency and value of that very plan are carried along: a score tells neither
         score[node] = scores[best, columns]
         latency[node] = latency[start[best], columns] + path.latency[edges][best]
         value[node] = value[start[best], columns] + path.value[edges][best]

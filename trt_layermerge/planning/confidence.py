@@ -195,7 +195,7 @@ def _roughly(plan: Plan, budget_ns: int) -> float:
     """The probability if the errors of measurements add up to a normal distribution."""
     mean, variance = float(plan.latency_ns), 0.0
     for (latency, low, high), times in _measurements(plan).items():
-        shift, spread = _moments(Item(0, 0, 1, "", "keep", latency, 0.0, low, high))
+        shift, spread = _moments(Item(0, 0, 1, "", "keep", latency, 0.0, low_ns=low, high_ns=high))
         mean, variance = mean + times * shift, variance + times**2 * spread
     if variance <= 0:
         return float(plan.latency_ns <= budget_ns)

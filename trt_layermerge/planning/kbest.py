@@ -50,6 +50,7 @@ class _Bounds:
 
     def admits(self, path: Path, floor: float) -> Mask:
         """Which edges some plan of that value may use."""
+        # At every price this bounds a plan within the budget through the edge, so one that falls short is enough.
         score = path.value[:, None] - path.latency[:, None] * self.price + self.price * self.room
         score += self.before[path.start] + self.after[path.end]
         return np.asarray((score >= floor - self.slack).all(axis=1))
@@ -89,18 +90,19 @@ def best_plans(problem: Problem, budget_ns: int, count: int, known: float = -np.
         count: How many plans.
         known: Value of some plan within the budget, if one is known: the nearer to the best, the less there is to do.
     """
-    path = Path.of(problem, dominated=True)
+    path = Path.of(problem, dominated=True)  # a plan with an item that another beats may be the second best
     hull, room = Hull.of(path), budget_ns - problem.fixed_ns
-    if count < 1 or room < hull.latency[0]:
+    if count < 1 or room < hull.latency[0]:  # not even the fastest plan is within the budget
         return ()
     bounds = _Bounds.of(hull, room)
+    # The best plan is worth at least this; the k-th is expected no further below than the bound lies above.
     good = max(known, float(hull.value[np.searchsorted(hull.latency, room, side="right") - 1]))
     width = max(bounds.top - good, 1e-6 * abs(good), bounds.slack)
     found: list[tuple[float, Edges]] = []
-    for depth in range(DEPTHS + 1):
+    for depth in range(DEPTHS + 1):  # the last time without a floor: then it is exact whatever the guess was
         floor = good - width * WIDEN**depth if depth < DEPTHS else -np.inf
         found = _search(path.only(bounds.admits(path, floor)), bounds, floor, count)
-        if len(found) == count and found[-1][0] >= floor:
+        if len(found) == count and found[-1][0] >= floor:  # what was left out is worth less than all of these
             break
     plans = [_plan(problem, edges) for _, edges in found]
     return tuple(sorted(plans, key=lambda plan: (-plan.objective, plan.latency_ns)))
@@ -116,12 +118,13 @@ def _search(path: Path, bounds: _Bounds, floor: float, count: int) -> list[tuple
         heap.append((-value, total, next(ticket), 0, 0, 0.0, None))
     while heap and len(found) < count:
         best, _, _, node, latency, value, edges = heapq.heappop(heap)
-        if node == path.nodes - 1:
+        if node == path.nodes - 1:  # complete, and no other can become better than it is: it is the next best
             found.append((-best, edges))
             continue
         for edge in outgoing.of_node(node).tolist():
             end, item = int(path.end[edge]), int(path.item[edge])
             spent, gained = latency + int(path.latency[edge]), value + float(path.value[edge])
+            # Nothing comes of an edge behind which no completion is left: it is over budget, or below the floor.
             for reached, total in _completed(labels[end], spent, gained, bounds.room):
                 heapq.heappush(heap, (-reached, total, next(ticket), end, spent, gained, (item, edges)))
         if len(heap) > 4 * count + 64:  # each entry is a plan of its own, so the others are never needed
@@ -138,16 +141,17 @@ def _completions(path: Path, outgoing: _Outgoing, bounds: _Bounds, floor: float)
     for node in range(path.nodes - 2, -1, -1):
         edges = outgoing.of_node(node)
         ends = path.end[edges].tolist()
-        if not ends or quickest[node] > bounds.room:
+        if not ends or quickest[node] > bounds.room:  # it leads nowhere, or nothing within the budget leads to it
             continue
         sizes = [len(labels[end][0]) for end in ends]
         latency = np.concatenate([labels[end][0] for end in ends]) + np.repeat(path.latency[edges], sizes)
         value = np.concatenate([labels[end][1] for end in ends]) + np.repeat(path.value[edges], sizes)
-        fits = latency <= bounds.room - quickest[node]
+        fits = latency <= bounds.room - quickest[node]  # else no beginning is fast enough for them
         latency, value = latency[fits], value[fits]
-        if floor > -np.inf and len(latency):
+        if floor > -np.inf and len(latency):  # without a floor every completion counts
             reaches = bounds.reaches(node, latency, value, floor)
             latency, value = latency[reaches], value[reaches]
+        # One that is slower and worth less is part of plans, too, but the search asks for the best in the time left.
         labels[node] = undominated(latency, value) if len(latency) else none
     return labels
 

@@ -6,7 +6,7 @@ A problem knows latencies and importances, not where they come from; ``frontier`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from trt_layermerge.errors import InputError
@@ -17,8 +17,8 @@ LONGEST_NS = 10**15  # eleven days; sums of so many layers as there will ever be
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One choice for one block: what it costs and what it is worth.
+class TimedChoice:
+    """One choice for one block, and how long it takes: what a measured candidate and an item to plan with share.
 
     Attributes:
         chain: Index of the chain.
@@ -27,14 +27,10 @@ class Item:
         key: Name of the choice, unique in a problem; its meaning is the caller's.
         kind: ``keep``, ``merge``, ``fit`` or ``identity``.
         latency_ns: Latency of the block under this choice, in ns, rounded up.
-        value: Importance of the choice in the scale of the method; larger is better.
         low_ns: Lower end of the 95 % confidence interval of the latency; None where it is taken as certain.
         high_ns: Upper end of it.
         kernel: Kernel of the one convolution that is left, 0 for none; None where that is not known.
         depthwise: Whether that convolution is depthwise; None where that is not known.
-        breaks: Layers inside the block after which a new convolution begins though no activation is left there, as
-            method ``depth`` may plan; for all other items, none.
-        parts: Names of the choices between the breaks; none where there are no breaks, and the key says it all.
     """
 
     chain: int
@@ -43,11 +39,29 @@ class Item:
     key: str
     kind: str
     latency_ns: int
+    low_ns: int | None = field(default=None, kw_only=True)
+    high_ns: int | None = field(default=None, kw_only=True)
+    kernel: int | None = field(default=None, kw_only=True)
+    depthwise: bool | None = field(default=None, kw_only=True)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of the block."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Item(TimedChoice):
+    """One choice for one block: what it costs and what it is worth.
+
+    Attributes:
+        value: Importance of the choice in the scale of the method; larger is better.
+        breaks: Layers inside the block after which a new convolution begins though no activation is left there, as
+            a method of two stages may plan; for all other items, none.
+        parts: Names of the choices between the breaks; none where there are no breaks, and the key says it all.
+    """
+
     value: float
-    low_ns: int | None = None
-    high_ns: int | None = None
-    kernel: int | None = None
-    depthwise: bool | None = None
     breaks: tuple[int, ...] = ()
     parts: tuple[str, ...] = ()
 
@@ -114,34 +128,41 @@ def tiling_fault(items: Sequence[Item], lengths: Sequence[int] | None = None) ->
     return None
 
 
-def describe(item: Item) -> str:
-    """An item as messages name it."""
-    return f"item {item.key!r} of block ({item.start}, {item.end}] in chain {item.chain}"
+def describe(one: TimedChoice) -> str:
+    """A candidate or an item as messages name it."""
+    return f"{type(one).__name__.lower()} {one.key!r} of block ({one.start}, {one.end}] in chain {one.chain}"
 
 
-def _check(item: Item, lengths: tuple[int, ...]) -> None:
-    if not 0 <= item.chain < len(lengths):
-        raise InputError(f"{describe(item)}: there are {len(lengths)} chains, numbered from 0")
-    if not 0 <= item.start < item.end <= lengths[item.chain]:
-        raise InputError(f"{describe(item)}: the chain has layers 1 to {lengths[item.chain]}")
-    if item.kind not in KINDS:
-        raise InputError(f"{describe(item)}: kind {item.kind!r} is none of {', '.join(sorted(KINDS))}")
-    if not 0 <= item.latency_ns <= LONGEST_NS:
-        raise InputError(f"{describe(item)}: latency {item.latency_ns} ns is not between 0 and eleven days")
+def check_timed(one: TimedChoice, lengths: Sequence[int]) -> None:
+    """See that a choice lies within its chain, and that its latency can be.
+
+    Raises:
+        InputError: It does not, or cannot; or there is no such kind of choice.
+    """
+    if not 0 <= one.chain < len(lengths):
+        raise InputError(f"{describe(one)}: there are {len(lengths)} chains, numbered from 0")
+    if not 0 <= one.start < one.end <= lengths[one.chain]:
+        raise InputError(f"{describe(one)}: the chain has layers 1 to {lengths[one.chain]}")
+    if one.kind not in KINDS:
+        raise InputError(f"{describe(one)}: kind {one.kind!r} is none of {', '.join(sorted(KINDS))}")
+    if not 0 <= one.latency_ns <= LONGEST_NS:
+        raise InputError(f"{describe(one)}: latency {one.latency_ns} ns is not between 0 and eleven days")
+    if (one.low_ns, one.high_ns) != (None, None):
+        _check_interval(one)
+
+
+def _check(item: Item, lengths: Sequence[int]) -> None:
+    check_timed(item, lengths)
     if not abs(item.value) <= LARGEST_VALUE:
         raise InputError(f"{describe(item)}: value {item.value} is not finite, or absurdly large")
-    if (item.low_ns, item.high_ns) != (None, None):
-        _check_interval(item)
     if (item.breaks or item.parts) and not _in_parts(item):
         raise InputError(f"{describe(item)}: its breaks {list(item.breaks)} and parts {list(item.parts)} do not fit")
 
 
-def _check_interval(item: Item) -> None:
-    low, high = item.low_ns, item.high_ns
-    if low is None or high is None or not 0 <= low <= item.latency_ns <= high <= LONGEST_NS:
-        raise InputError(
-            f"{describe(item)}: latency {item.latency_ns} ns is not within its interval {low} to {high} ns"
-        )
+def _check_interval(one: TimedChoice) -> None:
+    low, high = one.low_ns, one.high_ns
+    if low is None or high is None or not 0 <= low <= one.latency_ns <= high <= LONGEST_NS:
+        raise InputError(f"{describe(one)}: latency {one.latency_ns} ns is not within its interval {low} to {high} ns")
 
 
 def _in_parts(item: Item) -> bool:

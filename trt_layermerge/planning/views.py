@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from trt_layermerge.planning.budget import milliseconds
-from trt_layermerge.planning.depth import Interval
 from trt_layermerge.planning.frontier import Frontier
+from trt_layermerge.planning.intervals import Interval
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item
 

@@ -8,9 +8,9 @@ from types import MappingProxyType
 import onnx
 
 from trt_layermerge.errors import UsageError
-from trt_layermerge.precision.check import Converted
 from trt_layermerge.precision.half import to_half
 from trt_layermerge.precision.quantise import to_int8
+from trt_layermerge.precision.tolerance import Converted
 from trt_layermerge.runtimes.protocol import Feed
 
 _CONVERSIONS: Mapping[str, Callable[[onnx.ModelProto, Sequence[Feed]], Converted]] = MappingProxyType(

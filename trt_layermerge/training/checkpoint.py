@@ -20,7 +20,7 @@ from torch import Tensor
 from trt_layermerge.errors import IncompatibleError, TableError
 from trt_layermerge.files import write_bytes
 
-FORMAT = "trt_layermerge checkpoint"
+CHECKPOINT_FORMAT = "trt_layermerge checkpoint"
 VERSION = "1"
 WEIGHT, MOMENTUM, AVERAGE = "weight/", "momentum/", "average/"
 
@@ -74,7 +74,7 @@ class Checkpoint:
         # Copies, because safetensors refuses tied weights and strides of its own.
         tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in named.items()}
         header = {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "version": VERSION,
             "identity": json.dumps(self.identity),
             "position": json.dumps(asdict(self.position)),
@@ -152,7 +152,7 @@ def _opened(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a dict
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    if header.get("format") != FORMAT:
+    if header.get("format") != CHECKPOINT_FORMAT:
         raise TableError(f"{path} is not a training checkpoint", hint="name another file; this one is left as it is")
     if header.get("version") != VERSION:
         raise IncompatibleError(

@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trt_layermerge.errors import UsageError
+from trt_layermerge.network.network import Network
+from trt_layermerge.training.task import Regression, Task
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -33,3 +35,22 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     taught = functional.log_softmax(teacher / temperature, 1)
     divergence = functional.kl_div(learned, taught, reduction="none", log_target=True)
     return divergence.sum(1).mean() * temperature**2
+
+
+def require_logits(network: Network, task: Task, who: str, hint: str) -> None:
+    """See that a network's outputs are what can be distilled.
+
+    Args:
+        network: The teacher.
+        task: What it is trained for.
+        who: Who distils, for the message: a subject and a verb.
+        hint: What to do where nothing can be.
+
+    Raises:
+        UsageError: They are no logits of several classes.
+    """
+    if isinstance(task, Regression):
+        raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
+    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
+    if (*output.all_input_nodes[0].meta["shape"], 1)[0] < 2:
+        raise UsageError(f"{who}, and the network has one output a sample: no logits of several classes", hint=hint)

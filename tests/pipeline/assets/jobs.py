@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.importance.estimate import Samples
+from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget

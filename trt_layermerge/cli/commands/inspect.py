@@ -12,11 +12,12 @@ from rich.table import Table
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip
 from trt_layermerge.network.network import load_network
+from trt_layermerge.pipeline.loading import for_method
 
 
 @click.command("inspect")
@@ -43,13 +44,14 @@ def command(as_json: bool, **given: Any) -> None:
         "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
         "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
         "choices": len(choices),
+        "admitted": len(for_method(choices, job.planner)),
         "signatures": len(distinct),
         "largest_merge": _largest_merge(choices),
     }
     if as_json:
         print_json(found)
     else:
-        _show(found)
+        _show(found, job.method)
 
 
 def _layer(chain: Chain, layer: Layer) -> dict[str, Any]:
@@ -87,8 +89,8 @@ def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
     return {"block": str(largest.block), "convolutions": len(largest.kept), "into": str(largest.geometry)}
 
 
-def _show(found: dict[str, Any]) -> None:
-    console = Console()
+def _show(found: dict[str, Any], method: str) -> None:
+    console = Console(markup=False, emoji=False)  # names are the model's, not markup
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))
@@ -104,4 +106,7 @@ def _show(found: dict[str, Any]) -> None:
         console.print(f"break after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:
         console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
-    console.print(f"{found['choices']} candidate choices, {found['signatures']} distinct signatures")
+    console.print(
+        f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
+        f"{found['signatures']} distinct signatures"
+    )

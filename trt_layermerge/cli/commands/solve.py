@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import (
     PATH,
     combined,
@@ -22,16 +23,18 @@ from trt_layermerge.cli.options import (
     read_budget,
 )
 from trt_layermerge.cli.show import print_json, print_text, screen
-from trt_layermerge.cli.solution import Solution, Wanted, find, tell
+from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget, Unit
-from trt_layermerge.planning.depth import Depth
 from trt_layermerge.planning.frontier import solve
-from trt_layermerge.planning.methods import Method, method_named
-from trt_layermerge.planning.tables import fastest_intervals, problem_from_tables, read_latencies
+from trt_layermerge.planning.methods.base import Method, TwoStage
+from trt_layermerge.planning.methods.registry import method_named, registered_methods
+from trt_layermerge.planning.tables import read_latencies
+from trt_layermerge.planning.tabulated import fastest_intervals, problem_from_tables
 from trt_layermerge.planning.views import fastest_csv, fastest_view
+from trt_layermerge.report.plans import FoundPlans
 
-TABLE_OPTIONS = ("latency", "importance", "original", "alpha", "resolution", "fastest")
+TABLE_OPTIONS = ("latency", "importance", "original", "resolution", "fastest")
 
 table_options = combined(
     click.option("--latency", type=PATH, help="CSV of latencies, in place of MODEL."),
@@ -39,9 +42,10 @@ table_options = combined(
     click.option(
         "--original", metavar="MS", help="Latency of the original, such as 22.3ms, if --latency lacks layers."
     ),
-    click.option("--alpha", type=float, help="Weight of the mean of single layers, in method depth.  [default: 0]"),
     click.option("--resolution", type=float, metavar="MS", help="Bound the memory that huge tables take."),
-    click.option("--fastest", is_flag=True, help="Print stage one of method depth: --latency alone is needed."),
+    click.option(
+        "--fastest", is_flag=True, help="Print stage one of a method that has two: --latency alone is needed."
+    ),
 )
 output_options = combined(
     click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
@@ -70,7 +74,7 @@ def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path 
     start,end,kernel,depthwise,importance.
     """
     wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
-    method = method_named(given["method"])
+    method = method_named(given["method"], given_settings(given))
     tables = [f"--{name}" for name in TABLE_OPTIONS if given[name] not in (None, False)]
     if given["model"] is not None:
         if tables:
@@ -107,7 +111,7 @@ class _Tables:
             raise UsageError("--latency needs --importance FILE, too")
         original = given["original"]
         return cls(
-            _weighted(method, given["alpha"]),
+            method,
             given["latency"],
             given["importance"],
             None if original is None else _original_ns(original),
@@ -127,16 +131,16 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
     problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
     frontier = solve(problem, tables.resolution_ns)
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
-    tell(Solution(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
+    tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
 
 
 def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     # They import torch, which takes seconds.
-    from trt_layermerge.cli.job import make_job
-    from trt_layermerge.pipeline.frontier import frontier_of
+    from trt_layermerge.cli.job_options import make_job
+    from trt_layermerge.pipeline.job_frontier import frontier_of
     from trt_layermerge.pipeline.loading import load
+    from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
     from trt_layermerge.pipeline.solving import decide
-    from trt_layermerge.pipeline.tables import baseline_stage, importance_table
 
     loaded = load(make_job(**given))
     table = importance_table(loaded)
@@ -150,27 +154,21 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     if not wanted.whole:
         decide(loaded, plans[0], table)
         more["plan"] = str(loaded.job.plan_file)
-    tell(Solution(frontier, budget_ns, plans, more=more), wanted)
+    tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 
 
 def _fastest(method: Method, latency: Path, as_json: bool) -> None:
-    if method.name != "depth":
-        raise UsageError("--fastest is stage one of method depth", hint="add --method depth")
-    intervals = fastest_intervals(latency)
+    if not isinstance(method, TwoStage):
+        two_stages = [one.name for one in registered_methods() if isinstance(one, TwoStage)]
+        raise UsageError(
+            f"--fastest prints stage one, and method {method.name} has one stage only",
+            hint=f"add --method {' or '.join(two_stages)}",
+        )
+    intervals = fastest_intervals(method, latency)
     if as_json:
-        print_json({"method": "depth", "intervals": fastest_view(intervals)})
+        print_json({"method": method.name, "intervals": fastest_view(intervals)})
     else:
         print_text(fastest_csv(intervals))
-
-
-def _weighted(method: Method, alpha: float | None) -> Method:
-    if alpha is None:
-        return method
-    if method.name != "depth":
-        raise UsageError(f"--alpha is of method depth, and the method is {method.name}", hint="add --method depth")
-    if not math.isfinite(alpha):
-        raise UsageError(f"an alpha of {alpha} cannot be", hint="write 1 for the whole mean, 0 for none of it")
-    return Depth(alpha)
 
 
 def _original_ns(text: str) -> int:

@@ -1,0 +1,1 @@
+"""The estimators of importance: one kind, one file."""

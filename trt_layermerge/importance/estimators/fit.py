@@ -1,0 +1,29 @@
+"""Ours: every change is made as well as closed forms can, and measured; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Progress
+from trt_layermerge.importance.table import ImportanceRow
+
+
+@dataclass(frozen=True)
+class Fit(Estimator):
+    """Fits are solved by least squares, merges are the product of their weights; the held-out loss is measured."""
+
+    name = "fit"
+    summary = "closed form"
+
+    def rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
+        """Blocks that start at one tensor are measured together, as they share matrices."""
+        from trt_layermerge.importance.oneshot import one_shot_rows
+
+        return one_shot_rows(request)
+
+    def seconds(self, request: EstimationRequest, per_image: float) -> float:
+        """A choice runs what is left behind its block, half of the network on average; a start runs all of it."""
+        choices, samples = request.choices, request.samples
+        starts = len({(choice.block.chain, choice.block.start) for choice in choices})
+        return (starts * samples.calibration + (len(choices) + starts) * samples.held_out / 2) * per_image

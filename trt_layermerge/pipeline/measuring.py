@@ -1,0 +1,98 @@
+"""The tables that a plan rests on, each filled by a stage of its own; all of them resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.delivery.export import export_onnx
+from trt_layermerge.errors import TableError
+from trt_layermerge.files import write_json
+from trt_layermerge.importance.estimate import measure, table_key
+from trt_layermerge.importance.table import ImportanceTable
+from trt_layermerge.latency.anchored import anchored
+from trt_layermerge.latency.measure import estimate_seconds, fill, missing
+from trt_layermerge.latency.profile import read_timing
+from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.device import placed
+from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.pipeline.job import Reporter
+from trt_layermerge.pipeline.loading import Loaded, block_options
+
+BASELINE = "trt_layermerge.baseline"
+
+
+def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
+    """Measure every signature that the profile does not hold yet."""
+    reporter.stage("profile")
+    wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
+    fill(loaded.profile, wanted, loaded.runtime, block_options(loaded.job), loaded.job.policy, reporter.progress)
+
+
+def profile_plan(loaded: Loaded) -> tuple[int, float]:
+    """How many signatures are still to be measured, and an estimate of the seconds it takes."""
+    wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
+    policy = loaded.job.policy
+    return len(missing(wanted, loaded.profile, policy)), estimate_seconds(wanted, loaded.profile, policy)
+
+
+def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
+    """Measured end-to-end latency of the original, at the speed that the machine had when its profile was filled.
+
+    It is kept, so that a plan made later rests on the same figure.
+    """
+    job = loaded.job
+    inputs = {item.name: list(item.shape) for item in loaded.network.inputs}
+    key = {"weights": loaded.network.weights_hash, "device": loaded.device, "batch": job.batch, "inputs": inputs}
+    if (known := _read_baseline(job.baseline_file, key)) is not None:
+        return known
+    reporter.stage("baseline")
+    export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
+    shapes = batched_shapes(loaded.network.inputs, job.batch)
+    engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
+    blocks = (one for choice in loaded.choices if choice.kind is Kind.KEEP for one in loaded.signatures(choice))
+    timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, block_options(job), job.policy)
+    write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
+    return timing
+
+
+def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
+    """Measure what choices do to the network; without ``choices``, all of them."""
+    reporter.stage("importance")
+    table = importance_table(loaded)
+    wanted = loaded.choices if choices is None else choices
+    with placed(loaded.network.module, loaded.computes_on):
+        measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
+    return table
+
+
+def importance_table(loaded: Loaded) -> ImportanceTable:
+    """The importance table of a job as it is.
+
+    Raises:
+        IncompatibleError: The one on disk belongs to another network, task or split.
+        TableError: It is damaged.
+    """
+    key = table_key(loaded.network, loaded.require_task(), loaded.job.estimation)
+    return ImportanceTable.open(loaded.job.importance_file, key)
+
+
+def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
+    """The baseline of these very weights, device, batch and inputs; that of others is measured anew."""
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_bytes())
+        if not isinstance(record, dict) or record.get("format") != BASELINE:
+            raise ValueError("is no baseline")
+        if record.get("version", 1) != 1:
+            return None  # another program's, which may mean something else by its figures
+        timing = read_timing(record)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path} is damaged: it {error}", hint="remove it to have the original timed again") from error
+    return timing if all(record.get(name) == value for name, value in key.items()) else None

@@ -1,0 +1,153 @@
+"""What every planning method must answer, so that nobody has to ask one for its name.
+
+A method is a frozen dataclass. Its fields are its settings, each with a default: the options of the command line are
+made from them, and ``Method`` validates what all settings have in common.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar, cast
+
+from trt_layermerge.errors import UsageError
+from trt_layermerge.planning.candidate import Candidate
+from trt_layermerge.planning.intervals import Block, Interval
+from trt_layermerge.planning.problem import Problem
+
+T = TypeVar("T", int, float, str)
+
+
+class ChoiceTraits(Protocol):
+    """What a method may ask of a choice before anything is measured; ``Candidate`` has it, and so have choices."""
+
+    @property
+    def kind(self) -> str:
+        """``keep``, ``merge``, ``fit`` or ``identity``."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of its block."""
+
+    @property
+    def dropped(self) -> int | None:
+        """How many convolutions a ``merge`` drops; None where that is not known, and for other kinds."""
+
+    @property
+    def reducible(self) -> bool:
+        """Whether each layer of the block could be dropped by itself without a change of shape."""
+
+
+@dataclass(frozen=True)
+class MethodSetting:
+    """A setting of a method.
+
+    Attributes:
+        name: The field of the method; with dashes, the option.
+        default: What it is where nobody says anything; its type is the setting's.
+        help: What it does, in a sentence.
+    """
+
+    name: str
+    default: int | float | str
+    help: str
+
+
+def method_setting(default: T, help: str) -> T:
+    """A field of a method that is a setting."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to plan: which choices it takes, what they are worth to it, and what follows for the rest of a job.
+
+    Raises:
+        UsageError: A setting is no finite number.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the settings; a method whose settings have narrower ranges adds its own checks."""
+        for one in self.settings:
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"method {self.name}: {one.name} of {value} cannot be", hint="write a finite number")
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the command line and plans call it; the same as in the registry."""
+
+    @property
+    @abstractmethod
+    def fits(self) -> bool:
+        """Whether it admits any ``fit``.
+
+        If it does, plans are executed with everything that closed-form fits make use of, cannot be decoupled, and of a
+        ``merge`` and a ``fit`` of the same convolution the method is given the fit: the latency is the same, and the
+        product of the weights is one of the points that the fit is the best of.
+        """
+
+    @property
+    @abstractmethod
+    def adds_activations(self) -> bool:
+        """Whether it knows what to do with a block that is there twice, with an activation behind it and without."""
+
+    @abstractmethod
+    def admits(self, choice: ChoiceTraits) -> bool:
+        """Whether it takes such a choice; a ``keep`` always."""
+
+    def value(self, candidate: Candidate) -> float:
+        """What a candidate is worth by its losses; larger is better. Here, the change of the loss."""
+        return candidate.gain
+
+    def importance(self, candidate: Candidate) -> float:
+        """What a candidate is worth: what a table says itself, or ``value``."""
+        return self.value(candidate) if candidate.importance is None else candidate.importance
+
+    def problem(
+        self, lengths: Sequence[int], candidates: Iterable[Candidate], fixed_ns: int, original_ns: int
+    ) -> Problem:
+        """The problem as this method sees it: the admitted candidates and what they are worth.
+
+        Args:
+            lengths: Number of layers of each chain.
+            candidates: All measured choices.
+            fixed_ns: Latency outside of all blocks in ns, possibly negative.
+            original_ns: Measured latency of the original network in ns.
+
+        Raises:
+            InputError: The candidates make no problem: one is out of range or not finite, or a chain cannot be tiled.
+        """
+        items = tuple(one.item(self.importance(one)) for one in candidates if self.admits(one))
+        return Problem(tuple(lengths), items, fixed_ns, original_ns, self.name)
+
+    @property
+    def settings(self) -> tuple[MethodSetting, ...]:
+        """Its settings: the fields that ``method_setting`` made."""
+        own = (one for one in fields(self) if "help" in one.metadata)
+        return tuple(MethodSetting(one.name, cast(Any, one.default), one.metadata["help"]) for one in own)
+
+    @property
+    def changed(self) -> dict[str, int | float | str]:
+        """The settings that are not the default ones, by name."""
+        return {one.name: value for one in self.settings if (value := getattr(self, one.name)) != one.default}
+
+
+class TwoStage(Method):
+    """A method that first finds the fastest way through each interval of layers, and then which intervals to take.
+
+    It knows one merge of a block. Importances may say of the block's two boundaries whether an activation was there:
+    the CSV columns ``start_activation`` and ``end_activation``.
+    """
+
+    @abstractmethod
+    def stage_one(self, length: int, latencies: Mapping[Block, int]) -> dict[Block, Interval]:
+        """The fastest arrangement of each interval that can be run at all, by start and end.
+
+        Args:
+            length: Number of layers of the chain.
+            latencies: Latency in ns of each block that can be merged, single layers included.
+        """

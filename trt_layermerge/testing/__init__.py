@@ -1,0 +1,1 @@
+"""Conformance suites that any kind must pass; for those who add one."""
