@@ -76,6 +76,9 @@ compare: $(INSTALLED)  ## measure this device anew, and compare that with its ta
 	set -e; for file in $$(cd $(FRESH) && ls */*.jsonl); do \
 		$(BIN)/trt-layermerge compare profiles/$$file $(FRESH)/$$file --tolerance $(TOLERANCE); done
 
+wheel: $(INSTALLED)  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 format: $(INSTALLED)  ## put the source into its layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -84,4 +87,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test fuzz test-gpu lint check bench profiles compare format clean
+.PHONY: help demo bindings test fuzz test-gpu lint check bench profiles compare wheel format clean

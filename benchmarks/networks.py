@@ -37,7 +37,7 @@ from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 import pytest
 
-from tests.runtimes.conformance import small_model
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.nvidia.rtx_plan import PlanHeader, read_header
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.runtimes.rtx_plan import PlanHeader, read_header
+from trt_layermerge.testing.runtimes import small_model
 
 RTX = ("--runtime", "tensorrt-rtx")
 

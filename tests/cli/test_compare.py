@@ -16,7 +16,7 @@ from trt_layermerge.delivery.manifest import read_manifest, write_manifest
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import Device
+from trt_layermerge.runtimes.base import Device
 
 GOLDEN = Path(__file__).parents[1] / "delivery" / "assets" / "manifest-v1.json"
 KEY = ProfileKey(Device("GeForce RTX 2080 Ti", "tensorrt", "10.16", "550.54", "fp32", 1, "CUDA graphs", "not told"))

@@ -8,13 +8,13 @@ import onnx
 import pytest
 
 from tests.delivery.test_engines import changed
-from tests.runtimes.conformance import small_model
 from trt_layermerge.delivery.engine_manifest import manifest_path, read_engine_manifest
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.errors import IncompatibleError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.testing.runtimes import small_model
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs pip install 'tensorrt-rtx-cu12>=1.7.1'")
 

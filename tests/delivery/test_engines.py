@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.runtimes.conformance import small_model
 from trt_layermerge.delivery.engine_manifest import (
     EngineManifest,
     is_engine_manifest,
@@ -21,8 +20,9 @@ from trt_layermerge.delivery.engine_manifest import (
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.errors import IncompatibleError, InputError, ModelError, TableError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.testing.runtimes import small_model
 
 
 def built(folder: Path, output: str = "engine", options: BuildOptions | None = None) -> Path:

@@ -22,7 +22,8 @@ from trt_layermerge.delivery.manifest import (
 )
 from trt_layermerge.errors import ExitCode, TableError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions, Tuning
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 
 GOLDEN = Path(__file__).parent / "assets" / "manifest-v1.json"
 SEALED = GOLDEN.with_name("manifest-v2.json")
@@ -161,7 +162,7 @@ def test_a_batch_outside_of_its_range_is_refused(tmp_path: Path) -> None:
 
 def test_the_timing_cache_of_the_build_is_hashed(tmp_path: Path) -> None:
     device = read_manifest(SEALED).device
-    options = BuildOptions(tuning=Tuning(timing_cache=tmp_path / "cache"))
+    options = BuildOptions(settings=TensorRtSettings(timing_cache=tmp_path / "cache"))
     assert timing_cache_hash(device, options) is None
     (tmp_path / "cache").write_bytes(b"tactics")
     assert timing_cache_hash(device, options) == sha256(tmp_path / "cache")

@@ -25,8 +25,8 @@ from trt_layermerge.delivery.verification import (
 )
 from trt_layermerge.errors import ExitCode, IncompatibleError, InputError, LayerMergeError, VerificationError
 from trt_layermerge.network.inputs import Input, batched_shapes, examples
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 
 Deliver = Callable[..., None]
 FILES = ["network.onnx", "engine.onnx", "checks.safetensors"]

@@ -12,9 +12,9 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 from trt_layermerge.runtimes.registry import get_runtime
 
 SIGMOID = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
@@ -182,7 +182,8 @@ def test_nothing_has_no_model() -> None:
         candidate_model(Signature(1, (3, 4, 4), None))
 
 
-SM75 = {
+OLDEST = {"fp32": "tensorrt-rtx:sm75", "fp16": "tensorrt-rtx:sm75", "int8": "tensorrt-rtx:sm80"}
+COMPILED = {
     "add": Signature(8, (16, 14, 14), Geometry(16, 16, (3, 3), padding=(1, 1, 1, 1)), True, True, "relu"),
     "depthwise": Signature(
         8, (24, 14, 14), Geometry(24, 24, (5, 5), (2, 2), (2, 2, 2, 2), groups=24), True, False, "relu6"
@@ -193,9 +194,9 @@ SM75 = {
 
 @pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed: the extra tensorrt-rtx")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", SM75)
-def test_candidates_compile_for_sm75(name: str, precision: str) -> None:
-    """One block of each kind; ``runtimes/`` has the compiler's own tests."""
-    options = BuildOptions(precision=precision, isolated=True)
-    engine = get_runtime("tensorrt-rtx:sm75").build(candidate_model(replace(SM75[name], precision=precision)), options)
-    assert engine.describe().compute_capability == "7.5"
+@pytest.mark.parametrize("name", COMPILED)
+def test_candidates_compile(name: str, precision: str) -> None:
+    """One block of each kind, for the oldest target with the precision; ``runtimes/`` has the compiler's own tests."""
+    options, runtime = BuildOptions(precision=precision, isolated=True), get_runtime(OLDEST[precision])
+    engine = runtime.build(candidate_model(replace(COMPILED[name], precision=precision)), options)
+    assert engine.describe().compute_capability == ("8.0" if precision == "int8" else "7.5")

@@ -15,7 +15,7 @@ from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import Device
+from trt_layermerge.runtimes.base import Device
 
 GOLDEN = Path(__file__).parent / "assets" / "profile-v1.jsonl"
 KEY = ProfileKey(

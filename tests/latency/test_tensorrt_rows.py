@@ -12,7 +12,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.latency.measure import MeasurementPolicy, fill
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 SMALL = Signature(1, (4, 8, 8), Geometry(4, 4, (3, 3), padding=(1, 1, 1, 1)))

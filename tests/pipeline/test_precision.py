@@ -16,8 +16,8 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
 from trt_layermerge.report.result import Result
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.protocol import BuildOptions
 
 
 class Silent:

@@ -24,7 +24,7 @@ from trt_layermerge.pipeline.training import carry_out_and_train
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
 from trt_layermerge.report.result import Result
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.recipes import read_recipe
 

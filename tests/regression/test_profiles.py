@@ -19,7 +19,7 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.regression.profiles import ProfileComparison, compare_profiles
 from trt_layermerge.regression.ratio import verdict
-from trt_layermerge.runtimes.protocol import Device
+from trt_layermerge.runtimes.base import Device
 
 KEY = ProfileKey(Device("GPU", "tensorrt", "10.16", "550.54", "fp32", 1, "CUDA graphs", "not told"))
 SWAPPED = {"slower": "faster", "faster": "slower", "same": "same", "unclear": "unclear"}

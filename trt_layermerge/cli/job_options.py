@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.from_fields import made_from
 from trt_layermerge.cli.method_settings import given_settings
-from trt_layermerge.cli.options import read_budget, read_tuning
+from trt_layermerge.cli.options import read_budget, read_settings
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.registry import DEFAULT, estimators
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
@@ -51,8 +50,7 @@ def make_job(**given: Any) -> Job:
                 hint="with --refine, the plan keeps the budget as its engine was measured",
             )
     if given.get("also") is not None:
-        with suppress(RuntimeNotAvailableError):  # told when the job is done; a name that does not exist is told now
-            get_runtime(given["also"])
+        _require_also(given["also"], given.get("precision", "fp32"))
     # Options of the others are read, too: one that is out of range is told, whatever the estimator.
     told = {name: made_from(kind, given) for name, kind in estimators().items()}
     known = Job(model=given["model"], output=given.get("output") or Path("engines/job"))
@@ -66,7 +64,7 @@ def make_job(**given: Any) -> Job:
         options=BuildOptions(
             threads=given.get("threads", 1),
             precision=given.get("precision", "fp32"),
-            tuning=read_tuning(given.get("runtime"), given),
+            settings=read_settings(given.get("runtime", known.runtime), given),
         ),
         batch=given["batch"],
         budget=read_budget(given.get("budget"), given.get("speedup")),
@@ -82,6 +80,20 @@ def make_job(**given: Any) -> Job:
         device=given.get("device", known.device),
         also=given.get("also"),
     )
+
+
+def _require_also(name: str, precision: str) -> None:
+    """See that there is such a runtime, and that it has the precision; one that is not here is told of at the end.
+
+    Raises:
+        UsageError: There is no such runtime.
+        RuntimeNotAvailableError: It does not have the precision.
+    """
+    try:
+        runtime = get_runtime(name)
+    except RuntimeNotAvailableError:
+        return
+    runtime.require_precision(precision)
 
 
 def _recipe(given: dict[str, Any]) -> Recipe | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.errors import LayerMergeError
-from trt_layermerge.runtimes.protocol import BuildOptions, Shape
+from trt_layermerge.runtimes.base import BuildOptions, Shape
 from trt_layermerge.runtimes.registry import get_runtime
 
 
@@ -39,7 +39,7 @@ def build_also(name: str, model: Path, options: BuildOptions, shapes: Mapping[st
     """
     try:
         runtime = get_runtime(name)
-        engine = model.with_suffix(f".{runtime.name.replace(':', '-')}.engine")
+        engine = model.with_suffix(f".{runtime.name.replace(':', '-')}{runtime.kind.suffix}")
         build_engine(model, runtime, options, shapes, engine)
         verify_built(manifest_path(engine))
     except LayerMergeError as error:

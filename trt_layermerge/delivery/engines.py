@@ -16,8 +16,8 @@ from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import git_state, hashes, versions
 from trt_layermerge.files import sha256
 from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import require_precision
-from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime, Shape
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class BuiltEngine:
     manifest: EngineManifest
     files: int
     device: Device
+
+
+def engine_suffix(runtime: Runtime) -> str:
+    """What the file of a runtime's engine ends in: what it was compiled for, where that was chosen."""
+    return runtime.kind.suffix if runtime.target is None else f".{runtime.target}{runtime.kind.suffix}"
 
 
 def build_engine(

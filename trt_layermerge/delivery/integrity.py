@@ -9,7 +9,7 @@ from pathlib import Path
 from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
 from trt_layermerge.files import sha256
 from trt_layermerge.journal import differences
-from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 
 _DECISIVE = ("name", "runtime", "runtime_version", "precision", "simulated", "compute_capability")

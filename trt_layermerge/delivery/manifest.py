@@ -16,8 +16,8 @@ from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.precision.tolerance import LayerCheck
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions, Device
-from trt_layermerge.runtimes.timing_cache import default_path
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, Device
+from trt_layermerge.runtimes.registry import runtime_kind
 
 DELIVERY_FORMAT = "trt-layermerge manifest"
 
@@ -269,12 +269,8 @@ def hashes(folder: Path, names: list[str]) -> dict[str, str]:
 
 def timing_cache_hash(device: Device, options: BuildOptions) -> str | None:
     """SHA-256 of the timing cache that a build with these options used; ``None`` where there is none."""
-    if device.runtime != "tensorrt":
-        return None
-    cache = options.tuning.timing_cache or default_path(
-        device.name, str(device.compute_capability), device.runtime_version
-    )
-    return sha256(cache) if cache.is_file() else None
+    cache = runtime_kind(device.runtime).timing_cache(device, options.settings)
+    return sha256(cache) if cache is not None and cache.is_file() else None
 
 
 def versions() -> dict[str, str]:

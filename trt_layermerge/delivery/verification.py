@@ -22,7 +22,7 @@ from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
-from trt_layermerge.runtimes.protocol import BuildOptions, Engine
+from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
 
 _INPUTS = "inputs."

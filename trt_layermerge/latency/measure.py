@@ -23,7 +23,7 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Engine, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
@@ -212,10 +212,6 @@ def _measured(
             trials[signature].accept(_Round(sample, reading, condition, disturbed))
             if trials[signature].finished:
                 yield _row(signature, trials.pop(signature), sentinel)
-
-
-def _sentinel_signature(options: BuildOptions) -> Signature:
-    return replace(SENTINEL, precision=options.precision)
 
 
 def _built(signature: Signature, runtime: Runtime, options: BuildOptions) -> Engine:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.runtimes.protocol import Device
+from trt_layermerge.runtimes.base import Device
 
 Status = Literal["ok", "degraded", "failed"]
 

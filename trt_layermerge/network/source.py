@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.extras import install_hint
 from trt_layermerge.network.inputs import Input
 
 DEFAULT_FACTORY = "model"
@@ -156,9 +157,7 @@ def _optional(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModelError(
-            f"{package} is not installed", hint=f"pip install 'trt-layermerge[zoo]' or pip install {package}"
-        ) from error
+        raise ModelError(f"{package} is not installed", hint=install_hint("zoo", package)) from error
 
 
 def _unknown(library: str, name: str, known: Iterable[str]) -> ModelError:

@@ -42,7 +42,7 @@ from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
-from trt_layermerge.runtimes.protocol import Engine
+from trt_layermerge.runtimes.base import Engine
 from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
@@ -100,8 +100,7 @@ class _Built:
 
 
 def _engine_name(loaded: Loaded) -> str:
-    """ONNX Runtime's engines are ONNX files still."""
-    return f"compressed.engine{'.onnx' if loaded.runtime.name.startswith('onnxruntime') else ''}"
+    return f"compressed{loaded.runtime.kind.suffix}"
 
 
 def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Built:

@@ -19,7 +19,8 @@ from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import DEFAULT, method_named
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
 
 
@@ -71,7 +72,7 @@ class Job:
     input_shape: tuple[int, ...] | None = None
     task: Path | None = None
     profiles: Path = Path("profiles")
-    runtime: str = "onnxruntime"
+    runtime: str = DEFAULT_RUNTIME
     options: BuildOptions = field(default_factory=BuildOptions)
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
-from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.base import BuildOptions, Runtime
+from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.datasets import Settings
 from trt_layermerge.training.distillation import require_logits
@@ -124,7 +124,7 @@ def load(job: Job) -> Loaded:
     for folder in (job.output, job.profiles):
         require_writable(folder)
     _require_method(job)
-    runtime = get_runtime(job.runtime)
+    runtime = _timing_runtime(job)
     task = None if job.task is None else load_task(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
@@ -138,7 +138,7 @@ def load(job: Job) -> Loaded:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
-    key = ProfileKey.of(runtime.describe(block_options(job)))
+    key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimator.trains):
@@ -186,6 +186,24 @@ def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     )
 
 
-def block_options(job: Job) -> BuildOptions:
-    """Candidate blocks are timed as they would run amid the network."""
-    return BuildOptions(job.options.threads, job.options.precision, isolated=True)
+def block_options(job: Job, runtime: Runtime) -> BuildOptions:
+    """Candidate blocks are timed as they would run amid the network, where the runtime can do that."""
+    return replace(job.options, isolated=runtime.kind.times_amid_network, batches=None)
+
+
+def _timing_runtime(job: Job) -> Runtime:
+    """The runtime of a job, which has to run engines and to have the precision.
+
+    Raises:
+        UsageError: There is no such runtime, or it compiles for a device elsewhere.
+        RuntimeNotAvailableError: It is not here, or does not have the precision.
+    """
+    runtime = get_runtime(job.runtime)
+    if not runtime.kind.times:
+        able = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
+        raise UsageError(
+            f"runtime {runtime.name!r} runs nothing here, and latencies are measured",
+            hint=f"plan with one of {able}; --also {runtime.name} builds the result for it as well",
+        )
+    runtime.require_precision(job.options.precision)
+    return runtime

@@ -31,7 +31,8 @@ def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
     """Measure every signature that the profile does not hold yet."""
     reporter.stage("profile")
     wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
-    fill(loaded.profile, wanted, loaded.runtime, block_options(loaded.job), loaded.job.policy, reporter.progress)
+    options = block_options(loaded.job, loaded.runtime)
+    fill(loaded.profile, wanted, loaded.runtime, options, loaded.job.policy, reporter.progress)
 
 
 def profile_plan(loaded: Loaded) -> tuple[int, float]:
@@ -56,7 +57,8 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     shapes = batched_shapes(loaded.network.inputs, job.batch)
     engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
     blocks = (one for choice in loaded.choices if choice.kind is Kind.KEEP for one in loaded.signatures(choice))
-    timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, block_options(job), job.policy)
+    options = block_options(job, loaded.runtime)
+    timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, options, job.policy)
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
     return timing
 

@@ -20,7 +20,7 @@ from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out_on
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.network import Network, trace
-from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime
 
 BATCH, SHAPE = 8, (3, 64, 64)
 

@@ -21,7 +21,7 @@ from trt_layermerge.precision.onnx_graph import WEIGHTED, constants, weighted_la
 from trt_layermerge.precision.rounding import rounded
 from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, require_close, require_finite_tensors
 from trt_layermerge.precision.weights import half_loss
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 

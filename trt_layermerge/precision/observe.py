@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 
 from trt_layermerge.precision.onnx_graph import copy_of, float_tensors
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.base import Array
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with weights: what is done in lower precision for the sake of speed."""

@@ -23,7 +23,7 @@ from trt_layermerge.precision.observe import largest_magnitudes, tensor_differen
 from trt_layermerge.precision.onnx_graph import constants, copy_of, weighted_layers
 from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, require_close, require_finite_tensors
 from trt_layermerge.precision.weights import int8_loss
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
 _OPTIONS = {
     "ActivationSymmetric": True,

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from trt_layermerge.errors import ModelError, VerificationError
-from trt_layermerge.runtimes.protocol import Feed
+from trt_layermerge.runtimes.base import Feed
 
 if TYPE_CHECKING:  # manifests hold layers' figures, and are read by commands that need no ONNX
     import onnx

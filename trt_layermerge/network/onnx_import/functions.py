@@ -22,7 +22,6 @@ from trt_layermerge.network.onnx_import.graph import Array, Node
 from trt_layermerge.network.onnx_import.layers import unsupported
 from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
 
 Rule = Callable[[Node], Run]
