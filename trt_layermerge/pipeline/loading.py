@@ -75,7 +75,7 @@ class Loaded:
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
-        return signatures(self.network.chains[choice.block.chain], choice, self.job.setting)
+        return signatures(self.network, choice, self.job.setting)
 
     def typed(self, source: Path) -> Typed:
         """An FP32 ONNX file of the job in the precision that its engines are built in, written beside it."""

@@ -226,7 +226,7 @@ def _check_items(plan: Plan) -> None:
     if (fault := tiling_fault(plan.items)) is not None:
         raise InputError(fault)
     ends = {item.last_chain: item.end for item in plan.items}
-    lengths = tuple(ends.get(chain, 1) for chain in range(max(ends, default=-1) + 1))  # regions take chains as a whole, and others
+    lengths = tuple(ends.get(chain, 1) for chain in range(max(ends, default=-1) + 1))  # of chains within regions, any
     Problem(lengths, plan.items, plan.fixed_ns, plan.original_ns)  # which checks every item
 
 
