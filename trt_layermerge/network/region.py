@@ -30,11 +30,17 @@ class Gap:
         input: Node of the tensor that it reads.
         output: Node of the tensor that it makes.
         layers: The layers of chains inside of it, as chain and number.
+        input_shape: Channels, height and width of the input.
+        output_shape: Of the output.
+        structure: Hash of what it computes but for its weights: gaps with the same one cost the same.
     """
 
     input: str
     output: str
     layers: tuple[tuple[int, int], ...]
+    input_shape: Shape
+    output_shape: Shape
+    structure: str
 
 
 @dataclass(frozen=True)

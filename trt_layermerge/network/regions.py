@@ -16,6 +16,7 @@ from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.footprint import footprint
 from trt_layermerge.network.nesting import Nesting, is_image
 from trt_layermerge.network.region import Gap, Position, Region
+from trt_layermerge.network.structure import structure_of
 
 MOST_CONVOLUTIONS = 64
 """In one region: what one convolution takes the place of is seldom more."""
@@ -80,7 +81,8 @@ class _Finder:
             if len(plain) == 1 and self._is_block(start, end, layers):
                 yield None
             else:
-                yield Gap(start.name, end.name, layers)
+                structure = structure_of(self.module, sorted(nodes, key=self.nesting.order.__getitem__), start)
+                yield Gap(start.name, end.name, layers, start.meta["shape"], end.meta["shape"], structure)
 
     def _is_block(self, start: fx.Node, end: fx.Node, layers: Sequence[tuple[int, int]]) -> bool:
         (chain, first), (_, last) = layers[0], layers[-1]
