@@ -32,11 +32,7 @@ def command(as_json: bool, **given: Any) -> None:
     job = make_job(**given)
     network = load_network(job.model, job.weights, job.input_shape)
     choices = choices_of(network, job.limits)
-    distinct = {
-        signature
-        for choice in choices
-        for signature in signatures(network.chains[choice.block.chain], choice, job.setting)
-    }
+    distinct = {signature for choice in choices for signature in signatures(network, choice, job.setting)}
     found = {
         "model": network.name,
         "inputs": [{"name": item.name, "shape": list(item.shape), "below": item.below} for item in network.inputs],
