@@ -43,6 +43,7 @@ def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signatur
     epilogue, and its own convolution, if it has one, is an operation more; so is a front that stays.
     """
     chain = as_seen(chain, choice.place)
+    setting = replace(setting, batch=setting.batch * chain.multiple)
     block, last = choice.block, chain.layers[choice.block.end - 1]
     arriving, moved = skips_executed(chain, choice), front_moved(chain, choice)
     kept = choice.kind is Kind.KEEP

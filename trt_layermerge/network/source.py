@@ -138,8 +138,8 @@ def _timm(name: str) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
-    from trt_layermerge.network.onnx_import.graph import read_graph  # seconds that other specs need not wait for
-    from trt_layermerge.network.onnx_import.module import OnnxNetwork
+    from trt_layermerge.network.onnx_import.onnx_graph import read_graph  # seconds that other specs need not wait for
+    from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
     from trt_layermerge.onnxfile import read_onnx
 
     if not path.is_file():

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import import spatial
-from trt_layermerge.network.onnx_import.graph import Array, Node
 from trt_layermerge.network.onnx_import.layers import unsupported
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
 from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.network.onnx_import.graph import Array, Node
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
 from trt_layermerge.network.padding import PaddedConv2d
 
 Rule = Callable[..., nn.Module | None]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.network.onnx_import.activations import fuse_activations
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS
-from trt_layermerge.network.onnx_import.graph import Array, Graph, Node
+from trt_layermerge.network.onnx_import.gates import fuse_activations
 from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node, OnnxGraph
 from trt_layermerge.network.onnx_import.sizes import SIZES, shape
 
 _RESERVED = frozenset(dir(nn.Module))
@@ -46,7 +46,7 @@ class OnnxNetwork(nn.Module):
     samples_apart = True
     """Tracing checks that each sample is computed by itself: a file may have been made for one batch size."""
 
-    def __init__(self, graph: Graph, where: str) -> None:
+    def __init__(self, graph: OnnxGraph, where: str) -> None:
         """Build the layers.
 
         Args:
@@ -182,7 +182,7 @@ class OnnxNetwork(nn.Module):
         return path
 
 
-def _require_known(graph: Graph, where: str) -> None:
+def _require_known(graph: OnnxGraph, where: str) -> None:
     unknown = [node for node in graph.nodes if node.op not in SUPPORTED]
     if unknown:
         shown = ", ".join(str(node) for node in unknown[:3])

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from tests.network.onnx_import.models import assert_same, imported, make, one, runtime
 from trt_layermerge.errors import ExitCode, ModelError
 from trt_layermerge.network.network import load_network
-from trt_layermerge.network.onnx_import.graph import read_graph
+from trt_layermerge.network.onnx_import.onnx_graph import read_graph
 
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 node = helper.make_node

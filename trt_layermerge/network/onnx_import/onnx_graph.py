@@ -62,7 +62,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxGraph:
     """A graph with one image input and one output.
 
     Attributes:
@@ -86,7 +86,7 @@ class Graph:
         """The node that computes a value, by the value's name."""
         return {output: node for node in self.nodes for output in node.outputs}
 
-    def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
+    def with_nodes(self, nodes: tuple[Node, ...]) -> OnnxGraph:
         """The same graph of other nodes, without those that the output does not need."""
         needed, kept = {self.output}, []
         for node in reversed(nodes):
@@ -96,7 +96,7 @@ class Graph:
         return replace(self, nodes=tuple(reversed(kept)))
 
 
-def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
+def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
     """Take the graph out of a model.
 
     Args:
@@ -124,7 +124,7 @@ def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
     constants = {tensor.name: _single(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
     origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset)
-    graph = Graph(name, shape, proto.graph.output[0].name, (), constants, origins).with_nodes(nodes)
+    graph = OnnxGraph(name, shape, proto.graph.output[0].name, (), constants, origins).with_nodes(nodes)
     if not graph.nodes:
         raise ModelError(f"{where} returns what does not depend on its input")
     return graph if batch is None else _freed(graph, batch)
@@ -255,7 +255,7 @@ def _name(proto: onnx.NodeProto) -> str:
     return str(proto.name or next(iter(proto.output), ""))
 
 
-def _freed(graph: Graph, batch: int) -> Graph:
+def _freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
     """The graph for any batch, where the file fixes one: constant shapes that begin with it are written anew.
 
     ``[batch, 1280]`` becomes ``[-1, 1280]``, ``[batch, -1]`` becomes ``[0, -1]``, where 0 stands for 'as it comes'.
