@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.network.placing import operator_name
 
 SOURCE_TOLERANCE = 1e-4
 """Largest difference between the source and its normal form as a share of the largest output, float32."""
@@ -75,10 +76,9 @@ def _mixed(name: str, module: fx.GraphModule, example: tuple[Tensor, ...]) -> Mo
     batched = [node for node in module.graph.nodes if node.meta.get("multiple")]
     returned = next(node for node in module.graph.nodes if node.op == "output").all_input_nodes
     guilty = next(node for node in (*batched, *returned) if not _first_agrees(alone[node], both[node]))
-    what = str(getattr(guilty.target, "__name__", guilty.target)).partition(".")[0]
     return ModelError(
-        f"{name} does not compute each sample of a batch by itself: from {what} at "
-        f"{guilty.meta.get('source') or guilty} on, a sample's values depend on the others of its batch",
+        f"{name} does not compute each sample of a batch by itself: from {operator_name(guilty)} in "
+        f"{guilty.meta.get('source') or 'its forward()'} on, a sample's values depend on the others of its batch",
         hint="a batch norm needs running statistics in evaluation (track_running_stats=True, training=False); frames "
         "of a clip belong into one sample, (frames * channels) x height x width; an ONNX file needs a dynamic batch",
     )

@@ -77,6 +77,8 @@ def _named(**entries: Parameter | None) -> tuple[tuple[str, Parameter], ...]:
 def _owned(module: nn.Module, **entries: Parameter | None) -> ModuleCall | None:
     """The call, if all parameters live in one module of the source under their usual names."""
     named = _named(**entries)
+    if not all(isinstance(entry, Parameter) for _, entry in named):
+        return None  # computed: a pass looks at those (passes/computed_filters.py)
     owners = {entry.owner for _, entry in named}
     usual = all(entry.name.rpartition(".")[2] == name for name, entry in named)
     return ModuleCall(module, owners.pop(), named) if len(owners) == 1 and usual else None

@@ -48,6 +48,8 @@ def common_owner(names: Iterable[str]) -> str:
     """The module that holds all these parameters, but for what ``torch.nn.utils.parametrize`` keeps below it."""
     marker = ".parametrizations."
     owners = [name.partition(marker)[0] if marker in name else name.rpartition(".")[0] for name in names]
+    if not owners:
+        return ""
     first, *others = (owner.split(".") for owner in owners)
     length = next((i for i in range(len(first)) if any(other[i : i + 1] != first[i : i + 1] for other in others)), None)
     return ".".join(first[:length])
@@ -60,6 +62,11 @@ def free_path(root: nn.Module, wanted: str) -> str:
         count += 1
         path = f"{wanted}_{count}"
     return path
+
+
+def operator_name(node: fx.Node) -> str:
+    """The name of what a node calls, as people say it: ``conv2d``, or the path of a module."""
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
 def shaken(module: fx.GraphModule) -> fx.GraphModule:

@@ -100,7 +100,7 @@ class _Rewriter:
         if operator_ in WITHOUT_EFFECT and WITHOUT_EFFECT[operator_](*args[1:], **kwargs) and _same_kind(node):
             return args[0]
         if operator_ is torch.ops.aten.add.Tensor and _both_tensors(node):
-            return self._with_shape(self.graph.call_function(operator.add, tuple(args)), node)
+            return self._with_shape(self.graph.call_function(operator.add, tuple(self._attributes(args))), node)
         rule = MODULE_RULES.get(operator_)
         call = rule(_result(node).dim(), *args[1:], **kwargs) if rule is not None else None
         target = self._place(call, node) if call is not None else None

@@ -154,9 +154,8 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Engine
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
     job, given = loaded.job, loaded.network.inputs
     shapes = batched_shapes(given, job.batch)
-    export_onnx(fold_norms(loaded.network.module), given, job.original_onnx)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
-    onnx = loaded.typed(job.original_onnx), loaded.typed(job.output / COMPRESSED_ONNX)
+    onnx = loaded.typed(loaded.original), loaded.typed(job.output / COMPRESSED_ONNX)
     original = loaded.runtime.build(onnx[0].path, job.options, shapes)
     loaded.runtime.build(onnx[1].path, job.options, shapes).save(job.output / _engine_name(loaded))
     engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)

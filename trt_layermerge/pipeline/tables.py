@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import write_json
 from trt_layermerge.importance.estimate import measure, table_key
@@ -18,7 +17,6 @@ from trt_layermerge.latency.anchored import anchored
 from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import read_timing
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.job import Reporter
@@ -31,6 +29,7 @@ def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
     """Measure every signature that the profile does not hold yet."""
     reporter.stage("profile")
     wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
+    _ = loaded.original  # compared with its source before anything is measured
     fill(loaded.profile, wanted, loaded.runtime, isolated(loaded.job), loaded.job.policy, reporter.progress)
 
 
@@ -52,9 +51,8 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     if (known := _read_baseline(job.baseline_file, key)) is not None:
         return known
     reporter.stage("baseline")
-    export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
     shapes = batched_shapes(loaded.network.inputs, job.batch)
-    engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
+    engine = loaded.runtime.build(loaded.typed(loaded.original).path, job.options, shapes)
     blocks = (one for choice in loaded.choices if choice.kind is Kind.KEEP for one in loaded.signatures(choice))
     timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, isolated(job), job.policy)
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
@@ -65,6 +63,7 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     """Measure what choices do to the network; without ``choices``, all of them."""
     reporter.stage("importance")
     table = importance_table(loaded)
+    _ = loaded.original  # as above
     wanted = loaded.choices if choices is None else choices
     with placed(loaded.network.module, loaded.computes_on):
         measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)

@@ -51,7 +51,6 @@ def control_flow() -> onnx.ModelProto:
 
 BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "two inputs": (lambda: with_input(two_inputs), "takes 2 inputs (x, mask); one, of images, is needed"),
-    "two outputs": (lambda: with_input(two_outputs), "returns 2 tensors (y, x); one is needed"),
     "bytes": (lambda: with_input(of_bytes), "input 'x' of net.onnx is uint8 of shape [?x3x8x10]"),
     "a table": (lambda: one("Relu", shape=("n", 7)), "input 'x' of net.onnx is float of shape [?x7]; images are"),
     "control flow": (control_flow, "has control flow: If node 'choice' holds a graph of its own"),

@@ -39,6 +39,8 @@ def command(as_json: bool, **given: Any) -> None:
     found = {
         "model": network.name,
         "inputs": [{"name": item.name, "shape": list(item.shape), "below": item.below} for item in network.inputs],
+        "outputs": list(network.outputs),
+        "notes": list(network.notes),
         "layers": [_layer(chain, layer) for chain in network.chains for layer in chain.layers],
         "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
         "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],

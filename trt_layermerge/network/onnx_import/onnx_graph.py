@@ -63,12 +63,12 @@ class Node:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A graph with one image input and one output.
+    """A graph with one image input.
 
     Attributes:
         input: Name of its input.
         shape: Of one sample: channels, height, width; ``None`` where the file leaves one open.
-        output: Name of its output.
+        outputs: Names of its outputs, in order.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
         origins: The weight in the file that a constant was computed from, by the constant's name.
@@ -76,7 +76,7 @@ class OnnxGraph:
 
     input: str
     shape: tuple[int | None, ...]
-    output: str
+    outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     origins: Mapping[str, str]
@@ -87,8 +87,8 @@ class OnnxGraph:
         return {output: node for node in self.nodes for output in node.outputs}
 
     def with_nodes(self, nodes: tuple[Node, ...]) -> OnnxGraph:
-        """The same graph of other nodes, without those that the output does not need."""
-        needed, kept = {self.output}, []
+        """The same graph of other nodes, without those that no output needs."""
+        needed, kept = set(self.outputs), []
         for node in reversed(nodes):
             if needed.intersection(node.outputs):
                 kept.append(node)
@@ -105,7 +105,7 @@ def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
 
     Raises:
         ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but one batch of
-            images, or returns anything but one tensor.
+            images, or returns a constant.
     """
     opset = _opset(proto, where)
     try:
@@ -115,18 +115,14 @@ def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, where)
     name, batch, shape = _image_input(proto.graph, where)
-    if len(proto.graph.output) != 1:
-        names = ", ".join(value.name for value in proto.graph.output)
-        raise ModelError(
-            f"{where} returns {len(proto.graph.output)} tensors ({names}); one is needed",
-            hint="cut the model at the one that matters: onnx.utils.extract_model",
-        )
+    outputs = tuple(value.name for value in proto.graph.output)
     constants = {tensor.name: _single(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
     origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset)
-    graph = OnnxGraph(name, shape, proto.graph.output[0].name, (), constants, origins).with_nodes(nodes)
-    if not graph.nodes:
-        raise ModelError(f"{where} returns what does not depend on its input")
+    graph = OnnxGraph(name, shape, outputs, (), constants, origins).with_nodes(nodes)
+    for output in outputs:
+        if output not in graph.producers and output != name:
+            raise ModelError(f"{where} returns what does not depend on its input ({output})")
     return graph if batch is None else _freed(graph, batch)
 
 

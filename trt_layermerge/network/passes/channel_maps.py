@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
+from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.padding import sides_of
 from trt_layermerge.network.passes.parameter_values import ParameterValues
-from trt_layermerge.network.placing import attach, common_owner, free_path, reader_counts, shaken
+from trt_layermerge.network.placing import attach, common_owner, free_path, operator_name, reader_counts, shaken
 
 _LINEAR = (
     "mul",
@@ -36,13 +38,13 @@ class ChannelMap:
         operand: Which argument of the operator ``x`` is.
         scale: What each channel is multiplied by.
         shift: What is added to it then.
-        names: The parameters that decide it, where they are one number for each channel.
+        home: Where a layer of it would lie; empty where it is one number for all channels, which makes none.
     """
 
     operand: int
     scale: Tensor
     shift: Tensor
-    names: tuple[str, ...]
+    home: str
 
 
 def fold_channel_maps(module: fx.GraphModule) -> fx.GraphModule:
@@ -51,17 +53,19 @@ def fold_channel_maps(module: fx.GraphModule) -> fx.GraphModule:
     1. Into the convolution or batch norm before it, if nothing else reads that one's result or weights.
     2. Else into the convolution behind it, if that alone reads the map, nothing else reads its weights, and it pads
        with nothing: zeros that it puts around the image would have to be shifted, too. A scale alone passes padding.
-    3. Else, where it has a number for each channel, it becomes a layer of its own, a 1x1 convolution channel by
-       channel, as a lone norm counts for one. One number for all channels stays the product or sum that it is.
+    3. Else, where it has a number for each channel and leads to a convolution, through an activation or not, it becomes
+       a layer of its own, a 1x1 convolution channel by channel, as a lone norm counts for one. Anywhere else it stays
+       the product or sum that it is.
 
     Ensures: the same function in evaluation, weights computed in float64 and rounded once.
     """
     constants = ParameterValues(module)
     maps = {node: found for node in module.graph.nodes if (found := _channel_map(node, constants)) is not None}
-    for node, found in maps.items():
-        if found.names:
-            node.args, node.kwargs = (_source(node, found),), {}  # what computed the constants reads no layer any more
-            maps[node] = replace(found, operand=0)
+    maps = {node: found for node, found in maps.items() if not found.home or _beside_layer(module, node, maps)}
+    for node in [node for node, found in maps.items() if found.home]:
+        # Its constants have no reader any more, which may have been parameters of layers beside it.
+        node.target, node.args, node.kwargs = torch.ops.aten.alias.default, (_source(node, maps[node]),), {}
+        maps[node] = replace(maps[node], operand=0)
     module = shaken(module)
     layers = _Layers(module)
     for node in list(maps):
@@ -71,16 +75,14 @@ def fold_channel_maps(module: fx.GraphModule) -> fx.GraphModule:
         if layers.take_from_before(node, maps[node]):
             del maps[node]
     for node, left in maps.items():
-        if (
-            not layers.take_from_behind(node, left) and left.names
-        ):  # where a product became a layer, the sum goes into it
+        if not layers.take_from_behind(node, left) and left.home:  # a product's layer takes in the sum behind it
             layers.make(node, left)
     return shaken(module)
 
 
 def _channel_map(node: fx.Node, constants: ParameterValues) -> ChannelMap | None:
     """What a node does to the image that it reads, if it does one thing to each channel."""
-    name = str(getattr(node.target, "__name__", "")).partition(".")[0]
+    name = operator_name(node)
     shape, operands = node.meta.get("shape", ()), [arg for arg in node.all_input_nodes if arg not in constants]
     if node.op != "call_function" or name not in _LINEAR or len(operands) != 1 or len(shape) != 3:
         return None
@@ -101,8 +103,8 @@ def _channel_map(node: fx.Node, constants: ParameterValues) -> ChannelMap | None
     if one.shape != (1, *shape) or any(bool((value != value[..., :1, :1]).any()) for value in (zero, one)):
         return None
     each = any(value.numel() > 1 for value in known.values())
-    names = tuple(name for arg in known for name in constants.names(arg)) or (node.name,)
-    return ChannelMap(places[0], (one - zero)[0, :, 0, 0], zero[0, :, 0, 0], names if each else ())
+    home = common_owner(name for arg in known for name in constants.names(arg)) or name
+    return ChannelMap(places[0], (one - zero)[0, :, 0, 0], zero[0, :, 0, 0], home if each else "")
 
 
 class _Layers:
@@ -156,7 +158,7 @@ class _Layers:
         layer = nn.Conv2d(channels, channels, 1, groups=channels)
         _set(layer, "weight", found.scale.reshape(-1, 1, 1, 1))
         _set(layer, "bias", found.shift)
-        path = free_path(self.module, common_owner(found.names) or node.name)
+        path = free_path(self.module, found.home)
         attach(self.module, path, layer)
         self.readers[path] = 1
         node.op, node.target = "call_module", path
@@ -164,6 +166,26 @@ class _Layers:
     def _drop(self, node: fx.Node, found: ChannelMap) -> None:
         node.replace_all_uses_with(_source(node, found))
         self.module.graph.erase_node(node)
+
+
+def _beside_layer(module: fx.GraphModule, node: fx.Node, maps: Mapping[fx.Node, ChannelMap]) -> bool:
+    """Whether a map reads a layer, or a convolution reads it through an activation or not, maybe with maps between."""
+    before, behind = node, node
+    while before in maps:
+        before = _source(before, maps[before])
+    while behind in maps or _is_activation(module, behind):
+        if len(behind.users) != 1:
+            break
+        behind = next(iter(behind.users))
+    return _called(module, before, nn.Conv2d, nn.BatchNorm2d) or _called(module, behind, nn.Conv2d)
+
+
+def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "call_module" and activation_name(module.get_submodule(str(node.target))) is not None
+
+
+def _called(module: fx.GraphModule, node: fx.Node, *kinds: type[nn.Module]) -> bool:
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
 
 
 def _source(node: fx.Node, found: ChannelMap) -> fx.Node:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.network.module_rules import MODULE_RULES, ModuleCall, Parameter
 from trt_layermerge.network.passes.parameter_values import ParameterValues
-from trt_layermerge.network.placing import attach, common_owner, free_path, shaken
+from trt_layermerge.network.placing import attach, common_owner, free_path, operator_name, shaken
 
 
 def compute_filters(module: fx.GraphModule) -> fx.GraphModule:
@@ -34,7 +34,7 @@ def compute_filters(module: fx.GraphModule) -> fx.GraphModule:
         alike = made.setdefault(call.owner or "", [])
         path = next((path for path, other in alike if _equal(call, other)), None)
         if path is None:
-            path = free_path(module, call.owner or node.name)
+            path = free_path(module, call.owner or operator_name(node))
             attach(module, path, call.module)
             alike.append((path, call))
         node.op, node.target = "call_module", path

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from trt_layermerge.network.geometry import Sides
 from trt_layermerge.network.padding import constant_sides, sides_of
 from trt_layermerge.network.passes.parameter_values import ParameterValues
-from trt_layermerge.network.placing import shaken
+from trt_layermerge.network.placing import operator_name, shaken
 
 _WRITES = (
     "slice", "select", "slice_scatter", "select_scatter", "copy", "where", "index_put", "masked_fill", "fill", "clone",
@@ -57,7 +57,7 @@ def _region(pad: fx.Node, constants: ParameterValues) -> list[fx.Node]:
     """A padding, and what constants are written into its result by."""
     region = [pad]
     for node in pad.graph.nodes:
-        written = str(getattr(node.target, "__name__", "")).partition(".")[0] in _WRITES
+        written = operator_name(node) in _WRITES
         inputs = node.all_input_nodes
         if written and set(region) & set(inputs) and all(value in region or value in constants for value in inputs):
             region.append(node)
