@@ -134,15 +134,15 @@ def _entry(key: str, state: Mapping[str, Tensor], module: nn.Module) -> _Entry:
 
 
 def _prefix(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """What all names begin with, up to a dot, and none of the model does."""
+    """What all names begin with, up to a dot, and without which most of them are the model's."""
+    best, most = "", len(set(state) & set(expected))
     prefix, names = "", list(state)
-    while names and not set(names) & set(expected):
-        first, dot, _ = names[0].partition(".")
-        if not dot or not all(name.startswith(first + dot) for name in names):
-            return ""
-        prefix += first + dot
-        names = [name.removeprefix(first + dot) for name in names]
-    return prefix
+    while names and all(name.startswith(names[0].partition(".")[0] + ".") for name in names):
+        first = names[0].partition(".")[0] + "."
+        prefix, names = prefix + first, [name.removeprefix(first) for name in names]
+        if (count := len(set(names) & set(expected))) > most:
+            best, most = prefix, count
+    return best
 
 
 def _problems(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Iterator[str]:

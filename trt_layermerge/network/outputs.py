@@ -15,8 +15,8 @@ from trt_layermerge.errors import ModelError
 OUTPUT = "output"
 """Name of the one output of a network that gives it none."""
 
-_NAMES = "output_names"
-"""Where a normal form keeps its outputs' names, among what it knows of itself."""
+_NAMES = "names"
+"""Where the output node of a graph keeps the outputs' names; copies of a graph copy that."""
 
 
 def named_outputs(result: Any) -> dict[str, Tensor]:
@@ -42,46 +42,55 @@ def named_outputs(result: Any) -> dict[str, Tensor]:
 
 
 def _leaves(name: str, result: Any) -> Iterator[tuple[str, Any]]:
-    if result is None:
-        return
-    if isinstance(result, Mapping):
-        inner = [(str(key), value) for key, value in result.items()]
-    elif isinstance(result, tuple) and hasattr(result, "_fields"):
-        inner = list(zip(result._fields, result, strict=True))
-    elif isinstance(result, (list, tuple)):
-        inner = [(str(index), value) for index, value in enumerate(result)]
-    elif dataclasses.is_dataclass(result):
-        inner = [(field.name, getattr(result, field.name)) for field in dataclasses.fields(result)]
-    else:
+    held = _held(result)
+    if held is None:
         yield name, result
         return
-    for part, value in inner:
-        yield from _leaves(f"{name}.{part}", value)
+    for part, value in held:
+        if value is not None:
+            yield from _leaves(f"{name}.{part}", value)
+
+
+def _held(result: Any) -> list[tuple[str, Any]] | None:
+    """What something holds, by name or number; ``None`` where it holds nothing."""
+    if isinstance(result, Mapping):
+        return [(str(key), value) for key, value in result.items()]
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return list(zip(result._fields, result, strict=True))
+    if isinstance(result, (list, tuple)):
+        return [(str(index), value) for index, value in enumerate(result)]
+    if dataclasses.is_dataclass(result):
+        return [(field.name, getattr(result, field.name)) for field in dataclasses.fields(result)]
+    return None
 
 
 def let_export_return(result: Any) -> None:
-    """Make known to ``torch.export`` every dataclass in a result, which it would refuse."""
-    if dataclasses.is_dataclass(result) and type(result) not in pytree.SUPPORTED_NODES:
-        torch.export.register_dataclass(type(result))
-    for _, value in _held(result):
+    """Make known to ``torch.export`` every dataclass and mapping in a result, which it would refuse."""
+    kind = type(result)
+    if dataclasses.is_dataclass(result) and kind not in pytree.SUPPORTED_NODES:
+        torch.export.register_dataclass(kind)
+    if isinstance(result, Mapping) and kind not in pytree.SUPPORTED_NODES:
+        pytree.register_pytree_node(
+            kind,
+            lambda mapping: (list(mapping.values()), list(mapping)),
+            lambda values, keys: dict(zip(keys or (), values, strict=True)),
+        )
+    for _, value in _held(result) or []:
         let_export_return(value)
-
-
-def _held(result: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(result, Mapping):
-        yield from ((str(key), value) for key, value in result.items())
-    elif isinstance(result, (list, tuple)):
-        yield from ((str(index), value) for index, value in enumerate(result))
-    elif dataclasses.is_dataclass(result):
-        yield from ((field.name, getattr(result, field.name)) for field in dataclasses.fields(result))
 
 
 def name_outputs(module: fx.GraphModule, names: tuple[str, ...]) -> None:
     """Give a normal form the names of its outputs; copies of it have them too."""
-    module.meta[_NAMES] = names
+    _output_node(module).meta[_NAMES] = names
 
 
 def output_names(module: nn.Module) -> tuple[str, ...]:
     """The names of a network's outputs, in order; of one that is no normal form, ``output``."""
-    names = module.meta.get(_NAMES) if isinstance(module, fx.GraphModule) else None
+    names: tuple[str, ...] = _output_node(module).meta.get(_NAMES, ()) if isinstance(module, fx.GraphModule) else ()
     return names or (OUTPUT,)
+
+
+def _output_node(module: fx.GraphModule) -> fx.Node:
+    node: fx.Node
+    (node,) = (node for node in module.graph.nodes if node.op == "output")
+    return node

@@ -73,9 +73,7 @@ def shaken(module: fx.GraphModule) -> fx.GraphModule:
     """Without nodes, modules and parameters that the output does not depend on."""
     module.graph.eliminate_dead_code()
     module.graph.lint()
-    whole = fx.GraphModule(module, module.graph)
-    whole.meta.update(module.meta)
-    return whole
+    return fx.GraphModule(module, module.graph)
 
 
 def reader_counts(module: fx.GraphModule) -> Counter[str]:

@@ -34,10 +34,6 @@ def two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
 
 
-def two_outputs(model: onnx.ModelProto) -> None:
-    model.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
-
-
 def of_bytes(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
 

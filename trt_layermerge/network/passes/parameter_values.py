@@ -60,8 +60,8 @@ class ParameterValues:
     def _computed(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return attribute(self._module, str(node.target)).detach()
-        if node.target in _EXPANSIONS:
-            return self._value(node.all_input_nodes[0])
+        if any(value not in self._constant for value in node.all_input_nodes):
+            return self._value(node.all_input_nodes[0])  # a batch's expansion
         args, kwargs = fx.map_arg((node.args, node.kwargs), self._value)
         call: Any = self._module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         return call(*args, **kwargs)

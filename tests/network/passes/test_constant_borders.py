@@ -1,0 +1,122 @@
+"""Borders of a constant, and everything else that is written into a part of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.network.written import conv
+from trt_layermerge.network.network import Network, trace
+
+
+class Bordered(nn.Module):
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.a, self.b = conv(4, 4, 1, bias=False), conv(), conv()
+        self.valid, self.norm = conv(padding=0), nn.BatchNorm2d(4)
+        self.value = nn.Parameter(torch.randn(1, 4, 1, 1))
+        nn.init.normal_(self.norm.bias)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+        self.function = forward
+
+    @property
+    def of_zero(self) -> Tensor:
+        """The norm's own value for zero."""
+        n = self.norm
+        return (n.bias - n.running_mean * n.weight / torch.sqrt(n.running_var + n.eps)).view(1, -1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def written(y: Tensor, value: Any, by: int = 1) -> Tensor:
+    y = F.pad(y, [by] * 4)
+    y[:, :, :by] = value
+    y[:, :, -by:] = value
+    y[:, :, :, :by] = value
+    y[..., -by:] = value
+    return y
+
+
+BORDERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "written": lambda m, x: m.valid(written(m.norm(m.one(x)), m.of_zero)),
+    "written twice as wide": lambda m, x: m.valid(written(m.norm(m.one(x)), m.of_zero, 2)),
+    "a number": lambda m, x: m.valid(written(m.norm(m.one(x)), 0.5)),
+    "padded with a number": lambda m, x: m.valid(F.pad(m.norm(m.one(x)), (1, 1, 1, 1), value=0.5)),
+    "on two sides": lambda m, x: m.valid(F.pad(m.norm(m.one(x)), (0, 2, 2, 0), value=-1.0)),
+    "between shifts": lambda m, x: m.valid(F.pad(m.norm(m.one(x)) - m.of_zero, (1, 1, 1, 1)) + m.of_zero),
+    "of any value": lambda m, x: m.valid(written(m.a(x), m.value)),
+    "in two steps": lambda m, x: m.valid(F.pad(F.pad(m.a(x), (1, 1)), (0, 0, 1, 1))),
+}
+
+
+@pytest.mark.parametrize("forward", BORDERS.values(), ids=BORDERS.keys())
+def test_a_border_is_part_of_the_layers_around_it(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    (chain,) = same(forward).chains
+    assert len(chain) == 2 and any(chain.layers[1].geometry.padding)
+
+
+def same(forward: Callable[[Any, Tensor], Tensor]) -> Network:
+    torch.manual_seed(0)
+    source = Bordered(forward).eval()
+    network = trace("net", source, (4, 8, 8))
+    for batch in (1, 3):
+        x = torch.randn(batch, 4, 8, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(network.module(x), source(x), rtol=1e-4, atol=1e-4)
+    return network
+
+
+def halves(m: Any, x: Tensor) -> Tensor:
+    y = m.a(x)
+    y[:, :2] = F.relu(y[:, :2])
+    return m.b(y)
+
+
+def through_a_view(m: Any, x: Tensor) -> Tensor:
+    y = m.a(x)
+    y.view(-1, 256).mul_(2)
+    return m.b(y)
+
+
+def before_and_after(m: Any, x: Tensor) -> Tensor:
+    y = m.a(x)
+    part = y[:, :1]
+    y.relu_()
+    return m.b(y) * part
+
+
+def by_mask(m: Any, x: Tensor) -> Tensor:
+    y = m.norm(m.a(x))
+    y[y < 0] = 0
+    return m.b(y)
+
+
+def into_zeros(m: Any, x: Tensor) -> Tensor:
+    y = torch.zeros(x.shape[0], 4, 10, 10)
+    y[:, :, 1:-1, 1:-1] = m.a(x)
+    return m.valid(y)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        halves,
+        through_a_view,
+        before_and_after,
+        by_mask,
+        into_zeros,
+        lambda m, x: m.valid(written(F.relu(m.a(x)), m.value)),  # no layer before it takes a shift
+        lambda m, x: m.a(written(m.one(x), m.value)),  # the layer behind it pads with zeros
+        lambda m, x: m.valid(y := written(m.one(x), m.value)) + y[:, :, 1:-1, 1:-1],  # read twice
+        lambda m, x: m.valid(F.pad(m.one(x), (1, 1, 1, 1), mode="reflect")),
+    ],
+)
+def test_everything_else_that_is_written_is_exact(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    same(forward)
