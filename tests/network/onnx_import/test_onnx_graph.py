@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from tests.network.onnx_import.models import assert_same, imported, make, one, runtime
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.network.network import load_network
+from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.onnx_import.onnx_graph import read_graph
 
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
@@ -200,3 +200,25 @@ def test_a_file_that_mixes_the_samples_of_a_batch_is_refused(tmp_path: Path) -> 
     onnx.save(make([node("Conv", ["x", "w"], ["c"]), *tail], {"w": KERNEL}), tmp_path / "mixed.onnx")
     with pytest.raises(ModelError, match="does not compute each sample of a batch by itself"):
         load_network(str(tmp_path / "mixed.onnx"))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_frames_of_a_file_of_a_fixed_batch_are_any_number_of_samples(batch: int) -> None:
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.standard_normal((4, 1, 3, 3)).astype(np.float32),
+        "frames": np.array([3 * batch, 1, 8, 10]),
+        "samples": np.array([batch, 12, 6, 8]),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "frames"], ["f"]),
+        helper.make_node("Conv", ["f", "w"], ["c"]),
+        helper.make_node("Reshape", ["c", "samples"], ["y"]),
+    ]
+    model = make(nodes, weights, (batch, 3, 8, 10))
+    network = trace("net", imported(model), (3, 8, 10))
+    x = random.standard_normal((batch, 3, 8, 10)).astype(np.float32)
+    with torch.no_grad():
+        result = network.module(torch.from_numpy(np.concatenate([x, x])))
+    np.testing.assert_allclose(result.numpy(), np.concatenate([runtime(model, x)] * 2), rtol=1e-4, atol=1e-5)
+    assert [chain.multiple for chain in network.chains] == [3]

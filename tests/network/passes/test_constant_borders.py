@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.network.written import conv
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.merging.sequential import carry_out_on
 from trt_layermerge.network.network import Network, trace
 
 
@@ -120,3 +123,38 @@ def into_zeros(m: Any, x: Tensor) -> Tensor:
 )
 def test_everything_else_that_is_written_is_exact(forward: Callable[[Any, Tensor], Tensor]) -> None:
     same(forward)
+
+
+@pytest.mark.parametrize("border", [written, lambda y, value: F.pad(y - value, [1] * 4) + value])
+def test_a_block_with_a_border_of_its_norms_own_value_is_one_convolution(
+    border: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """A 1x1, that border and a 3x3 without padding, beside a 3x3 and a 1x1: what they compute together is one 3x3."""
+    source = nn.Sequential(Block(3, border), Block(4, border)).eval()
+    network = trace("net", source, (3, 8, 8))
+    merged = [
+        choice
+        for choice in choices_of(network)
+        if choice.kind is Kind.MERGE and len(choice.kept) == len(choice.block) == 2 and not choice.block.start % 2
+    ]
+    assert [str(choice.geometry) for choice in merged] == [f"{c}>4 k3x3 s1x1 p1,1,1,1 d1x1 g1" for c in (3, 4)]
+    x = torch.randn(4, 3, 8, 8)
+    result = carry_out_on(torch.device("cpu"), network, merged, [x]).merged
+    assert sum(isinstance(part, nn.Conv2d) for part in result.modules()) == 2
+    with torch.no_grad():
+        torch.testing.assert_close(result(x), source(x), rtol=1e-4, atol=1e-4)
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int, border: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.long, self.wide, self.short = conv(channels, 4, 1, bias=False), conv(channels, 4), conv(channels, 4, 1)
+        self.norm, self.end, self.border = nn.BatchNorm2d(4), conv(padding=0, bias=False), border
+        nn.init.normal_(self.norm.bias)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = self.norm
+        value = (n.bias - n.running_mean * n.weight / torch.sqrt(n.running_var + n.eps)).view(1, -1, 1, 1)
+        return torch.relu(self.end(self.border(n(self.long(x)), value)) + self.wide(x) + self.short(x))

@@ -254,13 +254,14 @@ def _name(proto: onnx.NodeProto) -> str:
 def _freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
     """The graph for any batch, where the file fixes one: constant shapes that begin with it are written anew.
 
-    ``[batch, 1280]`` becomes ``[-1, 1280]``, ``[batch, -1]`` becomes ``[0, -1]``, where 0 stands for 'as it comes'.
+    ``[batch, 1280]`` becomes ``[-1, 1280]``, ``[batch, -1]`` becomes ``[0, -1]``, where 0 stands for 'as it comes'; so
+    does a multiple of the batch, as where frames are folded into it, if all other sizes are known.
     Whether samples then keep apart is for tracing to check.
     """
     constants, nodes = dict(graph.constants), []
     for node in graph.nodes:
         target = graph.constants.get(node.inputs[1]) if node.op in ("Reshape", "Expand") else None
-        if target is not None and target.ndim == 1 and len(target) and target[0] == batch:
+        if target is not None and target.ndim == 1 and len(target) and _begins_with(batch, target, node.op):
             first = 0 if -1 in target[1:] and not node.get("allowzero", 0) else -1
             first = 1 if node.op == "Expand" else first  # stretches to what it meets
             free = f"{node.inputs[1]} of {node.outputs[0]}"
@@ -268,3 +269,9 @@ def _freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
             node = replace(node, inputs=(node.inputs[0], free))
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _begins_with(batch: int, target: Array, op: str) -> bool:
+    """Whether the first of these sizes is the batch, or a multiple of it that can be left open."""
+    multiple = op == "Reshape" and target[0] > 0 and target[0] % batch == 0 and bool((target[1:] > 0).all())
+    return bool(target[0] == batch) or multiple
