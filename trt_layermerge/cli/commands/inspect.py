@@ -102,6 +102,8 @@ def _show(found: dict[str, Any]) -> None:
         through = f" through {skip['name']}" if skip["name"] else ""
         late = ", behind its activation" if skip["late"] else ""
         console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{late}{through}")
+    if len(found["outputs"]) > 1:
+        console.print(f"outputs: {', '.join(found['outputs'])}")
     for item in found["breaks"]:
         console.print(f"break after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:

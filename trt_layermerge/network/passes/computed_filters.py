@@ -50,12 +50,12 @@ def _layer_of(root: nn.Module, node: fx.Node, constants: ParameterValues) -> Mod
     rule = MODULE_RULES.get(node.target)
     if rule is None or node.op != "call_function":
         return None
-    given = {arg: arg for arg in node.args[1:] if isinstance(arg, fx.Node)}
+    given = [arg for arg in node.args[1:] if isinstance(arg, fx.Node)]
     if not given or node.kwargs or node.args[0] in constants or not all(arg in constants for arg in given):
         return None
     if not all(_may_be_owned(arg, root) for arg in given):
         return None
-    home = common_owner([name for arg in given for name in constants.names(arg)])
+    home = common_owner(name for arg in given for name in constants.names(arg))
     operator_: Any = node.target
     slots = [argument.name for argument in operator_._schema.arguments]
     args = [
