@@ -181,8 +181,8 @@ def test_every_tensor_has_its_shape() -> None:
     assert shapes[0] == (4, 8, 8) and shapes[-1] == (6,)
 
 
-def without_gradients(m: Any, x: Tensor) -> Tensor:
-    with torch.no_grad():
+def with_gradients(m: Any, x: Tensor) -> Tensor:
+    with torch.enable_grad():
         x = x * 2
     return m.a(x)
 
@@ -199,7 +199,7 @@ def without_gradients(m: Any, x: Tensor) -> Tensor:
         (lambda m, x: m.a(x).argmax(1), "returns torch.int64"),
         (lambda m, x: m.a(x) + torch.rand_like(x), "differs from it by"),
         (lambda m, x: m.a(x) / 0, "differs from it by nan"),
-        (without_gradients, "has a graph inside its graph"),
+        (with_gradients, "has a graph inside its graph"),
     ],
 )
 def test_what_cannot_be_traced_is_one_message(

@@ -26,7 +26,7 @@ def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
         ModelError: Its ``forward()`` fails, or torch cannot follow it.
     """
     try:
-        with hushed():
+        with hushed(), torch.no_grad():  # or what the source does without gradients would be a graph of its own
             program = torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
             return program.run_decompositions({}) if _reads_what_was_overwritten(program.graph) else program
     except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
@@ -35,7 +35,7 @@ def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
         raise ModelError(
             f"cannot trace {type(source).__name__} for an input of {shapes}: {message}",
             hint="check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares "
-            "beside the factory, and any batch size",
+            "beside the factory, and any batch size, as x.shape[0], not as len(x)",
         ) from error
 
 

@@ -63,7 +63,7 @@ class _Rewriter:
             elif node.op == "get_attr":
                 raise ModelError(
                     f"the model has a graph inside its graph ({next(iter(node.users), node).name})",
-                    hint="torch.no_grad(), autocast and control flow cannot stand in forward()",
+                    hint="autocast, torch.enable_grad() and control flow cannot stand in forward()",
                 )
         self._output()
         return shaken(fx.GraphModule(self.root, self.graph))

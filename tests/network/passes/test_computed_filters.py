@@ -59,6 +59,21 @@ class Summed(nn.Module):
         return F.conv2d(x, weight, self.large.bias + self.small.bias, self.large.stride, self.large.padding)
 
 
+class Typed(nn.Conv2d):
+    """A weight that is brought to the type of the image."""
+
+    def __init__(self, like: nn.Conv2d) -> None:
+        super().__init__(like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, (2 * self.weight).type_as(x), self.bias.to(x))
+
+
+def without_gradients(weight: Tensor) -> Tensor:
+    with torch.no_grad():
+        return weight / weight.norm()
+
+
 class Doubled(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return 2 * weight
@@ -89,6 +104,8 @@ WRAPS: dict[str, Wrap] = {
     "standardised": lambda layer: Computing(layer, standardised),
     "equalised": lambda layer: Computing(layer, lambda weight: weight * 0.3),
     "quantised": lambda layer: Computing(layer, lambda weight: (weight * 32).round() / 32),
+    "of the image's type": lambda layer: Typed(layer),
+    "without gradients": lambda layer: Computing(layer, without_gradients),
     "sliced": Sliced,
     "summed": Summed,
 }

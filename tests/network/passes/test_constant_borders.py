@@ -47,6 +47,29 @@ def written(y: Tensor, value: Any, by: int = 1) -> Tensor:
     return y
 
 
+def beside(m: Any, x: Tensor) -> Tensor:
+    """Rows and columns of a constant put around an image, one after the other."""
+    y, value = m.norm(m.one(x)), m.value.expand(x.shape[0], -1, -1, -1)
+    y = torch.cat([row := value.expand(-1, -1, 1, 8), y, row], 2)
+    return m.valid(torch.cat([column := value.expand(-1, -1, 10, 1), y, column], 3))
+
+
+def into(canvas: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """An image written into the middle of a larger one."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = canvas(m, x)
+        y[:, :, 1:-1, 1:-1] = m.norm(m.one(x))
+        return m.valid(y)
+
+    return forward
+
+
+def masked(m: Any, x: Tensor) -> Tensor:
+    inside = F.pad(torch.ones(1, 1, 8, 8), [1] * 4) > 0
+    return m.valid(torch.where(inside, F.pad(m.norm(m.one(x)), [1] * 4), m.value))
+
+
 BORDERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "written": lambda m, x: m.valid(written(m.norm(m.one(x)), m.of_zero)),
     "written twice as wide": lambda m, x: m.valid(written(m.norm(m.one(x)), m.of_zero, 2)),
@@ -55,6 +78,11 @@ BORDERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "on two sides": lambda m, x: m.valid(F.pad(m.norm(m.one(x)), (0, 2, 2, 0), value=-1.0)),
     "between shifts": lambda m, x: m.valid(F.pad(m.norm(m.one(x)) - m.of_zero, (1, 1, 1, 1)) + m.of_zero),
     "of any value": lambda m, x: m.valid(written(m.a(x), m.value)),
+    "put beside it": beside,
+    "around it": into(lambda m, x: m.value.expand(x.shape[0], 4, 10, 10).clone()),
+    "zeros around it": into(lambda m, x: torch.zeros(x.shape[0], 4, 10, 10)),
+    "zeros around it, of its type": into(lambda m, x: x.new_zeros(x.shape[0], 4, 10, 10)),
+    "by a mask": masked,
     "in two steps": lambda m, x: m.valid(F.pad(F.pad(m.a(x), (1, 1)), (0, 0, 1, 1))),
 }
 
@@ -101,12 +129,6 @@ def by_mask(m: Any, x: Tensor) -> Tensor:
     return m.b(y)
 
 
-def into_zeros(m: Any, x: Tensor) -> Tensor:
-    y = torch.zeros(x.shape[0], 4, 10, 10)
-    y[:, :, 1:-1, 1:-1] = m.a(x)
-    return m.valid(y)
-
-
 @pytest.mark.parametrize(
     "forward",
     [
@@ -114,7 +136,6 @@ def into_zeros(m: Any, x: Tensor) -> Tensor:
         through_a_view,
         before_and_after,
         by_mask,
-        into_zeros,
         lambda m, x: m.valid(written(F.relu(m.a(x)), m.value)),  # no layer before it takes a shift
         lambda m, x: m.a(written(m.one(x), m.value)),  # the layer behind it pads with zeros
         lambda m, x: m.valid(y := written(m.one(x), m.value)) + y[:, :, 1:-1, 1:-1],  # read twice

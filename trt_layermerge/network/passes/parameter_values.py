@@ -10,7 +10,16 @@ from torch import Tensor, fx
 
 from trt_layermerge.network.placing import attribute
 
-_EXPANSIONS = (torch.ops.aten.expand.default, torch.ops.aten.expand_as.default)
+_BY_THE_FIRST = (
+    torch.ops.aten.expand.default,
+    torch.ops.aten.expand_as.default,
+    torch.ops.aten.type_as.default,
+    torch.ops.aten.to.other,
+)
+"""Operators that take values from their first argument alone, and a size or a type of numbers from the others."""
+
+_BY_THE_REST = (torch.ops.aten.new_zeros.default, torch.ops.aten.new_ones.default, torch.ops.aten.new_full.default)
+"""Operators that take nothing but a type of numbers from their first argument."""
 
 
 class ParameterValues:
@@ -18,16 +27,26 @@ class ParameterValues:
 
     1. A parameter or buffer is constant.
     2. What is computed from constants alone is, unless it is random.
-    3. A constant that is expanded to the size of a batch counts as what it was before: elementwise operators expand it
-       again.
+    3. A constant that takes the size of a batch, or the type of an image's numbers, counts as what it was before:
+       elementwise operators expand it again.
+
+    Args:
+        module: The graph.
+        batch: Where it is given, sizes of the batch are known too, and constants are expanded to it.
     """
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, batch: int | None = None) -> None:
         self._module = module
         self._constant: set[fx.Node] = set()
         self._known: dict[fx.Node, Any] = {}
         for node in module.graph.nodes:
-            inputs = node.all_input_nodes[:1] if node.target in _EXPANSIONS else node.all_input_nodes
+            if batch is not None and _is_batch(node):
+                self._constant.add(node)
+                self._known[node] = batch
+            inputs = node.all_input_nodes
+            inputs = (
+                inputs[:1] if node.target in _BY_THE_FIRST else inputs[1:] if node.target in _BY_THE_REST else inputs
+            )
             if node.op == "get_attr" or (_computes(node) and all(value in self._constant for value in inputs)):
                 self._constant.add(node)
 
@@ -60,11 +79,20 @@ class ParameterValues:
     def _computed(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return attribute(self._module, str(node.target)).detach()
-        if any(value not in self._constant for value in node.all_input_nodes):
+        if node.target in _BY_THE_FIRST and any(value not in self._constant for value in node.all_input_nodes):
             return self._value(node.all_input_nodes[0])  # a batch's expansion
+        if node.target in _BY_THE_REST:
+            self._known.setdefault(node.all_input_nodes[0], torch.zeros(()))
         args, kwargs = fx.map_arg((node.args, node.kwargs), self._value)
         call: Any = self._module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         return call(*args, **kwargs)
+
+
+def _is_batch(node: fx.Node) -> bool:
+    """Whether a node is the number of samples."""
+    if node.target is not torch.ops.aten.sym_size.int or node.args[1] != 0:
+        return False
+    return node.all_input_nodes[0].meta.get("multiple") == 1
 
 
 def _computes(node: fx.Node) -> bool:
