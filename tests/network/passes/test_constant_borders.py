@@ -21,7 +21,7 @@ class Bordered(nn.Module):
     def __init__(self, forward: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
         self.one, self.a, self.b = conv(4, 4, 1, bias=False), conv(), conv()
-        self.valid, self.norm = conv(padding=0), nn.BatchNorm2d(4)
+        self.valid, self.wide, self.norm = conv(padding=0), conv(8, 4, padding=0), nn.BatchNorm2d(4)
         self.value = nn.Parameter(torch.randn(1, 4, 1, 1))
         nn.init.normal_(self.norm.bias)
         self.norm.running_mean.normal_()
@@ -129,6 +129,14 @@ def by_mask(m: Any, x: Tensor) -> Tensor:
     return m.b(y)
 
 
+def like_it(m: Any, x: Tensor) -> Tensor:
+    """A canvas that takes its size from another image."""
+    y = m.one(x)
+    canvas = m.value.expand_as(F.pad(x, [1] * 4)).clone()
+    canvas[:, :, 1:-1, 1:-1] = y
+    return m.valid(canvas)
+
+
 @pytest.mark.parametrize(
     "forward",
     [
@@ -136,6 +144,9 @@ def by_mask(m: Any, x: Tensor) -> Tensor:
         through_a_view,
         before_and_after,
         by_mask,
+        like_it,
+        lambda m, x: m.wide(torch.cat([m.one(x), m.value.expand(x.shape[0], 4, 8, 8)], 1)),  # channels beside it
+        lambda m, x: m.valid(m.one(x)[:, :, 1:-1]),  # a part of it
         lambda m, x: m.valid(written(F.relu(m.a(x)), m.value)),  # no layer before it takes a shift
         lambda m, x: m.a(written(m.one(x), m.value)),  # the layer behind it pads with zeros
         lambda m, x: m.valid(y := written(m.one(x), m.value)) + y[:, :, 1:-1, 1:-1],  # read twice

@@ -40,14 +40,17 @@ def shift_constant_borders(module: fx.GraphModule) -> fx.GraphModule:
         return called if isinstance(called, kinds) else None
 
     for image in list(module.graph.nodes):
-        region = [] if own(image, nn.Conv2d, nn.BatchNorm2d) is None else _region(image, constants)
+        written = own(image, nn.Conv2d, nn.BatchNorm2d) and operator_name(next(iter(image.users))) in _WRITES
+        region = _region(image, constants) if written else []
         read = [node for node in region if set(node.users) - set(region)]
         if len(read) != 1 or len(read[0].users) != 1:
             continue  # something else reads what is written on the way
         conv = own(next(iter(read[0].users)), nn.Conv2d)
         if not isinstance(conv, nn.Conv2d) or any(sides_of(conv)):
             continue
-        border = _border(image, region, read[0], constants)
+        shapes = [node.meta.get("shape", ()) for node in (image, read[0])]
+        alike = [len(shape) for shape in shapes] == [3, 3] and shapes[0][0] == shapes[1][0]
+        border = _border(image, region, read[0], constants) if alike else None
         if border is not None and (len(region) > 1 or bool(border[1].any())):  # else it is a padding with zeros already
             _rewrite(module, image, read[0], *border)
     return shaken(module)
@@ -76,13 +79,16 @@ def _border(
         known: dict[fx.Node, Any] = {image: values}
         for node in region:
             args, kwargs = fx.map_arg(
-                (node.args, node.kwargs), lambda n: known[n] if n in known else constants.value(n)
+                (node.args, node.kwargs), lambda n: known[n] if n in known else constants.known(n)
             )
             known[node] = node.target(*args, **kwargs)  # type: ignore[operator]  # of a call_function
         result: Tensor = known[last]
         return result
 
-    empty = written(torch.zeros(1, *shape))
+    try:
+        empty = written(torch.zeros(1, *shape))
+    except RuntimeError:
+        return None  # a constant takes its size from the image
     inside = written(torch.ones(1, *shape)) != empty
     rows, columns = (inside.any(1).any(axis).nonzero()[:, -1] for axis in (2, 1))
     if inside.all() or (len(rows), len(columns)) != tuple(shape[1:]):

@@ -38,16 +38,12 @@ class ParameterValues:
     def __init__(self, module: fx.GraphModule, batch: int | None = None) -> None:
         self._module = module
         self._constant: set[fx.Node] = set()
-        self._known: dict[fx.Node, Any] = {}
+        self._values: dict[fx.Node, Any] = {}
         for node in module.graph.nodes:
             if batch is not None and _is_batch(node):
                 self._constant.add(node)
-                self._known[node] = batch
-            inputs = node.all_input_nodes
-            inputs = (
-                inputs[:1] if node.target in _BY_THE_FIRST else inputs[1:] if node.target in _BY_THE_REST else inputs
-            )
-            if node.op == "get_attr" or (_computes(node) and all(value in self._constant for value in inputs)):
+                self._values[node] = batch
+            if node.op == "get_attr" or (_computes(node) and all(one in self._constant for one in _deciding(node))):
                 self._constant.add(node)
 
     def __contains__(self, node: object) -> bool:
@@ -56,36 +52,49 @@ class ParameterValues:
 
     def value(self, node: fx.Node) -> Tensor:
         """The value of a constant; no copy of a parameter."""
-        value = self._value(node)
+        value = self.known(node)
         assert isinstance(value, Tensor)
         return value
 
     def names(self, node: fx.Node) -> list[str]:
         """The parameters and buffers that a constant is computed from, by their names in the state dict, each once."""
-        if node.op == "get_attr":
-            return [str(node.target)]
-        return list(dict.fromkeys(name for value in node.all_input_nodes for name in self.names(value)))
+        found, todo, seen = [], [node], set()
+        while todo:
+            one = todo.pop(0)
+            if one in self._constant and one not in seen:
+                seen.add(one)
+                todo += one.all_input_nodes
+                found += [str(one.target)] if one.op == "get_attr" else []
+        return list(dict.fromkeys(found))
 
     def trained(self, node: fx.Node) -> bool:
         """Whether one of those parameters is trained."""
         return any(attribute(self._module, name).requires_grad for name in self.names(node))
 
-    def _value(self, node: fx.Node) -> Any:
-        if node not in self._known:
+    def known(self, node: fx.Node) -> Any:
+        """The value of a constant, or of the batch."""
+        if node not in self._values:
             with torch.no_grad():
-                self._known[node] = self._computed(node)
-        return self._known[node]
+                self._values[node] = self._computed(node)
+        return self._values[node]
 
     def _computed(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return attribute(self._module, str(node.target)).detach()
         if node.target in _BY_THE_FIRST and any(value not in self._constant for value in node.all_input_nodes):
-            return self._value(node.all_input_nodes[0])  # a batch's expansion
+            return self.known(node.all_input_nodes[0])  # a batch's expansion
         if node.target in _BY_THE_REST:
-            self._known.setdefault(node.all_input_nodes[0], torch.zeros(()))
-        args, kwargs = fx.map_arg((node.args, node.kwargs), self._value)
+            self._values.setdefault(node.all_input_nodes[0], torch.zeros(()))
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.known)
         call: Any = self._module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         return call(*args, **kwargs)
+
+
+def _deciding(node: fx.Node) -> list[fx.Node]:
+    """The inputs that decide a node's values."""
+    if node.target in _BY_THE_FIRST:
+        return node.all_input_nodes[:1]
+    return node.all_input_nodes[1:] if node.target in _BY_THE_REST else node.all_input_nodes
 
 
 def _is_batch(node: fx.Node) -> bool:
