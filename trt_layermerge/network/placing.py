@@ -82,14 +82,15 @@ def reader_counts(module: fx.GraphModule) -> Counter[str]:
     Those are its calls, the calls of other modules that hold one of its parameters or buffers too, and the nodes that
     take one of them by name. More than one means that nothing may be folded into it.
     """
-    readers: dict[int, set[fx.Node]] = {}
-    held: dict[str, set[int]] = {}
+    readers: dict[object, set[fx.Node]] = {}
+    held: dict[str, list[object]] = {}
     for node in module.graph.nodes:
+        path = str(node.target)
         if node.op == "get_attr":
-            readers.setdefault(id(attribute(module, str(node.target))), set()).add(node)
+            readers.setdefault(id(attribute(module, path)), set()).add(node)
         elif node.op == "call_module":
-            called = module.get_submodule(str(node.target))
-            held[str(node.target)] = {id(called), *map(id, called.parameters()), *map(id, called.buffers())}
-            for key in held[str(node.target)]:
+            called = module.get_submodule(path)
+            held[path] = [path, *map(id, called.parameters()), *map(id, called.buffers())]
+            for key in held[path]:
                 readers.setdefault(key, set()).add(node)
     return Counter({path: len(set().union(*(readers[key] for key in keys))) for path, keys in held.items()})
