@@ -124,8 +124,10 @@ def test_damaged_training_files_are_named_and_left_alone(done: Job, recorder: An
 
 def test_other_weights_are_not_planned_with_the_old_importances(done: Job, recorder: Any) -> None:
     loaded = load(done)
+    assert loaded.network.source is not None
     with torch.no_grad():
-        next(loaded.network.module.parameters()).add_(1)
+        for module in (loaded.network.module, loaded.network.source):
+            next(module.parameters()).add_(1)
     with pytest.raises(IncompatibleError, match="weights: "):
         compress(loaded, recorder)
 

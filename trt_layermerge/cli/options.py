@@ -108,7 +108,11 @@ csv_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
 
 _network_options = (
-    click.option("--weights", type=PATH, help="Checkpoint: safetensors, or a state dict of torch.save."),
+    click.option(
+        "--weights",
+        type=PATH,
+        help="Checkpoint: safetensors, or a state dict of torch.save; FILE#KEY for one of several in it.",
+    ),
     click.option(
         "--input",
         "input_shape",

@@ -107,9 +107,8 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Built:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
     job, given = loaded.job, loaded.network.inputs
     shapes = batched_shapes(given, job.batch)
-    export_onnx(fold_norms(loaded.network.module), given, job.original_onnx)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
-    onnx = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX).map(loaded.typed)
+    onnx = PerNetwork(loaded.original, job.output / COMPRESSED_ONNX).map(loaded.typed)
     original = loaded.runtime.build(onnx.original.path, job.options, shapes)
     loaded.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(loaded))
     engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
