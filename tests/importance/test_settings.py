@@ -16,9 +16,15 @@ SETTINGS = [Tuning(), Gating()]
 
 
 def test_tables_that_are_there_keep_their_keys() -> None:
-    assert str(Tuning()) == "0.04 of the data, 1 epochs, lr 0.1, weight decay 0.0001, seed 0"
-    assert str(Tuning(clip_norm=5)) == "0.04 of the data, 1 epochs, lr 0.1, weight decay 0.0001, clip norm 5, seed 0"
-    assert str(Tuning(steps=20)) == "0.04 of the data, 1 epochs, 20 steps, lr 0.1, weight decay 0.0001, seed 0"
+    assert str(Tuning()) == "0.04 of the data, 1 epochs, lr 0.1, weight decay 0.0001, seed 0, norms behind fits"
+    assert (
+        str(Tuning(clip_norm=5))
+        == "0.04 of the data, 1 epochs, lr 0.1, weight decay 0.0001, clip norm 5, seed 0, norms behind fits"
+    )
+    assert (
+        str(Tuning(steps=20))
+        == "0.04 of the data, 1 epochs, 20 steps, lr 0.1, weight decay 0.0001, seed 0, norms behind fits"
+    )
     assert str(Gating()) == "penalty 0.1, 1 of the data, 1 epochs, lr 0.02, distillation 0, seed 0"
 
 

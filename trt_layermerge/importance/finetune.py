@@ -26,6 +26,7 @@ from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.in_place import PLAIN
 from trt_layermerge.merging.linear import called
+from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.device import CPU, placed
@@ -50,7 +51,7 @@ class Tuning:
         lr: Learning rate at its peak.
         weight_decay: L2 penalty.
         clip_norm: Longest gradient that is followed as it is. The papers follow any, as ``None`` does: behind each of
-            their convolutions is a norm. Behind a fitted one is none, and it may diverge at their learning rate.
+            their convolutions is a norm, and one is put behind each fitted one, too.
         seed: Of the subset, its order and new weights.
     """
 
@@ -67,8 +68,8 @@ class Tuning:
         require_in_range("tuning", self.share, lambda: self.recipe)
 
     def __str__(self) -> str:
-        """All of it, as it stands in a table's key."""
-        return in_words(self)
+        """All of it, as it stands in a table's key; rows of fits that had no norms are others."""
+        return f"{in_words(self)}, norms behind fits"
 
     @property
     def recipe(self) -> Recipe:
@@ -113,7 +114,9 @@ def tuned_rows(
 def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], seed: int) -> fx.GraphModule:
     """The network with one choice made and nothing merged yet: what is trained."""
     if choice.kind is not Kind.KEEP:
-        return carry_out(network, [choice], inputs, strength=PLAIN).linearised
+        module = carry_out(network, [choice], inputs, strength=PLAIN).linearised
+        restore_norms(module, network, [choice], inputs)
+        return module
     module = rewrite(network, {})
     layer = network.chains[choice.block.chain].layers[choice.block.end - 1]
     with torch.random.fork_rng([]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,13 @@ class Result:
         manifest: As it was written.
         folder: Where everything lies.
         also: The engine for another runtime, where the job asked for one.
+        slowed_lr: The peak learning rate that training ended with, where it diverged at the recipe's.
     """
 
     manifest: Manifest
     folder: Path
     also: Also | None = None
+    slowed_lr: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints."""
@@ -88,6 +90,7 @@ class Result:
                 "manifest": str(self.folder / MANIFEST),
                 "report": str(self.folder / REPORT),
             }
+            | ({} if self.slowed_lr is None else {"slowed_lr": self.slowed_lr})
             | self._also_as_json()
         )
 
@@ -122,7 +125,8 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     original, compressed = _measured(loaded, engines, delivered, reporter)
     proof = _proof_figures(carried.proof, fold, engines.difference, carried.compression)
     manifest = _manifest(loaded, file, (original, compressed), proof, engines.onnx)
-    return _write(loaded.job, manifest, _also(loaded, reporter))
+    slowed_lr = carried.training.lr if carried.training is not None and carried.training.backoffs else None
+    return _write(loaded.job, Result(manifest, loaded.job.output, _also(loaded, reporter), slowed_lr))
 
 
 def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
@@ -280,10 +284,9 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
     return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
-def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
-    write_manifest(job.output / MANIFEST, manifest)
-    written = verify_delivery(job.output / MANIFEST).manifest  # as a user's machine will
-    result = Result(written, job.output, also)
-    write_report(job.output / REPORT, written)
+def _write(job: Job, result: Result) -> Result:
+    write_manifest(job.output / MANIFEST, result.manifest)
+    result = replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will
+    write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
     return result

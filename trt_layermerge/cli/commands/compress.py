@@ -113,6 +113,8 @@ def _show(result: Result, console: Console) -> None:
             f"{one.objective:+.4f}, measured {one.measured_ms:.3f} ms, held-out loss {one.held_out_loss:.4f}"
             f"{', chosen' if one.chosen else ''}"
         )
+    if result.slowed_lr is not None:
+        console.print(f"trained    at a peak learning rate of {result.slowed_lr:g}, for at the recipe's it diverged")
     console.print(
         f"proof      {proof.merged_blocks} merged blocks and {proof.folded_norms} folded norms within "
         f"{proof.worst_block:.1e} (float64);\n           end to end: merge {proof.merge_end_to_end:.1e}, "
