@@ -19,7 +19,7 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
-    torch_option,
+    torch_options,
     training_options,
 )
 from trt_layermerge.errors import ExitCode, UsageError
@@ -58,7 +58,7 @@ def test_without_options_a_job_has_its_own_defaults() -> None:
 
 
 def test_where_torch_computes(config: Any) -> None:
-    options = (*ALL, torch_option)
+    options = (*ALL, torch_options)
     assert job_of("m", options=options).device == "auto"
     assert job_of("m", "--device", "cuda:1", options=options).device == "cuda:1"
     assert job_of("m", "--config", config('device = "cpu"'), options=options).device == "cpu"

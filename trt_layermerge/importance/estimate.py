@@ -15,7 +15,9 @@ from trt_layermerge.importance.gates import Gating, gate_rows, require_gates
 from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.importance.oneshot import rows_from
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
+from trt_layermerge.network.device import device_of
 from trt_layermerge.network.network import Network
+from trt_layermerge.network.threads import single_threaded
 from trt_layermerge.training.task import Task
 
 NORM_IMAGES = 256
@@ -171,6 +173,8 @@ def _rows(
 def _one_shot(network: Network, todo: Sequence[Choice], task: Task, how: Estimation) -> Iterator[ImportanceRow]:
     calibration = [inputs for inputs, _ in first(task.calibration_batches(), how.samples.calibration)]
     for_norms = first(task.calibration_batches(), min(how.samples.calibration, NORM_IMAGES))
-    judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out), for_norms)
-    for _, group in groupby(todo, key=lambda choice: (choice.block.chain, choice.block.start)):
-        yield from rows_from(judge, list(group), calibration, how.max_kernel)
+    with single_threaded() as cores:
+        at_once = cores if device_of(network.module).type == "cpu" else 1
+        judge = Judge(network, task, first(task.held_out_batches(), how.samples.held_out), for_norms)
+        for _, group in groupby(todo, key=lambda choice: (choice.block.chain, choice.block.start)):
+            yield from rows_from(judge, list(group), calibration, how.max_kernel, at_once)

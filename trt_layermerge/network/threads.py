@@ -37,8 +37,9 @@ def physical_cores(root: Path = Path("/")) -> int:
         root: Where ``sys`` and ``proc`` are; what is not there says nothing.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    cores = {_text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}
-    return max(1, min(len(cores), *(int(quota) for quota in _quotas(root)), len(cores)))
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = {_text(root / topology.format(cpu)) or str(cpu) for cpu in allowed}
+    return max(1, int(min([len(cores), *_quotas(root)])))
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -20,7 +20,7 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
-    torch_option,
+    torch_options,
     training_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
@@ -36,7 +36,7 @@ from trt_layermerge.pipeline.training import leads, share_training
     network_options,
     device_options,
     data_options,
-    torch_option,
+    torch_options,
     plan_options,
     refine_options,
     also_option,
