@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch.utils.data import TensorDataset
 
+from trt_layermerge.cli.commands.compress import _show
 from trt_layermerge.delivery.manifest import read_manifest
 from trt_layermerge.delivery.verify import verify_delivery
 from trt_layermerge.errors import IncompatibleError, TableError, TaskError
 from trt_layermerge.files import sha256
+from trt_layermerge.pipeline import training
 from trt_layermerge.pipeline.compress import compress
 from trt_layermerge.pipeline.frontier import worthwhile
 from trt_layermerge.pipeline.job import Job
@@ -145,3 +148,14 @@ def test_test_data_of_another_size_is_found_before_anything_long(done: Job, reco
     with pytest.raises(TaskError, match="test_batches yields inputs of"):
         compress(replace(loaded, task=replace(task, test=smaller)), recorder)
     assert not recorder.stages
+
+
+def test_a_training_that_had_to_back_off_says_at_what_rate_it_ended(
+    done: Job, recorder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = training.fine_tune
+    monkeypatch.setattr(training, "fine_tune", lambda *args, **how: replace(real(*args, **how), lr=0.005, backoffs=2))
+    result = compress(load(done), recorder)
+    assert json.loads((done.output / "result.json").read_text())["slowed_lr"] == 0.005 == result.slowed_lr
+    _show(result, Console(width=200))
+    assert "peak learning rate of 0.005" in capsys.readouterr().out
