@@ -17,7 +17,7 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.rewrite import module_name
 from trt_layermerge.network.device import device_of, moved
-from trt_layermerge.network.inputs import Values
+from trt_layermerge.network.inputs import Values, samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.network.padding import PaddedConv2d
 
@@ -43,9 +43,10 @@ def restore_norms(
         norm = None if choice is None else _last_norm(network, choice)
         if norm is not None and _one_convolution(module, str(node.target)):
             found[node] = norm
-    if not found or not batches:
+    data = [batch for batch in batches if samples_in(batch)]
+    if not found or not data:
         return
-    statistics = _statistics(module, found, batches)
+    statistics = _statistics(module, found, data)
     for node, norm in found.items():
         _insert(module, node, norm, *statistics[node])
     module.recompile()
@@ -78,9 +79,10 @@ def _statistics(
 
     def adding(node: fx.Node, bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(_conv: nn.Module, _given: tuple[Tensor, ...], result: Tensor) -> None:
-            values = (result.double() - bias[:, None, None]).transpose(0, 1).flatten(1)
-            count = torch.full_like(bias, values.shape[1])
-            sums[node] = sums.get(node, 0) + torch.stack([count, values.sum(1), values.square().sum(1)])
+            variance, mean = (part.double() for part in torch.var_mean(result, (0, 2, 3), correction=0))
+            mean, count = mean - bias, result.numel() // len(bias)
+            added = count * torch.stack([torch.ones_like(mean), mean, variance + mean.square()])
+            sums[node] = sums.get(node, torch.zeros_like(added)) + added
 
         return add
 

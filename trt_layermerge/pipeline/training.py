@@ -21,6 +21,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_network
 from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.sequential import Compression, carry_out_on
+from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
@@ -69,7 +70,7 @@ def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Value
         return Carried(compression, proof, compression.merged, training)
     compression = _carry_out(loaded, choices, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    model = _trainable(loaded, compression, choices)
+    model = _trainable(loaded, compression, choices, members)
     training = _fine_tune(loaded, model, members, reporter)
     return Carried(compression, proof, model, training)
 
@@ -89,7 +90,7 @@ def share_training(loaded: Loaded) -> None:
     if _decouples(job):
         model = decouple(loaded.network, choices)
     else:
-        model = _trainable(loaded, _carry_out(loaded, choices, members, _Silent()), choices)
+        model = _trainable(loaded, _carry_out(loaded, choices, members, _Silent()), choices, members)
     _fine_tune(loaded, model, members, _Silent())
 
 
@@ -121,10 +122,11 @@ def _calibration(loaded: Loaded) -> list[Values]:
     return [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
 
 
-def _trainable(loaded: Loaded, compression: Compression, choices: Sequence[Choice]) -> fx.GraphModule:
+def _trainable(loaded: Loaded, compression: Compression, choices: Sequence[Choice], members: Team) -> fx.GraphModule:
     """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
     if loaded.job.recipe is not None:
-        restore_norms(compression.merged, loaded.network, choices, _calibration(loaded))
+        with placed(compression.merged, members.device(loaded.computes_on)):
+            restore_norms(compression.merged, loaded.network, choices, _calibration(loaded))
     return compression.merged
 
 
