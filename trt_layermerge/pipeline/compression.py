@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx
 
@@ -77,7 +77,8 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     figures = _measured(loaded, made.engines, delivered, reporter)
     proof = _proof_figures(carried.proof, fold, made.difference, carried.compression)
     manifest = _manifest(loaded, file, figures, proof, made.onnx)
-    return _write(loaded.job, manifest, _also(loaded, reporter))
+    slowed_lr = carried.training.lr if carried.training is not None and carried.training.backoffs else None
+    return _write(loaded.job, Result(manifest, loaded.job.output, _also(loaded, reporter), slowed_lr))
 
 
 def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
@@ -228,10 +229,9 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
     return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
-def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
-    write_manifest(job.output / MANIFEST, manifest)
-    written = verify_delivery(job.output / MANIFEST).manifest  # as a user's machine will
-    result = Result(written, job.output, also)
-    write_report(job.output / REPORT, written)
+def _write(job: Job, result: Result) -> Result:
+    write_manifest(job.output / MANIFEST, result.manifest)
+    result = replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will
+    write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
     return result

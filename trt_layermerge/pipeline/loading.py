@@ -24,6 +24,7 @@ from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.methods.base import Method
@@ -155,6 +156,7 @@ def load(job: Job) -> Loaded:
         LayerMergeError: Something is missing, or does not fit together.
     """
     device = device_named(job.device)
+    use_threads(job.cpu_threads)
     for folder in (job.output, job.profiles):
         require_writable(folder)
     _require_method(job)
