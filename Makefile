@@ -5,9 +5,6 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PRETRAINED := .venv/pretrained
 
-# Latencies are of one thread, and two-thread arithmetic is slower than one on busy small machines.
-export OMP_NUM_THREADS ?= 1
-
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -43,8 +40,17 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
+# Tests run as many processes as there are cores, and benchmarks compare on one.
+test fuzz test-gpu check bench: export OMP_NUM_THREADS ?= 1
+
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
+
+# oneDNN, which computes torch's convolutions, has other kernels for each kind of processor; one that has AVX-512 can play
+# the others. glibc checks every block that is freed: what is written past its end may else be seen by nobody.
+check-cpus: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests with oneDNN's kernels for AVX2, then those for SSE4.1
+	set -e; for isa in AVX2 SSE41; do ONEDNN_MAX_CPU_ISA=$$isa LD_PRELOAD=libc_malloc_debug.so.0 MALLOC_CHECK_=3 \
+		$(BIN)/python -m pytest --numprocesses auto; done
 
 fuzz: $(INSTALLED)  ## try the properties on a thousand new examples each: what a run of the tests may miss
 	$(BIN)/python -m pytest --numprocesses auto -m hypothesis --hypothesis-profile=fuzz
@@ -76,6 +82,9 @@ compare: $(INSTALLED)  ## measure this device anew, and compare that with its ta
 	set -e; for file in $$(cd $(FRESH) && ls */*.jsonl); do \
 		$(BIN)/trt-layermerge compare profiles/$$file $(FRESH)/$$file --tolerance $(TOLERANCE); done
 
+wheel: $(INSTALLED)  ## build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 format: $(INSTALLED)  ## put the source into its layout
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -84,4 +93,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test fuzz test-gpu lint check bench profiles compare format clean
+.PHONY: help demo bindings test check-cpus fuzz test-gpu lint check bench profiles compare wheel format clean

@@ -9,10 +9,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 LENGTH = 8

@@ -33,7 +33,7 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.files import replacing, write_json
 from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.merging.algebra import to_module
-from trt_layermerge.merging.in_place import PLAIN, Strength
+from trt_layermerge.merging.reconstruction import PLAIN, Strength
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.network import Network, trace

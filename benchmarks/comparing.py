@@ -1,6 +1,6 @@
 """How often ``compare`` would claim a change where nothing changed, by the kind of noise; nothing is timed.
 
-Pairs of equal medians are drawn, 30 samples each, and their ratio gets its interval as ``latency/ratio.py`` makes it.
+Pairs of equal medians are drawn, 30 samples each, and their ratio gets its interval as ``regression.ratio`` makes it.
 At a level of 1 in 20,000, that of each side of one row among 500, ``normal`` is how many times as often as it should be
 the ratio is beyond the interval if widened by normal quantiles, ``student`` if by Student's, and ``needed`` the
 quantile that would be right.
@@ -17,8 +17,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_layermerge.latency.ratio import simultaneous
 from trt_layermerge.latency.statistics import median_interval
+from trt_layermerge.regression.ratio import simultaneous
 
 SAMPLES, LEVEL = 30, 5e-5
 SHAPE = (2, 100_000, SAMPLES)

@@ -1,4 +1,4 @@
-"""How long NVIDIA's compiler takes for what we deliver: original and compressed networks for SM75, in every precision.
+"""How long NVIDIA's compiler takes for what we deliver: original and compressed networks for SM75, INT8 for SM86.
 
 TensorRT-RTX compiles on any machine; nothing runs here, and no latency is measured. Weights are random, and so are the
 plans. Needs the extras ``tensorrt-rtx`` and ``zoo``.
@@ -24,7 +24,7 @@ from trt_layermerge.delivery.typed import write_typed
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.network import load_network
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 NETWORKS = ("torchvision:mobilenet_v2", "torchvision:resnet34")
@@ -41,7 +41,7 @@ def compile_one(name: str, module: nn.Module, precisions: tuple[str, ...], folde
         typed = write_typed(source, precision, list(torch.split(images, 4)))
         converted = time.perf_counter()
         shapes = {INPUT: (BATCH, *SHAPE)}
-        runtime = get_runtime("tensorrt-rtx:sm75")
+        runtime = get_runtime(f"tensorrt-rtx:{'sm86' if precision == 'int8' else 'sm75'}")  # SM75 has no INT8 there
         runtime.build(typed.path, BuildOptions(precision=precision), shapes).save(folder / "engine")
         end = time.perf_counter()
         size = os.path.getsize(folder / "engine") / 2**20

@@ -45,11 +45,12 @@ from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.source import load_source
-from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.runtimes.protocol import BuildOptions, Engine
+from trt_layermerge.report.result import Result
+from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.evaluate import evaluate

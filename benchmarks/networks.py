@@ -31,13 +31,13 @@ from torch import nn
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.delivery.verify import verify_engine
+from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 ROOT = Path(__file__).parents[1]

@@ -22,10 +22,10 @@ from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.in_place import PLAIN, Strength
+from trt_layermerge.merging.reconstruction import PLAIN, Strength
 from trt_layermerge.merging.sequential import carry_out
-from trt_layermerge.pipeline.frontier import frontier_of
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.loading import Loaded, load
 from trt_layermerge.pipeline.solving import chosen, tables_stage
 from trt_layermerge.planning.budget import Budget

@@ -1,4 +1,4 @@
-"""Reading ONNX: whole, with its weights, from inside its own folder only; whatever is wrong is one message."""
+"""ONNX files: the opset that they are written in, and reading them, with weights from inside their own folder only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from trt_layermerge.errors import ModelError
+
+OPSET = 18
+"""Old enough for TensorRT 10 and ONNX Runtime 1.14, new enough for what torch emits."""
 
 
 def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 """The U-Net of DDPM on CIFAR-10 (Ho et al., arXiv 2006.11239) as diffusers has it: 35.7 million parameters.
 
 The configuration is that of google/ddpm-cifar10-32, whose weights fit by name. It needs
-``pip install 'trt-layermerge[diffusion]'``.
+``pip install '.[diffusion]'``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import nn
 
 from trt_layermerge.blocks.candidates import Limits, blocks_of, choices_of, composed_geometry
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import branch_dropped, inner_skips
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network, load_network
@@ -125,11 +125,12 @@ def test_merges_keep_the_largest_norm_of_all_subsets(
 
 def _subsets(chain: Chain, block: Block) -> list[tuple[int, ...]]:
     """All sets of layers that may be kept: what is dropped keeps the shape, or is in a branch dropped whole."""
-    layers, skips = range(block.start + 1, block.end + 1), inner_skips(chain, block)
+    layers = tuple(range(block.start + 1, block.end + 1))
+    skips = lower(chain, Choice(block, Kind.MERGE, None, layers)).composed.skips
     allowed = []
     for size in range(len(block) + 1):
         for kept in combinations(layers, size):
-            gone = [skip for skip in skips if branch_dropped(skip, kept)]
+            gone = [skip for skip in skips if not set(kept) & set(range(skip.start + 1, skip.end + 1))]
             simple = [s for s in gone if not any(s.start < end < s.end for o in skips for end in (o.start, o.end))]
             if all(
                 index in kept

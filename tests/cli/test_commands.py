@@ -32,6 +32,18 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     assert "skip in chain 0: tensor 1 to layer 3" in text and f"{found['choices']} candidate choices" in text
 
 
+@pytest.mark.parametrize("name", ["[bold]", "[/x]"])
+def test_names_are_printed_as_they_are(
+    run: Any, desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    model = tmp_path / name / "model.py"
+    model.parent.mkdir(parents=True)
+    model.write_bytes((desk.folder / "model.py").read_bytes())
+    ran = run("inspect", model)
+    assert ran.code == 0 and f"{name}/model.py" in "".join(ran.out.split())  # it may be wrapped
+
+
 def test_compress_prints_one_object_and_nothing_else(first_run: Any) -> None:
     _, ran = first_run
     assert ran.code == 0, ran.err

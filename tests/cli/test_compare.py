@@ -16,10 +16,16 @@ from trt_layermerge.delivery.manifest import read_manifest, write_manifest
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.base import Device
 
 GOLDEN = Path(__file__).parents[1] / "delivery" / "assets" / "manifest-v1.json"
-KEY = ProfileKey("GeForce RTX 2080 Ti", "550.54", "tensorrt", "10.16", "fp32", "CUDA graphs", 1, "not told")
+KEY = ProfileKey(Device("GeForce RTX 2080 Ti", "tensorrt", "10.16", "550.54", "fp32", 1, "CUDA graphs", "not told"))
 COUNT = 20
+
+
+def on(**changes: Any) -> ProfileKey:
+    """The key of a device that differs in so much."""
+    return ProfileKey(replace(KEY.device, **changes))
 
 
 def write_profile(
@@ -31,7 +37,7 @@ def write_profile(
         signature = Signature(8, (16, 28, 28), Geometry(16, number + 1, (3, 3)), activation="relu")
         median = round((100_000 + 7 * number) * pace * (slow if number == 0 else 1.0))
         timing = Timing(median, median - width, median + width, median - 500, median + 900, 0.01, 30 + number)
-        profile.add(ProfileRow(signature, timing, simulated=key.simulated))
+        profile.add(ProfileRow(signature, timing, simulated=key.device.simulated))
     return path
 
 
@@ -79,16 +85,16 @@ def test_what_cannot_be_told_is_exit_8(run: Any, baseline: Path, tmp_path: Path)
 
 
 def test_other_devices_are_exit_9_and_releases_on_request(run: Any, baseline: Path, tmp_path: Path) -> None:
-    other = run("compare", baseline, write_profile(tmp_path / "other.jsonl", key=replace(KEY, device="other")))
+    other = run("compare", baseline, write_profile(tmp_path / "other.jsonl", key=on(name="other")))
     assert other.code == 9 and "device: GeForce RTX 2080 Ti, here other" in other.err and other.out == ""
-    newer = write_profile(tmp_path / "newer.jsonl", key=replace(KEY, driver="595", runtime_version="11.4"))
+    newer = write_profile(tmp_path / "newer.jsonl", key=on(driver="595", runtime_version="11.4"))
     assert run("compare", baseline, newer, "--across", "driver").code == 9
     allowed = run("compare", baseline, newer, "--across", "driver", "--across", "runtime_version")
     assert allowed.code == 0 and "across   driver: 550.54, here 595\n" in allowed.out
 
 
 def test_simulated_is_compared_with_simulated_only(run: Any, baseline: Path, tmp_path: Path) -> None:
-    double = write_profile(tmp_path / "double.jsonl", key=replace(KEY, simulated=True))
+    double = write_profile(tmp_path / "double.jsonl", key=on(simulated=True))
     assert run("compare", baseline, double).code == 9
     ran = run("compare", double, double)
     assert ran.code == 0 and ran.out.startswith("SIMULATED")

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pytest
+import torch
 from click.testing import CliRunner
 
+from tests.doubles.fixtures import DRIVER
 from trt_layermerge.cli.main import cli
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes import cuda, survey
-from trt_layermerge.runtimes.cuda import Driver
+from trt_layermerge.runtimes import survey
+from trt_layermerge.runtimes.nvidia import cuda, library
+from trt_layermerge.runtimes.nvidia.cuda import Driver
 
 TURING = Driver("570.86.15", "12.8", "NVIDIA GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
 
@@ -34,6 +39,17 @@ def test_a_gpu_is_told_with_its_compute_capability(monkeypatch) -> None:
     assert found["GPU"].found == "NVIDIA GeForce RTX 2080 Ti, compute capability 7.5" and found["GPU"].fix is None
 
 
+@pytest.mark.parametrize(("cuda", "fits"), [("13.0", False), ("12.9", True), ("12.6", True), (None, True)])
+def test_a_torch_whose_cuda_is_too_new_for_the_driver_is_named(doubles, monkeypatch, cuda, fits) -> None:
+    """A newer minor version of the driver's major one works: NVIDIA's minor version compatibility."""
+    old = replace(DRIVER, version="570.86.15", cuda="12.8")
+    monkeypatch.setattr(survey, "driver", lambda: old)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    found = findings()["torch"]
+    assert torch.__version__ in str(found.found) and found.fix is None if fits else "570.86.15" in str(found.fix)
+    assert fits or "constraints-cuda12.txt" in str(found.fix)
+
+
 def test_a_gpu_that_tensorrt_no_longer_supports_is_named(monkeypatch) -> None:
     pascal = Driver("570.86.15", "12.8", "NVIDIA GeForce GTX 1080", "6.1", "0000:01:00.0")
     monkeypatch.setattr(survey, "driver", lambda: pascal)
@@ -42,8 +58,8 @@ def test_a_gpu_that_tensorrt_no_longer_supports_is_named(monkeypatch) -> None:
 
 
 def test_a_library_that_crashes_its_process_is_a_finding(monkeypatch) -> None:
-    monkeypatch.setattr(survey.sys, "executable", "/bin/false")
-    assert findings()["TensorRT"].found is None
+    monkeypatch.setattr(library.sys, "executable", "/bin/false")
+    assert findings()["tensorrt"].found is None
 
 
 def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
@@ -58,4 +74,4 @@ def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
 def test_what_is_missing_is_shown_before_a_runtime_is_refused(monkeypatch) -> None:
     cuda.driver.cache_clear()
     done = CliRunner().invoke(cli, ["doctor", "--runtime", "tensorrt"])
-    assert isinstance(done.exception, RuntimeNotAvailableError) and "ONNX Runtime" in done.stdout
+    assert isinstance(done.exception, RuntimeNotAvailableError) and "onnxruntime" in done.stdout

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.cli.commands import inspect
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
+    also_option,
     combined,
     config_option,
     data_options,
@@ -19,10 +20,10 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
-    torch_option,
+    torch_options,
     training_options,
 )
-from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimate import Estimation
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
@@ -30,6 +31,8 @@ from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.depth import Depth
+from trt_layermerge.runtimes.base import BuilderSettings
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
 
@@ -59,8 +62,31 @@ def test_without_options_a_job_has_its_own_defaults() -> None:
     assert job_of("m.py") == Job(model="m.py", output=Path("engines/job"))
 
 
+def test_builder_settings_are_those_of_the_runtimes_kind(config: Any) -> None:
+    given = ["--runtime", "tensorrt", "--workspace", "64", "--tf32", "--no-cuda-graph", "--build-timeout", "30"]
+    told = job_of("m", *given).options.settings
+    assert told == TensorRtSettings(workspace_mib=64, tf32=True, build_seconds=30.0, cuda_graph=False)
+    assert job_of("m", "--config", config('runtime = "tensorrt"\nlock_clocks = 1350')).options.settings == (
+        TensorRtSettings(lock_clocks_mhz=1350)
+    )
+    assert job_of("m", "--cuda-graph").options.settings == BuilderSettings(), "what is the default says nothing"
+    with pytest.raises(UsageError, match="--workspace is for tensorrt and tensorrt-rtx, and the runtime is onnxrun"):
+        job_of("m", "--workspace", "64")
+    with pytest.raises(UsageError, match="--cuda-graph is for tensorrt, and the runtime is tensorrt-rtx:sm75"):
+        job_of("m", "--runtime", "tensorrt-rtx:sm75", "--no-cuda-graph")
+    with pytest.raises(click.BadParameter):
+        job_of("m", "--runtime", "tensorrt", "--optimization-level", "6")
+
+
+def test_another_runtime_has_to_have_the_precision() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(RuntimeNotAvailableError, match="sm75' has no int8"):
+        job_of("m", "--precision", "int8", "--also", "tensorrt-rtx:sm75", options=(*ALL, also_option))
+    assert job_of("m", "--precision", "int8", "--also", "tensorrt-rtx:sm86", options=(*ALL, also_option)).also
+
+
 def test_where_torch_computes(config: Any) -> None:
-    options = (*ALL, torch_option)
+    options = (*ALL, torch_options)
     assert job_of("m", options=options).device == "auto"
     assert job_of("m", "--device", "cuda:1", options=options).device == "cuda:1"
     assert job_of("m", "--config", config('device = "cpu"'), options=options).device == "cpu"

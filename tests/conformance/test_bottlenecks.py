@@ -16,7 +16,7 @@ from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import Setting, signatures
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
@@ -107,7 +107,7 @@ def executed(model: onnx.ModelProto) -> Counter[str]:
 
 def counted(network: Network, plan: Sequence[Choice]) -> Counter[str]:
     """The same by the signatures of a plan, which are executed as they would be timed."""
-    operations = [one for choice in plan for one in signatures(network.chains[0], choice, Setting(2))]
+    operations = [one for choice in plan for one in signatures(network, choice, Setting(2))]
     return sum((executed(candidate_model(one)) for one in operations), Counter())
 
 

@@ -16,7 +16,7 @@ from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.inputs import Input, examples
 from trt_layermerge.network.network import Network, load_network
 
-pytest.importorskip("diffusers", reason="pip install 'trt-layermerge[diffusion]'")
+pytest.importorskip("diffusers", reason="pip install '.[diffusion]'")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ddpm_cifar10" / "model.py"
 

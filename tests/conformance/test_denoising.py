@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import front_kept, front_moved
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.modules import Normed, Shifted
@@ -196,10 +196,11 @@ def test_every_merge_is_proved(one: tuple[Case, Network]) -> None:
     (chain,), choices = network.chains, merges(network)
     assert any(len(choice.kept) > 1 for choice in choices)
     for choice in choices:
-        merged = folded(network.module, chain, choice.block, choice.kept)
+        composed = lower(chain, choice).composed
+        merged = folded(network.module, composed)
         assert merged.geometry == choice.geometry
         assert list(merged.carries) == [index for index in choice.kept if chain.layers[index - 1].shift]
-        assert prove_block(LinearisedBlock(network.module, chain, choice.block, choice.kept), merged).error <= 1e-10
+        assert prove_block(LinearisedBlock(network.module, composed), merged).error <= 1e-10
 
 
 def test_every_merged_network_is_the_linearised_one(one: tuple[Case, Network]) -> None:
@@ -214,7 +215,8 @@ def test_shifts_are_exact_at_the_borders_too() -> None:
     torch.manual_seed(0)
     source = CASES["a shift through a kernel"].build().double()
     network = trace("net", source.float(), TWO)
-    merged = folded(network.module, network.chains[0], Block(0, 0, 2), (1, 2))
+    whole = Choice(Block(0, 0, 2), Kind.MERGE, None, (1, 2))
+    merged = folded(network.module, lower(network.chains[0], whole).composed)
     x, t = (value.double() for value in examples(TWO, 2))
     a, b, s = (network.module.get_submodule(name).double() for name in "abs")
     shift = 100 * s(t)[:, :, None, None]
@@ -275,8 +277,8 @@ def choice(network: Network, key: str, kept: tuple[int, ...]) -> Choice:
 
 def test_a_merge_keeps_its_front_drops_that_inside_and_moves_its_norm_behind(unet: Network) -> None:
     merge = choice(unet, "2:0-2 merge 5x5 g1", (1, 2))
-    chain = unet.chains[2]
-    assert front_kept(chain, merge) == chain.layers[0].front and front_moved(chain, merge) == chain.layers[1].front
+    lowered, (first, second) = lower(unet.chains[2], merge), unet.chains[2].layers
+    assert lowered.pre_norm == first.front and lowered.post_norm == second.front
     merged = carry_out(unet, [merge], []).merged
     module = merged.get_submodule("merged_2_0_2")
     assert isinstance(module, Normed) and isinstance(module.block, Shifted)
@@ -294,7 +296,7 @@ def test_of_an_emptied_block_its_skip_is_left(unet: Network) -> None:
     conv_ = merged.get_submodule("merged_4_0_2")
     assert torch.equal(conv_.weight, unet.module.get_submodule("up.shortcut").weight)
     for item in (plain, projected_):
-        assert front_kept(unet.chains[item.block.chain], item) is None
+        assert lower(unet.chains[item.block.chain], item).pre_norm is None
 
 
 def test_blocks_that_a_front_forbids(unet: Network) -> None:
@@ -327,6 +329,6 @@ def test_blocks_that_a_front_forbids(unet: Network) -> None:
     ],
 )
 def test_what_choices_execute(unet: Network, key: str, kept: tuple[int, ...], expected: list[str]) -> None:
-    costs = signatures(unet.chains[2], choice(unet, key, kept), Setting(8))
+    costs = signatures(unet, choice(unet, key, kept), Setting(8))
     assert [cost.key.removeprefix("fp32 n8 12x4x4 ") for cost in costs] == expected
     assert [Signature.parse(cost.key) for cost in costs] == list(costs)

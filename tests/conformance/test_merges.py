@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import Limits, choices_of
-from trt_layermerge.blocks.choice import Block, Kind
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.proof import prove_block, prove_network
 from trt_layermerge.merging.sequential import carry_out
@@ -285,17 +285,18 @@ def test_every_merge_is_proved(network):
     (chain,), choices = network.chains, merges(network)
     assert any(len(choice.block) == len(chain) for choice in choices)
     for choice in choices:
-        seen = as_seen(chain, choice.place)
-        merged = folded(network.module, seen, choice.block, choice.kept)
+        composed = lower(chain, choice).composed
+        merged = folded(network.module, composed)
         assert merged.geometry == choice.geometry
-        assert prove_block(LinearisedBlock(network.module, seen, choice.block, choice.kept), merged).error <= 1e-10
+        assert prove_block(LinearisedBlock(network.module, composed), merged).error <= 1e-10
         assert merged(noise(chain.shape(choice.block.start))).shape[1:] == chain.shape(choice.block.end)
 
 
 def test_all_kept_is_the_span_without_its_activations(network):
     """Where no output pixel sees padding, merging changes nothing but the activations."""
     (chain,) = network.chains
-    merged = folded(network.module, chain, Block(0, 0, len(chain)), range(1, len(chain) + 1))
+    whole = Choice(Block(0, 0, len(chain)), Kind.MERGE, None, tuple(range(1, len(chain) + 1)))
+    merged = folded(network.module, lower(chain, whole).composed)
     linear = copy.deepcopy(network.module)
     for name, part in list(linear.named_modules()):
         if activation_name(part) is not None:

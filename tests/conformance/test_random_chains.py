@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.proof import BLOCK_TOLERANCE, prove_block
 from trt_layermerge.network.geometry import Geometry
@@ -131,10 +131,11 @@ def test_every_merge_of_a_random_chain_is_exact(quick, plain: Plain, seed: int) 
         if choice.kind is Kind.MERGE
     ]
     for choice in merges:
-        chain = as_seen(network.chains[choice.block.chain], choice.place)
-        merged = folded(network.module, chain, choice.block, choice.kept)
+        chain = network.chains[choice.block.chain]
+        composed = lower(chain, choice).composed
+        merged = folded(network.module, composed)
         assert merged.geometry == choice.geometry
-        unmerged = LinearisedBlock(network.module, chain, choice.block, choice.kept)
+        unmerged = LinearisedBlock(network.module, composed)
         assert prove_block(unmerged, merged).error <= BLOCK_TOLERANCE
         x = torch.randn(1, *chain.shape(choice.block.start), dtype=torch.float64)
         assert merged(x).shape[1:] == chain.shape(choice.block.end)

@@ -28,8 +28,8 @@ from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.merging import heads, patches, ridge
-from trt_layermerge.merging.in_place import PAPERS, Strength
 from trt_layermerge.merging.proof import prove_network
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.merging.sequential import Compression, carry_out_on
 from trt_layermerge.network.device import CPU, device_of, placed
 from trt_layermerge.network.inputs import Values, examples

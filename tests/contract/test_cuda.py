@@ -14,7 +14,7 @@ from tests.contract import genuine
 from tests.contract.calls import faults, uses
 from tests.contract.checker import ROOT
 
-RUNTIMES = ROOT / "trt_layermerge" / "runtimes"
+RUNTIMES = ROOT / "trt_layermerge" / "runtimes" / "nvidia"
 
 
 def dotted(module: object, name: str) -> object:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.checker import ROOT, Findings, check
 
-RUNTIMES = ROOT / "trt_layermerge" / "runtimes"
+RUNTIMES = ROOT / "trt_layermerge" / "runtimes" / "nvidia"
 SOURCES = [file for file in sorted(RUNTIMES.glob("*.py")) if "import tensorrt" in file.read_text()]
 AHEAD_OF_TIME = [file for file in SOURCES if "import tensorrt_rtx" in file.read_text()]
 LEAST = 60

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from trt_layermerge.delivery.export import INPUT, export_onnx
-from trt_layermerge.delivery.manifest import DeviceFields, Manifest, hashes, read_manifest, write_manifest
-from trt_layermerge.delivery.verify import verify_engine, write_checks
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.delivery.manifest import Manifest, hashes, read_manifest, write_manifest
+from trt_layermerge.delivery.verification import verify_engine, write_checks
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 
 GOLDEN = Path(__file__).parent / "assets" / "manifest-v1.json"
 SHAPE, BATCH = (2, 6, 6), 4
@@ -67,7 +67,7 @@ def deliver(folder: Path, **changes: object) -> None:
         "onnx": "network.onnx",
         "checks": "checks.safetensors",
         "batch": BATCH,
-        "device": DeviceFields(**asdict(OnnxRuntime().describe(BuildOptions()))).model_dump(),
+        "device": asdict(OnnxRuntime().describe(BuildOptions())),
     }
     fields = read_manifest(GOLDEN).model_dump() | right | changes
     write_manifest(folder / "manifest.json", Manifest.model_validate(fields))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import onnx
 import pytest
 
 from tests.delivery.test_engines import changed
-from tests.runtimes.conformance import small_model
 from trt_layermerge.delivery.engine_manifest import manifest_path, read_engine_manifest
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.errors import IncompatibleError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.testing.runtimes import small_model
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="needs pip install 'tensorrt-rtx-cu12>=1.7.1'")
 
@@ -52,7 +54,7 @@ def test_an_engine_for_another_target_is_found_though_all_hashes_fit(compiled) -
 
 
 def test_an_engine_of_another_version_is_found(compiled) -> None:
-    device = read_engine_manifest(compiled).device
-    changed(compiled, device=device.model_copy(update={"runtime_version": "1.8.0.1"}).model_dump(mode="json"))
+    device = asdict(read_engine_manifest(compiled).device)
+    changed(compiled, device=device | {"runtime_version": "1.8.0.1"})
     with pytest.raises(IncompatibleError, match=r"1\.8\.0\.1"):
         verify_built(compiled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -9,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.runtimes.conformance import small_model
 from trt_layermerge.delivery.engine_manifest import (
     EngineManifest,
     is_engine_manifest,
@@ -20,8 +20,9 @@ from trt_layermerge.delivery.engine_manifest import (
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.errors import IncompatibleError, InputError, ModelError, TableError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.testing.runtimes import small_model
 
 
 def built(folder: Path, output: str = "engine", options: BuildOptions | None = None) -> Path:
@@ -95,7 +96,7 @@ def test_a_precision_that_the_graph_has_not_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("field", ["name", "runtime_version"])
 def test_an_engine_for_something_else_is_incompatible(field, tmp_path) -> None:
     path = built(tmp_path)
-    device = read_engine_manifest(path).device.model_dump(mode="json")
+    device = asdict(read_engine_manifest(path).device)
     changed(path, device=device | {field: "another"})
     with pytest.raises(IncompatibleError, match="another") as caught:
         verify_built(path)
@@ -104,7 +105,7 @@ def test_an_engine_for_something_else_is_incompatible(field, tmp_path) -> None:
 
 def test_a_runtime_nobody_knows_is_the_manifests_fault(tmp_path) -> None:
     path = built(tmp_path)
-    device = read_engine_manifest(path).device.model_dump(mode="json")
+    device = asdict(read_engine_manifest(path).device)
     changed(path, device=device | {"runtime": "onnxruntine"})
     with pytest.raises(TableError, match="onnxruntine"):
         verify_built(path)

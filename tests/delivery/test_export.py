@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trt_layermerge.delivery.export import INPUT, OPSET, OUTPUT, export_onnx
+from trt_layermerge.delivery.export import INPUT, OUTPUT, export_onnx
 from trt_layermerge.errors import ModelError
+from trt_layermerge.onnxfile import OPSET
 
 
 def test_any_batch_gives_what_the_network_gives(delivered: Path, network: nn.Module) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.runtimes import cuda
+from trt_layermerge.runtimes.nvidia import cuda
 
 SITE = Path(__file__).parent / "site"
 DRIVER = cuda.Driver("580.00", "13.0", "Simulated GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
 
-_REPLACED = ("tensorrt", "cuda", "pynvml", "pycuda", "double_settings", "trt_layermerge.runtimes.tensorrt")
+_OURS = ("trt_layermerge.runtimes.nvidia.trt_runtime", "trt_layermerge.runtimes.nvidia.trt_engine")
+_REPLACED = ("tensorrt", "cuda", "pynvml", "pycuda", "double_settings", *_OURS)
 
 Tell = Callable[..., None]
 

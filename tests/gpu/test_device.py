@@ -12,9 +12,9 @@ import torch
 from trt_layermerge.importance.estimators.fit import Fit
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.network.device import CPU, device_of
-from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import importance_stage
+from trt_layermerge.pipeline.measuring import importance_stage
 
 pytestmark = [
     pytest.mark.gpu,

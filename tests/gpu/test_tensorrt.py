@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtimes.conformance import RuntimeConformance, small_model
 from trt_layermerge.pipeline.rehearsal import rehearse
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime, Tuning
+from trt_layermerge.runtimes.base import BuildOptions, Runtime
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
 
 pytestmark = pytest.mark.gpu
 
@@ -36,7 +37,7 @@ def test_the_device_is_no_double(runtime: Runtime) -> None:
 def test_a_graph_and_queued_runs_take_about_as_long(runtime: Runtime) -> None:
     model, options = small_model(), BuildOptions()
     graph = runtime.build(model, options).time(500)
-    queued = runtime.build(model, replace(options, tuning=Tuning(cuda_graph=False))).time(500)
+    queued = runtime.build(model, replace(options, settings=TensorRtSettings(cuda_graph=False))).time(500)
     assert 0.2 < np.median(graph) / np.median(queued) < 1.5
 
 
@@ -50,7 +51,7 @@ def test_an_engine_for_several_batches_runs_all_of_them(runtime: Runtime) -> Non
 
 
 def test_a_second_build_reads_the_timing_cache_of_the_first(runtime: Runtime, tmp_path: Path) -> None:
-    options = BuildOptions(tuning=Tuning(timing_cache=tmp_path / "cache"))
+    options = BuildOptions(settings=TensorRtSettings(timing_cache=tmp_path / "cache"))
     runtime.build(small_model(), options)
     first = (tmp_path / "cache").read_bytes()
     assert first

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
-from trt_layermerge.blocks.compose import outer_skips
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import judge, oneshot
 from trt_layermerge.importance.estimate import Estimation, measure, table_key
@@ -116,17 +115,18 @@ def table(tmp_path, network, task):
 
 def naive(network, choice, task, heads=False):
     """Loss, accuracy and unexplained share of one change: every pixel of all calibration data, the whole network."""
-    chain, module, unexplained = as_seen(network.chains[choice.block.chain], choice.place), None, None
+    chain, module, unexplained = network.chains[choice.block.chain], None, None
+    lowered = lower(chain, choice)
     if choice.kind is Kind.MERGE:
-        module = to_module(folded(network.module, chain, choice.block, choice.kept))
+        module = to_module(folded(network.module, lowered.composed))
     if choice.kind is Kind.FIT:
-        skips = [skip.operand for skip in outer_skips(chain, choice.block)]
-        ends = [chain.tensor(choice.block.start), chain.layers[choice.block.end - 1].before_activation]
+        skips = [skip.operand for skip in lowered.skips]
+        ends = [chain.tensor(choice.block.start), lowered.sums]
         with torch.no_grad():
             x, total, *added = up_to(network.module, [*ends, *skips])(task.images[:10])
         equations = NormalEquations(choice.geometry)
         equations.add(x, total - sum(added))
-        fitted = equations.solve(choice.geometry, prior_of(network.module, chain, choice))
+        fitted = equations.solve(choice.geometry, prior_of(network, choice))
         module, unexplained = to_module(fitted.convolution), fitted.unexplained
     changed = rewrite(network, {choice: module}).eval()
     names = [node.name for node in network.module.graph.nodes]
@@ -364,3 +364,18 @@ def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
         measure(network, choices, task, tight, HOW)
     for row in table:
         assert tight.get(row.choice).loss_after == pytest.approx(row.loss_after, rel=1e-6)
+
+
+def test_rows_do_not_depend_on_how_many_are_measured_at_once(network, task, tmp_path):
+    """And they come in the order of the choices, whatever is ready first; threads are given back."""
+    choices, rows, before = choices_of(network, Limits(5, 4)), {}, torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            table = ImportanceTable.open(tmp_path / f"{threads}.jsonl", table_key(network, task, HOW))
+            measure(network, choices, task, table, HOW)
+            rows[threads] = [replace(row, seconds=0.0) for row in table]
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert rows[1] == rows[3] and len(rows[1]) > 20

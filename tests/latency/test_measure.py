@@ -15,8 +15,8 @@ from trt_layermerge.latency.measure import SENTINEL, MeasurementPolicy, compare,
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-from trt_layermerge.runtimes.protocol import BuildOptions, Condition, Device
+from trt_layermerge.runtimes.base import BuildOptions, Condition, Device
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 
 OPTIONS = BuildOptions()
 POLICY = MeasurementPolicy(max_seconds=0.5)

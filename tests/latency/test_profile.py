@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,17 +15,20 @@ from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.runtimes.base import Device
 
 GOLDEN = Path(__file__).parent / "assets" / "profile-v1.jsonl"
 KEY = ProfileKey(
-    device="Intel(R) Xeon(R) Processor",
-    driver=None,
-    runtime="onnxruntime",
-    runtime_version="1.31.1",
-    precision="fp32",
-    timing="wall clock of one run, bound buffers, amid blocked neighbours",
-    threads=1,
-    clocks="not told",
+    Device(
+        name="Intel(R) Xeon(R) Processor",
+        driver=None,
+        runtime="onnxruntime",
+        runtime_version="1.31.1",
+        precision="fp32",
+        timing="wall clock of one run, bound buffers, amid blocked neighbours",
+        threads=1,
+        clocks="not told",
+    )
 )
 CONV = Signature(8, (16, 28, 28), Geometry(16, 16, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 STRIDE = Signature(8, (16, 28, 28), Geometry(16, 32, (3, 3), (2, 2), (1, 0, 1, 0)), residual=True)
@@ -35,6 +39,13 @@ ROWS = [
     ProfileRow(STRIDE, replace(TIMING, median_ns=340_000), "degraded", "too noisy", 0.99, True, 2300.0, 61.5),
     ProfileRow(PASS, None, "failed", "no such activation"),
 ]
+LABELS = {"name": "device"}
+"""As a profile calls what ``Device`` calls otherwise."""
+
+
+def on(**changes: Any) -> ProfileKey:
+    """The key of a device that differs in so much."""
+    return ProfileKey(replace(KEY.device, **changes))
 
 
 def write(path: Path, rows: list[ProfileRow] = ROWS) -> Profile:
@@ -57,7 +68,7 @@ def test_version_1_is_read_for_ever(path: Path) -> None:
 
 
 def test_a_double_keeps_a_profile_of_its_own(tmp_path: Path) -> None:
-    simulated = replace(KEY, simulated=True)
+    simulated = on(simulated=True)
     assert Profile.path_for(tmp_path, simulated) != Profile.path_for(tmp_path, KEY)
     write(tmp_path / "p.jsonl")
     with pytest.raises(IncompatibleError, match="simulated: False, here True"):
@@ -108,13 +119,13 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"threads": 2}, {"runtime_version": "9"}, {"driver": "595.1"}, {"device": "other"}, {"timing": "t"}]
+    "change", [{"threads": 2}, {"runtime_version": "9"}, {"driver": "595.1"}, {"name": "other"}, {"timing": "t"}]
 )
 def test_a_profile_of_something_else_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     before = write(tmp_path / "p.jsonl").path.read_bytes()
     (name, value), *_ = change.items()
-    with pytest.raises(IncompatibleError, match=f"{name}: .*, here {value}") as caught:
-        Profile.open(tmp_path / "p.jsonl", replace(KEY, **change))
+    with pytest.raises(IncompatibleError, match=f"{LABELS.get(name, name)}: .*, here {value}") as caught:
+        Profile.open(tmp_path / "p.jsonl", on(**change))
     assert caught.value.exit_code is ExitCode.INCOMPATIBLE
     assert (tmp_path / "p.jsonl").read_bytes() == before
 
@@ -201,9 +212,9 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_where_it_lies(tmp_path: Path) -> None:
     path = Profile.path_for(tmp_path, KEY)
     assert path == tmp_path / "intel-xeon-processor" / "onnxruntime-1.31.1-fp32.jsonl"
-    odd = replace(KEY, device="../../etc", runtime_version="1/../2")
+    odd = on(name="../../etc", runtime_version="1/../2")
     assert Profile.path_for(tmp_path, odd).resolve().is_relative_to(tmp_path.resolve())
-    assert Profile.path_for(tmp_path, replace(KEY, device="™")).parent.name == "unknown"
+    assert Profile.path_for(tmp_path, on(name="™")).parent.name == "unknown"
 
 
 def test_a_golden_copy_can_be_continued(tmp_path: Path) -> None:

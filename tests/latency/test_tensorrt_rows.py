@@ -12,7 +12,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.latency.measure import MeasurementPolicy, fill
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
 SMALL = Signature(1, (4, 8, 8), Geometry(4, 4, (3, 3), padding=(1, 1, 1, 1)))
@@ -43,7 +43,7 @@ def test_a_build_that_fails_is_a_row_that_says_why(fault: dict, reason: str, dou
     profile, (failed, fine) = rows(tmp_path, LARGE, SMALL)
     assert failed.status == "failed" and reason in str(failed.reason) and failed.timing is None
     assert fine.status == "ok" and fine.timing is not None and abs(fine.timing.median_ns - 100_000) <= 1
-    assert profile.key.simulated and "simulated" in str(profile.path)
+    assert profile.key.device.simulated and "simulated" in str(profile.path)
 
 
 def test_a_gpu_that_trembles_makes_rows_that_are_not_sure(doubles: Tell, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from trt_layermerge.errors import TaskError
 from trt_layermerge.merging import fitting, patches
 from trt_layermerge.merging.algebra import Convolution
-from trt_layermerge.merging.fitting import Fitted, NormalEquations, Patches, equations_for, within
+from trt_layermerge.merging.fitting import Fitted, NormalEquations, Patches, admissible_prior, equations_for
 from trt_layermerge.merging.patches import formed_part, sample_positions, samples_by_batch, samples_needed, unknowns_of
 from trt_layermerge.network.geometry import Geometry
 
@@ -292,10 +292,11 @@ def test_without_a_smaller_kernel_the_prior_is_what_it_is_drawn_to():
 
 def test_a_prior_is_used_where_there_is_room_for_it():
     prior = of(SMALL)
-    assert within(prior, WIDE) is prior and within(prior, SMALL) is prior
-    assert within(prior, Geometry(4, 4, (1, 1))) is None
-    assert within(prior, replace(WIDE, groups=4)) is None and within(prior, replace(WIDE, in_channels=8)) is None
-    assert within(None, WIDE) is None
+    assert admissible_prior(prior, WIDE) is prior and admissible_prior(prior, SMALL) is prior
+    assert admissible_prior(prior, Geometry(4, 4, (1, 1))) is None
+    assert admissible_prior(prior, replace(WIDE, groups=4)) is None
+    assert admissible_prior(prior, replace(WIDE, in_channels=8)) is None
+    assert admissible_prior(None, WIDE) is None
 
 
 @given(geometries(), st.integers(1, 80))

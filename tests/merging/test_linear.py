@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trt_layermerge.blocks.candidates import blocks_of
-from trt_layermerge.blocks.choice import Block
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.merging.linear import LinearisedBlock, called, folded
 
 
@@ -24,6 +25,10 @@ def kept_sets(chain, block):
     return [fixed | set(some) for some in joined.from_iterable(combinations(free, n) for n in range(len(free) + 1))]
 
 
+def composed(chain, block, kept):
+    return lower(chain, Choice(block, Kind.MERGE, None, tuple(kept))).composed
+
+
 @settings(max_examples=30)
 @given(data=st.data())
 def test_linearised_block_is_the_merged_convolution(networks, data):
@@ -31,8 +36,8 @@ def test_linearised_block_is_the_merged_convolution(networks, data):
     chain = data.draw(st.sampled_from(network.chains))
     block = data.draw(st.sampled_from(list(blocks_of(chain, 6))))
     for kept in kept_sets(chain, block)[-16:]:
-        merged = folded(network.module, chain, block, kept)
-        linear = LinearisedBlock(network.module, chain, block, kept).double().eval()
+        merged = folded(network.module, composed(chain, block, kept))
+        linear = LinearisedBlock(network.module, composed(chain, block, kept)).double().eval()
         x = torch.randn(2, *chain.shape(block.start), dtype=torch.float64)
         actual, expected = linear(x), merged(x)
         assert actual.shape == expected.shape
@@ -53,7 +58,7 @@ def test_one_layer_is_itself(networks, data):
     x = torch.randn(2, *layer.input_shape)
     with torch.no_grad():
         expected = norm(conv(x))
-        actual = LinearisedBlock(network.module, chain, block, {layer.index})(x)
+        actual = LinearisedBlock(network.module, composed(chain, block, {layer.index}))(x)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -63,7 +68,7 @@ def test_padding_is_hoisted_to_the_input(quick):
         nn.Conv2d(1, 1, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(1, 1, (1, 5), padding=(0, 4), dilation=(1, 2))
     )
     network = quick(module, (1, 9, 12))
-    block = LinearisedBlock(network.module, network.chains[0], Block(0, 0, 2), (1, 2))
+    block = LinearisedBlock(network.module, composed(network.chains[0], Block(0, 0, 2), (1, 2)))
     assert block.margins == {2: (0, 0, 0, 0), 1: (0, 4, 0, 4), 0: (1, 9, 1, 9)}
     assert all(part.padding == (0, 0) for part in block.modules() if isinstance(part, nn.Conv2d))
 
@@ -71,7 +76,7 @@ def test_padding_is_hoisted_to_the_input(quick):
 def test_original_is_copied(quick):
     network = quick(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)), (1, 5, 5))
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
-    block = LinearisedBlock(network.module, network.chains[0], Block(0, 0, 2), (1, 2))
+    block = LinearisedBlock(network.module, composed(network.chains[0], Block(0, 0, 2), (1, 2)))
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(1)
@@ -97,7 +102,7 @@ def test_nothing_of_a_dropped_branch_is_left(quick):
     network = quick(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), NestedProjection()), (4, 6, 6))
     (chain,) = [chain for chain in network.chains if len(chain.skips) == 2]
     whole = next(skip for skip in chain.skips if not skip.units)
-    block = LinearisedBlock(network.module, chain, Block(chain.index, whole.start, whole.end), ())
+    block = LinearisedBlock(network.module, composed(chain, Block(chain.index, whole.start, whole.end), ()))
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(block(x), x)
     assert not list(block.parameters())
@@ -106,7 +111,8 @@ def test_nothing_of_a_dropped_branch_is_left(quick):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_folding_is_done_in_the_type_asked_for(quick, dtype):
     network = quick(nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3)), (1, 7, 7))
-    assert folded(network.module, network.chains[0], Block(0, 0, 2), (1, 2), dtype).weight.dtype == dtype
+    whole = composed(network.chains[0], Block(0, 0, 2), (1, 2))
+    assert folded(network.module, whole, dtype).weight.dtype == dtype
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5), (3, 2)])
@@ -122,8 +128,8 @@ def test_kernels_on_small_tensors_lose_only_idle_taps(quick, size):
     (chain,) = network.chains
     for block in blocks_of(chain, 4):
         for kept in kept_sets(chain, block):
-            merged = folded(network.module, chain, block, kept)
-            linear = LinearisedBlock(network.module, chain, block, kept).double().eval()
+            merged = folded(network.module, composed(chain, block, kept))
+            linear = LinearisedBlock(network.module, composed(chain, block, kept)).double().eval()
             x = torch.randn(2, *chain.shape(block.start), dtype=torch.float64)
             torch.testing.assert_close(linear(x), merged(x), atol=1e-12, rtol=1e-12)
             assert all(k <= max(2 * s - 1, 1) for k, s in zip(merged.geometry.kernel, x.shape[2:], strict=True))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from trt_layermerge.blocks.choice import Block, Kind
+from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ExitCode, ProofError
 from trt_layermerge.merging import proof
 from trt_layermerge.merging.algebra import from_modules
@@ -25,7 +26,7 @@ def block(quick):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 3, 5, padding=2))
     network = quick(module, (4, 9, 9))
-    arguments = (network.module, network.chains[0], Block(0, 0, 2), (1, 2))
+    arguments = network.module, lower(network.chains[0], Choice(Block(0, 0, 2), Kind.MERGE, None, (1, 2))).composed
     return LinearisedBlock(*arguments), folded(*arguments)
 
 
@@ -40,7 +41,7 @@ def test_one_weight_off_by_a_millionth_is_found(networks, plans, data):
     network = data.draw(networks)
     merges = [choice for choice in data.draw(plans(network, "keep merge")) if choice.kind is Kind.MERGE]
     for choice in merges:
-        arguments = (network.module, network.chains[choice.block.chain], choice.block, choice.kept)
+        arguments = network.module, lower(network.chains[choice.block.chain], choice).composed
         merged = folded(*arguments)
         prove_block(LinearisedBlock(*arguments), merged)
         index = tuple(data.draw(st.integers(0, size - 1)) for size in merged.weight.shape)

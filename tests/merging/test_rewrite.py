@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.linear import folded
 from trt_layermerge.merging.rewrite import module_name, rewrite
@@ -21,8 +21,7 @@ def modules_of(network, plan):
     for choice in plan:
         made[choice] = None
         if choice.kind is Kind.MERGE:
-            chain = as_seen(network.chains[choice.block.chain], choice.place)
-            made[choice] = to_module(folded(network.module, chain, choice.block, choice.kept))
+            made[choice] = to_module(folded(network.module, lower(network.chains[choice.block.chain], choice).composed))
     return made
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
+from trt_layermerge.report.result import Result
 
 QuickJob = Callable[..., Job]
 

@@ -16,8 +16,8 @@ from trt_layermerge.blocks.choice import Block, Kind
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.merging import sequential
 from trt_layermerge.network.device import CPU, device_of
-from trt_layermerge.pipeline import refine, tables, training
-from trt_layermerge.pipeline.estimate import importance_plan
+from trt_layermerge.pipeline import measuring, refine, training
+from trt_layermerge.pipeline.dry_run import importance_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import Loaded, load
 from trt_layermerge.planning.plan import read_plan
@@ -59,13 +59,13 @@ def test_a_device_that_is_not_here_is_told_before_anything_else(
 def test_importance_is_measured_there(
     done: Job, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = watch(monkeypatch, tables, "measure")
+    seen = watch(monkeypatch, measuring, "measure")
     here, other = load(replace(done, output=tmp_path / "here")), there(replace(done, output=tmp_path / "there"))
     choices = here.choices[:6]
-    expected = tables.importance_stage(here, recorder, choices)
+    expected = measuring.importance_stage(here, recorder, choices)
     with gpu():
         assert importance_plan(other, choices)[1] > 0
-        found = tables.importance_stage(other, recorder, choices)
+        found = measuring.importance_stage(other, recorder, choices)
     assert seen == [CPU, GPU] and on_the_cpu(other.network.module)
     for one in expected:
         assert found.get(one.choice).loss_after == pytest.approx(one.loss_after, rel=1e-5)

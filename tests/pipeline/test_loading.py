@@ -11,11 +11,15 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.errors import InputError, LayerMergeError, TaskError, UsageError
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import for_method, load
-from trt_layermerge.pipeline.tables import importance_table
+from trt_layermerge.pipeline.loading import block_options, for_method, load
+from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.planning.methods.base import ChoiceTraits, Method
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
+from trt_layermerge.runtimes.onnxruntime import OnnxRuntimeKind
+from trt_layermerge.runtimes.ort.session import OnnxRuntime
 from trt_layermerge.training.checked import CheckedTask
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
@@ -56,6 +60,23 @@ def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
         load(quick_job(tmp_path, method="joined"))
     with pytest.raises(UsageError, match="no task is given"):
         importance_table(load(quick_job(tmp_path, task=None, input_shape=(1, 8, 8))))
+
+
+def test_a_runtime_that_times_nothing_is_refused_with_those_that_do(tmp_path: Path, quick_job: Any) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(UsageError, match="'tensorrt-rtx:sm86' runs nothing here") as caught:
+        load(quick_job(tmp_path, runtime="tensorrt-rtx:sm86"))
+    assert "onnxruntime" in str(caught.value.hint) and "--also tensorrt-rtx:sm86" in str(caught.value.hint)
+
+
+def test_blocks_are_built_as_the_job_builds_and_amid_the_network_where_the_kind_can(
+    tmp_path: Path, quick_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TensorRtSettings(tf32=True, cuda_graph=False)
+    job = quick_job(tmp_path, options=BuildOptions(2, batches=(1, 8), settings=settings))
+    assert block_options(job, OnnxRuntime()) == BuildOptions(2, isolated=True, settings=settings)
+    monkeypatch.setattr(OnnxRuntimeKind, "times_amid_network", False)
+    assert not block_options(job, OnnxRuntime()).isolated
 
 
 @pytest.mark.parametrize("method", ["depth", "layer-only"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trt_layermerge.errors import Caution, ExitCode, RegressionError
 from trt_layermerge.pipeline import outcome
-from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.outcome import allowed_loss, require_as_planned

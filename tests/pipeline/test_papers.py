@@ -15,13 +15,13 @@ from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline import tables
-from trt_layermerge.pipeline.compress import compress
-from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline import measuring
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.loading import Loaded, for_method, load
+from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.solving import chosen, plan_stage
-from trt_layermerge.pipeline.tables import importance_table
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.registry import method_named
 from trt_layermerge.planning.plan import read_plan
@@ -48,7 +48,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Any:
         for choice in loaded.choices:
             if choice.kind is not Kind.KEEP and losses is not None:
                 table.add(ImportanceRow(choice.key, 1.0, losses.get(choice.key, 2.0), 0.5, 0.5, None, 0.0))
-        monkeypatch.setattr(tables, "anchored", lambda *_: (Timing.of([5.0 * OPERATION] * 6), 1.0))
+        monkeypatch.setattr(measuring, "anchored", lambda *_: (Timing.of([5.0 * OPERATION] * 6), 1.0))
         return loaded
 
     return simulate

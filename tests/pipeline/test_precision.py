@@ -9,14 +9,15 @@ from typing import Any
 import onnx
 import pytest
 
-from trt_layermerge.delivery.verify import verify_delivery
+from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import ExitCode, LayerMergeError
-from trt_layermerge.pipeline.compress import Result, compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.precision.check import TOLERANCE
+from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
+from trt_layermerge.report.result import Result
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.protocol import BuildOptions
 
 
 class Silent:
@@ -50,7 +51,7 @@ def test_everything_is_in_the_precision(typed_run: tuple[Job, Result]) -> None:
 
 def test_what_the_precision_costs_is_told(typed_run: tuple[Job, Result]) -> None:
     job, result = typed_run
-    conversion, tolerance = result.manifest.conversion, TOLERANCE[job.options.precision]
+    conversion, tolerance = result.manifest.conversion, OUTPUT_TOLERANCE[job.options.precision]
     assert conversion is not None and conversion.layers
     assert 0 < conversion.original < tolerance and 0 < conversion.compressed < tolerance
     assert 1e-5 < result.manifest.proof.engine < tolerance

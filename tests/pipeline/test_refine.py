@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from trt_layermerge.errors import TableError
 from trt_layermerge.journal import Journal
 from trt_layermerge.pipeline import refine
-from trt_layermerge.pipeline.compress import compress
-from trt_layermerge.pipeline.estimate import job_plan
+from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.dry_run import job_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.refine import ranked, refine_stage

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.training.checkpoint import Checkpoint
 

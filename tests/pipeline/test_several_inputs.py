@@ -12,18 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trt_layermerge.delivery.verify import verify_delivery
+from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.network.inputs import examples
-from trt_layermerge.pipeline.compress import Result, compress
-from trt_layermerge.pipeline.frontier import frontier_of
+from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.loading import Loaded, load
+from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.solving import chosen
-from trt_layermerge.pipeline.tables import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.training import carry_out_and_train
 from trt_layermerge.planning.plan import read_plan
-from trt_layermerge.precision.check import TOLERANCE
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
+from trt_layermerge.report.result import Result
+from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.recipes import read_recipe
 
@@ -89,7 +90,7 @@ def test_the_whole_job(denoised: tuple[Loaded, Result]) -> None:
     for figures in (manifest.original, manifest.compressed):
         assert figures.accuracy is not None and -10 < figures.accuracy < 0
     assert manifest.proof.worst_block <= 1e-10
-    assert manifest.proof.engine <= TOLERANCE[manifest.device.precision]
+    assert manifest.proof.engine <= OUTPUT_TOLERANCE[manifest.device.precision]
     kinds = {key.split(" ")[1] for key in (item["key"] for item in manifest.plan["items"])}
     assert kinds > {"keep"}
     page = (loaded.job.output / "report.html").read_text()
@@ -122,7 +123,7 @@ def test_the_delivery_holds_all_inputs_by_name(denoised: tuple[Loaded, Result], 
 def test_it_is_calibrated_with_all_inputs(denoised: tuple[Loaded, Result], tmp_path: Path) -> None:
     loaded = elsewhere(denoised[0], tmp_path)
     int8 = replace(loaded, job=replace(loaded.job, options=BuildOptions(precision="int8")))
-    assert 0 < int8.typed(loaded.job.original_onnx).error < TOLERANCE["int8"]
+    assert 0 < int8.typed(loaded.job.original_onnx).error < OUTPUT_TOLERANCE["int8"]
 
 
 def test_rows_are_the_same_each_time(denoised: tuple[Loaded, Result], tmp_path: Path, recorder: Any) -> None:

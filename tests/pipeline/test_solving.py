@@ -8,7 +8,7 @@ import pytest
 
 from trt_layermerge.errors import InfeasibleBudgetError, TableError
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline import tables
+from trt_layermerge.pipeline import measuring
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.solving import chosen, plan_stage
@@ -20,7 +20,7 @@ def test_a_budget_nobody_can_meet_is_told_before_importance(
     tmp_path: Path, quick_job: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Most of its time is spent outside of all blocks, as a fast machine might not have it.
-    monkeypatch.setattr(tables, "anchored", lambda *_: (Timing.of([1e9] * 6), 1.0))
+    monkeypatch.setattr(measuring, "anchored", lambda *_: (Timing.of([1e9] * 6), 1.0))
     job = quick_job(tmp_path, budget=Budget.parse("0.001ms"))
     with pytest.raises(InfeasibleBudgetError, match=r"the fastest takes [\d.]+ ms") as caught:
         plan_stage(load(job), recorder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trt_layermerge.delivery.verify import verify_delivery
+from trt_layermerge.delivery.verification import verify_delivery
 
 MEMBER = """
 import sys
@@ -17,7 +17,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from conftest import Recorder
 from jobs import quick_job
-from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.training import leads, share_training
 from trt_layermerge.training.recipe import Recipe

@@ -29,7 +29,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="matplotlib is not installed") as caught:
         require_plot(Path("f.png"))
-    assert "trt-layermerge[plot]" in str(caught.value) and caught.value.exit_code is ExitCode.USAGE
+    assert "'.[plot]'" in str(caught.value) and caught.value.exit_code is ExitCode.USAGE
 
 
 @pytest.mark.parametrize("name", ["f.pdf", "f", ".png"])

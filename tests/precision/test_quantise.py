@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from trt_layermerge.errors import ModelError, UsageError, VerificationError
-from trt_layermerge.precision import check
+from trt_layermerge.precision import tolerance
 from trt_layermerge.precision.convert import convert
-from trt_layermerge.precision.graph import constants
+from trt_layermerge.precision.onnx_graph import constants
 from trt_layermerge.precision.quantise import to_int8
 from trt_layermerge.runtimes.graph_precision import graph_precision
 
@@ -82,7 +82,7 @@ def test_without_a_convolution_there_is_nothing_to_quantise(write: Any, images: 
 
 
 def test_too_much_error_is_refused(residual: Any, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "TOLERANCE", {"int8": 1e-9})
+    monkeypatch.setattr(tolerance, "OUTPUT_TOLERANCE", {"int8": 1e-9})
     with pytest.raises(VerificationError, match=r"(?s)in int8, .*--precision fp16"):
         to_int8(residual(), images())
 
@@ -97,4 +97,4 @@ def test_precisions_are_chosen_by_name(residual: Any, images: Any) -> None:
 
 def test_only_the_first_images_are_compared() -> None:
     batches = [{"input": np.zeros((size, 1), np.float32)} for size in (30, 30, 30, 30)]
-    assert len(check.checked(batches)) == 3 and len(check.checked(batches[:1])) == 1
+    assert len(tolerance.checked(batches)) == 3 and len(tolerance.checked(batches[:1])) == 1

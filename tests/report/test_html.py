@@ -1,20 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
-
-from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.delivery.manifest import Manifest
 from trt_layermerge.report.html import write_report
+from trt_layermerge.report.summary import summarise
 
-GOLDEN = Path(__file__).parents[1] / "delivery" / "assets" / "manifest-v1.json"
 VOID = {"meta"}
-
-
-@pytest.fixture
-def manifest() -> Manifest:
-    return read_manifest(GOLDEN)
 
 
 class Balance(HTMLParser):
@@ -47,9 +41,10 @@ def test_the_page_is_whole_and_tells_every_figure(tmp_path: Path, manifest: Mani
     assert parser.open == []
     text = " ".join(" ".join(parser.text).split())
     assert manifest.model in text and f"{manifest.speedup:.2f}x" in text
-    for figures in (manifest.original, manifest.compressed):
-        assert f"{figures.latency_ms:.3f}" in text and f"{figures.parameters:,}" in text
-        assert figures.accuracy is not None and f"{100 * figures.accuracy:.2f}" in text
+    summary = summarise(manifest)
+    for row in summary.figures:
+        assert " ".join([*row.values, row.change]) in text and f"{row.name}: {row.meaning}".rstrip(": ") in text
+    assert all(f"{row.compared} {row.error:.1e} {row.allowed:g}" in text for row in summary.proof)
     for name, digest in manifest.files.items():
         assert name in text and digest in text
     assert all(item["key"].split(" ", 1)[1] in text for item in manifest.plan["items"])
@@ -63,17 +58,16 @@ def test_a_metric_that_is_no_accuracy_is_no_percentage(tmp_path: Path, manifest:
     assert f"test minus MSE</td><td>{manifest.original.accuracy:.4g}<" in text and "accuracy" not in text
 
 
-def test_a_conversion_is_told_layer_by_layer(tmp_path: Path) -> None:
-    sealed = read_manifest(GOLDEN.with_name("manifest-v2.json"))
-    html = " ".join(page(tmp_path, sealed).split())
+def test_a_conversion_is_told_layer_by_layer(tmp_path: Path, manifest: Manifest, fp16: Manifest) -> None:
+    html = " ".join(page(tmp_path, fp16).split())
     assert "Converted to fp16" in html and "merged_0_3_5" in html and "too large" in html and "stays in FP32" in html
     assert "<td>0.01</td>" in html, "the tolerance of fp16"
-    assert "Converted to" not in page(tmp_path, read_manifest(GOLDEN))
+    assert "Converted to" not in page(tmp_path, manifest)
 
 
 def test_whatever_comes_from_outside_is_escaped(tmp_path: Path, manifest: Manifest) -> None:
     evil = "<script>alert('&')</script>"
-    device = manifest.device.model_copy(update={"name": evil})
+    device = replace(manifest.device, name=evil)
     plan = manifest.plan | {"method": evil, "budget": evil}
     plan["items"] = [item | {"key": f"0:0-1 {evil}"} for item in plan["items"]]
     changes = {"model": evil, "device": device, "git": evil, "plan": plan, "versions": {evil: evil}}

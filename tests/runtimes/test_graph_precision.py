@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.runtimes.conformance import small_model
 from trt_layermerge.errors import ModelError
 from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
+from trt_layermerge.testing.runtimes import small_model
 
 
 def written_in(precision: str) -> onnx.ModelProto:

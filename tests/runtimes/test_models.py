@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runtimes.conformance import small_model
 from trt_layermerge.errors import ModelError
 from trt_layermerge.runtimes.models import shape_ranges, shapes_of, with_shapes
+from trt_layermerge.testing.runtimes import small_model
 
 
 def test_a_batch_has_a_range() -> None:

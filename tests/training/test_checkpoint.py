@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from trt_layermerge.errors import IncompatibleError, TableError
-from trt_layermerge.training.checkpoint import FORMAT, Checkpoint, Identity, Position, digest
+from trt_layermerge.training.checkpoint import CHECKPOINT_FORMAT, Checkpoint, Identity, Position, digest
 
 IDENTITY: Identity = {"task": "tiny", "recipe lr": 0.1, "recipe epochs": 2, "teacher": None}
 
@@ -81,7 +81,7 @@ def test_weights_of_someone_else_are_never_offered_for_deletion(tmp_path: Path) 
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.checkpoint"
-    save_file({"w": torch.zeros(2)}, path, {"format": FORMAT, "version": "2"})
+    save_file({"w": torch.zeros(2)}, path, {"format": CHECKPOINT_FORMAT, "version": "2"})
     with pytest.raises(IncompatibleError, match=r"version 2.*reads version 1"):
         Checkpoint.read(path)
 

@@ -16,7 +16,7 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out
-from trt_layermerge.network.network import Network
+from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.decoupling import decouple, fade, settled
 from trt_layermerge.training.gates import Gate, hold
 from trt_layermerge.training.loop import fine_tune
@@ -35,12 +35,25 @@ class Residual(nn.Module):
         return self.act(self.body(x) + self.skip(x))
 
 
+class TwoSkips(nn.Module):
+    """One skip leads around two layers, and another one starts between them: with both dropped, it stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.act, self.skip, self.last = nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.first(x))
+        return self.last(self.second(y) + self.skip(y) + x)
+
+
 def unit(channels: int, out: int, kernel: int = 3, **more: int) -> list[nn.Module]:
     return [nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False, **more), nn.BatchNorm2d(out)]
 
 
 def source(number: int) -> nn.Module:
-    """Plain layers, a residual block, and one whose branch changes its width around a smaller one."""
+    """Plain layers, a residual block, one whose width changes around a smaller one, one with a stride, two skips."""
     inner = Residual(nn.Sequential(*unit(6, 6), nn.ReLU(), nn.Conv2d(6, 6, 1)), nn.Identity(), nn.ReLU())
     bottleneck = nn.Sequential(*unit(4, 6, 1), nn.ReLU(), inner, *unit(6, 4, 3))
     strided = nn.Sequential(*unit(4, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
@@ -49,6 +62,7 @@ def source(number: int) -> nn.Module:
         [Residual(nn.Sequential(*unit(4, 4), nn.ReLU(), *unit(4, 4, groups=4)), nn.Identity(), nn.ReLU())],
         [Residual(bottleneck, nn.Identity(), nn.ReLU())],
         [Residual(strided, nn.Conv2d(4, 4, 1, 2), nn.SiLU())],
+        [TwoSkips()] if number == 4 else [],
     ]
     return nn.Sequential(
         *unit(2, 4), nn.ReLU(), *middle[number], *unit(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -58,7 +72,7 @@ def source(number: int) -> nn.Module:
 @pytest.fixture(scope="module")
 def networks(quick: Callable[[nn.Module, tuple[int, ...]], Network]) -> list[Network]:
     made = []
-    for number in range(4):
+    for number in range(5):
         torch.manual_seed(number)
         module = source(number)
         for part in module.modules():
@@ -116,7 +130,7 @@ def longest(network: Network, kinds: str = "merge identity") -> list[Choice]:
     return plan
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_half_way_it_is_neither_and_every_gate_learns(networks: list[Network], number: int) -> None:
     network = networks[number]
     decoupled = decouple(network, longest(network)).double().eval()
@@ -145,7 +159,7 @@ def test_a_gate_is_in_range_and_never_below_its_schedule(networks: list[Network]
     assert (value >= share - 1e-6).all() and (value <= 1 + 1e-6).all()
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("kinds", ["merge", "merge identity"])
 def test_what_was_trained_merges_without_loss(
     networks: list[Network], task: Classification, tmp_path: Path, number: int, kinds: str
@@ -197,6 +211,63 @@ def test_a_plan_that_keeps_everything_changes_nothing(networks: list[Network]) -
     keeps = [one for one in choices_of(network) if one.kind is Kind.KEEP]
     decoupled = decouple(network, keeps)
     assert decoupled.state_dict().keys() == network.module.state_dict().keys()
+
+
+class Late(nn.Module):
+    """The activation stands before the addition: it is part of the branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.branch, self.last = (nn.Sequential(*unit(i, 4), nn.ReLU()) for i in (2, 4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(self.branch(y) + y)
+
+
+def test_a_branch_with_its_activation_does_not_fade(quick: Callable[..., Network]) -> None:
+    network = quick(Late(), SHAPE)
+    (drop,) = [one for one in choices_of(network) if one.key == "0:1-2 identity"]
+    with pytest.raises(UsageError, match="takes away a branch and the activation behind it with 0:1-2 identity"):
+        decouple(network, [drop])
+
+
+class Timed(nn.Module):
+    """The first of two layers is told a time step; group norms may stand before both."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(2, 4) if norm else nn.Identity() for _ in range(2))
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 5, padding=2)
+        self.time, self.act = nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(self.norms[0](x)) + self.time(x.mean((2, 3)))[:, :, None, None]
+        return self.second(self.norms[1](self.act(y)))
+
+
+def test_a_layer_that_is_dropped_takes_its_shift_with_it_as_it_fades() -> None:
+    torch.manual_seed(0)
+    network = trace("timed", Timed(norm=False).eval(), (4, 5, 5))
+    x = torch.randn(3, 4, 5, 5)
+    merges = [one for one in choices_of(network) if one.kind in (Kind.MERGE, Kind.IDENTITY)]
+    assert {one.kept for one in merges} >= {(), (1,), (2,), (1, 2)}
+    for choice in merges:
+        decoupled = decouple(network, [choice]).eval()
+        for share, expected in ((0.0, network.module), (1.0, carry_out(network, [choice], ()).linearised)):
+            fade(decoupled, share)
+            torch.testing.assert_close(decoupled(x), expected(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_group_norm_does_not_fade() -> None:
+    """One inside of a merge, and one before a layer that is dropped."""
+    network = trace("timed", Timed(norm=True).eval(), (4, 5, 5))
+    taken = {one.key for one in choices_of(network) if one.kind in (Kind.MERGE, Kind.IDENTITY)}
+    assert taken >= {"0:0-1 identity", "0:1-2 identity", "0:0-2 merge 7x7 g1", "0:0-2 identity"}
+    for choice in choices_of(network):
+        if choice.key in taken:
+            with pytest.raises(UsageError, match=f"takes away a group norm with {choice.key}"):
+                decouple(network, [choice])
 
 
 def test_an_activation_that_is_added_does_not_fade_in(quick: Callable[..., Network]) -> None:

@@ -3,7 +3,8 @@
 Every block that crosses no skip at one end only is a candidate. For each of its composed kernels, ``merge`` keeps the
 subset of convolutions with the largest L1 norm (LayerMerge, section 3.2); ``fit`` takes the odd kernels up to the
 composed one, and the composed one where it is even; ``identity`` drops the block where that leaves the shape as it is.
-At linear bottlenecks, every ``merge`` and ``fit`` may be there once more, with an activation behind it.
+At linear bottlenecks, every ``merge`` and ``fit`` may be there once more, with an activation behind it. A region is
+fitted whole, whatever it computes, or dropped where it has the shape of its input.
 """
 
 from __future__ import annotations
@@ -13,16 +14,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from trt_layermerge.blocks.bottleneck import addable, as_seen
-from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import (
-    compose,
-    inner_skips,
-    is_late_branch,
-    late_skips,
-    outer_skips,
-    shifted_layers,
-)
+from trt_layermerge.blocks.bottleneck import addable
+from trt_layermerge.blocks.choice import Block, Choice, Kind, Place
+from trt_layermerge.blocks.composition import Composition
+from trt_layermerge.blocks.lowering import Lowering, lower
 from trt_layermerge.network.chain import Chain, Skip
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.network import Network
@@ -36,29 +31,45 @@ class Limits:
         max_kernel: Largest kernel of a merged or fitted convolution, per axis.
         max_layers: Most layers in one block.
         bottleneck_activations: Whether blocks that end at a linear bottleneck may end with an activation, too.
+        regions: Whether regions with more in them than a chain are replaced whole.
     """
 
     max_kernel: int = 7
     max_layers: int = 12
     bottleneck_activations: bool = False
+    regions: bool = True
 
 
 def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, ...]:
-    """All choices of all chains, in order of chain, start and end; ``keep`` of every layer among them."""
+    """All choices: of all chains, in order of chain, start and end, ``keep`` of every layer among them; of regions."""
     limits = limits or Limits()
     weights = _l1_norms(network)
-    return tuple(
+    in_chains = tuple(
         choice
         for chain in network.chains
         for block in blocks_of(chain, limits.max_layers)
-        for choice in (*_choices(chain, block, limits, weights), *_with_activation(chain, block, limits, weights))
+        for place in _places(chain, block, limits)
+        for choice in _choices(network, place, limits, weights)
+        if choice.activation is None or not choice.emptied
     )
+    return (*in_chains, *_of_regions(network, limits)) if limits.regions else in_chains
+
+
+def _of_regions(network: Network, limits: Limits) -> Iterator[Choice]:
+    for region in network.regions:
+        if region.convolutions > limits.max_layers:
+            continue
+        block = Block.of(region)
+        for geometry in fit_geometries(network, (block, None), limits.max_kernel):
+            yield Choice(block, Kind.FIT, geometry)
+        if region.keeps_shape:
+            yield Choice(block, Kind.IDENTITY, None)
 
 
 def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
     """The blocks of a chain that contain a skip whole, lie inside one, or have nothing to do with it.
 
-    A block whose first layer has a front contains no skip from that layer's input: see ``compose.inner_skips``.
+    A block whose first layer has a front contains no skip from that layer's input: rule 3 of ``lowering.lower``.
     """
     for start in range(len(chain)):
         fronted = chain.layers[start].front is not None
@@ -70,64 +81,65 @@ def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
 
 def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geometry:
     """The one convolution that the kept layers of a block and the skips inside it make, idle taps cropped."""
-    whole: Geometry = compose(
-        chain,
-        block,
-        kept,
-        identity=lambda channels: Geometry(channels, channels, (1, 1), groups=channels),
-        layer=lambda layer: layer.geometry,
-        skip=_skip_geometry,
-    )
-    return whole.cropped(chain.shape(block.start)[1:])
+    return lower(chain, Choice(block, Kind.MERGE, None, kept)).composed.geometry
 
 
-def _skip_geometry(skip: Skip) -> Geometry:
-    assert skip.geometry is not None
-    return skip.geometry
+def _places(chain: Chain, block: Block, limits: Limits) -> Iterator[Place]:
+    """A block that ends as it does, and where it may, with an activation behind it."""
+    yield block, None
+    if limits.bottleneck_activations and (activation := addable(chain, block)) is not None:
+        yield block, activation
 
 
-def _choices(chain: Chain, block: Block, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
-    layers = tuple(range(block.start + 1, block.end + 1))
-    reducible = all(chain.layers[index - 1].geometry.keeps_shape for index in layers)
-    plain = len(block) == 1 and not inner_skips(chain, block)
+def _choices(network: Network, place: Place, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
+    block, activation = place
+    chain = network.chains[block.chain]
+    layers, first = tuple(range(block.start + 1, block.end + 1)), chain.layers[block.start].geometry
+    reducible = all(layer.geometry.keeps_shape for layer in chain.layers[block.start : block.end])
+
+    def choice(kind: Kind, geometry: Geometry | None = None, kept: tuple[int, ...] = ()) -> Choice:
+        return Choice(block, kind, geometry, kept, reducible, activation)
+
+    full, emptied = lower(chain, choice(Kind.MERGE, kept=layers)), lower(chain, choice(Kind.MERGE))
+    plain = len(block) == 1 and not full.composed.skips
+    late_branch = any(skip.start == block.start for skip in emptied.late_skips)
     if len(block) == 1:
-        layer = chain.layers[block.start]
-        yield Choice(block, Kind.KEEP, layer.geometry, layers, reducible)
-    for geometry, kept in _kept_sets(chain, block, limits.max_kernel, weights):
-        if not kept and is_late_branch(chain, block):
+        yield choice(Kind.KEEP, first, layers)
+    for geometry, kept in _kept_sets(full.composed, emptied.composed, limits.max_kernel, weights):
+        if not kept and late_branch:
             continue
-        if not kept and _passes_on(chain, block):
-            yield Choice(block, Kind.IDENTITY, None, (), reducible)
-        elif not (plain and kept == layers and geometry.kernel == chain.layers[block.start].geometry.extent):
+        if not kept and _passes_on(emptied.composed):
+            yield choice(Kind.IDENTITY)
+        elif not (plain and kept == layers and geometry.kernel == first.extent):
             # Else that would be keeping the layer; on a small tensor it is the layer without its idle taps.
-            yield Choice(block, Kind.MERGE, geometry, kept, reducible)
-    if _leaves_late_skip(chain, block):
-        yield Choice(block, Kind.IDENTITY, None, (), reducible)
-    if shifted_layers(chain, layers):
+            yield choice(Kind.MERGE, geometry, kept)
+    if late_branch and _leaves_one_skip(emptied):
+        yield choice(Kind.IDENTITY)
+    if full.shifts:
         return  # what a fit would do with shifts is not worked out
-    for geometry in fit_geometries(chain, block, limits.max_kernel):
-        if not (plain and geometry.kernel == chain.layers[block.start].geometry.extent):
-            yield Choice(block, Kind.FIT, geometry, (), reducible)
+    for geometry in fit_geometries(network, place, limits.max_kernel):
+        if not (plain and geometry.kernel == first.extent):
+            yield choice(Kind.FIT, geometry)
 
 
-def _with_activation(chain: Chain, block: Block, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
-    """The merges and fits of a block at a linear bottleneck, with an activation behind them."""
-    if not limits.bottleneck_activations or (activation := addable(chain, block)) is None:
-        return
-    for choice in _choices(as_seen(chain, (block, activation)), block, limits, weights):
-        if not choice.emptied:
-            yield replace(choice, activation=activation)
+def _leaves_one_skip(emptied: Lowering) -> bool:
+    """Whether the late skip around a block is a plain one, and no other skip from before the block ends in it."""
+    return len(emptied.late_skips) == 1 and not emptied.late_skips[0].units and not emptied.skips
 
 
-def _leaves_late_skip(chain: Chain, block: Block) -> bool:
-    """Whether one plain late skip leads around a block, and no other skip from before it ends in it."""
-    late, from_before = late_skips(chain, block), outer_skips(chain, block, emptied=True)
-    return is_late_branch(chain, block) and len(late) == 1 and not late[0].units and not from_before
+def fit_geometries(network: Network, place: Place, max_kernel: int) -> Iterator[Geometry]:
+    """Convolutions that may be fitted: odd kernels in the middle of the composed one, and that itself.
 
-
-def fit_geometries(chain: Chain, block: Block, max_kernel: int) -> Iterator[Geometry]:
-    """Convolutions that may be fitted: odd kernels in the middle of the composed one, and that itself."""
-    full = composed_geometry(chain, block, tuple(range(block.start + 1, block.end + 1)))
+    Of a region, of the one that sees as much as the region does.
+    """
+    block, activation = place
+    if block.region is not None:
+        region = network.regions[block.region]
+        full = region.geometry.cropped(region.input_shape[1:])
+    else:
+        layers = tuple(range(block.start + 1, block.end + 1))
+        merged = Choice(block, Kind.MERGE, None, layers, activation=activation)
+        full = lower(network.chains[block.chain], merged).composed.geometry
     seen: set[Pair] = set()
     for size in (*range(1, max(full.kernel), 2), max(full.kernel)):
         part = full.middle(size)
@@ -156,25 +168,32 @@ State = tuple[_Tensor, ...]
 
 
 def _kept_sets(
-    chain: Chain, block: Block, max_kernel: int, weights: dict[str, float]
+    full: Composition, emptied: Composition, max_kernel: int, weights: dict[str, float]
 ) -> list[tuple[Geometry, tuple[int, ...]]]:
-    """For each composed kernel and grouping, the layers to keep: those with the largest sum of L1 norms."""
-    found = _largest_sets(chain, block, inner_skips(chain, block), max_kernel, weights)
-    emptied = inner_skips(chain, block, emptied=True)
-    if emptied == inner_skips(chain, block):
+    """For each composed kernel and grouping, the layers to keep: those with the largest sum of L1 norms.
+
+    Args:
+        full: Of all layers of the block.
+        emptied: Of none of them.
+        max_kernel: Largest kernel, per axis.
+        weights: L1 norms by the layers' first nodes.
+    """
+    found = _largest_sets(full, max_kernel, weights)
+    if emptied.skips == full.skips:
         return found
     # A skip beside the block joins it when nothing else is left.
-    alone = _largest_sets(chain, block, emptied, max_kernel, weights)
+    alone = _largest_sets(emptied, max_kernel, weights)
     return [item for item in found if item[1]] + [item for item in alone if not item[1]]
 
 
 def _largest_sets(
-    chain: Chain, block: Block, skips: tuple[Skip, ...], max_kernel: int, weights: dict[str, float]
+    whole: Composition, max_kernel: int, weights: dict[str, float]
 ) -> list[tuple[Geometry, tuple[int, ...]]]:
-    """The same for blocks with these skips inside.
+    """The same for a block with these skips inside.
 
-    A dynamic program over the tensors of the block; it composes as ``compose`` does.
+    A dynamic program over the tensors of the block; it composes as ``Composition.interpret`` does.
     """
+    chain, block, skips = whole.chain, whole.block, whole.skips
     channels = chain.shape(block.start)[0]
     origin = _Tensor(block.start, Geometry(channels, channels, (1, 1), groups=channels))
     reached: dict[int, dict[State, tuple[float, tuple[int, ...]]]] = {block.start: {(origin,): (0.0, ())}}
@@ -244,13 +263,10 @@ class _Passing:
         return _Passing(False)
 
 
-def _passes_on(chain: Chain, block: Block) -> bool:
+def _passes_on(emptied: Composition) -> bool:
     """Whether a block with all its layers dropped is the identity: no skip of it has a convolution of its own."""
-    nothing: tuple[int, ...] = ()
     other = _Passing(False)
-    result = compose(
-        chain, block, nothing, identity=lambda _: _Passing(True), layer=lambda _: other, skip=lambda _: other
-    )
+    result = emptied.interpret(identity=lambda _: _Passing(True), layer=lambda _: other, skip=lambda _: other)
     return result.identity
 
 

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from trt_layermerge.blocks.bottleneck import as_seen
-from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import (
-    front_kept,
-    front_moved,
-    is_late_branch,
-    late_skips,
-    outer_skips,
-    shifted_layers,
-)
+from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.network.activations import NONNEGATIVE
-from trt_layermerge.network.chain import Chain, Skip
-
-IDEMPOTENT = ("relu", "relu6")
-"""Activations that do nothing to their own output."""
+from trt_layermerge.network.chain import Skip
+from trt_layermerge.network.network import Network
 
 
 @dataclass(frozen=True)
@@ -36,79 +25,46 @@ class Setting:
     precision: str = "fp32"
 
 
-def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signature, ...]:
+def signatures(network: Network, choice: Choice, setting: Setting) -> tuple[Signature, ...]:
     """The operations that a choice executes.
 
     A skip that is added to the block's result belongs to the block: its addition is part of the convolution's
-    epilogue, and its own convolution, if it has one, is an operation more; so is a front that stays.
+    epilogue, and its own convolution, if it has one, is an operation more; so is a pre-norm that stays.
     """
-    chain = as_seen(chain, choice.place)
-    block, last = choice.block, chain.layers[choice.block.end - 1]
-    arriving, moved = skips_executed(chain, choice), front_moved(chain, choice)
-    kept = choice.kind is Kind.KEEP
-    result = Signature(
-        setting.batch,
-        chain.shape(block.start),
-        choice.geometry,
-        bias=choice.geometry is not None and (last.bias if kept else True),
-        residual=bool(arriving),
-        precision=setting.precision,
-        pooling=kept and last.pooling,
-        shift=bool(shifted_layers(chain, choice.kept)),
-        group_norm=None if moved is None else moved.groups,
-    )
-    operations = [result]
-    operations += [_plain_addition(chain, block.end, setting) for _ in arriving[1:]]
-    if not redundant_activation(chain, choice):
-        operations[-1] = replace(operations[-1], activation=last.activation)
-    late = () if drops_branch(chain, choice) else late_skips(chain, block)
-    operations += [_plain_addition(chain, block.end, setting) for _ in late]
-    for skip in (*arriving, *late):
-        operations += _units_executed(chain, skip, setting)
-    if (front := front_kept(chain, choice)) is not None:
-        shape, precision = chain.shape(block.start), setting.precision
-        operations.append(
-            Signature(
-                setting.batch, shape, None, activation=front.activation, precision=precision, group_norm=front.groups
-            )
+    chain, block, lowered = network.chains[choice.block.chain], choice.block, lowered_in(network, choice)
+    if block.region is not None:
+        region = network.regions[block.region]
+        whole = Signature(
+            setting.batch * region.multiple,
+            region.input_shape,
+            lowered.geometry,
+            activation=lowered.activation,
+            precision=setting.precision,
         )
+        return () if whole.empty else (whole,)
+    here = Signature(setting.batch * chain.multiple, chain.shape(block.start), None, precision=setting.precision)
+    addition = replace(here, input_shape=chain.shape(block.end), residual=True)
+    result = replace(
+        here,
+        convolution=lowered.geometry,
+        bias=lowered.bias,
+        residual=bool(lowered.skips),
+        pooling=lowered.pooling,
+        shift=bool(lowered.shifts),
+        group_norm=None if lowered.post_norm is None else lowered.post_norm.groups,
+    )
+    operations = [result, *(addition for _ in lowered.skips[1:])]
+    operations[-1] = replace(operations[-1], activation=lowered.activation)
+    operations += [addition for _ in lowered.late_skips]
+    for skip in (*lowered.skips, *lowered.late_skips):
+        operations += _units_executed(replace(here, input_shape=chain.shape(skip.start)), skip)
+    if lowered.pre_norm is not None:
+        operations.append(replace(here, activation=lowered.pre_norm.activation, group_norm=lowered.pre_norm.groups))
     return tuple(operation for operation in operations if not operation.empty)
 
 
-def _units_executed(chain: Chain, skip: Skip, setting: Setting) -> Iterator[Signature]:
-    shape = chain.shape(skip.start)
+def _units_executed(before: Signature, skip: Skip) -> Iterator[Signature]:
     for unit in skip.units:
-        operation = Signature(
-            setting.batch, shape, unit.geometry, unit.bias, precision=setting.precision, pooling=unit.pooling
-        )
-        yield operation
-        shape = operation.output_shape
-
-
-def skips_executed(chain: Chain, choice: Choice) -> tuple[Skip, ...]:
-    """The skips before the activation that stay beside a block.
-
-    These are those from before it, and all of a layer that is kept as it is.
-    """
-    if choice.kind is Kind.KEEP:
-        return tuple(skip for skip in chain.skips if skip.end == choice.block.end and not skip.late)
-    return outer_skips(chain, choice.block, emptied=choice.emptied)
-
-
-def redundant_activation(chain: Chain, choice: Choice) -> bool:
-    """Whether the block's last activation is gone, or would do nothing to the block's input, all that reaches it."""
-    if drops_branch(chain, choice):
-        return True
-    if choice.kind is not Kind.IDENTITY or outer_skips(chain, choice.block, emptied=True):
-        return False
-    before, activation = chain.activation(choice.block.start), chain.layers[choice.block.end - 1].activation
-    return activation in IDEMPOTENT and (before == activation or (activation == "relu" and before in NONNEGATIVE))
-
-
-def drops_branch(chain: Chain, choice: Choice) -> bool:
-    """Whether a choice drops all that a late skip leads around, the last activation too, and leaves the skip alone."""
-    return choice.kind is Kind.IDENTITY and is_late_branch(chain, choice.block)
-
-
-def _plain_addition(chain: Chain, index: int, setting: Setting) -> Signature:
-    return Signature(setting.batch, chain.shape(index), None, residual=True, precision=setting.precision)
+        before = replace(before, convolution=unit.geometry, bias=unit.bias, pooling=unit.pooling)
+        yield before
+        before = replace(before, input_shape=before.output_shape)

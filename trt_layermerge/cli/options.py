@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
 from click.core import ParameterSource
@@ -24,7 +24,8 @@ from trt_layermerge.importance.estimators.registry import DEFAULT as DEFAULT_EST
 from trt_layermerge.importance.estimators.registry import estimators
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.registry import DEFAULT, method_names
-from trt_layermerge.runtimes.protocol import PRECISIONS, Tuning
+from trt_layermerge.runtimes.base import PRECISIONS, BuilderSettings
+from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
 
@@ -82,7 +83,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
 
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    of_stages = (network_options, device_options, data_options, torch_option, plan_options)
+    of_stages = (network_options, device_options, data_options, torch_options, plan_options)
     of_compress = (refine_options, also_option, training_options)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
@@ -109,7 +110,11 @@ csv_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
 
 _network_options = (
-    click.option("--weights", type=PATH, help="Checkpoint: safetensors, or a state dict of torch.save."),
+    click.option(
+        "--weights",
+        type=PATH,
+        help="Checkpoint: safetensors, or a state dict of torch.save; FILE#KEY for one of several in it.",
+    ),
     click.option(
         "--input",
         "input_shape",
@@ -131,23 +136,50 @@ _network_options = (
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
-tensorrt_options = combined(
-    click.option("--workspace", type=click.IntRange(1), metavar="MiB", help="TensorRT: most scratch of a layer."),
-    click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT: how hard the builder tries."),
-    click.option("--tf32/--no-tf32", default=False, show_default=True, help="TensorRT: round float32 to TF32."),
-    click.option("--build-timeout", type=click.FloatRange(1), metavar="SECONDS", help="TensorRT: of one engine."),
-    click.option("--timing-cache", type=PATH, help="TensorRT: file of the timing cache.  [default: one per device]"),
-    click.option("--cuda-graph/--no-cuda-graph", default=True, show_default=True, help="TensorRT: time CUDA graphs."),
-    click.option("--lock-clocks", type=click.IntRange(1), metavar="MHZ", help="TensorRT: hold the GPU's clock rate."),
-)
+
+
+def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[F], F]:
+    """The option of a builder setting, read off its field."""
+    about, default = kind.options()[name], getattr(kind(), name)
+    (value,) = (one for one in _parts(get_type_hints(kind)[name]) if one is not type(None))
+    text = f"{', '.join(users)}: {about.help}"
+    if value is bool:
+        flags = f"{about.name}/--no-{about.name.removeprefix('--')}"
+        return click.option(flags, default=default, show_default=True, help=text)
+    if usual := about.usual or ("" if default is None else f"{default:g}"):
+        text += f"  [default: {usual}]"
+    types = {int: click.IntRange(about.least, about.most), float: click.FloatRange(about.least, about.most), Path: PATH}
+    return click.option(about.name, type=types.get(value, click.STRING), metavar=about.metavar or None, help=text)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """What a type is a union of."""
+    return get_args(hint) or (hint,)
+
+
+def _settings() -> dict[str, tuple[str, type[BuilderSettings], list[str]]]:
+    """Builder settings by option: the field, the class that has it, and the kinds of runtimes that take it."""
+    found: dict[str, tuple[str, type[BuilderSettings], list[str]]] = {}
+    for kind in runtime_kinds():
+        for name, option in kind.settings.options().items():
+            found.setdefault(option.name, (name, kind.settings, []))[2].append(kind.name)
+    return found
+
+
+settings_options = combined(*(_setting_option(*one) for one in _settings().values()))
 device_options = combined(
-    click.option("--runtime", default="onnxruntime", show_default=True, help="What engines run in."),
+    click.option(
+        "--runtime",
+        default=DEFAULT_RUNTIME,
+        show_default=True,
+        help=f"What engines run in: {', '.join(kind.name for kind in runtime_kinds() if kind.times)}.",
+    ),
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."
     ),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
-    tensorrt_options,
+    settings_options,
 )
 data_options = combined(
     click.option(
@@ -178,12 +210,20 @@ plan_options = combined(
 refine_options = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
 )
-torch_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="Where importance is measured, fits are solved and networks trained: auto (a GPU, if torch sees one), cpu, "
-    "cuda, cuda:N.",
+torch_options = combined(
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="Where importance is measured, fits are solved and networks trained: auto (a GPU, if torch sees one), "
+        "cpu, cuda, cuda:N.",
+    ),
+    click.option(
+        "--cpu-threads",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
+    ),
 )
 also_option = click.option(
     "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
@@ -243,36 +283,20 @@ def read_budget(budget: Any, speedup: float | None) -> Budget:
     return Budget.parse("0.6" if budget is None else str(budget))
 
 
-def read_tuning(runtime: str | None, given: Mapping[str, Any]) -> Tuning:
-    """What the options say to TensorRT.
+def read_settings(runtime: str, given: Mapping[str, Any]) -> BuilderSettings:
+    """What the options say to the builder of a runtime.
 
     Raises:
-        UsageError: They say something that the runtime has no use for.
+        UsageError: They say something that it has no use for; or there is no such runtime.
     """
-    fields = {name: given[option] for name, option in _TUNING.items() if given.get(option) is not None}
-    useful = _USEFUL.get((runtime or "").partition(":")[0], ())
-    for name, value in fields.items():
-        if name not in useful and value != getattr(Tuning(), name):
-            option = _TUNING[name].replace("_", "-")
+    own = runtime_kind(runtime).settings
+    for option, (name, other, users) in _settings().items():
+        about = other.options()[name]
+        said = given.get(about.key) not in (None, getattr(other(), name))
+        if said and option not in [one.name for one in own.options().values()]:
             raise UsageError(
-                f"--{option} is for TensorRT, and the runtime is {runtime}", hint="pass --runtime tensorrt"
+                f"{option} is for {' and '.join(users)}, and the runtime is {runtime}",
+                hint=f"pass --runtime {users[0]}",
             )
-    return Tuning(**fields)
-
-
-_TUNING = {
-    "workspace_mib": "workspace",
-    "optimization_level": "optimization_level",
-    "tf32": "tf32",
-    "build_seconds": "build_timeout",
-    "timing_cache": "timing_cache",
-    "cuda_graph": "cuda_graph",
-    "lock_clocks_mhz": "lock_clocks",
-}
-"""Field -> option."""
-
-_USEFUL = {
-    "tensorrt": tuple(_TUNING),
-    "tensorrt-rtx": ("workspace_mib", "optimization_level", "tf32", "build_seconds"),  # nothing is timed
-}
-"""Runtime -> the fields that it looks at."""
+    fields = {name: given.get(option.key) for name, option in own.options().items()}
+    return own(**{name: value for name, value in fields.items() if value is not None})

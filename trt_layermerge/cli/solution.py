@@ -1,21 +1,20 @@
-"""What ``solve`` finds in a frontier, and how it is printed: for people, as JSON, as CSV, as a picture."""
+"""What ``solve`` is asked to find in a frontier, and in which of its forms it is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from trt_layermerge.cli.show import print_json, print_text
 from trt_layermerge.errors import UsageError
-from trt_layermerge.planning.confidence import plan_for, probability, require_confidence
+from trt_layermerge.planning.confidence import plan_for, require_confidence
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.plot import require_plot, write_plot
-from trt_layermerge.planning.views import frontier_csv, frontier_view, plan_csv, plan_view
+from trt_layermerge.planning.views import frontier_csv, plan_csv
+from trt_layermerge.report.plans import FoundPlans
 
 
 @dataclass(frozen=True)
@@ -54,25 +53,6 @@ class Wanted:
             require_plot(self.plot)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Plans that were found.
-
-    Attributes:
-        frontier: What they were found in.
-        budget_ns: The budget in ns; None where none was asked for.
-        plans: The plans, the best first; none where the frontier itself was asked for.
-        original: Whether the latency of the original is known.
-        more: Further fields of a plan's JSON.
-    """
-
-    frontier: Frontier
-    budget_ns: int | None
-    plans: tuple[Plan, ...]
-    original: bool = True
-    more: dict[str, Any] = field(default_factory=dict)
-
-
 def find(frontier: Frontier, budget_ns: int | None, wanted: Wanted) -> tuple[Plan, ...]:
     """The plans that are wanted.
 
@@ -91,7 +71,7 @@ def find(frontier: Frontier, budget_ns: int | None, wanted: Wanted) -> tuple[Pla
     return (sure.plan,)
 
 
-def tell(solution: Solution, wanted: Wanted) -> None:
+def tell(solution: FoundPlans, wanted: Wanted) -> None:
     """Print what is wanted, and draw it."""
     frontier, budget_ns = solution.frontier, solution.budget_ns
     if wanted.plot is not None:
@@ -101,48 +81,18 @@ def tell(solution: Solution, wanted: Wanted) -> None:
     if wanted.whole:
         _tell_frontier(solution, wanted)
     elif wanted.as_json:
-        views = [_view(solution, plan) for plan in solution.plans]
-        print_json({"plans": views} if wanted.count > 1 else views[0])
+        fields = [solution.plan_fields(plan) for plan in solution.plans]
+        print_json({"plans": fields} if wanted.count > 1 else fields[0])
     elif wanted.as_csv:
-        print_text(_csv(solution.plans) if wanted.count > 1 else plan_csv(solution.plans[0]))
+        print_text(solution.plans_csv() if wanted.count > 1 else plan_csv(solution.plans[0]))
     else:
-        click.echo("\n\n".join("\n".join(_lines(solution, plan)) for plan in solution.plans))
+        click.echo("\n\n".join("\n".join(solution.plan_lines(plan)) for plan in solution.plans))
 
 
-def _tell_frontier(solution: Solution, wanted: Wanted) -> None:
-    frontier = solution.frontier
+def _tell_frontier(solution: FoundPlans, wanted: Wanted) -> None:
     if wanted.as_json:
-        plan = _view(solution, solution.plans[0]) if solution.plans else {"method": frontier.problem.method}
-        print_json(plan | {"frontier": frontier_view(frontier)})
+        print_json(solution.frontier_fields())
     elif wanted.as_csv:
-        print_text(frontier_csv(frontier))
+        print_text(frontier_csv(solution.frontier))
     else:
-        for point in frontier_view(frontier):
-            click.echo(f"{point['latency_ms']:12.6f} ms  {point['objective']:+.6f}")
-
-
-def _view(solution: Solution, plan: Plan) -> dict[str, Any]:
-    return plan_view(plan, solution.budget_ns, _probability(solution, plan)) | solution.more
-
-
-def _csv(plans: tuple[Plan, ...]) -> str:
-    """Several plans as one table, numbered from 1."""
-    tables = [plan_csv(plan).splitlines() for plan in plans]
-    rows = (f"{number},{row}" for number, (_, *rows) in enumerate(tables, start=1) for row in rows)
-    return "\n".join([f"plan,{tables[0][0]}", *rows]) + "\n"
-
-
-def _probability(solution: Solution, plan: Plan) -> float | None:
-    """Of meeting the budget; None where there is none, or no latency has an interval."""
-    if solution.budget_ns is None or all(item.low_ns is None for item in plan.items):
-        return None
-    return probability(plan, solution.budget_ns)
-
-
-def _lines(solution: Solution, plan: Plan) -> Iterator[str]:
-    for item in plan.items:
-        yield f"{item.key:<32} {item.latency_ns / 1e6:8.4f} ms  {item.value:+.4f}"
-    of = f" of {plan.original_ns / 1e6:.3f} ms: {plan.speedup:.2f}x" if solution.original else ""
-    sure = _probability(solution, plan)
-    meets = "" if sure is None else f"; meets the budget with probability {sure:.3f}"
-    yield f"predicted {plan.latency_ms:.3f} ms{of}, objective {plan.objective:+.4f}{meets}"
+        click.echo("\n".join(solution.frontier_lines()))

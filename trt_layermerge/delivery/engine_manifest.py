@@ -8,19 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from trt_layermerge.delivery.manifest import FORMAT as JOB_FORMAT
-from trt_layermerge.delivery.manifest import DeviceFields, Sha256
+from trt_layermerge.delivery.manifest import DELIVERY_FORMAT, BuiltFor, Sha256, manifest_bytes, validated
 from trt_layermerge.delivery.seal import require_seal, sealed
-from trt_layermerge.errors import TableError
-from trt_layermerge.files import parse_json, read_bytes, write_bytes
+from trt_layermerge.files import write_bytes
 
-FORMAT = "trt-layermerge engine"
+ENGINE_FORMAT = "trt-layermerge engine"
 
 
 # Users name these files; they lie beside the manifest, never elsewhere.
-FileName = Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")]
+EngineFileName = Annotated[str, Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")]
 
 
 class EngineManifest(BaseModel):
@@ -44,14 +42,14 @@ class EngineManifest(BaseModel):
 
     format: Literal["trt-layermerge engine"] = "trt-layermerge engine"
     version: Literal[1] = 1
-    files: dict[FileName, Sha256]
-    engine: FileName
-    onnx: FileName
+    files: dict[EngineFileName, Sha256]
+    engine: EngineFileName
+    onnx: EngineFileName
     onnx_sha256: Sha256
     inputs: dict[str, tuple[PositiveInt, ...]]
     outputs: dict[str, tuple[PositiveInt, ...]]
     batches: tuple[PositiveInt, PositiveInt] | None = None
-    device: DeviceFields
+    device: BuiltFor
     versions: dict[str, str]
     git: str | None
     seal: Sha256 | None = None
@@ -74,9 +72,9 @@ def is_engine_manifest(path: Path) -> bool:
     Raises:
         TableError: It cannot be read.
     """
-    data = _read(path)
+    data = manifest_bytes(path)
     # One changed byte leaves one of these; what it makes of a job's manifest fits no seal either.
-    return FORMAT.encode() in data or (b'"seal"' in data and JOB_FORMAT.encode() not in data)
+    return ENGINE_FORMAT.encode() in data or (b'"seal"' in data and DELIVERY_FORMAT.encode() not in data)
 
 
 def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:
@@ -91,25 +89,7 @@ def read_engine_manifest(path: Path) -> EngineManifest:
         TableError: It is missing, or is no manifest of an engine.
         VerificationError: It is one, and a byte of it has changed.
     """
-    data = _read(path)
+    data = manifest_bytes(path)
     if is_engine_manifest(path):
         require_seal(path, data)
-    try:
-        manifest = EngineManifest.model_validate_json(data)
-        parse_json(data)  # which bounds what a manifest leaves open
-        return manifest
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise TableError(f"{path} is not a manifest: {where}: {fault['msg']}", hint="build the engine anew") from error
-    except ValueError as error:
-        raise TableError(f"{path} is not a manifest: it {error}") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except OSError as error:
-        raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise TableError(f"{path} is not a manifest: it {error}") from error
+    return validated(EngineManifest, path, data, "build the engine anew")

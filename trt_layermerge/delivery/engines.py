@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from trt_layermerge.delivery.engine_manifest import (
@@ -14,13 +14,13 @@ from trt_layermerge.delivery.engine_manifest import (
     write_engine_manifest,
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
-from trt_layermerge.delivery.manifest import DeviceFields, git_state, hashes, versions
+from trt_layermerge.delivery.manifest import git_state, hashes, versions
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
 from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import require_precision
-from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.registry import get_runtime
 
 
@@ -49,6 +49,11 @@ def try_model(path: str) -> None:
     require_bounded(proto, path)
     with suppress(ModelError):
         get_runtime("onnxruntime").build(proto, BuildOptions())
+
+
+def engine_suffix(runtime: Runtime) -> str:
+    """What the file of a runtime's engine ends in: what it was compiled for, where that was chosen."""
+    return runtime.kind.suffix if runtime.target is None else f".{runtime.target}{runtime.kind.suffix}"
 
 
 def build_engine(
@@ -80,7 +85,7 @@ def build_engine(
         inputs=dict(engine.inputs),
         outputs=dict(engine.outputs),
         batches=options.batches,
-        device=DeviceFields(**asdict(engine.describe())),
+        device=engine.describe(),
         versions=versions(),
         git=git_state(),
     )

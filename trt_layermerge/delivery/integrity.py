@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 
-from trt_layermerge.delivery.manifest import DeviceFields
 from trt_layermerge.errors import IncompatibleError, InputError, TableError, UsageError, VerificationError
 from trt_layermerge.files import sha256
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
+from trt_layermerge.journal import differences
+from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
+
+_DECISIVE = ("name", "runtime", "runtime_version", "precision", "simulated", "compute_capability")
 
 
 def check_file(path: Path, expected: str) -> None:
@@ -27,7 +31,7 @@ def check_file(path: Path, expected: str) -> None:
         )
 
 
-def fitting_runtime(path: Path, device: DeviceFields, options: BuildOptions, hint: str) -> Runtime:
+def fitting_runtime(path: Path, device: Device, options: BuildOptions, hint: str) -> Runtime:
     """The runtime that a manifest names, where it would build the same here.
 
     Args:
@@ -45,8 +49,24 @@ def fitting_runtime(path: Path, device: DeviceFields, options: BuildOptions, hin
         runtime = get_runtime(device.runtime)
     except UsageError as error:  # of the manifest's writer, not of who verifies it
         raise TableError(f"{path} is not a manifest: device.runtime: {error.message}", hint=error.hint) from error
-    if differences := device.differences(runtime.describe(options)):
-        raise IncompatibleError(
-            f"the engine of {path} was built for something else: {'; '.join(differences)}", hint=hint
-        )
+    if differing := device_differences(device, runtime.describe(options)):
+        raise IncompatibleError(f"the engine of {path} was built for something else: {'; '.join(differing)}", hint=hint)
     return runtime
+
+
+def device_differences(built: Device, here: Device) -> list[str]:
+    """What differs on this machine, of what decides whether an engine may load, in words.
+
+    A driver may be newer than the one that the engine was built with, not older. What an old manifest does not say
+    differs from nothing.
+    """
+    known = {name: value for name in _DECISIVE if (value := getattr(built, name)) is not None}
+    found = differences(known, asdict(here))
+    if built.driver is not None and (here.driver is None or _numbers(here.driver) < _numbers(built.driver)):
+        found.append(f"driver: {built.driver} or newer, here {here.driver}")
+    return found
+
+
+def _numbers(version: str) -> list[int]:
+    """A driver's version as numbers to compare."""
+    return [int(number) for number in re.findall(r"\d+", version)]

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import subprocess
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import parse_json, read_bytes, sha256, write_bytes
-from trt_layermerge.journal import differences
-from trt_layermerge.runtimes.protocol import BuildOptions, Device
-from trt_layermerge.runtimes.timing_cache import default_path
+from trt_layermerge.precision.tolerance import LayerCheck
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, Device
+from trt_layermerge.runtimes.registry import runtime_kind
 
-FORMAT = "trt-layermerge manifest"
+DELIVERY_FORMAT = "trt-layermerge manifest"
 
 PACKAGES = ("trt_layermerge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
+M = TypeVar("M", bound=BaseModel)
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="beside the manifest, never elsewhere")]
+
+
+def _of_an_engine(device: Device) -> Device:
+    if device.precision not in PRECISIONS:
+        raise ValueError(f"precision {device.precision!r} is none of {', '.join(PRECISIONS)}")
+    if device.threads < 1:
+        raise ValueError(f"threads must be at least 1, not {device.threads}")
+    return device
+
+
+BuiltFor = Annotated[Device, AfterValidator(_of_an_engine)]
+"""The device and runtime that an engine was built for."""
 
 
 class _Frozen(BaseModel):
@@ -83,21 +96,6 @@ class ProofFigures(_Frozen):
     refitted_layers: dict[str, float] = {}
 
 
-class LayerFigures(_Frozen):
-    """A layer in lower precision beside itself in FP32; see ``precision.check.LayerCheck``.
-
-    Attributes:
-        weights: Relative error of its weights; ``None`` where one overflows, and the layer stays in FP32.
-    """
-
-    name: str
-    largest: float
-    flushed: float
-    weights: float | None
-    error: float
-    full: bool
-
-
 class ConversionFigures(_Frozen):
     """What the precision costs, on real inputs, before any engine.
 
@@ -109,36 +107,7 @@ class ConversionFigures(_Frozen):
 
     original: float
     compressed: float
-    layers: list[LayerFigures]
-
-
-class DeviceFields(_Frozen):
-    """The device and runtime that the engine was built for; see ``runtimes.protocol.Device``."""
-
-    name: str
-    runtime: str
-    runtime_version: str
-    driver: str | None
-    precision: Literal["fp32", "fp16", "int8"]
-    threads: PositiveInt
-    timing: str
-    clocks: str
-    settings: str = ""
-    simulated: bool = False
-    compute_capability: str | None = None
-
-    def differences(self, here: Device) -> list[str]:
-        """What differs on this machine, of what decides whether the engine may load.
-
-        A driver may be newer than the one that the engine was built with, not older. What an old manifest does not say
-        differs from nothing.
-        """
-        decisive = {"name", "runtime", "runtime_version", "precision", "compute_capability", "simulated"}
-        known = {name: value for name, value in self.model_dump(include=decisive).items() if value is not None}
-        found = differences(known, asdict(here))
-        if self.driver is not None and (here.driver is None or _numbers(here.driver) < _numbers(self.driver)):
-            found.append(f"driver: {self.driver} or newer, here {here.driver}")
-        return found
+    layers: tuple[LayerCheck, ...]
 
 
 class RefinedPlan(_Frozen):
@@ -207,7 +176,7 @@ class Manifest(_Frozen):
     checks: FileName
     batch: PositiveInt
     batches: tuple[PositiveInt, PositiveInt] | None = None
-    device: DeviceFields
+    device: BuiltFor
     timing_cache: Sha256 | None = None
     simulated: bool
     model: str
@@ -227,6 +196,11 @@ class Manifest(_Frozen):
     versions: dict[str, str]
     git: str | None
     seal: Sha256 | None = None
+
+    @property
+    def figures(self) -> PerNetwork[Figures]:
+        """Of both networks."""
+        return PerNetwork(self.original, self.compressed)
 
     @model_validator(mode="after")
     def _all_hashed(self) -> Manifest:
@@ -256,24 +230,40 @@ def read_manifest(path: Path) -> Manifest:
         TableError: It is missing, or is no manifest; the message names the field.
         VerificationError: It has a seal that it does not fit.
     """
+    data = manifest_bytes(path)
+    if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
+        require_seal(path, data)
+    return validated(Manifest, path, data, "deliver the engine anew with compress")
+
+
+def manifest_bytes(path: Path) -> bytes:
+    """What a manifest holds.
+
+    Raises:
+        TableError: It cannot be read.
+    """
     try:
-        data = read_bytes(path)
+        return read_bytes(path)
     except OSError as error:
         raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValueError as error:
         raise TableError(f"{path} is not a manifest: it {error}") from error
-    if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
-        require_seal(path, data)
+
+
+def validated(kind: type[M], path: Path, data: bytes, hint: str) -> M:
+    """A manifest of a kind from its bytes.
+
+    Raises:
+        TableError: It is none; the message names the field, and the hint says how to get one.
+    """
     try:
-        manifest = Manifest.model_validate_json(data)
+        manifest = kind.model_validate_json(data)
         parse_json(data)  # which bounds what a manifest leaves open
         return manifest
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
-        raise TableError(
-            f"{path} is not a manifest: {where}: {fault['msg']}", hint="deliver the engine anew with compress"
-        ) from error
+        raise TableError(f"{path} is not a manifest: {where}: {fault['msg']}", hint=hint) from error
     except ValueError as error:
         raise TableError(f"{path} is not a manifest: it {error}") from error
 
@@ -285,12 +275,8 @@ def hashes(folder: Path, names: list[str]) -> dict[str, str]:
 
 def timing_cache_hash(device: Device, options: BuildOptions) -> str | None:
     """SHA-256 of the timing cache that a build with these options used; ``None`` where there is none."""
-    if device.runtime != "tensorrt":
-        return None
-    cache = options.tuning.timing_cache or default_path(
-        device.name, str(device.compute_capability), device.runtime_version
-    )
-    return sha256(cache) if cache.is_file() else None
+    cache = runtime_kind(device.runtime).timing_cache(device, options.settings)
+    return sha256(cache) if cache is not None and cache.is_file() else None
 
 
 def versions() -> dict[str, str]:
@@ -317,11 +303,6 @@ def plan_fields(path: Path) -> dict[str, Any]:
     """The content of a plan file, to go into the manifest."""
     fields: dict[str, Any] = json.loads(path.read_bytes())
     return fields
-
-
-def _numbers(version: str) -> list[int]:
-    """A driver's version as numbers to compare."""
-    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _git(*args: str) -> str:

@@ -11,8 +11,8 @@ import onnx
 from trt_layermerge.files import write_bytes
 from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.onnxfile import inputs_of
-from trt_layermerge.precision.check import LayerCheck
 from trt_layermerge.precision.convert import convert
+from trt_layermerge.precision.tolerance import LayerCheck
 
 
 @dataclass(frozen=True)

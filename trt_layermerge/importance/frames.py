@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.candidates import fit_geometries
-from trt_layermerge.blocks.choice import Place
-from trt_layermerge.blocks.compose import outer_skips
+from trt_layermerge.blocks.choice import Choice, Kind, Place
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.merging.fitting import Equations, equations_for
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
@@ -26,7 +25,6 @@ from trt_layermerge.merging.patches import (
     samples_needed,
     unknowns_of,
 )
-from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
@@ -59,17 +57,17 @@ class Frame:
         return formed + groups * (12 * MOST_KEPT * unknowns_of(self.geometry) + 8 * MOST_KEPT**2 * 6)
 
 
-def frames_of(chain: Chain, places: Iterable[Place], max_kernel: int) -> list[Frame]:
+def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> list[Frame]:
     """The frames of blocks that start at one tensor.
 
     Args:
-        chain: Theirs.
+        network: Theirs.
         places: The blocks.
         max_kernel: The largest kernel that they may be fitted with.
     """
     found: dict[Geometry, list[Place]] = {}
     for place in places:
-        *_, largest = fit_geometries(as_seen(chain, place), place[0], max_kernel)
+        *_, largest = fit_geometries(network, place, max_kernel)
         found.setdefault(replace(largest, out_channels=largest.groups), []).append(place)
     return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
 
@@ -99,18 +97,18 @@ class Accumulated:
     index: int
 
 
-def accumulate(
-    network: Network, chain: Chain, frames: Sequence[Frame], calibration: Sequence[Values]
-) -> dict[Place, Accumulated]:
+def accumulate(network: Network, frames: Sequence[Frame], calibration: Sequence[Values]) -> dict[Place, Accumulated]:
     """The equations of all blocks of some frames that start at one tensor, from one pass over the data.
 
     Raises:
         TaskError: There is no data.
     """
-    start = chain.read_by(frames[0].places[0][0].start + 1)
+    places = [place for frame in frames for place in frame.places]
+    aims = {place: lowered_in(network, Choice(place[0], Kind.FIT, None, activation=place[1])) for place in places}
+    start = aims[places[0]].reads
     equations = [equations_for(frame.geometry, len(frame.places)) for frame in frames]
     shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]
-    names = {place: target_names(chain, place) for frame in frames for place in frame.places}
+    names = {place: [aim.sums, *(skip.operand for skip in aim.skips)] for place, aim in aims.items()}
     wanted = list(dict.fromkeys([start, *(name for group in names.values() for name in group)]))
     head, device = up_to(network.module, wanted), device_of(network.module)
     with torch.inference_mode():
@@ -127,13 +125,7 @@ def accumulate(
     }
 
 
-def target_names(chain: Chain, place: Place) -> list[str]:
-    """Nodes of a block's result: the sum before the activation, and what skips from outside add to it."""
-    seen, (block, _) = as_seen(chain, place), place
-    added = [skip.operand for skip in outer_skips(seen, block)]
-    return [seen.layers[block.end - 1].before_activation, *added]
-
-
 def _target(values: dict[str, Tensor], names: Sequence[str]) -> Tensor:
+    """What a convolution alone is to make: the sum before the activation, without what skips from outside add to it."""
     total, *added = (values[name] for name in names)
     return total - sum(added) if added else total

@@ -10,11 +10,13 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
+from threading import Lock
 
 import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.lowering import input_of
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
@@ -120,7 +122,7 @@ class Judge:
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
         """The rest of the changed network behind the block's start, and the known values that it takes."""
         changed = rewrite(self.network, {choice: replacement}, share=True)
-        start = self.network.chains[choice.block.chain].tensor(choice.block.start)
+        start = input_of(self.network, choice)
         nodes = list(self.network.module.graph.nodes)
         before = nodes[: next(index for index, node in enumerate(nodes) if node.name == start) + 1]
         known = [node.name for node in nodes if node.op == "placeholder"]
@@ -140,20 +142,22 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
 
 
 class _Kept:
-    """Values inside a network for some batches, kept between choices that ask for the same ones."""
+    """Values inside a network for some batches, kept between choices that ask for the same ones, in any thread."""
 
     def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
         self.network, self.batches = network, batches
         self._names: tuple[str, ...] | None = None
         self._values: Iterable[list[Tensor]] = []
+        self._lock = Lock()
 
     def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
         """The values of some nodes, batch by batch."""
-        if names != self._names:  # seldom: choices come sorted by their blocks
-            self._values = []  # before the next ones take their memory
-            known = _Known(self.network, names, self.batches)
-            self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
-        return self._values
+        with self._lock:
+            if names != self._names:  # seldom: choices come sorted by their blocks
+                self._values = []  # before the next ones take their memory
+                known = _Known(self.network, names, self.batches)
+                self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
+            return self._values
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from math import ceil, floor
 
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.latency.candidate import candidate_model
+from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.runtimes.protocol import BuildOptions, Engine, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Engine, Runtime
 
 ANCHORS = 4
 """Blocks that a network is timed in turns with; the ones that take longest, for they are timed most surely."""

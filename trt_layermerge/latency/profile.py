@@ -8,52 +8,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.blocks.gap_signature import AnySignature, parse_signature
 from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.runtimes.protocol import Device
+from trt_layermerge.runtimes.base import Device
 
 Status = Literal["ok", "degraded", "failed"]
 
 
 @dataclass(frozen=True)
 class ProfileKey:
-    """What all rows of a profile have in common; see ``Device`` for the attributes."""
+    """What all rows of a profile have in common.
 
-    device: str
-    driver: str | None
-    runtime: str
-    runtime_version: str
-    precision: str
-    timing: str
-    threads: int
-    clocks: str
-    settings: str = ""
-    simulated: bool = False
+    Attributes:
+        device: What they were measured on, without its compute capability: the name says as much.
+    """
+
+    device: Device
 
     @classmethod
     def of(cls, device: Device) -> ProfileKey:
         """The key under which latencies of a device are kept."""
-        return cls(
-            device=device.name,
-            driver=device.driver,
-            runtime=device.runtime,
-            runtime_version=device.runtime_version,
-            precision=device.precision,
-            timing=device.timing,
-            threads=device.threads,
-            clocks=device.clocks,
-            settings=device.settings,
-            simulated=device.simulated,
-        )
+        return cls(replace(device, compute_capability=None))
+
+    @classmethod
+    def read(cls, record: Record) -> ProfileKey:
+        """The key that ``record`` is of."""
+        return cls(Device(**{_ON_DISK.get(name, name): value for name, value in record.items()}))
+
+    @property
+    def record(self) -> Record:
+        """As it is written: the fields of the device, its name under ``device``."""
+        return {name: getattr(self.device, _ON_DISK.get(name, name)) for name in _KEY_TYPES}
 
     def differences(self, other: ProfileKey) -> list[str]:
         """What differs, in words: ``threads: 1, here 2``."""
-        return differences(asdict(self), asdict(other))
+        return differences(self.record, other.record)
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class ProfileRow:
         temperature_c: The device's temperature, where it tells.
     """
 
-    signature: Signature
+    signature: AnySignature
     timing: Timing | None
     status: Status = "ok"
     reason: str | None = None
@@ -95,7 +89,7 @@ class Profile:
 
     def __init__(self, journal: Journal) -> None:
         """Read the rows of a journal."""
-        self._journal, self._key = journal, ProfileKey(**journal.key)
+        self._journal, self._key = journal, ProfileKey.read(journal.key)
         # By text, not by value: the bias of a signature without a convolution is not written, and does not matter.
         self._rows: dict[str, ProfileRow] = {}
         for number, record in journal:
@@ -113,7 +107,7 @@ class Profile:
             IncompatibleError: The profile belongs to something else; the message says what differs.
             TableError: The file is not a profile, or a line is not a row. The file is left as it is.
         """
-        return cls(Journal.open(path, _FORMAT, asdict(key)))
+        return cls(Journal.open(path, _FORMAT, key.record))
 
     @classmethod
     def read(cls, path: Path) -> Profile:
@@ -128,9 +122,10 @@ class Profile:
     @staticmethod
     def path_for(root: Path, key: ProfileKey) -> Path:
         """Where a profile lies: ``<root>/<device>/<runtime>-<version>-<precision>.jsonl``, with threads if several."""
-        name = f"{_slug(key.runtime)}-{_slug(key.runtime_version)}-{_slug(key.precision)}"
-        threads = "" if key.threads == 1 else f"-{key.threads}threads"
-        place = f"simulated {key.device}" if key.simulated else key.device
+        device = key.device
+        name = f"{_slug(device.runtime)}-{_slug(device.runtime_version)}-{_slug(device.precision)}"
+        threads = "" if device.threads == 1 else f"-{device.threads}threads"
+        place = f"simulated {device.name}" if device.simulated else device.name
         return root / _slug(place) / f"{name}{threads}.jsonl"
 
     @property
@@ -148,7 +143,7 @@ class Profile:
         """Hash of the file as it is now."""
         return self._journal.sha256
 
-    def get(self, signature: Signature) -> ProfileRow | None:
+    def get(self, signature: AnySignature) -> ProfileRow | None:
         """The row of a signature, whatever its status."""
         return self._rows.get(signature.key)
 
@@ -189,7 +184,7 @@ def _row(record: Record) -> ProfileRow:
     """
     timed = record.get("status") != "failed"
     values = typed(record, _ROW_TYPES, also=tuple(_TIMING_TYPES) if timed else ())
-    return ProfileRow(Signature.parse(values.pop("signature")), read_timing(record) if timed else None, **values)
+    return ProfileRow(parse_signature(values.pop("signature")), read_timing(record) if timed else None, **values)
 
 
 def _row_fields(row: ProfileRow) -> dict[str, Any]:
@@ -210,11 +205,12 @@ _LONGEST_NS = 2**63 - 1
 """What planning counts in; three centuries."""
 
 _NONE = type(None)
-_KEY_TYPES: Types = {field.name: (str,) for field in fields(ProfileKey)} | {
-    "threads": (int,),
-    "driver": (str, _NONE),
-    "simulated": (bool,),
-}
+_ON_DISK = {"device": "name"}
+"""Fields of the key that are called otherwise than those of ``Device``."""
+
+_KEY_TYPES: Types = dict.fromkeys(
+    ("device", "driver", "runtime", "runtime_version", "precision", "timing", "threads", "clocks", "settings"), (str,)
+) | {"driver": (str, _NONE), "threads": (int,), "simulated": (bool,)}
 _TIMING_TYPES: Types = {field.name: (int,) for field in fields(Timing)} | {"cv": (float, int)}
 _ROW_TYPES: Types = {
     "signature": (str,),

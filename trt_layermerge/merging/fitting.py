@@ -28,7 +28,7 @@ from trt_layermerge.merging.patches import (
     unknowns_of,
     windows,
 )
-from trt_layermerge.merging.ridge import RIDGE, Dual, Primal, Solution, add_products, mirror
+from trt_layermerge.merging.ridge import RIDGE, Coefficients, Dual, Primal, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
 
@@ -208,7 +208,7 @@ class Patches:
         if self.formed is None:
             return prior
         part = replace(self.formed.geometry, out_channels=geometry.out_channels)
-        return self.formed.solve(part, within(prior, part), of).convolution
+        return self.formed.solve(part, admissible_prior(prior, part), of).convolution
 
 
 Equations = NormalEquations | Patches
@@ -221,7 +221,7 @@ def equations_for(geometry: Geometry, blocks: int = 1) -> Equations:
     return NormalEquations(geometry, blocks) if formed else Patches(geometry, blocks)
 
 
-def within(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
+def admissible_prior(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
     """A prior, if a solution of this geometry has room for it."""
     if prior is None:
         return None
@@ -232,7 +232,7 @@ def within(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
     return prior if (both.kernel, both.groups) == (geometry.kernel, geometry.groups) else None
 
 
-def prior_columns(prior: Convolution | None, geometry: Geometry) -> Solution:
+def prior_columns(prior: Convolution | None, geometry: Geometry) -> Coefficients:
     """The weights of a prior in the frame of a solution, float64; zeros without one.
 
     Raises:
@@ -245,7 +245,7 @@ def prior_columns(prior: Convolution | None, geometry: Geometry) -> Solution:
     return torch.cat([columns, prior.bias.double().reshape(geometry.groups, 1, per_group)], 1)
 
 
-def from_columns(solution: Solution, geometry: Geometry) -> Convolution:
+def from_columns(solution: Coefficients, geometry: Geometry) -> Convolution:
     """The convolution whose weights a solution holds."""
     shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
     weight = solution[:, :-1].transpose(1, 2).reshape(shape)

@@ -7,27 +7,25 @@ be trained as the papers do it, and so that the merge can be proved against it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.choice import Block, Choice
-from trt_layermerge.blocks.compose import branch_dropped, compose, front_moved, inner_skips, shifted_layers
+from trt_layermerge.blocks.composition import Composition
+from trt_layermerge.blocks.lowering import Lowering
 from trt_layermerge.merging.algebra import Convolution, averaging, cropped, from_modules, identity, normalised
 from trt_layermerge.merging.modules import Normed
-from trt_layermerge.network.chain import Chain, Layer, Unit
+from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.device import device_of
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
 
 
-def folded(
-    module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int], dtype: torch.dtype = torch.float64
-) -> Convolution:
-    """The one convolution that the kept layers of a block and its inner skips make, norms folded, idle taps cropped."""
+def folded(module: fx.GraphModule, composed: Composition, dtype: torch.dtype = torch.float64) -> Convolution:
+    """The one convolution that layers in a row and skips inside make, norms folded, idle taps cropped."""
     device = device_of(module)
 
     def weights(unit: Unit) -> Convolution:
@@ -42,21 +40,18 @@ def folded(
         assert norm is not None
         return normalised(identity(channels, dtype, device), norm)
 
-    whole: Convolution = compose(
-        chain,
-        block,
-        kept,
+    whole: Convolution = composed.interpret(
         identity=lambda channels: identity(channels, dtype, device),
         layer=weights,
         skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
     )
-    return cropped(whole, chain.shape(block.start)[1:])
+    return cropped(whole, composed.chain.shape(composed.block.start)[1:])
 
 
-def normed(module: fx.GraphModule, chain: Chain, choice: Choice, block: nn.Module) -> nn.Module:
+def normed(module: fx.GraphModule, lowered: Lowering, block: nn.Module) -> nn.Module:
     """What takes a block's place, with a copy of the group norm that moves behind it, if one does."""
-    front = front_moved(chain, choice)
-    return block if front is None else Normed(block, copy.deepcopy(called(module, front.norm)))
+    norm = lowered.post_norm
+    return block if norm is None else Normed(block, copy.deepcopy(called(module, norm.norm)))
 
 
 def called(module: fx.GraphModule, node: str) -> nn.Module:
@@ -72,15 +67,14 @@ class LinearisedBlock(nn.Module):
     padding that was moved to the input. Each reader crops what it does not need.
     """
 
-    def __init__(self, module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int]) -> None:
+    def __init__(self, module: fx.GraphModule, composed: Composition) -> None:
         super().__init__()
-        self.chain, self.block, self.kept = chain, block, frozenset(kept)
-        self.skips = inner_skips(chain, block, emptied=not self.kept)
-        self.shifts = tuple(layer.index for layer in shifted_layers(chain, self.kept))
+        self.composed, self.block, self.skips = composed, composed.block, composed.skips
+        self.shifts = tuple(layer.index for layer in composed.layers if layer.shift is not None)
         self.margins = self._margins()
         self.parts = nn.ModuleDict()
-        for index in sorted(self.kept):
-            self._copy(module, str(index), (chain.layers[index - 1],))
+        for layer in composed.layers:
+            self._copy(module, str(layer.index), (layer,))
         for number, skip in enumerate(self.skips):
             if skip.geometry is not None and skip.end in self.margins:
                 self._copy(module, f"skip{number}", skip.units)
@@ -103,8 +97,8 @@ class LinearisedBlock(nn.Module):
     def _tensor(self, index: int, tensors: dict[int, Tensor], shift: Tensor | None) -> Tensor:
         arriving = [(n, skip) for n, skip in enumerate(self.skips) if skip.end == index]
         total = None
-        if not any(branch_dropped(skip, self.kept) for _, skip in arriving):
-            layer = self.chain.layers[index - 1].geometry if index in self.kept else None
+        if not any(self.composed.drops(skip) for _, skip in arriving):
+            layer = self.composed.chain.layers[index - 1].geometry if index in self.composed.kept else None
             total = self._part(str(index), layer, index - 1, index, tensors, shift)
         for number, skip in arriving:
             term = self._part(f"skip{number}", skip.geometry, skip.start, index, tensors)
@@ -141,8 +135,8 @@ class LinearisedBlock(nn.Module):
             if index not in margins:
                 continue
             arriving = [skip for skip in self.skips if skip.end == index]
-            if not any(branch_dropped(skip, self.kept) for skip in arriving):
-                geometry = self.chain.layers[index - 1].geometry if index in self.kept else None
+            if not any(self.composed.drops(skip) for skip in arriving):
+                geometry = self.composed.chain.layers[index - 1].geometry if index in self.composed.kept else None
                 _raise_to(margins, index - 1, _needed(geometry, margins[index]))
             for skip in arriving:
                 _raise_to(margins, skip.start, _needed(skip.geometry, margins[index]))

@@ -70,7 +70,7 @@ def prove_block(unmerged: LinearisedBlock, merged: Convolution) -> BlockProof:
     Raises:
         ProofError: They differ by more than 1e-10.
     """
-    chain, block = unmerged.chain, unmerged.block
+    chain, block = unmerged.composed.chain, unmerged.block
     exact = copy.deepcopy(unmerged).double().eval()
     device = merged.weight.device
     x = _noise((2, *chain.shape(block.start))).to(device)

@@ -18,7 +18,7 @@ from torch import Tensor
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
 from trt_layermerge.merging.patches import AT_ONCE, formed_part
-from trt_layermerge.merging.ridge import JUDGED, RIDGE, Dual, Primal, Solution, add_products, mirror
+from trt_layermerge.merging.ridge import JUDGED, RIDGE, Coefficients, Dual, Primal, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
 CLIPPED = {"relu": (0.0, inf), "relu6": (0.0, 6.0)}
@@ -99,14 +99,14 @@ def fit_responses(
 class _Formed:
     """One matrix and all targets for it, with how exactly the last one was solved."""
 
-    def __init__(self, responses: Responses, prior: Solution, choose_ridge: bool) -> None:
+    def __init__(self, responses: Responses, prior: Coefficients, choose_ridge: bool) -> None:
         self.patches, self.residual = responses.patches, 0.0
         solved, judged = responses.split()
         seen, held = _gram(solved.patches), _gram(judged.patches)
         ridge = _best_ridge(seen, solved, judged, prior) if choose_ridge else RIDGE
         self.system = Primal(seen + held, ridge)
 
-    def solve(self, targets: Rows, prior: Solution) -> Solution:
+    def solve(self, targets: Rows, prior: Coefficients) -> Coefficients:
         cross = _cross(self.patches, targets)
         solution = self.system.solve(cross, prior)
         self.residual = self.system.residual(solution, cross, prior)
@@ -116,17 +116,17 @@ class _Formed:
 class _Kept:
     """The same from the patches themselves; without a ridge that is chosen they could be met by anything."""
 
-    def __init__(self, responses: Responses, prior: Solution) -> None:
+    def __init__(self, responses: Responses, prior: Coefficients) -> None:
         self.system, self.residual = Dual(responses.patches[..., :-1]), 0.0
         self.ridge = self.system.best_ridge(responses.wanted.double() - responses.added, prior)
 
-    def solve(self, targets: Rows, prior: Solution) -> Solution:
+    def solve(self, targets: Rows, prior: Coefficients) -> Coefficients:
         solution = self.system.solve(targets, prior, self.ridge)
         self.residual = self.system.residual(solution, targets, prior, self.ridge)
         return solution
 
 
-def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Solution) -> float:
+def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Coefficients) -> float:
     cross = _cross(solved.patches, solved.wanted.double() - solved.added)
 
     def missed(ridge: float) -> float:
@@ -137,8 +137,12 @@ def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Solut
 
 
 def _through(
-    responses: Responses, solver: _Formed | _Kept, solution: Solution, prior: Solution, clip: tuple[float, float]
-) -> Solution:
+    responses: Responses,
+    solver: _Formed | _Kept,
+    solution: Coefficients,
+    prior: Coefficients,
+    clip: tuple[float, float],
+) -> Coefficients:
     """The weights after the turns, or those of the plain fit where these are no worse."""
     low, high = clip
     wanted, added = responses.wanted.double(), responses.added.double()
@@ -175,7 +179,7 @@ def _intermediate(sums: Tensor, wanted: Tensor, low: float, high: float) -> Tens
     return best
 
 
-def predicted(patches: Tensor, solution: Solution) -> Rows:
+def predicted(patches: Tensor, solution: Coefficients) -> Rows:
     """What a convolution makes of patches, float64."""
     return torch.cat([part.double() @ solution for part in torch.split(patches, AT_ONCE, 1)], 1)
 

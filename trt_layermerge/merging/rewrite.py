@@ -8,16 +8,15 @@ from collections.abc import Mapping
 
 from torch import fx, nn
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import late_skips, outer_skips, shifted_layers
-from trt_layermerge.blocks.cost import drops_branch, redundant_activation
-from trt_layermerge.network.chain import Chain
+from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.network import Network
 
 
 def module_name(block: Block) -> str:
     """Name of the module that takes a block's place in the rewritten network."""
+    if block.region is not None:
+        return f"merged_region_{block.region}"
     return f"merged_{block.chain}_{block.start}_{block.end}"
 
 
@@ -39,7 +38,7 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     # From the last block to the first: the nodes that a block reads are then still the original's.
     for choice in sorted(modules, key=lambda choice: choice.block, reverse=True):
         if choice.kind is not Kind.KEEP:
-            _replace(module, as_seen(network.chains[choice.block.chain], choice.place), choice, modules[choice])
+            _replace(module, lowered_in(network, choice), module_name(choice.block), modules[choice])
     return tidy(module)
 
 
@@ -50,25 +49,19 @@ def tidy(module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(module, module.graph)
 
 
-def _replace(module: fx.GraphModule, chain: Chain, choice: Choice, replacement: nn.Module | None) -> None:
-    graph, block = module.graph, choice.block
+def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: nn.Module | None) -> None:
+    graph = module.graph
     nodes = {node.name: node for node in graph.nodes}
-    last = chain.layers[block.end - 1]
-    start = chain.tensor(block.start) if choice.emptied else chain.read_by(block.start + 1)
-    old, new = nodes[last.output], nodes[start]
-    if drops_branch(chain, choice):
-        old.replace_all_uses_with(new)
-        return
+    old, new = nodes[lowered.writes], nodes[lowered.reads]
     with graph.inserting_before(old.next):
         if replacement is not None:
-            module.add_submodule(module_name(block), replacement)
-            shifts = [nodes[layer.shift] for layer in shifted_layers(chain, choice.kept) if layer.shift is not None]
-            new = _like(graph.call_module(module_name(block), (new, *shifts)), old)
-        for skip in outer_skips(chain, block, emptied=choice.emptied):
+            module.add_submodule(name, replacement)
+            new = _like(graph.call_module(name, (new, *(nodes[shift] for shift in lowered.shifts))), old)
+        for skip in lowered.skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
-        if last.act is not None and not redundant_activation(chain, choice):
-            new = _like(graph.call_module(str(nodes[last.act].target), (new,)), old)
-        for skip in late_skips(chain, block):
+        if lowered.act is not None:
+            new = _like(graph.call_module(str(nodes[lowered.act].target), (new,)), old)
+        for skip in lowered.late_skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
     old.replace_all_uses_with(new)
 

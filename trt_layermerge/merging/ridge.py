@@ -21,7 +21,7 @@ WIDE_RIDGES = (1e-4, 1e-2, 1.0, 1e2)
 JUDGED = 5
 """One in so many patches is judged on where a ridge is chosen."""
 
-SMALLEST = 1e-30
+LEAST_RIDGE = 1e-30
 """Ridge where patches are all zeros: dividing by it gives large numbers, not infinite ones."""
 
 COLUMNS_AT_ONCE = 4096
@@ -30,7 +30,7 @@ COLUMNS_AT_ONCE = 4096
 TILE = 512
 """Unknowns on a side of the tiles in which a symmetric product is made: half of it is enough."""
 
-Solution = Float[Tensor, "groups unknowns_and_bias out_per_group"]
+Coefficients = Float[Tensor, "groups unknowns_and_bias out_per_group"]
 
 
 def add_products(gram: Float[Tensor, "groups unknowns unknowns"], patches: Float[Tensor, "groups _ unknowns"]) -> None:
@@ -70,7 +70,7 @@ class Primal:
         system.diagonal(dim1=1, dim2=2).add_(self.ridge)
         return system
 
-    def solve(self, cross: Solution, prior: Solution) -> Solution:
+    def solve(self, cross: Coefficients, prior: Coefficients) -> Coefficients:
         """W for B and a prior."""
         right = cross + self.ridge[..., None] * prior
         if self.sound:
@@ -79,7 +79,7 @@ class Primal:
         least: Tensor = torch.linalg.lstsq(self.system.cpu(), right.cpu(), driver="gelsd").solution
         return least.to(right.device)
 
-    def residual(self, solution: Solution, cross: Solution, prior: Solution) -> float:
+    def residual(self, solution: Coefficients, cross: Coefficients, prior: Coefficients) -> float:
         """Of the system, relative to its right side: how exactly it was solved."""
         right = cross + self.ridge[..., None] * prior
         missed = (self.gram @ solution + self.ridge[..., None] * solution - right).norm()
@@ -111,7 +111,7 @@ class Dual:
         """What ridges are told in: means of the diagonal of ``P^T P`` before centring, as above."""
         self._factored: tuple[float, Tensor] | None = None
 
-    def best_ridge(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Solution) -> float:
+    def best_ridge(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Coefficients) -> float:
         """Of ``WIDE_RIDGES``, the one that is best on the last samples when only the first ones are solved on."""
         missed, samples = self._missed_by(prior, targets), targets.shape[1]
         count = samples - samples // JUDGED
@@ -131,7 +131,9 @@ class Dual:
 
         return min(WIDE_RIDGES, key=left)
 
-    def solve(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Solution, ridge: float) -> Solution:
+    def solve(
+        self, targets: Float[Tensor, "groups samples out_per_group"], prior: Coefficients, ridge: float
+    ) -> Coefficients:
         """W for targets, a prior and a ridge."""
         missed = self._missed_by(prior, targets)
         offset = missed.mean(1, keepdim=True)
@@ -140,14 +142,14 @@ class Dual:
         step = self._gathered(torch.cholesky_solve(missed - offset, self._factored[1]))
         return torch.cat([prior[:, :-1] + step, offset - self.middle @ step], 1)
 
-    def predict(self, solution: Solution) -> Float[Tensor, "groups samples out_per_group"]:
+    def predict(self, solution: Coefficients) -> Float[Tensor, "groups samples out_per_group"]:
         """What a convolution makes of the patches."""
         result = solution[:, -1:]
         for columns in self._parts():
             result = result + self.patches[..., columns].double() @ solution[:, :-1][:, columns]
         return result
 
-    def residual(self, solution: Solution, targets: Tensor, prior: Solution, ridge: float) -> float:
+    def residual(self, solution: Coefficients, targets: Tensor, prior: Coefficients, ridge: float) -> float:
         """The gradient at a solution, relative to the gradient at the prior: how exactly the system was solved."""
         missed = targets.double() - self.predict(solution)
         weight = _at_least(ridge * self.scale)
@@ -162,11 +164,11 @@ class Dual:
         factor: Tensor = torch.linalg.cholesky(products)
         return factor
 
-    def _missed_by(self, prior: Solution, targets: Tensor) -> Tensor:
+    def _missed_by(self, prior: Coefficients, targets: Tensor) -> Tensor:
         """What a prior without its bias leaves of the targets."""
         return targets.double() - self.predict(torch.cat([prior[:, :-1], torch.zeros_like(prior[:, -1:])], 1))
 
-    def _gathered(self, values: Float[Tensor, "groups samples out_per_group"]) -> Solution:
+    def _gathered(self, values: Float[Tensor, "groups samples out_per_group"]) -> Coefficients:
         """Centred ``P^T`` times values."""
         parts = [(self.patches[..., c].double() - self.middle[..., c]).transpose(1, 2) @ values for c in self._parts()]
         return torch.cat(parts, 1)
@@ -177,4 +179,4 @@ class Dual:
 
 
 def _at_least(ridge: Tensor) -> Tensor:
-    return ridge.clamp_min(SMALLEST)
+    return ridge.clamp_min(LEAST_RIDGE)

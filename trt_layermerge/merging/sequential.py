@@ -12,18 +12,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
-from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.compose import front_kept, inner_skips
+from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
 from trt_layermerge.merging.algebra import Convolution, to_module
-from trt_layermerge.merging.fitting import Equations, Fitted, within
-from trt_layermerge.merging.in_place import InPlace, Strength, not_finite
+from trt_layermerge.merging.calibration import CalibrationRuns
+from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
 from trt_layermerge.merging.proof import BlockProof, prove_block
+from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_finite
 from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.device import CPU, move, placed
-from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 
@@ -71,37 +69,34 @@ def carry_out(
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    place = InPlace(network, inputs, strength or Strength())
-    merged: dict[Choice, nn.Module | None] = {}
-    linearised: dict[Choice, nn.Module | None] = {}
+    runs = CalibrationRuns(network, inputs)
+    reconstruction = Reconstruction(runs, strength or Strength())
+    merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
-    todo = sorted((choice for choice in choices if place.changes(choice)), key=lambda choice: choice.block)
+    todo = sorted((choice for choice in choices if reconstruction.changes(choice)), key=lambda choice: choice.block)
     for number, choice in enumerate(todo):
         if progress is not None:
             progress(number, len(todo), choice.key)
-        chain = as_seen(network.chains[choice.block.chain], choice.place)
         if choice.kind is Kind.KEEP:
-            if (refitted := place.refit(merged, choice)) is not None:
+            if (refitted := reconstruction.refit(choice)) is not None:
                 refits[choice.key] = refitted
         elif choice.kind is Kind.IDENTITY:
             merged[choice] = linearised[choice] = None
         elif choice.kind is Kind.MERGE:
-            convolution = folded(network.module, chain, choice.block, choice.kept)
-            unmerged = LinearisedBlock(network.module, chain, choice.block, choice.kept)
+            lowered = lower(network.chains[choice.block.chain], choice)
+            convolution = folded(network.module, lowered.composed)
+            unmerged = LinearisedBlock(network.module, lowered.composed)
             proofs.append(prove_block(unmerged, convolution))
-            merged[choice] = normed(network.module, chain, choice, to_module(convolution))
-            linearised[choice] = normed(network.module, chain, choice, unmerged)
+            merged[choice] = normed(network.module, lowered, to_module(convolution))
+            linearised[choice] = normed(network.module, lowered, unmerged)
         else:
-            prior = prior_of(network.module, chain, choice)
-            fits[choice.key] = fitted = place.fit(merged, choice, frame_of(choice), prior)
+            fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
-    result = Compression(
-        rewrite(place.working, merged).eval(), rewrite(place.working, linearised).eval(), tuple(proofs), fits, refits
-    )
+    compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
     if merged:
-        place.estimate_norms(merged, result.merged, result.linearised)
-        place.refit_linear(result.merged, result.linearised)
-    return result
+        reconstruction.estimate_norms(compressed, as_linearised)
+        reconstruction.refit_heads(compressed, as_linearised)
+    return Compression(compressed, as_linearised, tuple(proofs), fits, refits)
 
 
 def carry_out_on(
@@ -136,22 +131,18 @@ def solved(equations: Equations, network: Network, choice: Choice, of: int = 0) 
     """
     if not equations.finite:
         raise not_finite(choice)
-    chain = as_seen(network.chains[choice.block.chain], choice.place)
-    return equations.solve(frame_of(choice), prior_of(network.module, chain, choice), of)
+    assert choice.geometry is not None
+    return equations.solve(choice.geometry, prior_of(network, choice), of)
 
 
-def prior_of(module: fx.GraphModule, chain: Chain, choice: Choice) -> Convolution | None:
+def prior_of(network: Network, choice: Choice) -> Convolution | None:
     """What remains of a block with skips inside when all its layers are dropped: where its fit is drawn to."""
-    if not inner_skips(chain, choice.block) or front_kept(chain, choice) is not None:
+    lowered = lowered_in(network, choice)
+    assert lowered.geometry is not None
+    if not isinstance(lowered, ChainLowering) or not lowered.composed.skips or lowered.pre_norm is not None:
         return None
     try:
-        prior = folded(module, chain, choice.block, ())
+        prior = folded(network.module, lowered.composed)
     except ValueError:
         return None  # layers outside of its skips change the shape: nothing to start from
-    return within(prior, frame_of(choice))
-
-
-def frame_of(choice: Choice) -> Geometry:
-    """The geometry of a ``fit`` choice."""
-    assert choice.geometry is not None
-    return choice.geometry
+    return admissible_prior(prior, lowered.geometry)

@@ -15,11 +15,12 @@ from trt_layermerge.importance.estimate import Estimation
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.merging.in_place import PAPERS, Strength
+from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import DEFAULT, method_named
-from trt_layermerge.runtimes.protocol import BuildOptions
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
 
 
@@ -62,6 +63,7 @@ class Job:
         policy: How sure latencies have to be.
         device: Where torch computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It decides nothing but the last digits,
             and so is part of no key.
+        cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
         accept_worse: Whether a network is delivered that is far worse than planned.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
     """
@@ -72,7 +74,7 @@ class Job:
     input_shape: tuple[int, ...] | None = None
     task: Path | None = None
     profiles: Path = Path("profiles")
-    runtime: str = "onnxruntime"
+    runtime: str = DEFAULT_RUNTIME
     options: BuildOptions = field(default_factory=BuildOptions)
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
@@ -87,6 +89,7 @@ class Job:
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
     device: str = "auto"
+    cpu_threads: int | None = None
     accept_worse: bool = False
     also: str | None = None
 

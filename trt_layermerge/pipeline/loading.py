@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
+from trt_layermerge.blocks.gap_signature import GapSignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError, say
@@ -22,13 +23,15 @@ from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
-from trt_layermerge.network.inputs import joined
+from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
-from trt_layermerge.runtimes.protocol import BuildOptions, Runtime
-from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.base import BuildOptions, Runtime
+from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.checked import CheckedTask, content_of
 from trt_layermerge.training.datasets import Settings
@@ -42,6 +45,9 @@ CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
 
 _CONVERSION_BATCH = 16
+
+COMPARED_SAMPLES = 16
+"""Real inputs that the original is compared with its source on; without a task, random ones."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Loaded:
     @property
     def device(self) -> dict[str, Any]:
         """What latencies depend on besides the network."""
-        return asdict(self.profile.key)
+        return self.profile.key.record
 
     @property
     def fingerprint(self) -> str:
@@ -90,9 +96,37 @@ class Loaded:
             say(caution)
         return found
 
+    @cached_property
+    def original(self) -> Path:
+        """The original as ONNX, compared with its source on real inputs when it is first asked for.
+
+        Raises:
+            ProofError: It computes something else.
+        """
+        if self.task is None:
+            inputs = examples(self.network.inputs, COMPARED_SAMPLES)
+        else:
+            batches = first(self.task.held_out_batches(), COMPARED_SAMPLES)
+            inputs = joined(batch for batch, _ in batches)
+        write_original(self.network, inputs, self.job.original_onnx)
+        return self.job.original_onnx
+
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
-        return signatures(self.network.chains[choice.block.chain], choice, self.job.setting)
+        return signatures(self.network, choice, self.job.setting)
+
+    @cached_property
+    def gap_signatures(self) -> dict[int, GapSignature]:
+        """Of the gaps that a region of some choice has, by their numbers in the network; in FP32 alone.
+
+        In other precisions a gap would have to be calibrated; what it saves then counts for nothing.
+        """
+        regions = {choice.block.region for choice in self.choices} - {None}
+        used = {gap for number in regions if number is not None for gap in self.network.regions[number].gaps}
+        setting = self.job.setting
+        if setting.precision != "fp32":
+            return {}
+        return {n: GapSignature.of(self.network.gaps[n], setting.batch, setting.precision) for n in sorted(used)}
 
     def typed(self, source: Path) -> Typed:
         """An FP32 ONNX file of the job in the precision that its engines are built in, written beside it."""
@@ -139,15 +173,17 @@ def load(job: Job) -> Loaded:
         LayerMergeError: Something is missing, or does not fit together.
     """
     device = device_named(job.device)
+    use_threads(job.cpu_threads)
     for folder in (job.output, job.profiles):
         require_writable(folder)
     _require_method(job)
-    runtime = get_runtime(job.runtime)
+    runtime = _timing_runtime(job)
     task = None if job.task is None else _checked(job.task, Settings(_size(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
+        _require_one_output(network)
         job.estimator.require_task(task, network)
         if job.recipe is not None and job.recipe.distillation > 0:
             hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
@@ -157,7 +193,7 @@ def load(job: Job) -> Loaded:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
-    key = ProfileKey.of(runtime.describe(isolated(job)))
+    key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     loaded = Loaded(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimator.trains):
@@ -198,6 +234,21 @@ def _size(job: Job) -> int | None:
     return None if job.input_shape is None else job.input_shape[-1]
 
 
+def _require_one_output(network: Network) -> None:
+    """See that a task knows what it is told.
+
+    Raises:
+        UsageError: The network has several outputs, and a task's loss and metric are of one.
+    """
+    if len(network.outputs) > 1:
+        raise UsageError(
+            f"{network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), and a task's loss "
+            "and metric are of one",
+            hint="which of them matters is for the task to decide: wrap the network in a module that returns that one; "
+            "inspect, profile, build and verify take all of them",
+        )
+
+
 def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     """The choices that a method admits, but of a ``merge`` and a ``fit`` of the same convolution the fit alone.
 
@@ -210,6 +261,24 @@ def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     )
 
 
-def isolated(job: Job) -> BuildOptions:
-    """Candidate blocks are timed as they would run amid the network."""
-    return BuildOptions(job.options.threads, job.options.precision, isolated=True)
+def block_options(job: Job, runtime: Runtime) -> BuildOptions:
+    """Candidate blocks are timed as they would run amid the network, where the runtime can do that."""
+    return replace(job.options, isolated=runtime.kind.times_amid_network, batches=None)
+
+
+def _timing_runtime(job: Job) -> Runtime:
+    """The runtime of a job, which has to run engines and to have the precision.
+
+    Raises:
+        UsageError: There is no such runtime, or it compiles for a device elsewhere.
+        RuntimeNotAvailableError: It is not here, or does not have the precision.
+    """
+    runtime = get_runtime(job.runtime)
+    if not runtime.kind.times:
+        able = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
+        raise UsageError(
+            f"runtime {runtime.name!r} runs nothing here, and latencies are measured",
+            hint=f"plan with one of {able}; --also {runtime.name} builds the result for it as well",
+        )
+    runtime.require_precision(job.options.precision)
+    return runtime

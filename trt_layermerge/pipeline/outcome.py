@@ -14,7 +14,7 @@ from trt_layermerge.errors import RegressionError, say
 from trt_layermerge.importance.judge import first
 from trt_layermerge.network.device import placed
 from trt_layermerge.pipeline.loading import Loaded
-from trt_layermerge.pipeline.tables import importance_table
+from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.task import metric_name

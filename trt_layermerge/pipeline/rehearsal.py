@@ -13,14 +13,14 @@ from torch import nn
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.delivery.export import INPUT, export_onnx
-from trt_layermerge.delivery.verify import verify_engine
+from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import carry_out_on
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.network import Network, trace
-from trt_layermerge.runtimes.protocol import BuildOptions, Device, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime
 
 BATCH, SHAPE = 8, (3, 64, 64)
 

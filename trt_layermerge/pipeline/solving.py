@@ -9,10 +9,10 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline.frontier import frontier_of, worthwhile
 from trt_layermerge.pipeline.job import Reporter
+from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
 from trt_layermerge.pipeline.loading import Loaded
-from trt_layermerge.pipeline.tables import baseline_stage, importance_stage, profile_stage
+from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
 from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trt_layermerge.errors import InputError, UsageError
+from trt_layermerge.extras import install_hint
 from trt_layermerge.files import replacing
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
@@ -25,7 +26,7 @@ def require_plot(path: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError(
             f"cannot draw {path}: matplotlib is not installed",
-            hint="pip install 'trt-layermerge[plot]' or pip install matplotlib",
+            hint=install_hint("plot", "matplotlib"),
         )
 
 

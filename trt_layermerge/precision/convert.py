@@ -8,10 +8,10 @@ from types import MappingProxyType
 import onnx
 
 from trt_layermerge.errors import UsageError
-from trt_layermerge.precision.check import Converted
 from trt_layermerge.precision.half import to_half
 from trt_layermerge.precision.quantise import to_int8
-from trt_layermerge.runtimes.protocol import Feed
+from trt_layermerge.precision.tolerance import Converted
+from trt_layermerge.runtimes.base import Feed
 
 _CONVERSIONS: Mapping[str, Callable[[onnx.ModelProto, Sequence[Feed]], Converted]] = MappingProxyType(
     {"fp32": lambda model, _: Converted(model, "fp32"), "fp16": to_half, "int8": to_int8}

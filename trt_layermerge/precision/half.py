@@ -16,16 +16,16 @@ import onnx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.precision.casting import in_half
-from trt_layermerge.precision.check import Converted, LayerCheck, checked, require_close, require_finite
-from trt_layermerge.precision.graph import WEIGHTED, constants, layers
-from trt_layermerge.precision.observe import differences, largest_magnitudes
+from trt_layermerge.precision.observe import largest_magnitudes, tensor_differences
+from trt_layermerge.precision.onnx_graph import WEIGHTED, constants, weighted_layers
 from trt_layermerge.precision.rounding import rounded
+from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, require_close, require_finite_tensors
 from trt_layermerge.precision.weights import half_loss
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
-LARGEST = float(np.finfo(np.float16).max)
+LARGEST_HALF = float(np.finfo(np.float16).max)
 
-SMALLEST = float(np.finfo(np.float16).smallest_normal)
+SMALLEST_HALF = float(np.finfo(np.float16).smallest_normal)
 """Below it, halves lose bits with every power of two; a tensor that lies below it altogether stays in FP32."""
 
 MARGIN = 2.0
@@ -47,27 +47,26 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
         VerificationError: FP16 changes its output by more than the tolerance.
     """
     largest, weights = largest_magnitudes(model, batches), constants(model)
-    require_finite(largest, {layer.output: layer.name for layer in layers(model)})
+    require_finite_tensors(largest, {layer.output: layer.name for layer in weighted_layers(model)})
     full = _unfit(model, largest, weights)
-    if full.issuperset(layer.node for layer in layers(model)):
+    if full.issuperset(layer.node for layer in weighted_layers(model)):
         raise ModelError(
             "no layer of the network can compute in FP16: halves hold neither its values nor its weights",
             hint="deliver it with --precision fp32",
         )
     half = in_half(model, full)
     output = model.graph.output[0].name
-    tensors = {layer.output for layer in layers(model)} | {output}
-    found = differences(rounded(half), model, sorted(tensors), checked(batches))
+    tensors = {layer.output for layer in weighted_layers(model)} | {output}
+    found = tensor_differences(rounded(half), model, sorted(tensors), checked(batches))
     checks = tuple(
-        LayerCheck(
-            name=layer.name,
-            largest=largest[layer.output],
-            flushed=half_loss(weights[layer.weight]).flushed,
-            weights=half_loss(weights[layer.weight]).error,
-            error=found[layer.output].error,
+        LayerCheck.of(
+            layer,
+            largest[layer.output],
+            half_loss(weights[layer.weight]),
+            found[layer.output].error,
             full=layer.node in full,
         )
-        for layer in layers(model)
+        for layer in weighted_layers(model)
     )
     return require_close(Converted(half, "fp16", found[output].error, checks))
 
@@ -77,9 +76,9 @@ def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mappin
 
     So a node that writes such values keeps those that read them in FP32, too.
     """
-    unfit = {name for name, value in largest.items() if value > LARGEST / MARGIN or 0 < value < SMALLEST}
+    unfit = {name for name, value in largest.items() if value > LARGEST_HALF / MARGIN or 0 < value < SMALLEST_HALF}
     unfit |= {name for name, values in weights.items() if _beyond(values)}
-    unfit |= {layer.weight for layer in layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
+    unfit |= {layer.weight for layer in weighted_layers(model) if half_loss(weights[layer.weight]).error > WEIGHT_ERROR}
     nodes = {node.name for node in model.graph.node if unfit & {*node.input, *node.output}}
     return frozenset(nodes | _angles(model))
 
@@ -101,4 +100,4 @@ def _angles(model: onnx.ModelProto) -> set[str]:
 
 
 def _beyond(values: Array) -> bool:
-    return values.dtype == np.float32 and bool((np.abs(values) > LARGEST).any())
+    return values.dtype == np.float32 and bool((np.abs(values) > LARGEST_HALF).any())

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from trt_layermerge.precision.graph import copy_of, float_tensors
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.precision.onnx_graph import copy_of, float_tensors
+from trt_layermerge.runtimes.base import Array, Feed
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def largest_magnitudes(model: onnx.ModelProto, batches: Sequence[Feed]) -> dict[
     return largest
 
 
-def differences(
+def tensor_differences(
     model: onnx.ModelProto, reference: onnx.ModelProto, names: Sequence[str], batches: Sequence[Feed]
 ) -> Mapping[str, Difference]:
     """How far tensors of a model are from those of the same names in its reference."""

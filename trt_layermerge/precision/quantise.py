@@ -19,11 +19,11 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.precision.check import Converted, LayerCheck, checked, require_close, require_finite
-from trt_layermerge.precision.graph import constants, copy_of, layers
-from trt_layermerge.precision.observe import differences, largest_magnitudes
+from trt_layermerge.precision.observe import largest_magnitudes, tensor_differences
+from trt_layermerge.precision.onnx_graph import constants, copy_of, weighted_layers
+from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, require_close, require_finite_tensors
 from trt_layermerge.precision.weights import int8_loss
-from trt_layermerge.runtimes.protocol import Array, Feed
+from trt_layermerge.runtimes.base import Array, Feed
 
 _OPTIONS = {
     "ActivationSymmetric": True,
@@ -48,22 +48,15 @@ def to_int8(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
         VerificationError: INT8 changes its output by more than the tolerance.
     """
     convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}
-    known = tuple(layer for layer in layers(model) if layer.node in convolutions)
+    known = tuple(layer for layer in weighted_layers(model) if layer.node in convolutions)
     if not known:
         raise ModelError("the network has no convolution to quantise", hint="deliver it with --precision fp16")
     largest, weights = largest_magnitudes(model, batches), constants(model)
-    require_finite(largest, {layer.output: layer.name for layer in known})
+    require_finite_tensors(largest, {layer.output: layer.name for layer in known})
     quantised, output = _quantised(model, batches), model.graph.output[0].name
-    found = differences(quantised, model, sorted({layer.output for layer in known} | {output}), checked(batches))
+    found = tensor_differences(quantised, model, sorted({layer.output for layer in known} | {output}), checked(batches))
     checks = tuple(
-        LayerCheck(
-            name=layer.name,
-            largest=largest[layer.output],
-            flushed=int8_loss(weights[layer.weight]).flushed,
-            weights=int8_loss(weights[layer.weight]).error,
-            error=found[layer.output].error,
-            full=False,
-        )
+        LayerCheck.of(layer, largest[layer.output], int8_loss(weights[layer.weight]), found[layer.output].error)
         for layer in known
     )
     return require_close(Converted(quantised, "int8", found[output].error, checks))

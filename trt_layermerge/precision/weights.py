@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_layermerge.runtimes.protocol import Array
+from trt_layermerge.runtimes.base import Array
 
 
 @dataclass(frozen=True)

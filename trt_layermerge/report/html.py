@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trt_layermerge.delivery.manifest import Manifest
 from trt_layermerge.files import write_bytes
-from trt_layermerge.precision.check import TOLERANCE
+from trt_layermerge.report.summary import summarise
 
 
 def write_report(path: Path, manifest: Manifest) -> None:
@@ -18,8 +18,6 @@ def write_report(path: Path, manifest: Manifest) -> None:
     )
     page = environment.get_template("report.html").render(
         m=manifest,
-        items=manifest.plan["items"],
-        tolerance=TOLERANCE[manifest.device.precision],
-        prediction_error=manifest.predicted_latency_ms / manifest.compressed.latency_ms - 1,
+        summary=summarise(manifest),
     )
     write_bytes(path, page.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.runtimes.protocol import PRECISIONS
+from trt_layermerge.runtimes.base import PRECISIONS
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _TYPES = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}

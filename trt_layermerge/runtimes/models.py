@@ -8,7 +8,7 @@ import onnx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.onnxfile import inputs_of
-from trt_layermerge.runtimes.protocol import Shape
+from trt_layermerge.runtimes.base import Shape
 
 
 def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:

@@ -1,230 +1,63 @@
-"""ONNX Runtime: the CPU that is everywhere, CUDA where asked for and present; never one in place of the other."""
+"""The kind ``onnxruntime``: ONNX Runtime on the CPU that is everywhere."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
-from time import perf_counter_ns
+from typing import ClassVar
 
-import numpy as np
-import onnx
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-from trt_layermerge import files
-from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
-from trt_layermerge.onnxfile import read_onnx
-from trt_layermerge.runtimes import device as machine
-from trt_layermerge.runtimes.isolation import in_place, isolated
-from trt_layermerge.runtimes.models import with_shapes
-from trt_layermerge.runtimes.protocol import Array, BuildOptions, Device, Model, Nanoseconds, Shape
-
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_ERRORS = (
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NoSuchFile,
-    state.NotImplemented,
-    state.RuntimeException,
-    ValueError,  # of the Python layer, where an input is missing
-)
-_CAST = "FP16 weights, computed in FP32 with casts"
-"""What a latency in FP16 is of here: the CPU provider has hardly any kernels for halves."""
-
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
+from trt_layermerge.errors import RuntimeNotAvailableError
+from trt_layermerge.runtimes.base import Runtime, RuntimeKind, is_installed
 
 
-class OnnxRuntime:
-    """Builds engines with ONNX Runtime, on one provider."""
+class OnnxRuntimeKind(RuntimeKind):
+    """ONNX Runtime with one of its providers.
 
-    def __init__(self, provider: str = _CPU) -> None:
-        """Choose where to run.
+    Attributes:
+        provider: ONNX Runtime's name of it.
+        memory: Where its tensors lie, in ONNX Runtime's words.
+        install: How to get it.
+    """
 
-        Args:
-            provider: ``CPUExecutionProvider`` or ``CUDAExecutionProvider``.
+    name: ClassVar[str] = "onnxruntime"
+    purpose: ClassVar[str] = "timing on the CPU"
+    times_amid_network: ClassVar[bool] = True
+    suffix: ClassVar[str] = ".engine.onnx"  # its engines are ONNX files still
+    provider: ClassVar[str] = "CPUExecutionProvider"
+    memory: ClassVar[str] = "cpu"
+    install: ClassVar[str] = "pip install onnxruntime"
+
+    def open(self, target: str | None = None) -> Runtime:
+        """Load ONNX Runtime.
 
         Raises:
-            RuntimeNotAvailableError: The installed ONNX Runtime does not have the provider.
+            RuntimeNotAvailableError: It is not installed, or does not have the provider.
         """
-        available = ort.get_available_providers()
-        if provider not in available:
+        try:
+            from trt_layermerge.runtimes.ort.session import OnnxRuntime
+        except ModuleNotFoundError as error:
             raise RuntimeNotAvailableError(
-                f"ONNX Runtime {ort.__version__} has no {provider} here, only {', '.join(available)}",
-                hint="pip install onnxruntime-gpu, with the driver and CUDA it names" if provider == _CUDA else None,
-            )
-        self._provider = provider
+                f"runtime {self.name!r} needs the package {error.name!r}", hint=self.install
+            ) from error
+        return OnnxRuntime(self)
 
-    @property
-    def name(self) -> str:
-        """``onnxruntime``, or ``onnxruntime-cuda``."""
-        return "onnxruntime" if self._provider == _CPU else "onnxruntime-cuda"
-
-    def describe(self, options: BuildOptions) -> Device:
-        """The device here, as engines built with these options see it."""
-        on_cpu = self._provider == _CPU
-        place = ", amid blocked neighbours" if options.isolated and on_cpu else ""
-        return Device(
-            name=machine.cpu_name() if on_cpu else machine.gpu_name() or "unknown GPU",
-            runtime=self.name,
-            runtime_version=ort.__version__,
-            driver=None if on_cpu else machine.gpu_driver(),
-            precision=options.precision,
-            threads=options.threads,
-            timing=f"wall clock of one run, bound buffers{place}",
-            clocks=machine.cpu_clock_policy() if on_cpu else "not told",
-            settings=_CAST if on_cpu and options.precision == "fp16" else "",
-        )
-
-    def condition(self) -> None:
-        """A CPU does not tell."""
-        return None
-
-    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> OnnxEngine:
-        """Build an engine; see ``Runtime.build``."""
-        proto = with_shapes(read_onnx(model), shapes or {})
-        # Only the CPU has a blocked layout to stay in.
-        if options.isolated and self._provider == _CPU:
-            proto = isolated(proto, lambda bracketed: self._optimised(bracketed, options))
-            return self._engine(proto, options, optimise=False)
-        return self._engine(proto, options, optimise=True)
-
-    def load(self, path: Path, options: BuildOptions) -> OnnxEngine:
-        """Read an engine that ``OnnxEngine.save`` wrote; it is not optimised again."""
-        return self._engine(read_onnx(path), options, optimise=False)
-
-    def _engine(self, model: onnx.ModelProto, options: BuildOptions, *, optimise: bool) -> OnnxEngine:
-        session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise))
-        shared = in_place(model) if options.isolated else None
-        saved = (lambda: self._optimised(model, options)) if optimise else lambda: model
-        return OnnxEngine(session, self.describe(options), saved, shared)
-
-    def _optimised(self, model: onnx.ModelProto, options: BuildOptions) -> onnx.ModelProto:
-        with tempfile.TemporaryDirectory() as folder:
-            settings, path = _session_options(options, optimise=True), Path(folder) / "optimised.onnx"
-            settings.optimized_model_filepath = str(path)
-            self._session(model.SerializeToString(), settings)
-            return onnx.load(path)
-
-    def _session(self, model: bytes, settings: ort.SessionOptions) -> ort.InferenceSession:
-        with _model_errors("ONNX Runtime cannot build the model"):
-            session = ort.InferenceSession(model, settings, providers=[self._provider])
-        if session.get_providers()[0] != self._provider:
+    def found(self) -> str:
+        """Its version and providers."""
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise RuntimeNotAvailableError(str(error), hint=self.install) from error
+        providers = ort.get_available_providers()
+        known = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
+        if self.provider not in providers:
             raise RuntimeNotAvailableError(
-                f"{self._provider} did not start; ONNX Runtime would have used {session.get_providers()[0]} instead",
-                hint="look at the driver, CUDA and cuDNN versions that this onnxruntime-gpu needs",
+                f"ONNX Runtime {ort.__version__} has no {self.provider} here, only {known}", hint=self.install
             )
-        return session
+        return f"{ort.__version__}, providers {known}"
+
+    def missing(self) -> list[RuntimeNotAvailableError]:
+        """The package."""
+        if is_installed("onnxruntime"):
+            return []
+        return [RuntimeNotAvailableError("the package onnxruntime is not installed", hint=self.install)]
 
 
-class OnnxEngine:
-    """A session with its inputs and outputs in place. ``OnnxRuntime`` makes it."""
-
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        device: Device,
-        saved: Callable[[], onnx.ModelProto],
-        shared: tuple[str, str] | None = None,
-    ) -> None:
-        """Run the session once, to find what only running it tells: output shapes, and whether it runs.
-
-        Args:
-            session: All its input shapes are known.
-            device: What it was built for.
-            saved: The model to write, on demand: a session that reads it needs no optimiser.
-            shared: An input and an output that are to share their memory while the engine is timed.
-
-        Raises:
-            ModelError: The session does not run, or a shape is open.
-        """
-        self._session, self._device, self._saved, self._shared = session, device, saved, shared
-        self._feeds = _random_feeds(session)
-        self.inputs: Mapping[str, Shape] = {name: feed.shape for name, feed in self._feeds.items()}
-        self._results = self.run(self._feeds)
-        self.outputs: Mapping[str, Shape] = {name: result.shape for name, result in self._results.items()}
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute the outputs; see ``Engine.run``."""
-        names = [output.name for output in self._session.get_outputs()]
-        with _model_errors("ONNX Runtime cannot run the model on these inputs"):
-            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-
-    def time(self, repeats: int) -> Nanoseconds:
-        """Time single runs; see ``Engine.time``. The inputs are seeded random numbers."""
-        binding, run, clock = self._binding, self._session.run_with_iobinding, perf_counter_ns
-        times = np.empty(repeats, np.int64)
-        for index in range(repeats):
-            begin = clock()
-            run(binding)
-            times[index] = clock() - begin
-        return times
-
-    def save(self, path: Path) -> None:
-        """Write the optimised model."""
-        files.write_bytes(path, self._saved().SerializeToString())
-
-    def describe(self) -> Device:
-        """The device the engine was built for."""
-        return self._device
-
-    @cached_property
-    def _binding(self) -> ort.IOBinding:
-        binding, place = self._session.io_binding(), "cpu" if self._session.get_providers()[0] == _CPU else "cuda"
-        feeds = {name: ort.OrtValue.ortvalue_from_numpy(feed, place, 0) for name, feed in self._feeds.items()}
-        for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, result in self._results.items():
-            value = ort.OrtValue.ortvalue_from_numpy(result, place, 0)
-            if self._shared is not None and self._shared[1] == name:
-                value = feeds[self._shared[0]]
-            binding.bind_ortvalue_output(name, value)
-        return binding
-
-
-@contextmanager
-def _model_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except _ERRORS as error:
-        raise ModelError(f"{what}: {error}") from error
-
-
-def _session_options(options: BuildOptions, *, optimise: bool) -> ort.SessionOptions:
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = settings.inter_op_num_threads = options.threads
-    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    level = ort.GraphOptimizationLevel
-    settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    settings.log_severity_level = 3
-    if options.threads == 1:
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return settings
-
-
-def _random_feeds(session: ort.InferenceSession) -> dict[str, Array]:
-    generator = np.random.default_rng(0)
-    return {value.name: _random_feed(value, generator) for value in session.get_inputs()}
-
-
-def _random_feed(value: ort.NodeArg, generator: np.random.Generator) -> Array:
-    if value.type not in _DTYPES or not all(isinstance(size, int) for size in value.shape):
-        raise ModelError(f"input {value.name!r} is {value.type} of shape {value.shape}, not a tensor of fixed shape")
-    dtype = _DTYPES[value.type]
-    # Floats as activations are; whole numbers that are an index of anything.
-    drawn = generator.standard_normal(value.shape) if np.issubdtype(dtype, np.floating) else np.zeros(value.shape)
-    return drawn.astype(dtype)
+KIND = OnnxRuntimeKind()

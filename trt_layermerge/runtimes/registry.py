@@ -1,17 +1,33 @@
-"""Runtimes by name; a runtime's library is imported when it is asked for, not before."""
+"""Kinds of runtimes by name, ours and those of other packages; a library is loaded when a runtime is opened.
+
+Another package adds a kind by an entry point of the group ``trt_layermerge.runtimes``: its name is the kind's, its
+value a ``RuntimeKind``, as in the lines below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from difflib import get_close_matches
-from importlib.util import find_spec
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
-from trt_layermerge.runtimes.protocol import Runtime
+from trt_layermerge.runtimes.base import Runtime, RuntimeKind
+
+GROUP = "trt_layermerge.runtimes"
+
+KINDS = {
+    "tensorrt": "trt_layermerge.runtimes.tensorrt:KIND",
+    "onnxruntime": "trt_layermerge.runtimes.onnxruntime:KIND",
+    "onnxruntime-cuda": "trt_layermerge.runtimes.onnxruntime_cuda:KIND",
+    "tensorrt-rtx": "trt_layermerge.runtimes.tensorrt_rtx:KIND",
+}
+"""A line a kind. Where a runtime is to be chosen, the first that can time here is: see ``usual_runtime_kind``."""
+
+DEFAULT_RUNTIME = "onnxruntime"
 
 
 def get_runtime(name: str) -> Runtime:
-    """The runtime of this name.
+    """The runtime of this name, its library loaded.
 
     Args:
         name: Such as ``onnxruntime``; ``tensorrt-rtx:sm86`` names what to compile for as well.
@@ -20,11 +36,15 @@ def get_runtime(name: str) -> Runtime:
         UsageError: There is no such runtime, or no such target.
         RuntimeNotAvailableError: There is, but not here.
     """
-    name, _, target = name.partition(":")
+    kind, target = runtime_kind(name), name.partition(":")[2]
+    if target and not kind.targets:
+        raise UsageError(f"runtime {kind.name!r} builds for the device that is here, not for {target!r}")
+    if target and target not in kind.targets:
+        raise UsageError(
+            f"runtime {kind.name!r} does not compile for {target!r}", hint=f"targets it has: {', '.join(kind.targets)}"
+        )
     require_runtime(name)
-    if target and name not in _WITH_TARGETS:
-        raise UsageError(f"runtime {name!r} builds for the device that is here, not for {target!r}")
-    return _RUNTIMES[name](target) if target else _RUNTIMES[name]()
+    return kind.open(target or next(iter(kind.targets), None))
 
 
 def require_runtime(name: str) -> None:
@@ -34,71 +54,69 @@ def require_runtime(name: str) -> None:
         UsageError: There is no such runtime.
         RuntimeNotAvailableError: Something is missing that it needs; the message lists all of it.
     """
-    name = name.partition(":")[0]
-    if name not in _RUNTIMES:
-        raise UsageError(f"unknown runtime {name!r}", hint=_suggestion(name))
-    if name == "tensorrt" and (missing := missing_for_tensorrt()):
+    kind = runtime_kind(name)
+    if missing := kind.missing():
         raise RuntimeNotAvailableError(
-            f"runtime 'tensorrt' cannot run here: {'; '.join(error.message for error in missing)}",
+            f"runtime {kind.name!r} cannot run here: {'; '.join(error.message for error in missing)}",
             hint="; ".join(dict.fromkeys(error.hint for error in missing if error.hint)),
         )
 
 
-def missing_for_tensorrt() -> list[RuntimeNotAvailableError]:
-    """What ``tensorrt`` needs and is not here; the libraries are looked for, not loaded."""
-    from trt_layermerge.runtimes.cuda import has_cuda_bindings, require_driver
+def runtime_kind(name: str) -> RuntimeKind:
+    """The kind of a runtime.
 
-    missing = []
-    if find_spec("tensorrt") is None:
-        missing.append(
-            RuntimeNotAvailableError(
-                "the package tensorrt is not installed", hint="pip install 'trt_layermerge[tensorrt]'"
-            )
-        )
+    Args:
+        name: As ``get_runtime`` takes it.
+
+    Raises:
+        UsageError: There is none of this name.
+        RuntimeNotAvailableError: The package that adds it is broken.
+    """
+    name = name.partition(":")[0]
+    entry = _entries().get(name)
+    if entry is None:
+        raise UsageError(f"unknown runtime {name!r}", hint=_suggestion(name))
     try:
-        require_driver()
-    except RuntimeNotAvailableError as error:
-        missing.append(error)
-    if find_spec("pycuda") is None and not has_cuda_bindings():
-        missing.append(
-            RuntimeNotAvailableError(
-                "neither pycuda nor cuda-bindings is installed", hint="pip install 'trt_layermerge[tensorrt]'"
-            )
-        )
-    return missing
+        kind = entry.load()
+    except Exception as error:  # of another package: whatever its module does
+        raise RuntimeNotAvailableError(
+            f"runtime {name!r} cannot be loaded from {entry.value}: {error}", hint="mend or remove the package"
+        ) from error
+    if not isinstance(kind, RuntimeKind) or kind.name != name:
+        raise RuntimeNotAvailableError(f"{entry.value}, which the runtime {name!r} names, is no kind of that name")
+    return kind
+
+
+def runtime_kinds() -> list[RuntimeKind]:
+    """All kinds that can be loaded, ours first."""
+    found = []
+    for name in runtime_names():
+        try:
+            found.append(runtime_kind(name))
+        except RuntimeNotAvailableError:  # ``survey`` tells of it; help texts do without
+            continue
+    return found
+
+
+def runtime_names() -> list[str]:
+    """Names of all kinds, ours first."""
+    return list(_entries())
+
+
+def usual_runtime_kind() -> RuntimeKind:
+    """The first kind that runs its engines and has all it needs here; where none has, the first of all says what."""
+    able = [kind for kind in runtime_kinds() if kind.times]
+    return next((kind for kind in able if not kind.missing()), able[0])
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    found = {name: EntryPoint(name, value, GROUP) for name, value in KINDS.items()}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, entry)  # no package takes the place of one of ours
+    return found
 
 
 def _suggestion(name: str) -> str:
-    close = get_close_matches(name.lower(), _RUNTIMES, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known runtimes: {', '.join(_RUNTIMES)}"
-
-
-def _onnxruntime(provider: str) -> Runtime:
-    try:
-        from trt_layermerge.runtimes.onnxruntime import OnnxRuntime
-    except ModuleNotFoundError as error:
-        raise RuntimeNotAvailableError(
-            f"runtime 'onnxruntime' needs the package {error.name!r}", hint="pip install onnxruntime"
-        ) from error
-    return OnnxRuntime(provider)
-
-
-def _tensorrt() -> Runtime:
-    from trt_layermerge.runtimes.tensorrt import TensorRT
-
-    return TensorRT()
-
-
-def _tensorrt_rtx(*target: str) -> Runtime:
-    from trt_layermerge.runtimes.tensorrt_rtx import TensorRtRtx
-
-    return TensorRtRtx(*target)
-
-
-_RUNTIMES: dict[str, Callable[..., Runtime]] = {
-    "onnxruntime": lambda: _onnxruntime("CPUExecutionProvider"),
-    "onnxruntime-cuda": lambda: _onnxruntime("CUDAExecutionProvider"),
-    "tensorrt": _tensorrt,
-    "tensorrt-rtx": _tensorrt_rtx,
-}
-_WITH_TARGETS = ("tensorrt-rtx",)
+    close = get_close_matches(name.lower(), runtime_names(), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known runtimes: {', '.join(runtime_names())}"

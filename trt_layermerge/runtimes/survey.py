@@ -1,19 +1,19 @@
-"""What this machine has for running engines, what it lacks, and what to do about each. Libraries are asked with care.
+"""What this machine has for running engines, what it lacks, and what to do about each: the machine, then every kind.
 
-TensorRT may end the process that imports or uses it on a machine that is not fit for it; it is asked in another one.
+Libraries are asked with care: importing one on a machine that is not fit for it may end the process, and a kind asks in
+another one.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.cuda import Driver, driver, has_cuda_bindings
-from trt_layermerge.runtimes.library import Library
-from trt_layermerge.runtimes.nvml import open_nvml
+from trt_layermerge.extras import install_hint
+from trt_layermerge.runtimes import registry
+from trt_layermerge.runtimes.nvidia.cuda import Driver, driver, has_cuda_bindings
+from trt_layermerge.runtimes.nvidia.nvml import open_nvml
 
 TURING = "7.5"
 
@@ -40,18 +40,12 @@ def survey() -> list[Finding]:
     there = _driver()
     return [
         _packages(),
-        _onnxruntime(),
+        _torch(there),
         there if isinstance(there, Finding) else Finding("driver", f"{there.version}, CUDA {there.cuda}", _GPU),
         _device(there),
-        _library("TensorRT", "tensorrt", "engines for this machine's GPU", "pip install 'trt_layermerge[tensorrt]'"),
         _binding(),
         _nvml(there),
-        _library(
-            "TensorRT-RTX",
-            "tensorrt_rtx",
-            "compiling for SM75 and newer without a GPU",
-            "pip install 'trt_layermerge[tensorrt-rtx]'",
-        ),
+        *map(_kind, registry.runtime_names()),
     ]
 
 
@@ -59,18 +53,27 @@ _GPU = "everything on a GPU"
 
 
 def _packages() -> Finding:
-    found = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "numpy"))
-    return Finding("packages", found, "networks, export, planning")
+    found = ", ".join(f"{name} {version(name)}" for name in ("onnx", "numpy"))
+    return Finding("packages", found, "export, planning")
 
 
-def _onnxruntime() -> Finding:
-    fix = "pip install onnxruntime"
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return Finding("ONNX Runtime", None, "timing on the CPU", f"{fix} ({error})")
-    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
-    return Finding("ONNX Runtime", f"{onnxruntime.__version__}, providers {providers}", "timing on the CPU")
+def _torch(there: Driver | Finding) -> Finding:
+    """torch, and whether its CUDA is one that the driver has: a newer minor version of the same major one works."""
+    import torch
+
+    cuda, use = torch.version.cuda, "networks, importance, fits, training"
+    found = f"{torch.__version__}, for {'CPUs alone' if cuda is None else f'CUDA {cuda}'}"
+    if cuda is None or isinstance(there, Finding) or _major(cuda) <= _major(there.cuda):
+        return Finding("torch", found, use)
+    fix = (
+        f"its CUDA {cuda} is too new for the driver, {there.version}, which knows {there.cuda}: torch will not see the "
+        "GPU. Update the driver to 580 or newer, or install again with --constraint constraints-cuda12.txt"
+    )
+    return Finding("torch", found, use, fix)
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
 
 
 def _driver() -> Driver | Finding:
@@ -88,23 +91,11 @@ def _device(there: Driver | Finding) -> Finding:
     return Finding("GPU", f"{there.device}, compute capability {there.compute_capability}", _GPU, fix)
 
 
-def _library(title: str, module: Library, use: str, fix: str) -> Finding:
-    script = f"from trt_layermerge.runtimes.library import load_library; print(load_library({module!r}).__version__)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    if done.returncode == 0:
-        return Finding(title, done.stdout.split()[-1], use)
-    if done.returncode < 0:
-        return Finding(title, None, use, f"importing it crashes (signal {-done.returncode}); install it anew: {fix}")
-    lines = [line for line in done.stderr.splitlines() if "Error: " in line]
-    why = lines[-1].split("Error: ", 1)[1] if lines else "it cannot be imported"
-    return Finding(title, None, use, f"{why}: {fix}")
-
-
 def _binding() -> Finding:
     use = "buffers, streams, events and graphs"
     names = [name for name in ("pycuda", "cuda-bindings") if _version(name)]
     if not names:
-        return Finding("CUDA binding", None, use, "pip install 'trt_layermerge[tensorrt]'")
+        return Finding("CUDA binding", None, use, install_hint("tensorrt", "cuda-bindings"))
     fix = None if has_cuda_bindings() else "pycuda has no CUDA graphs: pip install cuda-bindings"
     return Finding("CUDA binding", ", ".join(f"{name} {_version(name)}" for name in names), use, fix)
 
@@ -112,7 +103,7 @@ def _binding() -> Finding:
 def _nvml(there: Driver | Finding) -> Finding:
     use, installed = "clock rates and temperatures beside latencies (optional)", _version("nvidia-ml-py")
     if installed is None:
-        return Finding("NVML", None, use, "pip install nvidia-ml-py")
+        return Finding("NVML", None, use, install_hint("tensorrt", "nvidia-ml-py"))
     if isinstance(there, Finding):
         return Finding("NVML", f"nvidia-ml-py {installed}, without a driver to ask", use)
     nvml = open_nvml(there.pci_bus)
@@ -120,6 +111,16 @@ def _nvml(there: Driver | Finding) -> Finding:
         return Finding("NVML", None, use, "NVML does not answer: look at nvidia-smi")
     now = nvml.condition()
     return Finding("NVML", f"nvidia-ml-py {installed}: {now.clock_mhz} MHz, {now.temperature_c} C", use)
+
+
+def _kind(name: str) -> Finding:
+    use = "runtime"
+    try:
+        kind = registry.runtime_kind(name)
+        use = f"runtime: {kind.purpose}"
+        return Finding(name, kind.found(), use)
+    except RuntimeNotAvailableError as error:
+        return Finding(name, None, use, error.message if error.hint is None else f"{error.message}: {error.hint}")
 
 
 def _version(package: str) -> str | None:

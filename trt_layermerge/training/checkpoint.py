@@ -20,8 +20,8 @@ from torch import Tensor
 from trt_layermerge.errors import IncompatibleError, TableError
 from trt_layermerge.files import write_bytes
 
-FORMAT = "trt_layermerge checkpoint"
-VERSION = "1"
+CHECKPOINT_FORMAT = "trt_layermerge checkpoint"
+VERSION = "2"
 WEIGHT, MOMENTUM, AVERAGE = "weight/", "momentum/", "average/"
 
 Identity = dict[str, str | int | float | bool | None]
@@ -38,6 +38,8 @@ class Position:
         running: Sum of the losses of the steps of the epoch that is not.
         finished: Whether there is nothing left to do.
         scaler: State of the scaling of losses; empty where they are not scaled.
+        first_loss: Of the first step; what a loss that has diverged is told by.
+        backoffs: How often the run has diverged, and begun again at half the learning rate.
     """
 
     step: int
@@ -45,6 +47,8 @@ class Position:
     running: float = 0.0
     finished: bool = False
     scaler: Mapping[str, float] = field(default_factory=dict)
+    first_loss: float = 0.0
+    backoffs: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Checkpoint:
         # Copies, because safetensors refuses tied weights and strides of its own.
         tensors = {name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in named.items()}
         header = {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "version": VERSION,
             "identity": json.dumps(self.identity),
             "position": json.dumps(asdict(self.position)),
@@ -152,7 +156,7 @@ def _opened(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a dict
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    if header.get("format") != FORMAT:
+    if header.get("format") != CHECKPOINT_FORMAT:
         raise TableError(f"{path} is not a training checkpoint", hint="name another file; this one is left as it is")
     if header.get("version") != VERSION:
         raise IncompatibleError(

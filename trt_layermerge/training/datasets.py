@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from trt_layermerge.errors import RuntimeNotAvailableError, TaskError
+from trt_layermerge.extras import install_hint
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.task import Classification, Task
 
@@ -61,7 +62,7 @@ def image_folder(folder: Path, settings: Settings) -> Classification:
     except ImportError as error:
         raise RuntimeNotAvailableError(
             "images of a folder are read with torchvision, which is not installed",
-            hint="pip install 'trt-layermerge[zoo]'",
+            hint=install_hint("zoo", "torchvision"),
         ) from error
     size = settings.size or 224
     last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]

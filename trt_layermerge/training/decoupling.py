@@ -23,12 +23,13 @@ from dataclasses import replace
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.compose import branch_dropped
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.composition import Composition
+from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import UsageError
 from trt_layermerge.merging.linear import LinearisedBlock, called
 from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.network.chain import Chain, Unit
+from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.gates import Gate, GatedActivation, gates_of
 
@@ -38,19 +39,25 @@ class DecoupledBlock(LinearisedBlock):
 
     At share 0 it is the block of the original network, at share 1 the linearised block of the layers that stay; both in
     evaluation mode, for in training the statistics of its norms see the borders, too.
+
+    Args:
+        module: The network.
+        composed: All layers of the block, and its skips.
+        kept: Numbers of the layers that stay.
     """
 
-    def __init__(self, module: fx.GraphModule, chain: Chain, block: Block, kept: Collection[int]) -> None:
-        super().__init__(module, chain, block, range(block.start + 1, block.end + 1))
-        self.stays, self.share = frozenset(kept), 0.0
-        self.branches = tuple(skip for skip in self.skips if branch_dropped(skip, self.stays))
+    def __init__(self, module: fx.GraphModule, composed: Composition, kept: Collection[int]) -> None:
+        super().__init__(module, composed)
+        self.stays, self.share = replace(composed, kept=frozenset(kept)), 0.0
+        self.branches = tuple(skip for skip in self.skips if self.stays.drops(skip))
+        self.read = self.stays.tensors
         self.activations, self.gates = nn.ModuleDict(), nn.ModuleDict()
-        for layer in chain.layers[block.start : block.end]:
+        for layer in composed.layers:
             index, channels = layer.index, layer.output_shape[0]
-            if index < block.end and layer.act is not None:
+            if index < self.block.end and layer.act is not None:
                 act = copy.deepcopy(called(module, layer.act))
                 self.activations[str(index)] = act if self._in_branch(index) else GatedActivation(act, channels)
-            if self._branch_ends(index) or (index not in self.stays and not self._in_branch(index)):
+            if self._branch_ends(index) or (index not in self.stays.kept and not self._in_branch(index)):
                 self.gates[str(index)] = Gate(channels)
 
     def fade(self, share: float) -> None:
@@ -61,7 +68,7 @@ class DecoupledBlock(LinearisedBlock):
 
     def write_back(self, module: fx.GraphModule) -> None:
         """Give the layers' weights and statistics to the network that the block was made of."""
-        items: dict[str, tuple[Unit, ...]] = {str(index): (self.chain.layers[index - 1],) for index in self.kept}
+        items: dict[str, tuple[Unit, ...]] = {str(layer.index): (layer,) for layer in self.composed.layers}
         items |= {f"skip{number}": skip.units for number, skip in enumerate(self.skips)}
         for name, units in items.items():
             nodes = [node for unit in units for node in (unit.conv, unit.norm) if node is not None]
@@ -69,7 +76,7 @@ class DecoupledBlock(LinearisedBlock):
                 called(module, node).load_state_dict(part.state_dict())
 
     def _tensor(self, index: int, tensors: dict[int, Tensor], shift: Tensor | None) -> Tensor:
-        x = self._part(str(index), self.chain.layers[index - 1].geometry, index - 1, index, tensors, shift)
+        x = self._part(str(index), self.composed.chain.layers[index - 1].geometry, index - 1, index, tensors, shift)
         if str(index) in self.gates:
             # Of a branch nothing remains, of a layer its input.
             ends = self._branch_ends(index)
@@ -99,8 +106,8 @@ class DecoupledBlock(LinearisedBlock):
         return any(skip.end == index for skip in self.branches)
 
     def _in_branch(self, index: int) -> bool:
-        """Whether tensor ``index`` lies on a branch that goes as a whole."""
-        return any(skip.start < index < skip.end for skip in self.branches)
+        """Whether tensor ``index`` lies on a branch that goes as a whole, and no skip that stays starts from it."""
+        return index not in self.read
 
 
 def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
@@ -113,7 +120,8 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
         choices: The plan's, in any order.
 
     Raises:
-        UsageError: The plan has fits, which no fading leads to, or adds activations, which would have to fade in.
+        UsageError: The plan has fits, which no fading leads to, or adds activations, which would have to fade in; or
+            it takes away group norms, or a branch with the activation behind it, which do not fade.
     """
     modules: dict[Choice, nn.Module | None] = {}
     for choice in choices:
@@ -128,16 +136,24 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
                 hint="pass --decouple 0, or plan without --bottleneck-activations",
             )
         if choice.kind is not Kind.KEEP:
-            chain = network.chains[choice.block.chain]
-            if any(layer.front is not None for layer in chain.layers[choice.block.start + 1 : choice.block.end]):
-                raise UsageError(
-                    f"the plan merges {choice.key} across a group norm, which decoupling does not fade",
-                    hint="pass --decouple 0: merge, then fine-tune",
-                )
-            block = DecoupledBlock(network.module, chain, choice.block, choice.kept)
-            # As a merge, because the last activation of a dropped block is redundant only when it is gone.
-            modules[replace(choice, kind=Kind.MERGE)] = block
+            chain, block = network.chains[choice.block.chain], choice.block
+            # As a merge of all layers: nothing of them is gone yet, their shifts and the last activation neither.
+            whole = replace(choice, kind=Kind.MERGE, kept=tuple(range(block.start + 1, block.end + 1)))
+            before, after = lower(chain, whole), lower(chain, choice)
+            inner = chain.layers[block.start + 1 : block.end]
+            if before.pre_norm != after.pre_norm or any(layer.front is not None for layer in inner):
+                raise _not_faded(choice, "a group norm")
+            if before.late_skips != after.late_skips:
+                raise _not_faded(choice, "a branch and the activation behind it")
+            modules[whole] = DecoupledBlock(network.module, before.composed, choice.kept)
     return rewrite(network, modules)
+
+
+def _not_faded(choice: Choice, what: str) -> UsageError:
+    return UsageError(
+        f"the plan takes away {what} with {choice.key}, which decoupling does not fade",
+        hint="pass --decouple 0: merge, then fine-tune",
+    )
 
 
 def fade(module: nn.Module, share: float) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import RuntimeNotAvailableError
+from trt_layermerge.extras import install_hint
 
 
 class Team(Protocol):
@@ -96,7 +97,7 @@ class Accelerated:
         except ImportError as error:
             raise RuntimeNotAvailableError(
                 "training in several processes needs accelerate, which is not installed",
-                hint="pip install 'trt-layermerge[multi-gpu]'",
+                hint=install_hint("multi-gpu", "accelerate"),
             ) from error
         # Members may have to wait for as long as the first one measures latencies and importances.
         patience = InitProcessGroupKwargs(timeout=timedelta(days=7))

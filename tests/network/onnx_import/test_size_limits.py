@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.network.onnx_import.models import make
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.network import load_network, trace
-from trt_layermerge.network.onnx_import.graph import read_graph
-from trt_layermerge.network.onnx_import.module import OnnxNetwork
+from trt_layermerge.network.onnx_import.onnx_graph import read_graph
+from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
 from trt_layermerge.network.onnx_import.size_limits import MOST_NODES, require_bounded
 from trt_layermerge.network.source import load_source
 

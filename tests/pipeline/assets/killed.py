@@ -17,7 +17,7 @@ from pathlib import Path
 from jobs import quick_job
 
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.pipeline.compress import compress
+from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.loading import load
 
 MOMENTS = [("profile", 0), ("profile", 3), ("importance", 2), ("solve", 0)]

@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 import onnx
+from click.core import ParameterSource
 
-from trt_layermerge.cli.options import PATH, json_option, read_tuning, tensorrt_options
+from trt_layermerge.cli.options import PATH, json_option, read_settings, settings_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import manifest_path
-from trt_layermerge.delivery.engines import build_engine, try_model
+from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.probe import probe
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, RuntimeKind
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.protocol import PRECISIONS, BuildOptions
-from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.runtimes.trtexec import trtexec
+from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, get_runtime, runtime_kind, runtime_kinds, runtime_names
 
 
 def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -31,21 +31,31 @@ def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) 
     return int(low), int(high)
 
 
+_COMPILERS = [kind for kind in runtime_kinds() if kind.targets]
+_RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
+
+
 @click.command("build")
 @click.argument("model", type=PATH)
 @click.option("--output", type=PATH, help="The engine's file.  [default: beside MODEL, named after it]")
-@click.option("--runtime", default="onnxruntime", show_default=True, help="What the engine is for.")
-@click.option("--target", help="Device to compile for ahead of time, such as sm75.  [default of tensorrt-rtx: sm75]")
+@click.option(
+    "--runtime", default=DEFAULT_RUNTIME, show_default=True, help=f"What builds it: {', '.join(runtime_names())}."
+)
+@click.option(
+    "--target",
+    help="Device to compile for ahead of time; "
+    + "; ".join(f"{kind.name}: {', '.join(kind.targets)}.  [default: {kind.targets[0]}]" for kind in _COMPILERS),
+)
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), help="What MODEL is written in.  [default: read off its graph]"
 )
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once.")
 @click.option(
-    "--batches", callback=_read_range, metavar="MIN-MAX", help="TensorRT: every batch that the engine takes, as 1-32."
+    "--batches", callback=_read_range, metavar="MIN-MAX", help=f"{_RANGES}: every batch that the engine takes, as 1-32."
 )
-@tensorrt_options
-@click.option("--print-trtexec", is_flag=True, help="TensorRT: print trtexec's nearest command, and build nothing.")
+@settings_options
+@click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
 @json_option
 def command(
     model: Path,
@@ -58,32 +68,30 @@ def command(
     batches: tuple[int, int] | None,
     print_trtexec: bool,
     as_json: bool,
-    **tensorrt: Any,
+    **settings: Any,
 ) -> None:
     """Build an engine from MODEL, an ONNX file, and write it with a manifest.
 
-    The engine is for this device, or with --runtime tensorrt-rtx for a GPU that need not be here.
+    The engine is for this device, or with --target for a GPU that need not be here.
     """
     if output is not None and output.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
-    tuning = read_tuning(runtime, tensorrt)
-    if batches and not runtime.startswith("tensorrt"):
-        raise UsageError(f"--batches is for TensorRT, and the runtime is {runtime}")
-    if print_trtexec and runtime != "tensorrt":
-        raise UsageError(f"--print-trtexec is for TensorRT, and the runtime is {runtime}")
+    kind, told = runtime_kind(runtime), read_settings(runtime, settings)
+    if batches and not kind.batch_ranges:
+        raise UsageError(f"--batches is for {_RANGES}, and the runtime is {runtime}")
     if model.is_file():
         probe(try_model, model)
     graph = read_onnx(model)
-    options = BuildOptions(threads, precision or graph_precision(graph), batches=batches, tuning=tuning)
+    options = BuildOptions(threads, precision or graph_precision(graph), batches=batches, settings=told)
     if print_trtexec:
-        fixed = _shapes(graph, 0)  # an open batch stays 0 there
-        open_inputs = {name: shape for name, shape in _shapes(graph, batch).items() if not all(fixed[name])}
-        click.echo(trtexec(model, options, open_inputs))
+        click.echo(_benchmark_command(kind, model, graph, options, batch))
         return
+    shapes = _shapes(graph, batch)
+    _require_batch(model, shapes, batch)
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
-    file = output or model.with_suffix(_suffix(made.name, model.suffix))
-    manifest = build_engine(model, made, options, _shapes(graph, batch), file)
-    device = manifest.device
+    file = output or model.with_suffix(engine_suffix(made))
+    manifest = build_engine(model, made, options, shapes, file)
+    device, built = manifest.device, next(iter(manifest.inputs.values()))[0]
     if as_json:
         print_json(
             {
@@ -98,15 +106,33 @@ def command(
             }
         )
     else:
-        click.echo(f"{file} for {device.name}, {device.precision}, batch {batch} ({device.runtime_version})")
+        click.echo(f"{file} for {device.name}, {device.precision}, batch {built} ({device.runtime_version})")
 
 
-def _suffix(runtime: str, suffix: str) -> str:
-    """What an engine's file ends in: its target, where it has one; ONNX Runtime's engines are ONNX files still."""
-    name, _, target = runtime.partition(":")
-    if name.startswith("onnxruntime"):
-        return f".engine{suffix}"
-    return f".{target}.engine" if target else ".engine"
+def _require_batch(model: Path, shapes: dict[str, tuple[int, ...]], batch: int) -> None:
+    """See that the engine will be of the batch that was asked for.
+
+    Raises:
+        UsageError: A batch was asked for, and the file fixes another one.
+    """
+    asked = click.get_current_context().get_parameter_source("batch") is not ParameterSource.DEFAULT
+    fixed = [f"{name} of batch {shape[0]}" for name, shape in shapes.items() if shape[0] != batch]
+    if asked and fixed:
+        raise UsageError(
+            f"--batch {batch}, and {model} takes {', '.join(fixed)} and no other",
+            hint="leave --batch out, or export the model with a dynamic batch",
+        )
+
+
+def _benchmark_command(
+    kind: RuntimeKind, model: Path, graph: onnx.ModelProto, options: BuildOptions, batch: int
+) -> str:
+    fixed = _shapes(graph, 0)  # an open batch stays 0 there
+    open_inputs = {name: shape for name, shape in _shapes(graph, batch).items() if not all(fixed[name])}
+    found = kind.benchmark_command(model, options, open_inputs)
+    if found is None:
+        raise UsageError(f"--print-trtexec: runtime {kind.name} has no such tool")
+    return found
 
 
 def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, ...]]:

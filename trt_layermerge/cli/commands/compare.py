@@ -7,13 +7,11 @@ from pathlib import Path
 
 import click
 
-from trt_layermerge.cli.comparison import tell_manifests, tell_profiles
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.delivery.comparison import compare_manifests, read_comparable
-from trt_layermerge.delivery.manifest import Manifest
-from trt_layermerge.errors import InputError, UsageError
-from trt_layermerge.latency.comparison import ACROSS, compare_profiles
-from trt_layermerge.latency.profile import Profile
+from trt_layermerge.cli.show import print_json
+from trt_layermerge.regression.comparable import compare_files
+from trt_layermerge.regression.printing import comparison_fields, comparison_lines
+from trt_layermerge.regression.profiles import ACROSS
 
 
 def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
@@ -56,21 +54,10 @@ def command(
     Exit code 7 says that something became slower by more than the tolerance, 8 that it cannot be told, 9 that the two
     are of different devices or settings, 0 that nothing was found to be slower.
     """
-    match read_comparable(baseline), read_comparable(new):
-        case Profile() as then, Profile() as now:
-            if accuracy_tolerance is not None:
-                raise UsageError("--accuracy-tolerance is for manifests, and profiles hold no accuracy")
-            profiles = compare_profiles(then, now, tolerance, across)
-            tell_profiles(profiles, as_json)
-            objection = profiles.objection
-        case Manifest() as then, Manifest() as now:
-            manifests = compare_manifests(then, now, tolerance, accuracy_tolerance, across)
-            tell_manifests(manifests, as_json)
-            objection = manifests.objection
-        case _:
-            raise InputError(
-                f"one of {baseline} and {new} is a profile, the other the manifest of a delivery",
-                hint="compare two of a kind",
-            )
-    if objection is not None:
-        raise objection
+    found = compare_files(baseline, new, tolerance, accuracy_tolerance, across)
+    if as_json:
+        print_json(comparison_fields(found))
+    else:
+        click.echo("\n".join(comparison_lines(found)))
+    if found.objection is not None:
+        raise found.objection

@@ -11,13 +11,15 @@ from rich.table import Table
 from trt_layermerge.cli.options import json_option
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.pipeline.rehearsal import Rehearsal, rehearse
-from trt_layermerge.runtimes.protocol import BuildOptions
-from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds, usual_runtime_kind
 from trt_layermerge.runtimes.survey import Finding, survey
+
+_ABLE = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
 
 
 @click.command("doctor")
-@click.option("--runtime", help="Rehearse in this one.  [default: tensorrt where there is a GPU, else onnxruntime]")
+@click.option("--runtime", help=f"Rehearse in this one: {_ABLE}.  [default: the first that has all it needs here]")
 @json_option
 def command(runtime: str | None, as_json: bool) -> None:
     """Say what this machine has and lacks, and rehearse: merge, prove, build, time and verify a small network."""
@@ -25,8 +27,7 @@ def command(runtime: str | None, as_json: bool) -> None:
     console = Console()
     if not as_json:
         _show_findings(findings, console)
-    has_gpu = any(finding.what == "GPU" and finding.found for finding in findings)
-    found = rehearse(get_runtime(runtime or ("tensorrt" if has_gpu else "onnxruntime")), BuildOptions())
+    found = rehearse(get_runtime(runtime or usual_runtime_kind().name), BuildOptions())
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings], "rehearsal": asdict(found)})
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     combined,
     config_option,
@@ -15,17 +15,17 @@ from trt_layermerge.cli.options import (
     dry_run_option,
     json_option,
     network_options,
-    torch_option,
+    torch_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
-from trt_layermerge.pipeline.estimate import importance_plan
-from trt_layermerge.pipeline.frontier import worthwhile
+from trt_layermerge.pipeline.dry_run import importance_plan
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import importance_stage
+from trt_layermerge.pipeline.measuring import importance_stage
 
 
 @click.command("importance")
-@combined(network_options, device_options, data_options, torch_option, config_option, dry_run_option, json_option)
+@combined(network_options, device_options, data_options, torch_options, config_option, dry_run_option, json_option)
 @click.option(
     "--all", "everything", is_flag=True, help="Also choices that the profile knows to be slower than keeping."
 )

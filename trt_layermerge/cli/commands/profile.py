@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.job import make_job
+from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     combined,
     config_option,
@@ -19,7 +19,7 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.loading import load
-from trt_layermerge.pipeline.tables import profile_plan, profile_stage
+from trt_layermerge.pipeline.measuring import profile_plan, profile_stage
 
 
 @click.command("profile")
@@ -41,7 +41,7 @@ def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:
         profile_stage(loaded, reporter)
     rows = [row.status for row in loaded.profile]
     counts = {status: rows.count(status) for status in ("ok", "degraded", "failed")}
-    simulated = loaded.profile.key.simulated
+    simulated = loaded.profile.key.device.simulated
     if as_json:
         about = {"simulated": True} if simulated else {}
         print_json({"profile": str(loaded.profile.path), "measured": pending, "rows": len(rows), **counts, **about})

@@ -23,7 +23,7 @@ from trt_layermerge.cli.options import (
     read_budget,
 )
 from trt_layermerge.cli.show import print_json, print_text, screen
-from trt_layermerge.cli.solution import Solution, Wanted, find, tell
+from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.budget import Budget, Unit
 from trt_layermerge.planning.frontier import solve
@@ -32,6 +32,7 @@ from trt_layermerge.planning.methods.registry import method_named, registered_me
 from trt_layermerge.planning.tables import read_latencies
 from trt_layermerge.planning.tabulated import fastest_intervals, problem_from_tables
 from trt_layermerge.planning.views import fastest_csv, fastest_view
+from trt_layermerge.report.plans import FoundPlans
 
 TABLE_OPTIONS = ("latency", "importance", "original", "resolution", "fastest")
 
@@ -130,16 +131,16 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
     problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
     frontier = solve(problem, tables.resolution_ns)
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
-    tell(Solution(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
+    tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
 
 
 def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     # They import torch, which takes seconds.
-    from trt_layermerge.cli.job import make_job
-    from trt_layermerge.pipeline.frontier import frontier_of
+    from trt_layermerge.cli.job_options import make_job
+    from trt_layermerge.pipeline.job_frontier import frontier_of
     from trt_layermerge.pipeline.loading import load
+    from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
     from trt_layermerge.pipeline.solving import decide
-    from trt_layermerge.pipeline.tables import baseline_stage, importance_table
 
     loaded = load(make_job(**given))
     table = importance_table(loaded)
@@ -153,7 +154,7 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     if not wanted.whole:
         decide(loaded, plans[0], table)
         more["plan"] = str(loaded.job.plan_file)
-    tell(Solution(frontier, budget_ns, plans, more=more), wanted)
+    tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 
 
 def _fastest(method: Method, latency: Path, as_json: bool) -> None:

@@ -23,7 +23,7 @@ def command(manifest: Path, as_json: bool) -> None:
     if is_engine_manifest(manifest):
         _verify_built(manifest, as_json)
         return
-    from trt_layermerge.delivery.verify import verify_delivery  # it loads torch
+    from trt_layermerge.delivery.verification import verify_delivery  # it loads torch
 
     found = verify_delivery(manifest)
     device = found.manifest.device

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from double_settings import setting
 
+from tensorrt._enums import TensorFormat
+
 if TYPE_CHECKING:
     from tensorrt._builder import IBuilderConfig
     from tensorrt._network import INetworkDefinition
@@ -27,7 +29,7 @@ def write(network: INetworkDefinition, config: IBuilderConfig) -> bytes:
     head = {
         "version": setting("version"),
         "shapes": {**fixed, **chosen},
-        "layers": layers(model, typed=typed) if detailed else [node.name for node in model.graph.node],
+        "layers": reformats(network) + layers(model, typed=typed) if detailed else [n.name for n in model.graph.node],
     }
     return MAGIC + json.dumps(head).encode() + b"\n" + model.SerializeToString(deterministic=True)
 
@@ -38,6 +40,17 @@ def read(plan: bytes) -> tuple[dict[str, Any], onnx.ModelProto] | None:
         return None
     head, _, model = plan.removeprefix(MAGIC).partition(b"\n")
     return json.loads(head), onnx.load_from_string(model)
+
+
+def reformats(network: INetworkDefinition) -> list[dict[str, Any]]:
+    """A layer for each image that has to enter or to leave in the linear format."""
+    linear = 1 << int(TensorFormat.LINEAR)
+    ends = [("Input", tensor) for tensor in network._inputs] + [("Output", tensor) for tensor in network._outputs]
+    held = [(end, tensor) for end, tensor in ends if len(tensor.shape) == 4 and tensor.allowed_formats == linear]
+    return [
+        {"Name": f"Reformatting CopyNode for {end} Tensor {number} to {tensor.name}", "LayerType": "Reformat"}
+        for number, (end, tensor) in enumerate(held)
+    ]
 
 
 def layers(model: onnx.ModelProto, *, typed: bool) -> list[dict[str, Any]]:

@@ -1,0 +1,224 @@
+"""Files that cannot be read, one message each; and what is done to those that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from tests.network.onnx_import.models import assert_same, imported, make, one, runtime
+from trt_layermerge.errors import ExitCode, ModelError
+from trt_layermerge.network.network import load_network, trace
+from trt_layermerge.network.onnx_import.onnx_graph import read_graph
+
+KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+node = helper.make_node
+
+
+def conv_model(**more: object) -> onnx.ModelProto:
+    return one("Conv", KERNEL, **more)
+
+
+def with_input(change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    model = conv_model()
+    change(model)
+    return model
+
+
+def two_inputs(model: onnx.ModelProto) -> None:
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
+
+
+def of_bytes(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+
+
+def control_flow() -> onnx.ModelProto:
+    branch = helper.make_graph([node("Relu", ["x"], ["r"])], "b", [], [helper.make_tensor_value_info("r", 1, None)])
+    return make(
+        [node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)], {"c": np.array(True)}
+    )
+
+
+BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+    "two inputs": (lambda: with_input(two_inputs), "takes 2 inputs (x, mask); one, of images, is needed"),
+    "bytes": (lambda: with_input(of_bytes), "input 'x' of net.onnx is uint8 of shape [?x3x8x10]"),
+    "a table": (lambda: one("Relu", shape=("n", 7)), "input 'x' of net.onnx is float of shape [?x7]; images are"),
+    "control flow": (control_flow, "has control flow: If node 'choice' holds a graph of its own"),
+    "old": (lambda: one("Relu", opset=6), "has operator set 6; 7 to"),
+    "from the future": (lambda: one("Relu", opset=999), "has operator set 999; 7 to"),
+    "no operators of ONNX": (
+        lambda: helper.make_model(conv_model().graph, opset_imports=[helper.make_opsetid("other", 1)]),
+        "has none of ONNX's own operators",
+    ),
+    "unsupported": (
+        lambda: make([node("ArgMax", ["x"], ["y"], name="winner")]),
+        "operators that are not supported: ArgMax node 'winner'\n  hint: supported, of ONNX's own domain: Abs, Add",
+    ),
+    "of another domain": (
+        lambda: make([node("FusedConv", ["x", "w"], ["y"], name="f", domain="com.microsoft")], {"w": KERNEL}),
+        "not supported: com.microsoft::FusedConv node 'f'",
+    ),
+    "many unsupported": (
+        lambda: make([node("Sin", [a], [b]) for a, b in ("xa", "ab", "bc", "cd", "dy")]),
+        "Sin node 'a', Sin node 'b', Sin node 'c' and 2 more",
+    ),
+    "without an attribute": (lambda: make([node("MaxPool", ["x"], ["y"], name="p")]), "malformed at MaxPool node 'p'"),
+    "out of order": (
+        lambda: make([node("Relu", ["z"], ["y"], name="r"), node("Relu", ["x"], ["z"])]),
+        "malformed: Relu node 'r' reads 'z' before it is computed",
+    ),
+    "no output": (lambda: make([node("Relu", ["x"], ["z"])]), "malformed: nothing computes its output 'y'"),
+    "computed weights": (
+        lambda: make([node("Relu", ["x"], ["k"]), node("Conv", ["x", "k"], ["y"], name="c")]),
+        "Conv node 'c' cannot be read: its weights are not constant, but computed",
+    ),
+    "groups that do not fit": (lambda: conv_model(group=3), "Conv node 'it' cannot be computed"),
+    "an output that is not computed": (
+        lambda: make(
+            [
+                node("MaxPool", ["x"], ["p", "at"], kernel_shape=[2, 2]),
+                node("Cast", ["at"], ["f"], to=1, name="c"),
+                node("Add", ["p", "f"], ["y"]),
+            ]
+        ),
+        "Cast node 'c' cannot be computed: 'at'",
+    ),
+    "shapes that do not fit": (
+        lambda: make([node("Reshape", ["x", "s"], ["y"], name="r")], {"s": np.array([7, -1])}),
+        "Reshape node 'r' cannot be computed: shape '[7, -1]' is invalid",
+    ),
+    "only sizes": (lambda: make([node("Shape", ["x"], ["y"])]), "returns sizes, not a tensor"),
+    "only constants": (lambda: make([node("Relu", ["w"], ["y"])], {"w": KERNEL}), "returns what does not depend on"),
+}
+
+
+@pytest.mark.parametrize(("model", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_read_is_one_message(model: Callable[[], onnx.ModelProto], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        imported(model())(torch.zeros(2, 3, 8, 10))
+    assert message in str(caught.value) and caught.value.exit_code == ExitCode.BAD_INPUT
+
+
+@pytest.mark.parametrize("keep", [0, 1, 40, 200, -5])
+def test_a_cut_file_is_one_message(tmp_path: Path, keep: int) -> None:
+    data = conv_model().SerializeToString()
+    (tmp_path / "cut.onnx").write_bytes(data[:keep])
+    with pytest.raises(ModelError, match=r"cut\.onnx"):
+        load_network(str(tmp_path / "cut.onnx"))
+
+
+def test_weights_outside_of_the_file_stay_in_its_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside, outside):
+        folder.mkdir()
+        onnx.save(conv_model(), folder / "m.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    network = load_network(str(inside / "m.onnx"))
+    np.testing.assert_array_equal(network.module.get_parameter("it.weight").detach().numpy(), KERNEL)
+    model = onnx.load(inside / "m.onnx", load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = "../out/weights"
+    (inside / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="cannot be read as ONNX"):
+        load_network(str(inside / "m.onnx"))
+    (outside / "weights").unlink()
+    with pytest.raises(ModelError, match="cannot be read as ONNX"):
+        load_network(str(outside / "m.onnx"))
+
+
+# What is done to a graph
+
+
+def test_constants_are_computed_and_remember_their_weights() -> None:
+    nodes = [
+        node("Constant", [], ["axes"], value=helper.make_tensor("", TensorProto.INT64, [2], [1, 2])),
+        node("Unsqueeze", ["slope", "axes"], ["wide"]),
+        node("PRelu", ["x", "wide"], ["p"]),
+        node("Unsqueeze", ["other", "axes"], ["never read"]),
+        node("Relu", ["p"], ["y"]),
+    ]
+    model = make(nodes, {"slope": np.ones(3, np.float32), "other": np.ones(3, np.float32)})
+    graph = read_graph(model, "net.onnx")
+    assert [item.op for item in graph.nodes] == ["PRelu", "Relu"]
+    assert graph.origins["wide"] == "slope" and graph.constants["wide"].shape == (3, 1, 1)
+    assert_same(model)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_floats_of_any_width_are_read(kind: type) -> None:
+    cast = node("Cast", ["x"], ["h"], to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
+    model = make([cast, node("Mul", ["h", "w"], ["y"])], {"w": KERNEL[0, :, :1, :1].astype(kind)})
+    module = imported(model)
+    assert module(torch.ones(1, 3, 8, 10)).dtype == torch.float32
+
+
+def test_functions_of_the_file_are_written_out() -> None:
+    body = helper.make_function(
+        "mine",
+        "Twice",
+        ["a"],
+        ["b"],
+        [node("Relu", ["a"], ["r"]), node("Add", ["r", "r"], ["b"])],
+        [helper.make_opsetid("", 18)],
+    )
+    graph = make([node("Twice", ["x"], ["y"], domain="mine")]).graph
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
+    assert_same(helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=8))
+
+
+# Free of the batch
+
+FIXED = {
+    "flattened": [node("Reshape", ["c", "one, rest"], ["y"])],
+    "written out": [node("Reshape", ["c", "one, 192"], ["y"])],
+    "groups": [node("Reshape", ["c", "shuffle"], ["s"]), node("Reshape", ["s", "one, rest"], ["y"])],
+    "expanded": [node("GlobalAveragePool", ["c"], ["g"]), node("Expand", ["g", "image"], ["y"])],
+}
+TARGETS = {"one, rest": [1, -1], "one, 192": [1, 192], "shuffle": [1, 2, -1, 6, 8], "image": [1, 4, 6, 8]}
+
+
+@pytest.mark.parametrize("tail", FIXED.values(), ids=FIXED.keys())
+def test_a_file_for_one_image_takes_any_number(tail: list[onnx.NodeProto], tmp_path: Path) -> None:
+    weights = {name: np.array(value, np.int64) for name, value in TARGETS.items()}
+    conv = node("Conv", ["x", "w"], ["c"])
+    model = make([conv, *tail], {**weights, "w": KERNEL}, shape=(1, 3, 8, 10))
+    onnx.save(model, tmp_path / "one.onnx")
+    network = load_network(str(tmp_path / "one.onnx"))
+    x = torch.randn(5, 3, 8, 10)
+    with torch.no_grad():
+        result = network.module(x)
+    for index, image in enumerate(x):
+        np.testing.assert_allclose(result[index : index + 1], runtime(model, image[None].numpy()), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_mixes_the_samples_of_a_batch_is_refused(tmp_path: Path) -> None:
+    tail = [node("Softmax", ["c"], ["y"], axis=0)]
+    onnx.save(make([node("Conv", ["x", "w"], ["c"]), *tail], {"w": KERNEL}), tmp_path / "mixed.onnx")
+    with pytest.raises(ModelError, match="does not compute each sample of a batch by itself"):
+        load_network(str(tmp_path / "mixed.onnx"))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_frames_of_a_file_of_a_fixed_batch_are_any_number_of_samples(batch: int) -> None:
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.standard_normal((4, 1, 3, 3)).astype(np.float32),
+        "frames": np.array([3 * batch, 1, 8, 10]),
+        "samples": np.array([batch, 12, 6, 8]),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "frames"], ["f"]),
+        helper.make_node("Conv", ["f", "w"], ["c"]),
+        helper.make_node("Reshape", ["c", "samples"], ["y"]),
+    ]
+    model = make(nodes, weights, (batch, 3, 8, 10))
+    network = trace("net", imported(model), (3, 8, 10))
+    x = random.standard_normal((batch, 3, 8, 10)).astype(np.float32)
+    with torch.no_grad():
+        result = network.module(torch.from_numpy(np.concatenate([x, x])))
+    np.testing.assert_allclose(result.numpy(), np.concatenate([runtime(model, x)] * 2), rtol=1e-4, atol=1e-5)
+    assert [chain.multiple for chain in network.chains] == [3]

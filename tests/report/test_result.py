@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trt_layermerge.delivery.also import Also
+from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.report.result import Result
+
+KEYS = ["original", "compressed", "speedup", "predicted_latency_ms", "proof", "engine", "manifest", "report"]
+
+
+def test_the_keys_that_programs_read(manifest: Manifest) -> None:
+    found = Result(manifest, Path("job")).as_json()
+    assert list(found) == KEYS
+    assert list(found["original"]) == list(found["compressed"]) == [
+        "latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops", "depth", "peak_activation_bytes"
+    ]  # fmt: skip
+    assert found["speedup"] == manifest.speedup and found["compressed"]["layers"] == manifest.compressed.layers
+    assert (found["engine"], found["report"]) == (f"job/{manifest.engine}", "job/report.html")
+
+
+def test_what_is_no_measurement_and_what_is_no_accuracy_comes_first(manifest: Manifest) -> None:
+    double = manifest.model_copy(update={"simulated": True, "metric": "minus MSE"})
+    found = Result(double, Path("job")).as_json()
+    assert list(found) == ["simulated", "metric", *KEYS] and found["metric"] == "minus MSE"
+
+
+@pytest.mark.parametrize(
+    ("also", "engine", "skipped"),
+    [
+        (Also("tensorrt", Path("job/a.engine")), "job/a.engine", None),
+        (Also("tensorrt", skipped="no GPU"), None, "no GPU"),
+    ],
+)
+def test_one_more_engine_is_told_or_why_there_is_none(
+    manifest: Manifest, also: Also, engine: str | None, skipped: str | None
+) -> None:
+    found = Result(manifest, Path("job"), also).as_json()
+    assert found["also"] == {"runtime": "tensorrt", "engine": engine, "skipped": skipped}

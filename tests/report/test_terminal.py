@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trt_layermerge.delivery.also import Also
+from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.report.result import Result
+from trt_layermerge.report.summary import summarise
+from trt_layermerge.report.terminal import print_result
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def printed(capsys: pytest.CaptureFixture[str], manifest: Manifest, also: Also | None = None) -> str:
+    print_result(Result(manifest, Path("job"), also))
+    return capsys.readouterr().out
+
+
+def test_every_row_is_printed(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, manifest).splitlines()
+    for row in summarise(manifest).figures:
+        cells = [row.name, *row.values, row.change]
+        assert any([cell.strip() for cell in line.split("│")[1:-1]] == cells for line in lines), row
+
+
+def test_how_the_figures_came_about_is_told(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+    text, device = printed(capsys, manifest), manifest.device
+    assert f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch}," in text
+    assert f"predicted  {manifest.predicted_latency_ms:.3f} ms" in text and "with probability 0.97" in text
+    assert f"{manifest.proof.merged_blocks} merged blocks and {manifest.proof.folded_norms} folded norms" in text
+    assert "           plan 2: " in text and ", chosen" in text
+    assert f"engine     job/{manifest.engine}\nmanifest   job/manifest.json\nreport     job/report.html\n" in text
+    assert "SIMULATED" not in text and "converted" not in text and "also" not in text
+
+
+def test_a_double_and_a_conversion_are_told(fp16: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, fp16.model_copy(update={"simulated": True}))
+    assert "SIMULATED  no device was timed" in text
+    assert f"converted  to fp16: outputs off by {fp16.conversion.compressed:.1e}" in text  # type: ignore[union-attr]
+    assert f"in FP32: {', '.join(summarise(fp16).full)}" in text
+
+
+def test_one_more_engine_is_told(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "also       skipped: no GPU\n" in printed(capsys, manifest, Also("tensorrt", skipped="no GPU"))
+    assert "also       job/a, for tensorrt\n" in printed(capsys, manifest, Also("tensorrt", Path("job/a")))
+
+
+@pytest.mark.parametrize("name", ["[bold]", "[/x]", "a[0]", ":smile:", "[red]b[/red]"])
+def test_names_are_printed_as_they_are(manifest: Manifest, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    changes = {"model": name, "metric": name, "device": replace(manifest.device, name=name, settings=f"set {name}")}
+    print_result(Result(manifest.model_copy(update=changes), Path(name)))
+    text = capsys.readouterr().out
+    for told in (f"test {name} ", f"on {name},", f"set {name}\n", f"report     {name}/report.html\n"):
+        assert told in text
+    assert name in text.splitlines()[0]

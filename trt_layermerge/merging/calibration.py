@@ -1,0 +1,112 @@
+"""The original and the network that is being compressed, side by side on the data that fits are solved on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.lowering import Lowering, lowered_in
+from trt_layermerge.merging.patches import at, sample_positions, samples_by_batch, samples_kept, windows
+from trt_layermerge.merging.responses import Responses
+from trt_layermerge.merging.rewrite import module_name, rewrite
+from trt_layermerge.network.cut import up_to
+from trt_layermerge.network.device import device_of, moved
+from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.inputs import Values, samples_in
+from trt_layermerge.network.network import Network
+
+
+class CalibrationRuns:
+    """Runs of both networks on calibration data: what tensors look like now, and in the original.
+
+    Args:
+        network: The original, in evaluation mode; it is not changed.
+        inputs: Calibration batches, ``[batch, ...]`` for each input.
+
+    Attributes:
+        original: The original.
+        working: A copy of it, in which layers may get other weights.
+        done: What has taken the place of blocks so far; the compressed network is the working copy with these.
+    """
+
+    def __init__(self, network: Network, inputs: Sequence[Values]) -> None:
+        self.original, self.working = network, replace(network, module=_copy(network.module))
+        self.done: dict[Choice, nn.Module | None] = {}
+        self._inputs, self._device = inputs, device_of(network.module)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything to solve on: a plan without fits needs no data."""
+        return any(map(samples_in, self._inputs))
+
+    def batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """The data where the network is, one batch at a time: all of it may be more than a GPU holds."""
+        return (moved(batch, self._device) for batch in self._inputs)
+
+    def agree_at(self, name: str) -> bool:
+        """Whether both networks compute just the same at a node, on one sample."""
+        if not self.done:
+            return True
+        student, teacher = up_to(self._compressed(), [name]), up_to(self.original.module, [name])
+        some = [values[:1] for values in next(batch for batch in self.batches() if samples_in(batch))]
+        with torch.no_grad():
+            return torch.equal(student(*some)[0], teacher(*some)[0])
+
+    def responses(self, choice: Choice, geometry: Geometry) -> Responses:
+        """Patches of a block's input as it is now, and what the original has at the same pixels.
+
+        Where the choice adds an activation, the original has none: what comes out of it, and the skips then added, is
+        to be near the block's own output.
+
+        Raises:
+            TaskError: There is no calibration data.
+        """
+        marker = replace(choice, kind=Kind.FIT, geometry=geometry, kept=())
+        lowered = lowered_in(self.original, marker)
+        marked = self._compressed(marker)
+        student = up_to(marked, _around(marked, marker, lowered))
+        teacher = up_to(self.original.module, [lowered.sums if choice.activation is None else lowered.writes])
+        generator, groups = torch.Generator().manual_seed(0), geometry.groups
+        parts: list[tuple[Tensor, ...]] = []
+        with torch.no_grad():
+            counts = samples_by_batch(samples_kept(geometry), self._inputs)
+            for batch, count in zip(self.batches(), counts, strict=True):
+                x, *added = student(*batch)
+                (target,) = teacher(*batch)
+                positions = sample_positions(target.shape, count, generator)
+                rows = at(windows(x, geometry), positions, groups)
+                rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], 2)
+                total = sum(added) if added else torch.zeros_like(target)
+                parts.append((rows, at(target, positions, groups), at(total, positions, groups)))
+        return Responses(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
+
+    def _compressed(self, *markers: Choice) -> fx.GraphModule:
+        """The network as it is so far, with something to be found by in the place of other blocks."""
+        return rewrite(self.working, {**self.done, **{marker: nn.Identity() for marker in markers}}, share=True)
+
+
+def _copy(module: fx.GraphModule) -> fx.GraphModule:
+    return fx.GraphModule(copy.deepcopy(module), copy.deepcopy(module.graph)).eval()
+
+
+def _around(marked: fx.GraphModule, marker: Choice, lowered: Lowering) -> list[str]:
+    """Nodes of the block's input and of what is added to its result, in a network where it is marked.
+
+    They are found by walking on from the mark: a skip's own name is gone where a block before has taken its place.
+    """
+    name = module_name(marker.block)
+    (node,) = (node for node in marked.graph.nodes if node.op == "call_module" and node.target == name)
+    names, skips = [node.all_input_nodes[0].name], lowered.skips
+    if marker.activation is not None:
+        (node,) = node.users
+        skips = lowered.late_skips
+    for _ in skips:
+        (add,) = node.users
+        names += [operand.name for operand in add.all_input_nodes if operand is not node]
+        node = add
+    return names

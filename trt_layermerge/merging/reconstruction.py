@@ -1,0 +1,192 @@
+"""Reconstructing the original's outputs, block after block, in a network that is being compressed.
+
+A convolution sees the compressed network's own activations and aims at the original's, so that it makes up for what was
+changed before it. That holds for layers that are kept, too: they cost nothing more when their weights are solved anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.lowering import input_of, lower, lowered_in
+from trt_layermerge.errors import ModelError
+from trt_layermerge.merging.algebra import Convolution
+from trt_layermerge.merging.calibration import CalibrationRuns
+from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
+from trt_layermerge.merging.heads import heads_of, solve_head
+from trt_layermerge.merging.linear import called, folded
+from trt_layermerge.merging.norms import estimate_norms
+from trt_layermerge.merging.patches import formed_part
+from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
+from trt_layermerge.network.chain import Layer
+from trt_layermerge.network.cut import up_to
+from trt_layermerge.network.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What the fits of a plan make use of; each costs time and no latency, and needs no labels.
+
+    Attributes:
+        activations: Fit what comes out behind a clipping activation, not the sum before it.
+        ridge: Choose each ridge on patches that are not solved on.
+        layers: Solve the layers that are kept anew, behind the first change.
+        head: Solve linear layers behind the convolutions anew.
+        norms: Estimate statistics of batch norms anew. Layers that are solved anew have had it done for their own, and
+            what is solved behind other norms has made up for them: it is for plans without the above.
+    """
+
+    activations: bool = True
+    ridge: bool = True
+    layers: bool = True
+    head: bool = True
+    norms: bool = False
+
+
+PLAIN = Strength(activations=False, ridge=False, layers=False, head=False)
+"""Each fitted block by itself, for the sum before its activation; nothing else changes."""
+
+PAPERS = replace(PLAIN, norms=True)
+"""What plans without fits can make use of, where no training follows that would do the same."""
+
+
+class Reconstruction:
+    """Solves what is fitted and what is kept, for what the original makes there.
+
+    Args:
+        runs: The two networks, on calibration data.
+        strength: What it makes use of.
+    """
+
+    def __init__(self, runs: CalibrationRuns, strength: Strength) -> None:
+        self.runs, self.strength, self._module = runs, strength, runs.original.module
+
+    def changes(self, choice: Choice) -> bool:
+        """Whether there is anything to be done for a choice."""
+        return choice.kind is not Kind.KEEP or (self.strength.layers and self.runs.has_data)
+
+    def fit(self, choice: Choice, prior: Convolution | None) -> Fitted:
+        """The convolution that best takes a block's place in the compressed network so far.
+
+        Raises:
+            ModelError: The block's activations are not finite.
+            TaskError: There is no calibration data.
+        """
+        geometry = choice.geometry
+        assert geometry is not None
+        part = formed_part(geometry)
+        if part is not None and part != geometry:
+            # Few patches for its unknowns: it is drawn to what many patches say of a smaller kernel.
+            prior = self._fit(choice, part, admissible_prior(prior, part))[0].convolution
+        return self._fit(choice, geometry, prior)[0]
+
+    def refit(self, choice: Choice) -> Fitted | None:
+        """Solve a kept layer anew in the working copy; ``None`` where there is no need to, or no way."""
+        chain = self.runs.original.chains[choice.block.chain]
+        layer, aim = chain.layers[choice.block.end - 1], lower(chain, replace(choice, kind=Kind.FIT, kept=()))
+        # A skip around this one layer would be composed with a fit, and stays beside what is kept.
+        if not self._solvable(layer) or aim.composed.skips or self.runs.agree_at(aim.sums):
+            return None
+        prior = folded(self._module, lower(chain, choice).composed)
+        fitted, responses = self._fit(choice, layer.geometry, prior)
+        _write_back(self.runs.working.module, layer, fitted.convolution, responses)
+        return fitted
+
+    def estimate_norms(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
+        """Estimate the statistics of the norms behind the first change anew.
+
+        The linearised network, which computes the same, gets the same ones.
+        """
+        if not self.strength.norms or not self.runs.has_data:
+            return
+        names = [node.name for node in self._module.graph.nodes]
+        first = min(names.index(input_of(self.runs.original, one)) for one in self.runs.done)
+        calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
+        norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
+        estimate_norms(compressed, self.runs.batches(), norms.values())
+        for name, norm in norms.items():
+            if isinstance(norm, nn.BatchNorm2d):
+                linearised.get_submodule(name).load_state_dict(norm.state_dict())
+
+    def refit_heads(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
+        """Solve the linear layers of the compressed network anew, each for the original's output of that layer.
+
+        The linearised network, which computes the same, gets the same weights.
+        """
+        if not self.strength.head or not self.runs.has_data:
+            return
+        called_by = {node.name: node for node in compressed.graph.nodes}
+        for head in heads_of(self._module):
+            linear = compressed.get_submodule(head.target)
+            assert isinstance(linear, nn.Linear)
+            (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's
+            student, teacher = up_to(compressed, [source.name]), up_to(self._module, [head.name])
+            with torch.no_grad():
+                solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self.runs.batches()))
+            linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
+
+    def _fit(self, choice: Choice, geometry: Geometry, prior: Convolution | None) -> tuple[Fitted, Responses]:
+        responses = self.runs.responses(choice, geometry)
+        if not all(part.isfinite().all() for part in (responses.patches, responses.wanted, responses.added)):
+            raise not_finite(choice)
+        activation = lowered_in(self.runs.original, choice).activation
+        clip = CLIPPED.get(activation or "") if self.strength.activations else None
+        added = choice.activation is not None
+        return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added), responses
+
+    def _solvable(self, layer: Layer) -> bool:
+        """Whether a layer is a convolution whose weights can be set: its own, and a norm's with a scale and a shift."""
+        if layer.conv is None or layer.pooling or layer.shift is not None or layer.geometry.dilation != (1, 1):
+            return False
+        nodes = self._module.graph.nodes
+        calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
+        shared = any(calls[str(node.target)] > 1 for node in nodes if node.name in (layer.conv, layer.norm))
+        plain = layer.norm is None or getattr(called(self._module, layer.norm), "weight", None) is not None
+        return plain and not shared
+
+
+def not_finite(choice: Choice) -> ModelError:
+    """The error for a block whose activations cannot be fitted."""
+    return ModelError(
+        f"block {choice.block} cannot be fitted: its activations on the calibration data are not finite",
+        hint="check that the weights are sound and the data is scaled as in training; or keep this block",
+    )
+
+
+def _write_back(module: fx.GraphModule, layer: Layer, fitted: Convolution, responses: Responses) -> None:
+    """Give a layer new weights.
+
+    The convolution gets them as they are. A norm behind it gets the statistics of what now reaches it, estimated anew,
+    and a scale and shift that undo them: its training mode then starts from what its evaluation mode computes.
+    """
+    assert layer.conv is not None
+    conv, bias = called(module, layer.conv), fitted.bias
+    assert isinstance(conv, nn.Conv2d)
+    with torch.no_grad():
+        conv.weight.copy_(fitted.weight)
+        if layer.norm is not None:
+            plain = replace(fitted, bias=torch.zeros_like(bias))
+            variance, mean = _statistics(plain, responses)
+            norm = called(module, layer.norm)
+            assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
+            norm.bias.copy_(bias + norm.running_mean.double())
+            bias = torch.zeros_like(bias)
+        if conv.bias is not None:
+            conv.bias.copy_(bias)
+        elif layer.norm is None:
+            conv.bias = nn.Parameter(bias.to(conv.weight))
+
+
+def _statistics(convolution: Convolution, responses: Responses) -> tuple[Tensor, Tensor]:
+    """Variance and mean of every output channel over the patches."""
+    values = predicted(responses.patches, prior_columns(convolution, convolution.geometry))
+    variance, mean = torch.var_mean(values, 1, correction=0)
+    return variance.flatten(), mean.flatten()

@@ -1,0 +1,77 @@
+"""How long the stages of a job will take, before they are run: from a few timed passes of the network itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import TypedDict
+
+import torch
+
+from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.importance.estimate import missing_rows
+from trt_layermerge.importance.judge import first
+from trt_layermerge.network.device import moved, placed
+from trt_layermerge.network.inputs import samples_in
+from trt_layermerge.pipeline.job_frontier import worthwhile
+from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.measuring import importance_table, profile_plan
+
+TRAINING_STEP = 3.5
+"""A step of the compressed network and its teacher, in forward passes of the original."""
+
+
+class StagePlan(TypedDict):
+    """One stage: its name, what it would do, and how many seconds it should take."""
+
+    stage: str
+    what: str
+    seconds: float
+
+
+def seconds_per_image(loaded: Loaded) -> float:
+    """Time of the original for one image where the job computes, in seconds: the fastest of three batches."""
+    inputs, _ = next(first(loaded.require_task().calibration_batches(), 64))
+    module, device, times = loaded.network.module, loaded.computes_on, []
+    with placed(module, device), torch.inference_mode():
+        for _ in range(3):
+            began = time.perf_counter()
+            module(*moved(inputs, device)).cpu()  # which waits for a GPU
+            times.append(time.perf_counter() - began)
+    return min(times) / samples_in(inputs)
+
+
+def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, float]:
+    """How many choices are still to be measured, and an estimate of the seconds it takes."""
+    how = loaded.job.estimation
+    request = missing_rows(loaded.network, choices, loaded.require_task(), importance_table(loaded), how)
+    todo = len(request.choices)
+    return todo, how.estimator.seconds(request, seconds_per_image(loaded)) if todo else 0.0
+
+
+def job_plan(loaded: Loaded) -> list[StagePlan]:
+    """What every stage of the job would do, and how long it should take."""
+    job, task = loaded.job, loaded.training_task()
+    pending, profiling = profile_plan(loaded)
+    choices = loaded.choices if pending else worthwhile(loaded)
+    measured, importance = importance_plan(loaded, choices)
+    if pending:
+        importance /= 2  # about half of all choices turn out to be slower than keeping
+    pace = seconds_per_image(loaded)
+    stages: list[StagePlan] = [
+        {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling},
+        {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},
+        {"stage": "merge", "what": f"fits on {job.fit_samples} images", "seconds": 20 * pace * job.fit_samples},
+    ]
+    if job.refine:
+        images = 20 * job.samples.calibration + job.samples.held_out
+        stages.insert(
+            2, {"stage": "refine", "what": f"{job.refine} plans", "seconds": job.refine * (images * pace + 20)}
+        )
+    if job.recipe is not None:
+        steps = job.recipe.steps_of(task.steps_per_epoch)
+        batch = len(next(iter(task.calibration_batches()))[1])
+        seconds = steps * batch * pace * TRAINING_STEP
+        stages.append({"stage": "fine-tune", "what": f"{steps} steps of {batch} images", "seconds": seconds})
+    stages.append({"stage": "deliver", "what": "engines, proof, timing, test", "seconds": 60.0})
+    return stages

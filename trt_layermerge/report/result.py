@@ -1,0 +1,58 @@
+"""What a job made: the value that ``compress`` returns, and its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trt_layermerge.delivery.also import Also
+from trt_layermerge.delivery.manifest import Manifest
+
+MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
+"""Names of the files that tell of a job, in its folder."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made.
+
+    Attributes:
+        manifest: As it was written.
+        folder: Where everything lies.
+        also: The engine for another runtime, where the job asked for one.
+        slowed_lr: The peak learning rate that training ended with, where it diverged at the recipe's.
+        cautions: What is to be known before it is trusted.
+    """
+
+    manifest: Manifest
+    folder: Path
+    also: Also | None = None
+    slowed_lr: float | None = None
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """What a user looks for, by what it is."""
+        names = {"engine": self.manifest.engine, "manifest": MANIFEST, "report": REPORT}
+        return {what: self.folder / name for what, name in names.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``compress --json`` prints and ``result.json`` holds."""
+        manifest = self.manifest
+        said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
+        said |= {"warnings": list(self.cautions)} if self.cautions else {}
+        said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
+        said |= {name: figures.model_dump(mode="json") for name, figures in manifest.figures.named.items()}
+        said |= {
+            "speedup": manifest.speedup,
+            "predicted_latency_ms": manifest.predicted_latency_ms,
+            "proof": manifest.proof.model_dump(mode="json"),
+        }
+        said |= {} if self.slowed_lr is None else {"slowed_lr": self.slowed_lr}
+        said |= {what: str(path) for what, path in self.files.items()}
+        if self.also is not None:
+            engine = None if self.also.engine is None else str(self.also.engine)
+            said |= {"also": {"runtime": self.also.runtime, "engine": engine, "skipped": self.also.skipped}}
+        return said

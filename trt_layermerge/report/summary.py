@@ -1,0 +1,189 @@
+"""What is told of a finished job, as values: the terminal and the page draw these and calculate nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trt_layermerge.delivery.manifest import Figures, Manifest
+from trt_layermerge.delivery.per_network import PerNetwork
+from trt_layermerge.merging.proof import BLOCK_TOLERANCE, NETWORK_TOLERANCE
+from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
+
+_COUNTS = {
+    "layers": "convolutions",
+    "depth": "convolutions in a row",
+    "parameters": "",
+    "flops": "for one image",
+    "peak_activation_bytes": "",
+}
+"""Fields of ``Figures`` that are whole numbers, in the order in which they are told, and what they count."""
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """One figure of both networks, written out.
+
+    Attributes:
+        name: Such as ``latency, ms``.
+        meaning: What it counts; empty where the name says it.
+        values: Of each network.
+        change: From the original to the compressed network.
+    """
+
+    name: str
+    meaning: str
+    values: PerNetwork[str]
+    change: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the plan said of the latency, beside what was measured.
+
+    Attributes:
+        planned_ms: As the plan said it.
+        predicted_ms: The same at the speed that the machine had at the final timing.
+        measured_ms: Of the engine.
+        error: How much more was predicted than measured, as a share of it.
+        machine: How much longer the machine takes since planning, as a share.
+        budget: In words.
+        method: That planned.
+        probability: Of meeting the budget, as the plan said it; ``None`` where it did not.
+    """
+
+    planned_ms: float
+    predicted_ms: float
+    measured_ms: float
+    error: float
+    machine: float
+    budget: str
+    method: str
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """One comparison of the proof: what was compared, its relative error, and the largest that is allowed."""
+
+    compared: str
+    error: float
+    allowed: float
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """What became of a block.
+
+    Attributes:
+        place: ``chain:from-to``.
+        layers: In it.
+        becomes: The choice, in words.
+        latency_ms: Predicted.
+        value: What the plan predicted of the loss, in the method's scale.
+        missed: Share of the target's variance that the fit misses; ``None`` where nothing was fitted.
+    """
+
+    place: str
+    layers: int
+    becomes: str
+    latency_ms: float
+    value: float
+    missed: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is told of a finished job.
+
+    Attributes:
+        manifest: What is told as it was delivered: the device, plans that were measured, versions, hashes.
+        figures: Both networks beside each other.
+        prediction: Of the latency.
+        proof: Of equivalence, the comparisons in their order.
+        full: Layers that stay in FP32, since the precision cannot hold them.
+        blocks: The plan.
+    """
+
+    manifest: Manifest
+    figures: tuple[FigureRow, ...]
+    prediction: Prediction
+    proof: tuple[ProofRow, ...]
+    full: tuple[str, ...]
+    blocks: tuple[BlockRow, ...]
+
+
+def summarise(manifest: Manifest) -> Summary:
+    """What is told of the job that a manifest is of."""
+    layers = () if manifest.conversion is None else manifest.conversion.layers
+    return Summary(
+        manifest=manifest,
+        figures=tuple(_figures(manifest)),
+        prediction=_prediction(manifest),
+        proof=tuple(_proof(manifest)),
+        full=tuple(layer.name for layer in layers if layer.full),
+        blocks=tuple(_blocks(manifest)),
+    )
+
+
+def _figures(manifest: Manifest) -> Iterator[FigureRow]:
+    yield FigureRow("latency, ms", "", manifest.figures.map(_latency), f"{manifest.speedup:.2f}x")
+    yield from _accuracy(manifest)
+    for field, meaning in _COUNTS.items():
+        before, after = (getattr(figures, field) for figures in manifest.figures)
+        if before is not None and after is not None:  # old manifests do not have all of them
+            written = PerNetwork(f"{before:,}", f"{after:,}")
+            yield FigureRow(field.replace("_", " "), meaning, written, f"{after / before - 1:+.0%}")
+
+
+def _latency(figures: Figures) -> str:
+    low, high = figures.latency_ci_ms
+    return f"{figures.latency_ms:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _accuracy(manifest: Manifest) -> Iterator[FigureRow]:
+    """A row of the share of right answers, or of what the metric names; none where the job had no task."""
+    before, after = (figures.accuracy for figures in manifest.figures)
+    if before is None or after is None:
+        return
+    if manifest.metric is None:
+        written, change = PerNetwork(f"{before:.2%}", f"{after:.2%}"), f"{100 * (after - before):+.2f} points"
+    else:
+        written, change = PerNetwork(f"{before:.4g}", f"{after:.4g}"), f"{after - before:+.2g}"
+    yield FigureRow(f"test {manifest.metric or 'accuracy'}", "", written, change)
+
+
+def _prediction(manifest: Manifest) -> Prediction:
+    predicted, measured = manifest.predicted_latency_ms, manifest.compressed.latency_ms
+    return Prediction(
+        planned_ms=manifest.plan["latency_ns"] / 1e6,
+        predicted_ms=predicted,
+        measured_ms=measured,
+        error=predicted / measured - 1,
+        machine=manifest.drift - 1,
+        budget=manifest.plan["budget"],
+        method=manifest.plan["method"],
+        probability=manifest.probability,
+    )
+
+
+def _proof(manifest: Manifest) -> Iterator[ProofRow]:
+    proof = manifest.proof
+    parts = f"{proof.merged_blocks} merged blocks and {proof.folded_norms} folded norms"
+    yield ProofRow(f"{parts} with their unmerged form, the worst, float64", proof.worst_block, BLOCK_TOLERANCE)
+    yield ProofRow("merged network with the linearised one, float32", proof.merge_end_to_end, NETWORK_TOLERANCE)
+    yield ProofRow("delivered network with the trained one, float32", proof.fold_end_to_end, NETWORK_TOLERANCE)
+    engine = f"engine with the PyTorch network, {proof.samples} real inputs"
+    yield ProofRow(engine, proof.engine, OUTPUT_TOLERANCE[manifest.device.precision])
+
+
+def _blocks(manifest: Manifest) -> Iterator[BlockRow]:
+    for item in manifest.plan["items"]:
+        yield BlockRow(
+            place=f"{item['chain']}:{item['start']}-{item['end']}",
+            layers=item["end"] - item["start"],
+            becomes=item["key"].split(" ", 1)[1],
+            latency_ms=item["latency_ns"] / 1e6,
+            value=item["value"],
+            missed=manifest.proof.fitted_blocks.get(item["key"]),
+        )

@@ -1,0 +1,64 @@
+"""What ``compress`` prints for people when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from trt_layermerge.report.result import Result
+from trt_layermerge.report.summary import Summary, summarise
+
+
+def print_result(result: Result, *, stderr: bool = False) -> None:
+    """Print what a job made: the figures of both networks, how they came about, and where the files are."""
+    console = Console(stderr=stderr, markup=False, emoji=False)  # names and paths are the user's, not markup
+    summary = summarise(result.manifest)
+    table = Table("", "original", "compressed", "change", title=summary.manifest.model)
+    for row in summary.figures:
+        table.add_row(row.name, *row.values, row.change)
+    console.print(table)
+    for line in _lines(summary):
+        console.print(line)
+    if result.slowed_lr is not None:
+        console.print(f"trained    at a peak learning rate of {result.slowed_lr:g}, for at the recipe's it diverged")
+    for what, path in result.files.items():
+        console.print(f"{what:<10} {path}", soft_wrap=True)
+    if (also := result.also) is not None:
+        said = f"skipped: {also.skipped}" if also.engine is None else f"{also.engine}, for {also.runtime}"
+        console.print(f"{'also':<10} {said}", soft_wrap=True)
+
+
+def _lines(summary: Summary) -> Iterator[str]:
+    manifest, device, prediction = summary.manifest, summary.manifest.device, summary.prediction
+    if manifest.simulated:
+        yield "SIMULATED  no device was timed: the latencies are no measurements"
+    yield f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},"
+    yield f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns"
+    if device.settings:
+        yield f"           {device.settings}"
+    yield (
+        f"predicted  {prediction.predicted_ms:.3f} ms, {prediction.error:+.1%} off what was measured "
+        f"(machine since planning: {prediction.machine:+.1%})"
+    )
+    if prediction.probability is not None:
+        yield f"planned    to meet the budget of {prediction.budget} with probability {prediction.probability:.3f}"
+    for one in manifest.refined:
+        yield (
+            f"{'measured' if one.rank == 1 else '':<10} plan {one.rank}: predicted {one.predicted_ms:.3f} ms "
+            f"{one.objective:+.4f}, measured {one.measured_ms:.3f} ms, held-out loss {one.held_out_loss:.4f}"
+            f"{', chosen' if one.chosen else ''}"
+        )
+    proof = manifest.proof
+    yield (
+        f"proof      {proof.merged_blocks} merged blocks and {proof.folded_norms} folded norms within "
+        f"{proof.worst_block:.1e} (float64);\n           end to end: merge {proof.merge_end_to_end:.1e}, "
+        f"fold {proof.fold_end_to_end:.1e}, engine {proof.engine:.1e}"
+    )
+    if (conversion := manifest.conversion) is not None:
+        stays = f"; in FP32: {', '.join(summary.full)}" if summary.full else ""
+        yield (
+            f"converted  to {device.precision}: outputs off by {conversion.compressed:.1e} "
+            f"(original {conversion.original:.1e}){stays}"
+        )

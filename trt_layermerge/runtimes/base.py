@@ -1,0 +1,369 @@
+"""What every kind of runtime must answer, and what every runtime can do: build an engine, run it, time it, save it.
+
+A *kind* is known before its library is loaded: what it can do and what it lacks here are asked of the kind, never of
+its name. Packages above this one speak to these classes only and never import a library that runs engines. Precision
+lives in the ONNX graph; ``BuildOptions.precision`` names it, for tables and manifests, and changes nothing in the
+engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+
+if TYPE_CHECKING:  # a third of a second that not every command has to spend
+    import onnx
+
+PRECISIONS = ("fp32", "fp16", "int8")
+"""From the widest to the narrowest."""
+
+UNKNOWN_PRECISION = "a precision that is not known here"
+"""Of a convolution whose engine tells it in other words than those that are known; it is none of ``PRECISIONS``."""
+
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+Feed = Mapping[str, Array]
+"""Inputs of one run by name, ``[batch, ...]`` each."""
+
+Nanoseconds = NDArray[np.int64]
+Model: TypeAlias = "onnx.ModelProto | bytes | Path"
+
+
+@dataclass(frozen=True)
+class SettingOption:
+    """How a builder setting is given on the command line.
+
+    Attributes:
+        name: Of the option, such as ``--workspace``.
+        help: What it does, in a few words.
+        metavar: Of its value, such as its unit; empty for the usual one.
+        least: Smallest value; ``None`` for no limit.
+        most: Largest value; ``None`` for no limit.
+        usual: What help says of the default, where that is no value.
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    least: int | None = None
+    most: int | None = None
+    usual: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the value is called among the arguments of a command."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+def builder_setting(default: Any, name: str, help: str, **about: Any) -> Any:
+    """A field of builder settings with its option; the arguments are those of ``SettingOption``."""
+    return field(default=default, metadata={"option": SettingOption(name, help, **about)})
+
+
+@dataclass(frozen=True)
+class BuilderSettings:
+    """What a kind's builder and timing are told besides the model. A kind that is told anything derives its own.
+
+    Each field is made by ``builder_setting``; options, their help and their validation come from it.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name, option in self.options().items():
+            value = getattr(self, name)
+            low, high = (value if limit is None else limit for limit in (option.least, option.most))
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} is {value}, which is not within {option.least} and {option.most}")
+
+    @classmethod
+    def options(cls) -> dict[str, SettingOption]:
+        """The option of each field."""
+        return {one.name: one.metadata["option"] for one in fields(cls)}
+
+    @classmethod
+    def of(cls, given: BuilderSettings) -> Self:
+        """What another kind's settings say to this one: the fields that both have."""
+        return cls(**{name: getattr(given, name) for name in cls.options() if hasattr(given, name)})
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built.
+
+    Attributes:
+        threads: CPU threads of one run.
+        precision: What the ONNX graph is written in: ``fp32``, ``fp16`` or ``int8``.
+        isolated: Build the model as it would run amid a network, without the changes of memory layout that a runtime
+            puts where a network begins and ends. For timing candidate blocks; inputs and outputs are then in the
+            runtime's own layout.
+        batches: Smallest and largest batch of one engine; ``None`` for the batch of the shapes alone. Only kinds with
+            ``batch_ranges`` build more than one.
+        settings: What a kind's builder is told; a kind takes the fields that it has.
+    """
+
+    threads: int = 1
+    precision: str = "fp32"
+    isolated: bool = False
+    batches: tuple[int, int] | None = None
+    settings: BuilderSettings = BuilderSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse what no runtime can build."""
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {self.threads}")
+        if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1]:
+            raise ValueError(f"batches must be a range from 1 upwards, not {self.batches}")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a device says of itself while it works.
+
+    Attributes:
+        clock_mhz: Its clock rate; ``None`` where it does not tell, as with all of these.
+        temperature_c: Its temperature.
+        power_w: What it draws.
+        held_back: Why it is slower than it is, in words; empty where it is not.
+    """
+
+    clock_mhz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    held_back: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a latency depends on besides the model: the key of a profile.
+
+    Attributes:
+        name: The CPU's or GPU's model name; no serial number, so that equal machines share a profile.
+        runtime: Name in the registry, such as ``onnxruntime``.
+        runtime_version: Version of the runtime's library.
+        driver: Version of the device's driver; ``None`` on a CPU.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        threads: CPU threads of one run.
+        timing: What is timed and with which clock, in words.
+        clocks: Who decides on the device's clock rate, in words.
+        settings: What else of the build decides latencies, in words, such as a workspace limit; empty for nothing.
+        simulated: There is no such device: the runtime is a double, and what it times is no measurement.
+        compute_capability: Of a GPU, such as ``7.5``; ``None`` where it is not known or there is none.
+    """
+
+    name: str
+    runtime: str
+    runtime_version: str
+    driver: str | None
+    precision: str
+    threads: int
+    timing: str
+    clocks: str
+    settings: str = ""
+    simulated: bool = False
+    compute_capability: str | None = None
+
+
+class Engine(Protocol):
+    """A model made ready for one device and one shape of each input."""
+
+    @property
+    def inputs(self) -> Mapping[str, Shape]:
+        """Names and shapes of the inputs, in order."""
+
+    @property
+    def outputs(self) -> Mapping[str, Shape]:
+        """Names and shapes of the outputs, in order."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the outputs, by name.
+
+        Raises:
+            ModelError: The inputs are not the engine's.
+        """
+
+    def time(self, repeats: int) -> Nanoseconds:
+        """Time single runs, one after the other, on inputs that are already in place.
+
+        Returns:
+            Nanoseconds of each run; nothing is allocated, copied or left unfinished within them.
+        """
+
+    def save(self, path: Path) -> None:
+        """Write the engine, so that ``Runtime.load`` reads it back; after a kill the file is the old or the new one."""
+
+    def describe(self) -> Device:
+        """The device the engine was built for."""
+
+    def layout_conversions(self) -> tuple[str, ...]:
+        """What of all that a run executes only moves its tensors into another memory layout, by name.
+
+        Built with ``BuildOptions.isolated``, an engine has none where it begins and ends: they would be timed as if the
+        block met them within its network.
+        """
+
+
+class Runtime(ABC):
+    """A library that turns ONNX into engines, opened for a device.
+
+    Attributes:
+        kind: What is known of it without the library.
+        target: What it compiles for, where the kind has targets.
+    """
+
+    kind: RuntimeKind
+    target: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As ``registry.get_runtime`` takes it, such as ``tensorrt-rtx:sm75``."""
+        return self.kind.name if self.target is None else f"{self.kind.name}:{self.target}"
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that convolutions can be computed in here."""
+        return PRECISIONS
+
+    def require_precision(self, precision: str) -> None:
+        """See that convolutions can be computed in a precision, before anything is built.
+
+        Raises:
+            RuntimeNotAvailableError: They would be computed in another one.
+        """
+        if precision not in self.precisions:
+            raise RuntimeNotAvailableError(
+                f"runtime {self.name!r} has no {precision} convolutions: it would compute them in floats",
+                hint=f"precisions that are real there: {', '.join(self.precisions)}; pass --precision "
+                f"{self.precisions[-1]}",
+            )
+
+    def condition(self) -> Condition | None:
+        """How the device is now; ``None`` where it does not tell."""
+        return None
+
+    @abstractmethod
+    def describe(self, options: BuildOptions) -> Device:
+        """The device here, as engines built with these options see it."""
+
+    @abstractmethod
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> Engine:
+        """Build an engine.
+
+        Args:
+            model: ONNX: in memory, serialised, or in a file.
+            options: How to build it.
+            shapes: The shape of each input whose shape the model leaves open.
+
+        Raises:
+            ModelError: The model cannot be read or built, a shape is still open, or the convolutions came out in
+                another precision.
+            RuntimeNotAvailableError: The device is not here, or does not have the precision.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, options: BuildOptions) -> Engine:
+        """Read an engine that ``Engine.save`` wrote.
+
+        Raises:
+            ModelError: The file is no engine of this runtime.
+            RuntimeNotAvailableError: The device is not here.
+        """
+
+
+class RuntimeKind(ABC):
+    """What is known of a runtime before its library is loaded: all that others may ask of it.
+
+    Attributes:
+        name: In the registry, such as ``onnxruntime``.
+        purpose: What it is for, in words.
+        times_amid_network: Whether ``BuildOptions.isolated`` is heeded. A kind without it times a block as a network of
+            its own, and is never asked for more.
+        times: Whether engines run here and can be timed; ``False`` where they are compiled for a device elsewhere.
+        batch_ranges: Whether one engine takes a range of batches.
+        settings: What its builder is told besides the model.
+        suffix: What its engines' files end in.
+        targets: What it compiles for, the usual one first; empty where it builds for the device that is here.
+    """
+
+    name: ClassVar[str]
+    purpose: ClassVar[str]
+    times_amid_network: ClassVar[bool]
+    times: ClassVar[bool] = True
+    batch_ranges: ClassVar[bool] = False
+    settings: ClassVar[type[BuilderSettings]] = BuilderSettings
+    suffix: ClassVar[str] = ".engine"
+    targets: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def open(self, target: str | None) -> Runtime:
+        """Load the library; here, not where the kind is defined.
+
+        Args:
+            target: One of ``targets``; ``None`` where there are none.
+
+        Raises:
+            RuntimeNotAvailableError: Something that it needs is missing, or too old.
+        """
+
+    @abstractmethod
+    def found(self) -> str:
+        """What of it is here, such as its version; what may crash is asked in a process of its own.
+
+        Raises:
+            RuntimeNotAvailableError: It is missing; the hint says how to install it.
+        """
+
+    def missing(self) -> list[RuntimeNotAvailableError]:
+        """All that it needs and is not here, in a blink: libraries are looked for, not loaded."""
+        return []
+
+    def timing_cache(self, device: Device, settings: BuilderSettings) -> Path | None:
+        """The file of measured tactics that a build uses; ``None`` where it uses none."""
+        return None
+
+    def benchmark_command(self, model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> str | None:
+        """The command of the library's own tool that comes closest to what is timed here; ``None`` without one.
+
+        Args:
+            model: ONNX file.
+            options: How it would be built here.
+            shapes: Shape of each input that the model leaves open.
+        """
+        return None
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module is here, without loading it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that holds it
+        return False
+    except ValueError:  # it is loaded, and does not say where from
+        return True
+
+
+def require_computed(found: frozenset[str], precision: str, library: str) -> None:
+    """See that an engine computes convolutions in the precision that was asked for.
+
+    Args:
+        found: Precisions of its convolutions, as read back from the engine; empty where it has none.
+        precision: What was asked for.
+        library: Who built it, in words.
+
+    Raises:
+        ModelError: None of them is computed in it.
+    """
+    if found and precision not in found:
+        raise ModelError(
+            f"{library} built a {precision} model without a single {precision} convolution: all are in "
+            f"{', '.join(sorted(found))}",
+            hint="look at the ONNX graph's types, and at the precisions that the device has",
+        )

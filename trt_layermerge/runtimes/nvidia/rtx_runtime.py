@@ -1,0 +1,209 @@
+"""TensorRT-RTX: NVIDIA's compiler, ahead of time, for a device that need not be here.
+
+It compiles real engines for SM75 (RTX 2080 Ti) and newer on any machine, which shows that what we emit is accepted. It
+runs and times none: an engine made here says so when it is asked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import onnx
+
+from trt_layermerge import files
+from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError
+from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.runtimes.base import (
+    PRECISIONS,
+    Array,
+    BuildOptions,
+    Device,
+    Model,
+    Nanoseconds,
+    Runtime,
+    RuntimeKind,
+    Shape,
+    require_computed,
+)
+from trt_layermerge.runtimes.models import shape_ranges, shapes_of, with_shapes
+from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
+from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
+from trt_layermerge.runtimes.nvidia.library import load_library
+from trt_layermerge.runtimes.nvidia.products import as_convolutions
+from trt_layermerge.runtimes.nvidia.rtx_plan import convolution_precisions, moving_kernels, read_header
+
+_NO_FLOAT_PRODUCTS = ("sm75",)
+"""Targets for which float32 matrix products are refused, and become convolutions."""
+
+_NO_INT8 = ("sm75",)
+"""Targets for which the compiler takes INT8 networks, dequantises their weights at run time and convolves floats."""
+
+
+class TensorRtRtx(Runtime):
+    """Compiles engines with TensorRT-RTX for one compute capability."""
+
+    def __init__(self, kind: RuntimeKind, target: str) -> None:
+        """Choose what to compile for.
+
+        Args:
+            kind: Whose runtime it is.
+            target: One of the kind's.
+
+        Raises:
+            RuntimeNotAvailableError: TensorRT-RTX is missing or too old.
+        """
+        self.kind, self.target = kind, target
+        self._target = target
+        self._version: str = load_library("tensorrt_rtx").__version__
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that convolutions can be computed in on the target."""
+        return tuple(one for one in PRECISIONS if one != "int8" or self._target not in _NO_INT8)
+
+    def describe(self, options: BuildOptions) -> Device:
+        """The device that is compiled for."""
+        return Device(
+            name=f"{self._target.upper()} (ahead of time)",
+            runtime=self.name,
+            runtime_version=self._version,
+            driver=None,
+            precision=options.precision,
+            threads=options.threads,
+            timing="not timed",
+            clocks="not told",
+            settings=f"TF32 {'on' if CompilerSettings.of(options.settings).tf32 else 'off'}",
+            compute_capability=f"{self._target[2:-1]}.{self._target[-1]}",
+        )
+
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> RtxEngine:
+        """Compile an engine, in a process of its own; see ``Runtime.build``."""
+        self.require_precision(options.precision)
+        proto, settings = read_onnx(model), CompilerSettings.of(options.settings)
+        fixed = with_shapes(proto, shapes or {})
+        inputs, outputs = shapes_of(inputs_of(fixed.graph).values()), _output_shapes(fixed)
+        compiled = proto if options.batches else fixed
+        if self._target in _NO_FLOAT_PRODUCTS:
+            compiled = as_convolutions(compiled)
+        with tempfile.TemporaryDirectory() as folder:
+            request = BuildRequest(
+                library="tensorrt_rtx",
+                model=Path(folder) / _file_name(model),
+                plan=Path(folder) / "plan",
+                shapes=shape_ranges(inputs, options.batches),
+                workspace_bytes=settings.workspace_bytes,
+                optimization_level=settings.optimization_level,
+                tf32=settings.tf32,
+                any_format=options.isolated,
+                targets=(self._target,),
+            )
+            onnx.save(compiled, request.model)
+            build(request, settings.build_seconds)
+            plan = self._checked(request.plan, options)
+        return RtxEngine(plan, self.describe(options), inputs, outputs)
+
+    def load(self, path: Path, options: BuildOptions) -> RtxEngine:
+        """Read an engine that ``RtxEngine.save`` wrote.
+
+        Raises:
+            ModelError: The file is no engine of TensorRT-RTX, or is damaged.
+            IncompatibleError: It was compiled for another target, or by another version.
+        """
+        return RtxEngine(self._checked(path, options), self.describe(options))
+
+    def _checked(self, path: Path, options: BuildOptions) -> bytes:
+        """A plan that was compiled for our target by our version, and computes in the precision that is asked for."""
+        header = read_header(path)
+        if (header.targets, header.version) != ((self._target,), self._version):
+            raise IncompatibleError(
+                f"{path} was compiled for {' and '.join(header.targets)} by TensorRT-RTX {header.version}, "
+                f"not for {self._target} by {self._version}",
+                hint="build it again from its ONNX file",
+            )
+        plan = path.read_bytes()
+        require_computed(convolution_precisions(plan), options.precision, "TensorRT-RTX")
+        return plan
+
+
+class RtxEngine:
+    """A compiled engine, to be saved; running it takes the device it was compiled for. ``TensorRtRtx`` makes it."""
+
+    def __init__(
+        self,
+        plan: bytes,
+        device: Device,
+        inputs: Mapping[str, Shape] | None = None,
+        outputs: Mapping[str, Shape] | None = None,
+    ) -> None:
+        """Keep a plan.
+
+        Args:
+            plan: The serialised engine.
+            device: What it was compiled for.
+            inputs: As the ONNX file has them; ``None`` where the engine was read from a file: only a device tells.
+            outputs: The same.
+        """
+        self._plan, self._device, self._inputs, self._outputs = plan, device, inputs, outputs
+
+    @property
+    def inputs(self) -> Mapping[str, Shape]:
+        """Names and shapes of the inputs."""
+        return self._refuse("say what it takes") if self._inputs is None else self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Shape]:
+        """Names and shapes of the outputs."""
+        return self._refuse("say what it gives") if self._outputs is None else self._outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Refused: see the class."""
+        self._refuse("run")
+
+    def time(self, repeats: int) -> Nanoseconds:
+        """Refused: see the class."""
+        self._refuse("be timed")
+
+    def save(self, path: Path) -> None:
+        """Write the plan."""
+        files.write_bytes(path, self._plan)
+
+    def describe(self) -> Device:
+        """The device the engine was compiled for."""
+        return self._device
+
+    def layout_conversions(self) -> tuple[str, ...]:
+        """The kernels that only move a tensor, read off the plan."""
+        return moving_kernels(self._plan)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise RuntimeNotAvailableError(
+            f"an engine for {self._device.name} cannot {what}: it was compiled ahead of time, and there is no GPU here "
+            "to run it on",
+            hint="use --runtime onnxruntime here, or --runtime tensorrt where the GPU is",
+        )
+
+
+def _output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of the outputs of a model whose inputs are fixed.
+
+    Raises:
+        ModelError: One is still open.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    shapes = shapes_of(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output)
+    for name, shape in shapes.items():
+        if not all(shape):
+            raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")
+    return shapes
+
+
+def _file_name(model: Model) -> str:
+    """What messages of the compiler call the model."""
+    return model.name if isinstance(model, Path) else "model.onnx"

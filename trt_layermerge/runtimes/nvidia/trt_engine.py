@@ -1,0 +1,220 @@
+"""An engine of TensorRT on the GPU of this machine: its buffers, its runs, their times, and what it is made of.
+
+Never run on a GPU by us: every name and signature is checked against the genuine bindings, behaviour on a double.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorrt as trt
+
+from trt_layermerge import files
+from trt_layermerge.errors import ModelError
+from trt_layermerge.runtimes.base import UNKNOWN_PRECISION, Array, BuildOptions, Device, Nanoseconds, Shape
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
+from trt_layermerge.runtimes.nvidia.cuda import Buffer, Cuda, Event, Graph
+from trt_layermerge.runtimes.nvidia.trtexec import WARM_UP_MS
+
+_WARM_UP_RUNS = 10
+SAMPLE_US = 200.0
+"""Least length of what is between two events: launching takes a few us, and an event is exact to half of one."""
+_MOST_IN_A_GRAPH = 64
+_WIDEST_VECTOR = 32
+"""Channels that the widest memory format packs together; tensors in an unknown format get memory for as many."""
+
+_WORDS = {"fp32": ("float", "fp32"), "fp16": ("half", "fp16"), "int8": ("int8",)}
+"""What the inspector's descriptions of formats and data types say of each precision."""
+
+
+class TensorRTEngine:
+    """An engine with its buffers in place. ``TensorRT`` makes it.
+
+    Attributes:
+        owners: What must live as long as the engine does: TensorRT's runtime and its logger, which C++ points to.
+    """
+
+    owners: tuple[object, ...] = ()
+
+    def __init__(self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions) -> None:
+        """Make a context, and memory for the largest shapes.
+
+        Raises:
+            ModelError: The GPU has not enough memory for it.
+        """
+        self._engine, self._plan, self._device, self._cuda, self._options = engine, plan, device, cuda, options
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise ModelError("TensorRT cannot make room to run the engine: the GPU's memory is full")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self._outputs = [name for name in names if name not in self._inputs]
+        self._reserve([self._shapes_at(2), self._shapes_at(1)])
+        self.inputs: Mapping[str, Shape] = {name: self._shape(name) for name in self._inputs}
+        self.outputs: Mapping[str, Shape] = {name: self._shape(name) for name in self._outputs}
+        self._events: list[tuple[Event, Event]] = []
+        self._upload_random()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the outputs; see ``Engine.run``."""
+        if self._options.isolated:
+            raise ModelError("an engine built to be timed amid a network takes tensors in a layout of its own")
+        self._set_shapes(self._checked(inputs))
+        for name, array in inputs.items():
+            self._cuda.upload(np.ascontiguousarray(array, self._dtype(name)), self._buffers[name])
+        self._enqueue()
+        self._cuda.synchronize()
+        results = {name: np.empty(self._shape(name), self._dtype(name)) for name in self._outputs}
+        for name, array in results.items():
+            self._cuda.download(self._buffers[name], array)
+        self._set_shapes(self.inputs)
+        return results
+
+    def time(self, repeats: int) -> Nanoseconds:
+        """Time single runs, by the GPU's own clock; see ``Engine.time``.
+
+        Runs of a small engine are timed several at once, back to back, and share their mean: see ``SAMPLE_US``. The
+        launch before the first timed one keeps the GPU busy while the others are queued, so that none waits for the
+        CPU.
+        """
+        runs = self._runs_at_once
+        launches = ceil(repeats / runs)
+        while len(self._events) < launches:
+            self._events.append((self._cuda.event(), self._cuda.event()))
+        self._launch()
+        for start, stop in self._events[:launches]:
+            self._cuda.record(start)
+            self._launch()
+            self._cuda.record(stop)
+        self._cuda.synchronize()
+        elapsed = [self._cuda.elapsed_ms(start, stop) for start, stop in self._events[:launches]]
+        each = np.maximum(np.rint(np.array(elapsed) * 1e6 / runs), 1).astype(np.int64)
+        return np.repeat(each, runs)[:repeats]
+
+    def save(self, path: Path) -> None:
+        """Write the engine."""
+        files.write_bytes(path, self._plan)
+
+    def describe(self) -> Device:
+        """The device the engine was built for."""
+        return self._device
+
+    def layers(self) -> list[dict[str, Any]]:
+        """What the engine inspector tells of each layer."""
+        inspector = self._engine.create_engine_inspector()
+        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        found = json.loads(text).get("Layers", [])
+        return [layer for layer in found if isinstance(layer, dict)]
+
+    def convolution_precisions(self) -> frozenset[str]:
+        """What the engine's convolutions are computed in, as the inspector describes their formats and weights."""
+        found = set()
+        for layer in self.layers():
+            text = json.dumps(layer).lower()
+            if "conv" in text:
+                known = {precision for precision, words in _WORDS.items() if any(word in text for word in words)}
+                found |= known or {UNKNOWN_PRECISION}
+        return frozenset(found)
+
+    def layout_conversions(self) -> tuple[str, ...]:
+        """Names of the layers that only reformat a tensor."""
+        return tuple(str(layer.get("Name")) for layer in self.layers() if layer.get("LayerType") == "Reformat")
+
+    def _shapes_at(self, which: int) -> Mapping[str, Shape]:
+        """Shapes of the inputs: the smallest (0), those the engine was tuned for (1), or the largest (2)."""
+        shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in self._inputs}
+        return {
+            name: tuple(self._engine.get_tensor_profile_shape(name, 0)[which]) if -1 in shape else shape
+            for name, shape in shapes.items()
+        }
+
+    def _reserve(self, settings: list[Mapping[str, Shape]]) -> None:
+        """Set shapes, one after the other; the buffers are large enough for all of them."""
+        sizes: dict[str, int] = {}
+        for shapes in settings:
+            self._set_shapes(shapes)
+            for name in self._inputs + self._outputs:
+                sizes[name] = max(sizes.get(name, 1), self._bytes(name))
+        self._buffers: dict[str, Buffer] = {name: self._cuda.allocate(size) for name, size in sizes.items()}
+        for name, buffer in self._buffers.items():
+            self._context.set_tensor_address(name, buffer.address)
+
+    def _set_shapes(self, shapes: Mapping[str, Shape]) -> None:
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                raise ModelError(f"input {name!r} cannot be of shape {shape}: the engine was not built for it")
+
+    def _shape(self, name: str) -> Shape:
+        return tuple(self._context.get_tensor_shape(name))
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+        return dtype
+
+    def _bytes(self, name: str) -> int:
+        shape = self._shape(name)
+        if len(shape) > 1:  # whatever the format packs together are channels
+            shape = (shape[0], -(-shape[1] // _WIDEST_VECTOR) * _WIDEST_VECTOR, *shape[2:])
+        return prod(shape) * self._dtype(name).itemsize
+
+    def _checked(self, inputs: Mapping[str, Array]) -> Mapping[str, Shape]:
+        if inputs.keys() != set(self._inputs):
+            raise ModelError(f"the engine's inputs are {', '.join(self._inputs)}, not {', '.join(inputs) or 'none'}")
+        smallest, largest = self._shapes_at(0), self._shapes_at(2)
+        for name, array in inputs.items():
+            low, high = smallest[name], largest[name]
+            fits = len(array.shape) == len(low) and all(
+                least <= size <= most for least, size, most in zip(low, array.shape, high, strict=True)
+            )
+            if not fits:
+                raise ModelError(f"input {name!r} of shape {array.shape} is not between {low} and {high}")
+        return {name: tuple(array.shape) for name, array in inputs.items()}
+
+    def _upload_random(self) -> None:
+        generator = np.random.default_rng(0)
+        for name in self._inputs:
+            dtype, count = self._dtype(name), self._buffers[name].size // self._dtype(name).itemsize
+            floating = np.issubdtype(dtype, np.floating)
+            drawn = generator.standard_normal(count) if floating else np.zeros(count)
+            self._cuda.upload(drawn.astype(dtype), self._buffers[name])
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._cuda.stream):
+            raise ModelError("TensorRT could not run the engine; its log says why")
+
+    def _enqueue_several(self, runs: int) -> None:
+        for _ in range(runs):
+            self._enqueue()
+
+    def _launch(self) -> None:
+        """Queue as many runs as are timed at once."""
+        if self._graph is None:
+            self._enqueue_several(self._runs_at_once)
+        else:
+            self._graph.launch()
+
+    @cached_property
+    def _graph(self) -> Graph | None:
+        if not TensorRtSettings.of(self._options.settings).cuda_graph:
+            return None
+        return self._cuda.capture(lambda: self._enqueue_several(self._runs_at_once))
+
+    @cached_property
+    def _runs_at_once(self) -> int:
+        """Warm up, as trtexec does, and see how many runs make a sample long enough."""
+        start, stop = self._cuda.event(), self._cuda.event()
+        spent = latest = 0.0
+        while spent < WARM_UP_MS:
+            self._cuda.record(start)
+            self._enqueue_several(_WARM_UP_RUNS)
+            self._cuda.record(stop)
+            self._cuda.synchronize()
+            latest = max(self._cuda.elapsed_ms(start, stop), 1e-3)
+            spent += latest
+        return min(max(ceil(SAMPLE_US * _WARM_UP_RUNS / (1e3 * latest)), 1), _MOST_IN_A_GRAPH)

@@ -1,0 +1,179 @@
+"""TensorRT, 10.9 to 11: building engines for the NVIDIA GPU of this machine; ``trt_engine`` runs and times them.
+
+Networks are strongly typed: precision lives in the ONNX graph, and what the engine makes of it is read back from its
+inspector and compared. Engines are built in processes of their own (``building``) and run in this one.
+
+Never run on a GPU by us: every name and signature is checked against the genuine bindings, behaviour on a double.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+import tensorrt as trt
+
+from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.extras import install_hint
+from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.runtimes.base import (
+    BuildOptions,
+    Condition,
+    Device,
+    Model,
+    Runtime,
+    RuntimeKind,
+    Shape,
+    require_computed,
+)
+from trt_layermerge.runtimes.models import shape_ranges, shapes_of, with_shapes
+from trt_layermerge.runtimes.nvidia import timing_cache
+from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
+from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
+from trt_layermerge.runtimes.nvidia.cuda import Cuda, driver, open_cuda
+from trt_layermerge.runtimes.nvidia.library import load_library
+from trt_layermerge.runtimes.nvidia.nvml import open_nvml
+from trt_layermerge.runtimes.nvidia.trt_engine import SAMPLE_US, TensorRTEngine
+from trt_layermerge.runtimes.nvidia.trtexec import WARM_UP_MS
+
+_SIMULATED = bool(getattr(trt, "SIMULATED", False))  # a double says so of itself; the library has no such name
+
+
+class TensorRT(Runtime):
+    """Builds engines with TensorRT, on the first GPU of this machine."""
+
+    def __init__(self, kind: RuntimeKind) -> None:
+        """Look for the driver and the libraries.
+
+        Raises:
+            RuntimeNotAvailableError: One is missing, or TensorRT is too old.
+        """
+        self.kind = kind
+        load_library("tensorrt")
+        self._driver = driver()
+        self._nvml = open_nvml(self._driver.pci_bus)
+
+    @cached_property
+    def _cuda(self) -> Cuda:
+        return open_cuda()
+
+    def describe(self, options: BuildOptions) -> Device:
+        """The device here, as engines built with these options see it."""
+        settings = TensorRtSettings.of(options.settings)
+        self._lock_clocks(settings.lock_clocks_mhz)
+        return Device(
+            name=self._driver.device,
+            runtime=self.name,
+            runtime_version=trt.__version__,
+            driver=self._driver.version,
+            precision=options.precision,
+            threads=options.threads,
+            timing=_timing(settings, self._cuda, isolated=options.isolated),
+            clocks="not told" if self._nvml is None else self._nvml.clocks,
+            settings=_settings(settings),
+            simulated=_SIMULATED,
+            compute_capability=self._driver.compute_capability,
+        )
+
+    def condition(self) -> Condition | None:
+        """How the GPU is now; ``None`` without NVML."""
+        return None if self._nvml is None else self._nvml.condition()
+
+    def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> TensorRTEngine:
+        """Build an engine; see ``Runtime.build``.
+
+        With ``options.batches`` it takes every batch in that range, and is tuned for the batch of the shapes.
+
+        Raises:
+            ModelError: The model cannot be read or built; the message is the parser's or the builder's own.
+            RuntimeNotAvailableError: The device is not here, or the process that builds cannot use the library.
+        """
+        proto = read_onnx(model)
+        fixed = with_shapes(proto, shapes or {})
+        profile = shape_ranges(shapes_of(inputs_of(fixed.graph).values()), options.batches)
+        with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
+            source, plan = Path(folder) / "model.onnx", Path(folder) / "model.engine"
+            onnx.save(fixed if options.batches is None else proto, source)
+            request = self._request(source, plan, profile, options)
+            build(request, TensorRtSettings.of(options.settings).build_seconds)
+            engine = self._engine(plan.read_bytes(), options, "the engine that was just built")
+        require_computed(engine.convolution_precisions(), options.precision, "TensorRT")
+        return engine
+
+    def load(self, path: Path, options: BuildOptions) -> TensorRTEngine:
+        """Read an engine that ``TensorRTEngine.save`` wrote.
+
+        An engine is code for one GPU and one release of TensorRT; whoever loads one checks its manifest before.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot read the engine {path}: {error.strerror}") from error
+        return self._engine(data, options, f"file {path}")
+
+    def _request(
+        self, model: Path, plan: Path, profile: Mapping[str, tuple[Shape, Shape, Shape]], options: BuildOptions
+    ) -> BuildRequest:
+        settings = TensorRtSettings.of(options.settings)
+        cache = settings.timing_cache or timing_cache.default_path(
+            self._driver.device, self._driver.compute_capability, trt.__version__
+        )
+        return BuildRequest(
+            library="tensorrt",
+            model=model,
+            plan=plan,
+            shapes=profile,
+            workspace_bytes=settings.workspace_bytes,
+            optimization_level=settings.optimization_level,
+            tf32=settings.tf32,
+            timing_cache=cache,
+            any_format=options.isolated,
+        )
+
+    def _engine(self, plan: bytes, options: BuildOptions, where: str) -> TensorRTEngine:
+        logger = _Errors()
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan) if plan else None
+        if engine is None:
+            raise ModelError(f"{where} is no engine of TensorRT {trt.__version__} for this GPU: {logger.last}")
+        made = TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
+        made.owners = (runtime, logger)
+        return made
+
+    def _lock_clocks(self, mhz: int | None) -> None:
+        if mhz is None:
+            return
+        if self._nvml is None:
+            raise RuntimeNotAvailableError(
+                "the GPU's clock rate cannot be locked without NVML", hint=install_hint("tensorrt", "nvidia-ml-py")
+            )
+        self._nvml.lock_clocks(mhz)
+
+
+class _Errors(trt.ILogger):  # type: ignore[misc, unused-ignore]  # Any where TensorRT is not installed
+    """Keeps the last error, to be part of ours."""
+
+    def __init__(self) -> None:
+        """Begin without one."""
+        trt.ILogger.__init__(self)
+        self.last = "it does not say why"
+
+    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            self.last = msg
+
+
+def _timing(settings: TensorRtSettings, cuda: Cuda, *, isolated: bool) -> str:
+    """What is timed and how, in words; a part of a profile's key, because figures of other modes are others."""
+    how = f"a CUDA graph of runs back to back, {SAMPLE_US:.0f} us or more" if settings.cuda_graph else "queued runs"
+    place = ", inputs and outputs in any format" if isolated else ""
+    return f"CUDA events around {how}, no transfers, {WARM_UP_MS:.0f} ms warm-up, {cuda.name}{place}"
+
+
+def _settings(settings: TensorRtSettings) -> str:
+    workspace = "unlimited" if settings.workspace_mib is None else f"{settings.workspace_mib} MiB"
+    level = "the library's" if settings.optimization_level is None else settings.optimization_level
+    return f"optimisation level {level}, workspace {workspace}, TF32 {'on' if settings.tf32 else 'off'}"
