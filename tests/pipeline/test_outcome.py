@@ -12,8 +12,8 @@ from trt_layermerge.errors import Caution, ExitCode, RegressionError
 from trt_layermerge.pipeline import outcome
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.outcome import allowed_loss, require_as_planned
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.plan import read_plan
 
 
@@ -33,27 +33,27 @@ def test_in_classification_losses_are_in_nats() -> None:
 def test_a_network_that_is_far_worse_is_delivered_only_where_that_is_accepted(
     done: Job, recorder: Any, monkeypatch: pytest.MonkeyPatch, loss: float
 ) -> None:
-    loaded = load(done)
+    session = open_session(done)
     (done.output / "manifest.json").unlink()
-    original = loaded.network.module
+    original = session.network.module
     monkeypatch.setattr(outcome, "_loss", lambda _, module: 0.1 if module is original else loss)
     words = f"far worse than planned: its held-out loss is {loss:.4g}; the plan predicts .*, the original has 0.1,"
     with pytest.raises(RegressionError, match=words) as caught:
-        compress(loaded, recorder)
+        compress(session, recorder)
     assert caught.value.exit_code == ExitCode.REGRESSION == 7 and "--accept-worse" in str(caught.value)
     assert "deliver" not in recorder.stages and not (done.output / "manifest.json").exists()
     with pytest.warns(Caution, match="far worse than planned"):
-        result = compress(replace(loaded, job=replace(done, accept_worse=True)), recorder)
+        result = compress(replace(session, job=replace(done, accept_worse=True)), recorder)
     (warning,) = result.as_json()["warnings"]
     assert "far worse than planned" in warning and (done.output / "manifest.json").exists()
 
 
 def test_a_network_that_turned_into_noise_is_far_worse(done: Job) -> None:
-    loaded, other = load(done), load(done).network.module
+    session, other = open_session(done), open_session(done).network.module
     plan = read_plan(done.plan_file).plan
-    assert require_as_planned(loaded, plan, loaded.network.module) == ()
+    assert require_as_planned(session, plan, session.network.module) == ()
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(-5)
     with pytest.raises(RegressionError, match="far worse than planned"):
-        require_as_planned(loaded, plan, other)
+        require_as_planned(session, plan, other)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError, TaskError
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.task import Task

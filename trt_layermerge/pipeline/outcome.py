@@ -11,10 +11,10 @@ from __future__ import annotations
 from torch import fx
 
 from trt_layermerge.errors import RegressionError, say
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.network.device import placed
-from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.task import metric_name
@@ -34,7 +34,7 @@ def allowed_loss(original: float, predicted: float, *, classification: bool) -> 
     return original + GROWTH * (predicted - original) + max(abs(original), NATS if classification else 0.0)
 
 
-def require_as_planned(loaded: Loaded, plan: Plan, module: fx.GraphModule) -> tuple[str, ...]:
+def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> tuple[str, ...]:
     """See that a network is not far worse on the held-out data than its plan predicts.
 
     Returns:
@@ -43,18 +43,18 @@ def require_as_planned(loaded: Loaded, plan: Plan, module: fx.GraphModule) -> tu
     Raises:
         RegressionError: It is, and the job does not.
     """
-    original, loss = _loss(loaded, loaded.network.module), _loss(loaded, module)
-    table = importance_table(loaded)
+    original, loss = _loss(session, session.network.module), _loss(session, module)
+    table = importance_table(session)
     rows = [row for key in plan.keys if (row := table.get(key)) is not None]
     predicted = original + sum(max(0.0, row.loss_after - row.loss_before) for row in rows)
-    most = allowed_loss(original, predicted, classification=metric_name(loaded.require_task()) is None)
+    most = allowed_loss(original, predicted, classification=metric_name(session.require_task()) is None)
     if loss <= most:
         return ()
     message = (
         f"the compressed network is far worse than planned: its held-out loss is {loss:.4g}; the plan predicts "
         f"{predicted:.4g}, the original has {original:.4g}, and up to {most:.4g} is delivered"
     )
-    if not loaded.job.accept_worse:
+    if not session.job.accept_worse:
         raise RegressionError(
             message, hint="train it longer, or plan with a larger --budget; --accept-worse delivers it as it is"
         )
@@ -62,7 +62,7 @@ def require_as_planned(loaded: Loaded, plan: Plan, module: fx.GraphModule) -> tu
     return (message,)
 
 
-def _loss(loaded: Loaded, module: fx.GraphModule) -> float:
-    task = loaded.require_task()
-    with placed(module, loaded.computes_on):
-        return evaluate(module, first(task.held_out_batches(), loaded.job.samples.held_out), task).loss
+def _loss(session: Session, module: fx.GraphModule) -> float:
+    task = session.require_task()
+    with placed(module, session.computes_on):
+        return evaluate(module, first(task.held_out_batches(), session.job.samples.held_out), task).loss
