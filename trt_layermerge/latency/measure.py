@@ -194,7 +194,8 @@ def _measured(
     trials: dict[Signature, _Trial] = {}
     for signature in group:
         try:
-            trials[signature] = _Trial(_built(signature, runtime, options), policy)
+            engine = _built(signature, runtime, options)
+            trials[signature] = _Trial(engine, policy, runtime.doubt(engine))
         except InputError as error:
             yield ProfileRow(signature, None, "failed", error.message)
     accepted = discarded = 0
@@ -246,9 +247,15 @@ class _Round:
 class _Trial:
     """One engine under measurement."""
 
-    def __init__(self, engine: Engine, policy: MeasurementPolicy) -> None:
-        """Warm the engine up, which also tells how many runs make a burst."""
-        self._engine, self._policy = engine, policy
+    def __init__(self, engine: Engine, policy: MeasurementPolicy, doubt: str | None = None) -> None:
+        """Warm the engine up, which also tells how many runs make a burst.
+
+        Args:
+            engine: What is timed.
+            policy: How sure its latency has to be.
+            doubt: Why it cannot be, whatever its samples say.
+        """
+        self._engine, self._policy, self._doubt = engine, policy, doubt
         self._spent_ns = 0
         self.rounds: list[_Round] = []
         self._runs = policy.burst(float(np.min(engine.time(policy.min_burst))))
@@ -284,6 +291,8 @@ class _Trial:
     @property
     def doubt(self) -> str | None:
         """Why the timing is less sure than asked for, in words."""
+        if self._doubt is not None:
+            return self._doubt
         policy, reached = self._policy, self.timing.relative_ci
         disturbed = [one for one in self.rounds if one.disturbed]
         if len(disturbed) > policy.tolerated * len(self.rounds):
