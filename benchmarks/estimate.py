@@ -157,24 +157,37 @@ def transferred(card: Card, folder: Path) -> Iterator[tuple[str, dict[str, Sprea
         yield precision, found.spreads()
 
 
-def own_rows(card: Card, folder: Path, seeds: int = 16) -> None:
-    """What random rows of a V100 make of the constants, judged on the rows that are left."""
-    measured = read_convolutions(folder / "v100-tensorrt-fp32.csv").measurements()
-    card = dataclasses.replace(card, sheet=read_card("v100").sheet, own={})
-    print(
-        "\nV100, recalibrated with random rows\n\n| rows | taken | median | p90 | worst median |\n|---|---|---|---|---|"
-    )
+def own_rows(card: Card, folder: Path) -> None:
+    """What random rows of another card make of the constants, evaluated on the rows that are left."""
+    print("\nRecalibrated with random rows\n\n| rows | of | taken | median | p90 | worst median | median without |")
+    print("|---|---|---|---|---|---|---|")
+    volta, turing = (dataclasses.replace(card, sheet=read_card(name).sheet, own={}) for name in ("v100", "t4"))
+    turing = dataclasses.replace(turing, sheet=dataclasses.replace(turing.sheet, clock_ghz=1.59))
+    rows = read_convolutions(folder / "v100-tensorrt-fp32.csv").measurements()
+    large = rows.rows(np.array([one.batch == 128 for one in rows.workloads]))
+    single = dataclasses.replace(read_convolutions(folder / "t4-cudnn-fp32.csv").measurements(), library="tensorrt-8.4")
     for count in (20, 40, 100):
-        medians, tails, taken = [], [], 0
-        for seed in range(seeds):
-            chosen = np.zeros(len(measured.workloads), bool)
-            chosen[np.random.default_rng(seed).choice(len(chosen), count, replace=False)] = True
-            found = recalibrate(card, measured.rows(chosen), "the V100")
-            left = evaluate(card.sheet, found.card.constants, measured.rows(~chosen)).relative
-            medians.append(np.median(left))
-            tails.append(np.quantile(left, 0.9))
-            taken += found.taken
-        print(f"| {count} | {taken} of {seeds} | {np.mean(medians):.1%} | {np.mean(tails):.1%} | {max(medians):.1%} |")
+        recalibrated("V100", volta, rows, count)
+        recalibrated("V100, batch 128", volta, large, count)
+        recalibrated("T4 at the data sheet's clock", turing, single, count)
+
+
+def recalibrated(label: str, card: Card, measured: Measured, count: int, seeds: int = 16) -> None:
+    """Print a line for so many random rows."""
+    medians, tails, taken = [], [], 0
+    for seed in range(seeds):
+        chosen = np.zeros(len(measured.workloads), bool)
+        chosen[np.random.default_rng(seed).choice(len(chosen), count, replace=False)] = True
+        found = recalibrate(card, measured.rows(chosen), label)
+        left = evaluate(card.sheet, found.card.constants, measured.rows(~chosen)).relative
+        medians.append(np.median(left))
+        tails.append(np.quantile(left, 0.9))
+        taken += found.taken
+    without = evaluate(card.sheet, card.constants, measured).median
+    print(
+        f"| {count} | {label} | {taken} of {seeds} | {np.mean(medians):.1%} | {np.mean(tails):.1%} "
+        f"| {max(medians):.1%} | {without:.1%} |"
+    )
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def found(network: Network, key: str) -> Choice:
 
 def keys(network: Network, key: str) -> list[str]:
     choice = found(network, key)
-    executed = signatures(network.chains[choice.block.chain], choice, Setting(8))
+    executed = signatures(network, choice, Setting(8))
     return [signature.key.removeprefix("fp32 n8 ") for signature in executed]
 
 

@@ -19,8 +19,7 @@ def conv(i: int = 4, o: int = 4, k: int = 3, **kwargs: int) -> nn.Conv2d:
 
 def keys(network: Network, choice: str, limits: Limits | None = None) -> list[str]:
     (found,) = [item for item in choices_of(network, limits) if item.key == choice]
-    chain = network.chains[found.block.chain]
-    return [signature.key.removeprefix("fp16 n8 ") for signature in signatures(chain, found, SETTING)]
+    return [signature.key.removeprefix("fp16 n8 ") for signature in signatures(network, found, SETTING)]
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def test_activations_that_do_nothing(make: Make, before: nn.Module | None, after
     acts = {2: after} if before is None else {1: before, 2: after}
     network = make([conv(), conv()], {}, acts)
     (choice,) = [choice for choice in choices_of(network) if choice.key == "0:1-2 identity"]
-    assert (signatures(network.chains[0], choice, SETTING) == ()) is redundant
+    assert (signatures(network, choice, SETTING) == ()) is redundant
 
 
 def test_a_layer_without_bias_has_none_and_what_is_merged_has_one(make: Make) -> None:
@@ -158,6 +157,6 @@ def test_equal_blocks_share_their_signatures(make: Make) -> None:
     network = make(
         [conv() for _ in range(6)], {(0, 2): None, (2, 4): None, (4, 6): None}, {i: nn.ReLU() for i in (2, 4, 6)}
     )
-    by_key = {choice.key: signatures(network.chains[0], choice, SETTING) for choice in choices_of(network)}
+    by_key = {choice.key: signatures(network, choice, SETTING) for choice in choices_of(network)}
     assert by_key["0:0-2 fit 3x3 g1"] == by_key["0:2-4 fit 3x3 g1"] == by_key["0:4-6 fit 3x3 g1"]
     assert by_key["0:1-2 keep 3x3 g1"] == by_key["0:3-4 keep 3x3 g1"] != by_key["0:2-3 keep 3x3 g1"]

@@ -107,7 +107,7 @@ def executed(model: onnx.ModelProto) -> Counter[str]:
 
 def counted(network: Network, plan: Sequence[Choice]) -> Counter[str]:
     """The same by the signatures of a plan, which are executed as they would be timed."""
-    operations = [one for choice in plan for one in signatures(network.chains[0], choice, Setting(2))]
+    operations = [one for choice in plan for one in signatures(network, choice, Setting(2))]
     return sum((executed(candidate_model(one)) for one in operations), Counter())
 
 

@@ -329,6 +329,6 @@ def test_blocks_that_a_front_forbids(unet: Network) -> None:
     ],
 )
 def test_what_choices_execute(unet: Network, key: str, kept: tuple[int, ...], expected: list[str]) -> None:
-    costs = signatures(unet.chains[2], choice(unet, key, kept), Setting(8))
+    costs = signatures(unet, choice(unet, key, kept), Setting(8))
     assert [cost.key.removeprefix("fp32 n8 12x4x4 ") for cost in costs] == expected
     assert [Signature.parse(cost.key) for cost in costs] == list(costs)

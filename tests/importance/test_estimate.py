@@ -126,7 +126,7 @@ def naive(network, choice, task, heads=False):
             x, total, *added = up_to(network.module, [*ends, *skips])(task.images[:10])
         equations = NormalEquations(choice.geometry)
         equations.add(x, total - sum(added))
-        fitted = equations.solve(choice.geometry, prior_of(network.module, lowered))
+        fitted = equations.solve(choice.geometry, prior_of(network, choice))
         module, unexplained = to_module(fitted.convolution), fitted.unexplained
     changed = rewrite(network, {choice: module}).eval()
     names = [node.name for node in network.module.graph.nodes]

@@ -29,27 +29,27 @@ def network(quick):
 def places(network):
     """The blocks that begin the chain, as they end in the original."""
     (chain,) = network.chains
-    return chain, [(block, None) for block in blocks_of(chain, 12) if block.start == 0]
+    return [(block, None) for block in blocks_of(chain, 12) if block.start == 0]
 
 
 def test_blocks_of_equal_kernel_share_a_frame(network):
-    chain, members = places(network)
-    found = frames_of(chain, members, 7)
+    members = places(network)
+    found = frames_of(network, members, 7)
     assert [(frame.geometry.kernel, [block.end for block, _ in frame.places]) for frame in found] == [
         ((3, 3), [1]), ((5, 5), [2, 3, 4])
     ]  # fmt: skip
-    assert [frame.geometry.kernel for frame in frames_of(chain, members, 3)] == [(3, 3)]
+    assert [frame.geometry.kernel for frame in frames_of(network, members, 3)] == [(3, 3)]
 
 
 def test_what_a_block_is_fitted_to_depends_on_nothing_else(network):
     """Alone, with others, in another order, in several passes: the same numbers."""
-    chain, members = places(network)
+    members = places(network)
     batches = [torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 3)]
     with mock.patch.multiple(patches, FEWEST_SAMPLES=60, SAMPLES_PER_UNKNOWN=1):
-        together = accumulate(network, chain, frames_of(chain, members[::-1], 7), batches)
+        together = accumulate(network, frames_of(network, members[::-1], 7), batches)
         for place in members:
-            alone = accumulate(network, chain, frames_of(chain, [place], 7), batches)[place]
-            for geometry in fit_geometries(chain, place, 7):
+            alone = accumulate(network, frames_of(network, [place], 7), batches)[place]
+            for geometry in fit_geometries(network, place, 7):
                 one, other = (found.equations.solve(geometry, of=found.index) for found in (alone, together[place]))
                 torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-9, atol=1e-9)
                 assert one.unexplained == pytest.approx(other.unexplained, rel=1e-9)
@@ -72,15 +72,15 @@ def test_no_frame_is_above_the_limit():
 
 def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):
     """What is small enough is solved as ever; what is not, from patches, drawn to it as strongly as is best."""
-    chain, members = places(network)
+    members = places(network)
     batches = [torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)]
     double = replace(network, module=network.module.double())
-    formed = accumulate(double, chain, frames_of(chain, members, 7), batches)
+    formed = accumulate(double, frames_of(double, members, 7), batches)
     with mock.patch.object(patches, "LARGEST_SYSTEM", 30):
-        kept = accumulate(double, chain, frames_of(chain, members, 7), batches)
+        kept = accumulate(double, frames_of(double, members, 7), batches)
     network.module.float()
     for place in members:
-        *smaller, largest = fit_geometries(chain, place, 7)
+        *smaller, largest = fit_geometries(network, place, 7)
         assert isinstance(formed[place].equations, NormalEquations)
         assert isinstance(kept[place].equations, Patches if largest.kernel == (5, 5) else NormalEquations)
         for geometry in (*smaller, largest):

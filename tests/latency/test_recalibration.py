@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError, TableError
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
@@ -51,9 +52,10 @@ def test_convolutions_of_a_profile_are_its_measurements(tmp_path: Path) -> None:
         replace(PLAIN, shift=True),
         replace(PLAIN, group_norm=4),
         replace(PLAIN, precision="fp16"),
+        GapSignature(64, (16, 28, 28), (16, 28, 28), "0123456789abcdef"),
     ],
 )
-def test_what_is_more_than_a_convolution_is_left_out(signature: Signature) -> None:
+def test_what_is_more_than_a_convolution_is_left_out(signature: AnySignature) -> None:
     assert plain_convolution(signature) is None
 
 

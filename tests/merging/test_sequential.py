@@ -10,7 +10,6 @@ from torch import nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.proof import prove_network
@@ -84,7 +83,7 @@ def test_a_fit_sees_the_compressed_network(residual, images):
         for x in batches:
             stem, target = teacher(x)
             equations.add(first(stem).relu(), target)
-    expected = equations.solve(STRIDED, prior_of(residual.module, lower(chain, BRANCHES[1]))).convolution
+    expected = equations.solve(STRIDED, prior_of(residual, BRANCHES[1])).convolution
     torch.testing.assert_close(second.weight, expected.weight.float(), rtol=1e-4, atol=1e-5)
 
 
@@ -142,16 +141,15 @@ def test_an_exact_fit_is_exact(quick, images):
 
 
 def test_what_a_fit_is_drawn_to(residual):
-    (chain,) = residual.chains
-    whole = prior_of(residual.module, lower(chain, fit(1, 3)))
+    whole = prior_of(residual, fit(1, 3))
     assert whole is not None and whole.geometry.kernel == (1, 1)
-    assert prior_of(residual.module, lower(chain, fit(1, 2))) is None, "no skip inside"
-    projected = prior_of(residual.module, lower(chain, fit(3, 5, STRIDED)))
+    assert prior_of(residual, fit(1, 2)) is None, "no skip inside"
+    projected = prior_of(residual, fit(3, 5, STRIDED))
     assert torch.equal(projected.weight.float(), residual.module.get_submodule("3.skip").weight)
     point = Geometry(4, 4, (1, 1), (2, 2))
-    assert prior_of(residual.module, lower(chain, fit(3, 5, point))) is not None
+    assert prior_of(residual, fit(3, 5, point)) is not None
     shifted = Geometry(4, 4, (1, 1), (2, 2), (1, 1, 0, 0))
-    assert prior_of(residual.module, lower(chain, fit(3, 5, shifted))) is None, "it does not fit in the kernel"
+    assert prior_of(residual, fit(3, 5, shifted)) is None, "it does not fit in the kernel"
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -162,7 +160,7 @@ def test_a_prior_needs_the_shape_that_dropping_leaves(quick, last):
     network = quick(module, (4, 9, 9))
     fits = [c for c in choices_of(network) if c.kind is Kind.FIT and len(c.block) == 3]
     assert fits
-    assert all(prior_of(network.module, lower(network.chains[0], choice)) is None for choice in fits)
+    assert all(prior_of(network, choice) is None for choice in fits)
 
 
 def test_no_data_is_an_error_only_where_there_is_a_fit(residual):

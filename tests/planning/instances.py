@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import accumulate, combinations
 
 from hypothesis import strategies as st
 
@@ -22,8 +22,21 @@ def problems(draw: st.DrawFn, latencies: st.SearchStrategy[int] = LATENCIES) -> 
     blocks = [(c, s, s + 1) for c, length in enumerate(lengths) for s in range(length)]
     spans = [(c, s, e) for c, length in enumerate(lengths) for s in range(length) for e in range(s + 1, length + 1)]
     blocks += draw(st.lists(st.sampled_from(spans), max_size=7)) if spans else []
-    items = tuple(Item(*block, f"#{i}", "merge", draw(latencies), draw(VALUES)) for i, block in enumerate(blocks))
+    items = [Item(*block, f"#{i}", "merge", draw(latencies), draw(VALUES)) for i, block in enumerate(blocks)]
+    items += draw(regions(lengths, latencies)) if len(lengths) > 1 else []
     return Problem(lengths, tuple(draw(st.permutations(items))), draw(st.integers(-20, 20)), original_ns=100)
+
+
+@st.composite
+def regions(draw: st.DrawFn, lengths: tuple[int, ...], latencies: st.SearchStrategy[int]) -> list[Item]:
+    """Choices for blocks that end in a later chain; some save more than they take."""
+    ends = [(c, s, d, e) for c, d in combinations(range(len(lengths)), 2) for s in range(lengths[c] + 1)
+            for e in range(1, lengths[d] + 1)]  # fmt: skip
+    signs = st.sampled_from([1, -1]) if latencies is LATENCIES else st.just(1)
+    return [
+        Item(chain, start, end, f"r{i}", "fit", draw(signs) * draw(latencies), draw(VALUES), end_chain=end_chain)
+        for i, (chain, start, end_chain, end) in enumerate(draw(st.lists(st.sampled_from(ends), max_size=3)))
+    ]
 
 
 def pareto(points: set[Point]) -> list[Point]:
@@ -34,17 +47,19 @@ def pareto(points: set[Point]) -> list[Point]:
     return best
 
 
-def tilings(problem: Problem, chain: int, layer: int = 0) -> Iterator[tuple[Item, ...]]:
-    if layer == problem.lengths[chain]:
-        yield ()
-    for item in problem.items:
-        if (item.chain, item.start) == (chain, layer):
-            yield from ((item, *rest) for rest in tilings(problem, chain, item.end))
-
-
 def all_plans(problem: Problem) -> Iterator[tuple[Item, ...]]:
-    for parts in product(*(tilings(problem, chain) for chain in range(len(problem.lengths)))):
-        yield tuple(item for part in parts for item in part)
+    """Every way from the first layer to the last, over all chains laid end to end."""
+    first = [0, *accumulate(problem.lengths)]
+    places = [(first[item.chain] + item.start, first[item.last_chain] + item.end, item) for item in problem.items]
+
+    def onward(layer: int) -> Iterator[tuple[Item, ...]]:
+        if layer == first[-1]:
+            yield ()
+        for start, end, item in places:
+            if start == layer:
+                yield from ((item, *rest) for rest in onward(end))
+
+    return onward(0)
 
 
 def totals(problem: Problem, items: tuple[Item, ...]) -> Point:

@@ -3,7 +3,8 @@
 Every block that crosses no skip at one end only is a candidate. For each of its composed kernels, ``merge`` keeps the
 subset of convolutions with the largest L1 norm (LayerMerge, section 3.2); ``fit`` takes the odd kernels up to the
 composed one, and the composed one where it is even; ``identity`` drops the block where that leaves the shape as it is.
-At linear bottlenecks, every ``merge`` and ``fit`` may be there once more, with an activation behind it.
+At linear bottlenecks, every ``merge`` and ``fit`` may be there once more, with an activation behind it. A region is
+fitted whole, whatever it computes, or dropped where it has the shape of its input.
 """
 
 from __future__ import annotations
@@ -30,25 +31,39 @@ class Limits:
         max_kernel: Largest kernel of a merged or fitted convolution, per axis.
         max_layers: Most layers in one block.
         bottleneck_activations: Whether blocks that end at a linear bottleneck may end with an activation, too.
+        regions: Whether regions with more in them than a chain are replaced whole.
     """
 
     max_kernel: int = 7
     max_layers: int = 12
     bottleneck_activations: bool = False
+    regions: bool = True
 
 
 def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, ...]:
-    """All choices of all chains, in order of chain, start and end; ``keep`` of every layer among them."""
+    """All choices: of all chains, in order of chain, start and end, ``keep`` of every layer among them; of regions."""
     limits = limits or Limits()
     weights = _l1_norms(network)
-    return tuple(
+    in_chains = tuple(
         choice
         for chain in network.chains
         for block in blocks_of(chain, limits.max_layers)
         for place in _places(chain, block, limits)
-        for choice in _choices(chain, place, limits, weights)
+        for choice in _choices(network, place, limits, weights)
         if choice.activation is None or not choice.emptied
     )
+    return (*in_chains, *_of_regions(network, limits)) if limits.regions else in_chains
+
+
+def _of_regions(network: Network, limits: Limits) -> Iterator[Choice]:
+    for region in network.regions:
+        if region.convolutions > limits.max_layers:
+            continue
+        block = Block.of(region)
+        for geometry in fit_geometries(network, (block, None), limits.max_kernel):
+            yield Choice(block, Kind.FIT, geometry)
+        if region.keeps_shape:
+            yield Choice(block, Kind.IDENTITY, None)
 
 
 def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
@@ -76,8 +91,9 @@ def _places(chain: Chain, block: Block, limits: Limits) -> Iterator[Place]:
         yield block, activation
 
 
-def _choices(chain: Chain, place: Place, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
+def _choices(network: Network, place: Place, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
     block, activation = place
+    chain = network.chains[block.chain]
     layers, first = tuple(range(block.start + 1, block.end + 1)), chain.layers[block.start].geometry
     reducible = all(layer.geometry.keeps_shape for layer in chain.layers[block.start : block.end])
 
@@ -101,7 +117,7 @@ def _choices(chain: Chain, place: Place, limits: Limits, weights: dict[str, floa
         yield choice(Kind.IDENTITY)
     if full.shifts:
         return  # what a fit would do with shifts is not worked out
-    for geometry in fit_geometries(chain, place, limits.max_kernel):
+    for geometry in fit_geometries(network, place, limits.max_kernel):
         if not (plain and geometry.kernel == first.extent):
             yield choice(Kind.FIT, geometry)
 
@@ -111,11 +127,19 @@ def _leaves_one_skip(emptied: Lowering) -> bool:
     return len(emptied.late_skips) == 1 and not emptied.late_skips[0].units and not emptied.skips
 
 
-def fit_geometries(chain: Chain, place: Place, max_kernel: int) -> Iterator[Geometry]:
-    """Convolutions that may be fitted: odd kernels in the middle of the composed one, and that itself."""
+def fit_geometries(network: Network, place: Place, max_kernel: int) -> Iterator[Geometry]:
+    """Convolutions that may be fitted: odd kernels in the middle of the composed one, and that itself.
+
+    Of a region, of the one that sees as much as the region does.
+    """
     block, activation = place
-    layers = tuple(range(block.start + 1, block.end + 1))
-    full = lower(chain, Choice(block, Kind.MERGE, None, layers, activation=activation)).composed.geometry
+    if block.region is not None:
+        region = network.regions[block.region]
+        full = region.geometry.cropped(region.input_shape[1:])
+    else:
+        layers = tuple(range(block.start + 1, block.end + 1))
+        merged = Choice(block, Kind.MERGE, None, layers, activation=activation)
+        full = lower(network.chains[block.chain], merged).composed.geometry
     seen: set[Pair] = set()
     for size in (*range(1, max(full.kernel), 2), max(full.kernel)):
         part = full.middle(size)

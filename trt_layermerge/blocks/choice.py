@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.region import Region
 
 
 class Kind(StrEnum):
@@ -17,21 +18,50 @@ class Kind(StrEnum):
     IDENTITY = "identity"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Block:
-    """Layers ``start + 1 .. end`` of a chain: what lies between its tensors ``start`` and ``end``."""
+    """Layers ``start + 1 .. end`` of a chain: what lies between its tensors ``start`` and ``end``.
+
+    Attributes:
+        chain: Number of the chain.
+        start: Number of the tensor that it reads.
+        end: Number of its last layer.
+        region: Of a region that is replaced as a whole, its number in the network.
+        end_chain: Of a region, the chain that ``end`` is a layer of.
+        inside: Of a region, how many layers of chains it has.
+    """
 
     chain: int
     start: int
     end: int
+    region: int | None = None
+    end_chain: int | None = None
+    inside: int | None = None
+
+    @classmethod
+    def of(cls, region: Region) -> Block:
+        """A region as a block."""
+        (chain, start), (end_chain, end) = region.start, region.end
+        return cls(chain, start, end, region.index, end_chain, len(region.layers))
 
     def __len__(self) -> int:
         """Number of layers."""
-        return self.end - self.start
+        return self.end - self.start if self.inside is None else self.inside
+
+    def __lt__(self, other: Block) -> bool:
+        """In order of execution: by where they begin, then by where they end."""
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[int, int, int, int, int]:
+        end_chain = self.chain if self.end_chain is None else self.end_chain
+        return self.chain, self.start, end_chain, self.end, -1 if self.region is None else self.region
 
     def __str__(self) -> str:
-        """As people read it: ``block 3-5 of chain 0`` is written ``0:3-5``."""
-        return f"{self.chain}:{self.start}-{self.end}"
+        """As people read it: ``block 3-5 of chain 0`` is written ``0:3-5``, region 7 from there on ``0:3-2:1 r7``."""
+        if self.region is None:
+            return f"{self.chain}:{self.start}-{self.end}"
+        return f"{self.chain}:{self.start}-{self.end_chain}:{self.end} r{self.region}"
 
 
 Place = tuple[Block, str | None]

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.blocks.lowering import lower
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.network.chain import Chain, Skip
+from trt_layermerge.network.chain import Skip
+from trt_layermerge.network.network import Network
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,21 @@ class Setting:
     precision: str = "fp32"
 
 
-def signatures(chain: Chain, choice: Choice, setting: Setting) -> tuple[Signature, ...]:
+def signatures(network: Network, choice: Choice, setting: Setting) -> tuple[Signature, ...]:
     """The operations that a choice executes.
 
     A skip that is added to the block's result belongs to the block: its addition is part of the convolution's
     epilogue, and its own convolution, if it has one, is an operation more; so is a pre-norm that stays.
     """
-    lowered = lower(chain, choice)
-    here = Signature(setting.batch, chain.shape(choice.block.start), None, precision=setting.precision)
-    addition = replace(here, input_shape=chain.shape(choice.block.end), residual=True)
+    chain, block, lowered = network.chains[choice.block.chain], choice.block, lowered_in(network, choice)
+    if block.region is not None:
+        shape = network.regions[block.region].input_shape
+        whole = Signature(
+            setting.batch, shape, lowered.geometry, activation=lowered.activation, precision=setting.precision
+        )
+        return () if whole.empty else (whole,)
+    here = Signature(setting.batch, chain.shape(block.start), None, precision=setting.precision)
+    addition = replace(here, input_shape=chain.shape(block.end), residual=True)
     result = replace(
         here,
         convolution=lowered.geometry,

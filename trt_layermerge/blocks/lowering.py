@@ -6,7 +6,7 @@ is made, by the names of nodes in the normal form: at most one convolution, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Choice, Kind
@@ -14,6 +14,8 @@ from trt_layermerge.blocks.composition import Composition
 from trt_layermerge.network.activations import NONNEGATIVE
 from trt_layermerge.network.chain import Chain, Front, Layer, Skip
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.network import Network
+from trt_layermerge.network.region import Region
 
 IDEMPOTENT = ("relu", "relu6")
 """Activations that do nothing to their own output."""
@@ -28,7 +30,6 @@ class Lowering:
         writes: Node of the block's output, which this takes the place of.
         sums: Node of what the original has where the activation stands; a fit makes it of the convolution and skips.
         geometry: Of the convolution; ``None`` where there is none.
-        composed: What is merged into the convolution; of a fit, what is left of the block without its layers.
         bias: Whether the convolution has one.
         pooling: It is an average pooling, executed as one.
         pre_norm: The group norm, and maybe an activation, that stays in front of the convolution.
@@ -44,7 +45,6 @@ class Lowering:
     writes: str
     sums: str
     geometry: Geometry | None
-    composed: Composition
     bias: bool = True
     pooling: bool = False
     pre_norm: Front | None = None
@@ -56,7 +56,46 @@ class Lowering:
     late_skips: tuple[Skip, ...] = ()
 
 
-def lower(chain: Chain, choice: Choice) -> Lowering:
+@dataclass(frozen=True)
+class ChainLowering(Lowering):
+    """What is left of layers of a chain, of which is known how they compose.
+
+    Attributes:
+        composed: What is merged into the convolution; of a fit, what is left of the block without its layers.
+    """
+
+    composed: Composition = field(kw_only=True)
+
+
+def lowered_in(network: Network, choice: Choice) -> Lowering:
+    """What a choice leaves of its block, be that a part of a chain or a region."""
+    block = choice.block
+    if block.region is None:
+        return lower(network.chains[block.chain], choice)
+    return lower_region(network.regions[block.region], choice)
+
+
+def input_of(network: Network, choice: Choice) -> str:
+    """Node of the tensor that a choice's block begins at; what its convolution reads may lie behind a norm."""
+    block = choice.block
+    if block.region is None:
+        return network.chains[block.chain].tensor(block.start)
+    return network.regions[block.region].input
+
+
+def lower_region(region: Region, choice: Choice) -> Lowering:
+    """What a choice leaves of a region: one convolution or nothing, and the region's last activation."""
+    return Lowering(
+        reads=region.input,
+        writes=region.output,
+        sums=region.before_activation,
+        geometry=choice.geometry,
+        act=region.act,
+        activation=region.activation,
+    )
+
+
+def lower(chain: Chain, choice: Choice) -> ChainLowering:
     """What a choice leaves of its block.
 
     1. An activation that the choice adds is the last layer's, and a skip around the block is late (``bottleneck.py``).
@@ -85,7 +124,7 @@ def lower(chain: Chain, choice: Choice) -> Lowering:
             act, activation, skips, late_skips = None, None, (), ()
         elif not skips and _does_nothing(activation, chain.activation(block.start)):  # rule 9
             act, activation = None, None
-    return Lowering(
+    return ChainLowering(
         reads=chain.tensor(block.start) if pre_norm is None else pre_norm.output,
         writes=last.output,
         sums=last.before_activation,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trt_layermerge.blocks.candidates import fit_geometries
 from trt_layermerge.blocks.choice import Choice, Kind, Place
-from trt_layermerge.blocks.lowering import lower
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.merging.fitting import Equations, equations_for
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
@@ -25,7 +25,6 @@ from trt_layermerge.merging.patches import (
     samples_needed,
     unknowns_of,
 )
-from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
@@ -58,17 +57,17 @@ class Frame:
         return formed + groups * (12 * MOST_KEPT * unknowns_of(self.geometry) + 8 * MOST_KEPT**2 * 6)
 
 
-def frames_of(chain: Chain, places: Iterable[Place], max_kernel: int) -> list[Frame]:
+def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> list[Frame]:
     """The frames of blocks that start at one tensor.
 
     Args:
-        chain: Theirs.
+        network: Theirs.
         places: The blocks.
         max_kernel: The largest kernel that they may be fitted with.
     """
     found: dict[Geometry, list[Place]] = {}
     for place in places:
-        *_, largest = fit_geometries(chain, place, max_kernel)
+        *_, largest = fit_geometries(network, place, max_kernel)
         found.setdefault(replace(largest, out_channels=largest.groups), []).append(place)
     return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
 
@@ -98,16 +97,14 @@ class Accumulated:
     index: int
 
 
-def accumulate(
-    network: Network, chain: Chain, frames: Sequence[Frame], calibration: Sequence[Values]
-) -> dict[Place, Accumulated]:
+def accumulate(network: Network, frames: Sequence[Frame], calibration: Sequence[Values]) -> dict[Place, Accumulated]:
     """The equations of all blocks of some frames that start at one tensor, from one pass over the data.
 
     Raises:
         TaskError: There is no data.
     """
     places = [place for frame in frames for place in frame.places]
-    aims = {place: lower(chain, Choice(place[0], Kind.FIT, None, activation=place[1])) for place in places}
+    aims = {place: lowered_in(network, Choice(place[0], Kind.FIT, None, activation=place[1])) for place in places}
     start = aims[places[0]].reads
     equations = [equations_for(frame.geometry, len(frame.places)) for frame in frames]
     shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]

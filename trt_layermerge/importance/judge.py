@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.lowering import input_of
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
@@ -120,7 +121,7 @@ class Judge:
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
         """The rest of the changed network behind the block's start, and the known values that it takes."""
         changed = rewrite(self.network, {choice: replacement}, share=True)
-        start = self.network.chains[choice.block.chain].tensor(choice.block.start)
+        start = input_of(self.network, choice)
         nodes = list(self.network.module.graph.nodes)
         before = nodes[: next(index for index, node in enumerate(nodes) if node.name == start) + 1]
         known = [node.name for node in nodes if node.op == "placeholder"]

@@ -13,7 +13,7 @@ from itertools import groupby
 from torch import nn
 
 from trt_layermerge.blocks.choice import Choice, Kind, Place
-from trt_layermerge.blocks.lowering import lower
+from trt_layermerge.blocks.lowering import lower, lowered_in
 from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of, in_memory
 from trt_layermerge.importance.judge import Judge, first
@@ -33,7 +33,7 @@ def one_shot_rows(request: EstimationRequest) -> Iterator[ImportanceRow]:
     calibration = [inputs for inputs, _ in first(task.calibration_batches(), samples.calibration)]
     for_norms = first(task.calibration_batches(), min(samples.calibration, NORM_IMAGES))
     judge = Judge(request.network, task, first(task.held_out_batches(), samples.held_out), for_norms)
-    for _, group in groupby(request.choices, key=lambda choice: (choice.block.chain, choice.block.start)):
+    for _, group in groupby(request.choices, key=lambda choice: lowered_in(request.network, choice).reads):
         yield from rows_from(judge, list(group), calibration, request.max_kernel)
 
 
@@ -55,11 +55,10 @@ def rows_from(
     yield from _rows(judge, [choice for choice in choices if choice.kind is not Kind.FIT], {})
     if not fits:
         return
-    chain = judge.network.chains[fits[0].block.chain]
     places = dict.fromkeys(choice.place for choice in fits)
-    for frames in in_memory(frames_of(chain, places, max_kernel)):
+    for frames in in_memory(frames_of(judge.network, places, max_kernel)):
         began = time.monotonic()
-        equations = accumulate(judge.network, chain, frames, calibration)
+        equations = accumulate(judge.network, frames, calibration)
         yield from _rows(judge, [choice for choice in fits if choice.place in equations], equations, began)
         del equations  # before the next ones take their memory
 

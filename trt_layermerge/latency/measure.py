@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, InputError
 from trt_layermerge.latency.block_model import candidate_model
@@ -30,6 +32,14 @@ SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1,
 
 Progress = Callable[[int, int, str], None]
 """Called with how many are done, how many there are, and the last one's key."""
+
+GapModel = Callable[[GapSignature], onnx.ModelProto]
+"""Writes a gap as ONNX: unlike a convolution's, its signature does not say enough to."""
+
+
+def _no_model(signature: GapSignature) -> onnx.ModelProto:
+    raise InputError(f"a gap is timed with its network at hand: {signature.key}")
+
 
 _SENTINEL_WINDOW = 5
 _BUILD_SECONDS = 0.03
@@ -84,11 +94,12 @@ class MeasurementPolicy:
 
 def fill(
     profile: Profile,
-    signatures: Iterable[Signature],
+    signatures: Iterable[AnySignature],
     runtime: Runtime,
     options: BuildOptions,
     policy: MeasurementPolicy,
     progress: Progress | None = None,
+    gap_model: GapModel | None = None,
 ) -> None:
     """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
 
@@ -110,14 +121,15 @@ def fill(
         sentinel = sentinel or _Sentinel(
             _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
         )
-        rows = _measured(pending[begin : begin + policy.group], runtime, options, sentinel, policy)
+        group = pending[begin : begin + policy.group]
+        rows = _measured(group, runtime, options, sentinel, policy, gap_model or _no_model)
         for done, row in enumerate(rows, start=begin + 1):
             profile.add(replace(row, simulated=profile.key.device.simulated))
             if progress is not None:
                 progress(done, len(pending), row.signature.key)
 
 
-def missing(signatures: Iterable[Signature], profile: Profile, policy: MeasurementPolicy) -> list[Signature]:
+def missing(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> list[AnySignature]:
     """The signatures that ``fill`` would measure, each once; empty ones need no latency.
 
     Raises:
@@ -161,7 +173,7 @@ def _undisturbed(rounds: NDArray[np.float64], policy: MeasurementPolicy) -> NDAr
     return quiet if len(quiet) >= SMALLEST_SAMPLE else rounds
 
 
-def estimate_seconds(signatures: Iterable[Signature], profile: Profile, policy: MeasurementPolicy) -> float:
+def estimate_seconds(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> float:
     """How long ``fill`` will take, in seconds, on a machine that is not disturbed; from multiply-accumulates.
 
     The rows that the profile has tell how long one of those takes; without rows, 0.1 ns.
@@ -188,13 +200,18 @@ def _seconds_per_mac(profile: Profile) -> float:
 
 
 def _measured(
-    group: Sequence[Signature], runtime: Runtime, options: BuildOptions, sentinel: _Sentinel, policy: MeasurementPolicy
+    group: Sequence[AnySignature],
+    runtime: Runtime,
+    options: BuildOptions,
+    sentinel: _Sentinel,
+    policy: MeasurementPolicy,
+    gap_model: GapModel,
 ) -> Iterator[ProfileRow]:
     """The rows of a group, each as soon as it is known."""
-    trials: dict[Signature, _Trial] = {}
+    trials: dict[AnySignature, _Trial] = {}
     for signature in group:
         try:
-            engine = _built(signature, runtime, options)
+            engine = _built(signature, runtime, options, gap_model)
             trials[signature] = _Trial(engine, policy, runtime.doubt(engine))
         except InputError as error:
             yield ProfileRow(signature, None, "failed", error.message)
@@ -215,11 +232,12 @@ def _measured(
                 yield _row(signature, trials.pop(signature), sentinel)
 
 
-def _built(signature: Signature, runtime: Runtime, options: BuildOptions) -> Engine:
-    return runtime.build(candidate_model(signature), options)
+def _built(signature: AnySignature, runtime: Runtime, options: BuildOptions, gap_model: GapModel = _no_model) -> Engine:
+    model = gap_model(signature) if isinstance(signature, GapSignature) else candidate_model(signature)
+    return runtime.build(model, options)
 
 
-def _row(signature: Signature, trial: _Trial, sentinel: _Sentinel) -> ProfileRow:
+def _row(signature: AnySignature, trial: _Trial, sentinel: _Sentinel) -> ProfileRow:
     reason = trial.doubt
     clocks = [one.condition.clock_mhz for one in trial.rounds if one.condition.clock_mhz is not None]
     temperatures = [one.condition.temperature_c for one in trial.rounds if one.condition.temperature_c is not None]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.blocks.gap_signature import AnySignature, parse_signature
 from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import Device
@@ -65,7 +65,7 @@ class ProfileRow:
         temperature_c: The device's temperature, where it tells.
     """
 
-    signature: Signature
+    signature: AnySignature
     timing: Timing | None
     status: Status = "ok"
     reason: str | None = None
@@ -143,7 +143,7 @@ class Profile:
         """Hash of the file as it is now."""
         return self._journal.sha256
 
-    def get(self, signature: Signature) -> ProfileRow | None:
+    def get(self, signature: AnySignature) -> ProfileRow | None:
         """The row of a signature, whatever its status."""
         return self._rows.get(signature.key)
 
@@ -184,7 +184,7 @@ def _row(record: Record) -> ProfileRow:
     """
     timed = record.get("status") != "failed"
     values = typed(record, _ROW_TYPES, also=tuple(_TIMING_TYPES) if timed else ())
-    return ProfileRow(Signature.parse(values.pop("signature")), read_timing(record) if timed else None, **values)
+    return ProfileRow(parse_signature(values.pop("signature")), read_timing(record) if timed else None, **values)
 
 
 def _row_fields(row: ProfileRow) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trt_layermerge.blocks.gap_signature import AnySignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError
 from trt_layermerge.estimation.calibration import Measured
@@ -49,8 +50,10 @@ def read_measured(path: Path) -> Measured:
     )
 
 
-def plain_convolution(signature: Signature) -> Workload | None:
+def plain_convolution(signature: AnySignature) -> Workload | None:
     """The workload of a signature in FP32 that is a convolution, perhaps with an activation, and nothing else."""
+    if not isinstance(signature, Signature):
+        return None
     c = signature.convolution
     more = signature.pooling or signature.shift or signature.residual or signature.group_norm is not None
     if c is None or more or signature.precision != "fp32":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.lowering import Lowering, lower
+from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.merging.patches import at, sample_positions, samples_by_batch, samples_kept, windows
 from trt_layermerge.merging.responses import Responses
 from trt_layermerge.merging.rewrite import module_name, rewrite
@@ -67,7 +67,7 @@ class CalibrationRuns:
             TaskError: There is no calibration data.
         """
         marker = replace(choice, kind=Kind.FIT, geometry=geometry, kept=())
-        lowered = lower(self.original.chains[choice.block.chain], marker)
+        lowered = lowered_in(self.original, marker)
         marked = self._compressed(marker)
         student = up_to(marked, _around(marked, marker, lowered))
         teacher = up_to(self.original.module, [lowered.sums if choice.activation is None else lowered.writes])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.lowering import lower
+from trt_layermerge.blocks.lowering import input_of, lower, lowered_in
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.calibration import CalibrationRuns
@@ -104,8 +104,8 @@ class Reconstruction:
         """
         if not self.strength.norms or not self.runs.has_data:
             return
-        names, chains = [node.name for node in self._module.graph.nodes], self.runs.original.chains
-        first = min(names.index(chains[one.block.chain].tensor(one.block.start)) for one in self.runs.done)
+        names = [node.name for node in self._module.graph.nodes]
+        first = min(names.index(input_of(self.runs.original, one)) for one in self.runs.done)
         calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
         norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
         estimate_norms(compressed, self.runs.batches(), norms.values())
@@ -134,7 +134,7 @@ class Reconstruction:
         responses = self.runs.responses(choice, geometry)
         if not all(part.isfinite().all() for part in (responses.patches, responses.wanted, responses.added)):
             raise not_finite(choice)
-        activation = lower(self.runs.original.chains[choice.block.chain], choice).activation
+        activation = lowered_in(self.runs.original, choice).activation
         clip = CLIPPED.get(activation or "") if self.strength.activations else None
         added = choice.activation is not None
         return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added), responses

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.lowering import Lowering, lower
+from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.network import Network
 
 
 def module_name(block: Block) -> str:
     """Name of the module that takes a block's place in the rewritten network."""
+    if block.region is not None:
+        return f"merged_region_{block.region}"
     return f"merged_{block.chain}_{block.start}_{block.end}"
 
 
@@ -36,8 +38,7 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     # From the last block to the first: the nodes that a block reads are then still the original's.
     for choice in sorted(modules, key=lambda choice: choice.block, reverse=True):
         if choice.kind is not Kind.KEEP:
-            lowered = lower(network.chains[choice.block.chain], choice)
-            _replace(module, lowered, module_name(choice.block), modules[choice])
+            _replace(module, lowered_in(network, choice), module_name(choice.block), modules[choice])
     return tidy(module)
 
 

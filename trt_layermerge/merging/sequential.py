@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.lowering import Lowering, lower
+from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
 from trt_layermerge.merging.algebra import Convolution, to_module
 from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
@@ -77,20 +77,20 @@ def carry_out(
     for number, choice in enumerate(todo):
         if progress is not None:
             progress(number, len(todo), choice.key)
-        lowered = lower(network.chains[choice.block.chain], choice)
         if choice.kind is Kind.KEEP:
             if (refitted := reconstruction.refit(choice)) is not None:
                 refits[choice.key] = refitted
         elif choice.kind is Kind.IDENTITY:
             merged[choice] = linearised[choice] = None
         elif choice.kind is Kind.MERGE:
+            lowered = lower(network.chains[choice.block.chain], choice)
             convolution = folded(network.module, lowered.composed)
             unmerged = LinearisedBlock(network.module, lowered.composed)
             proofs.append(prove_block(unmerged, convolution))
             merged[choice] = normed(network.module, lowered, to_module(convolution))
             linearised[choice] = normed(network.module, lowered, unmerged)
         else:
-            fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network.module, lowered))
+            fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
     if merged:
@@ -131,18 +131,18 @@ def solved(equations: Equations, network: Network, choice: Choice, of: int = 0) 
     """
     if not equations.finite:
         raise not_finite(choice)
-    lowered = lower(network.chains[choice.block.chain], choice)
-    assert lowered.geometry is not None
-    return equations.solve(lowered.geometry, prior_of(network.module, lowered), of)
+    assert choice.geometry is not None
+    return equations.solve(choice.geometry, prior_of(network, choice), of)
 
 
-def prior_of(module: fx.GraphModule, lowered: Lowering) -> Convolution | None:
+def prior_of(network: Network, choice: Choice) -> Convolution | None:
     """What remains of a block with skips inside when all its layers are dropped: where its fit is drawn to."""
+    lowered = lowered_in(network, choice)
     assert lowered.geometry is not None
-    if not lowered.composed.skips or lowered.pre_norm is not None:
+    if not isinstance(lowered, ChainLowering) or not lowered.composed.skips or lowered.pre_norm is not None:
         return None
     try:
-        prior = folded(module, lowered.composed)
+        prior = folded(network.module, lowered.composed)
     except ValueError:
         return None  # layers outside of its skips change the shape: nothing to start from
     return admissible_prior(prior, lowered.geometry)

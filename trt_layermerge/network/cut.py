@@ -38,6 +38,18 @@ def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModu
     return _shaken(part), tuple(needed)
 
 
+def between(module: fx.GraphModule, start: str, end: str) -> fx.GraphModule:
+    """The part of a graph that makes one value from another; it shares all weights.
+
+    Requires: every path to ``end`` leads through ``start``.
+    """
+    part, _ = onward(up_to(module, [end]), {start})
+    (output,) = (node for node in part.graph.nodes if node.op == "output")
+    output.args = output.args[0]
+    part.recompile()
+    return part
+
+
 def _frontier(graph: fx.Graph, known: Collection[str]) -> list[fx.Node]:
     """The known values from which the output can be computed, in order of execution."""
     (output,) = (node for node in graph.nodes if node.op == "output")

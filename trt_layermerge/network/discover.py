@@ -19,6 +19,7 @@ from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Break, Chain, Layer, Skip, Unit
 from trt_layermerge.network.fronts import front_of
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.nesting import in_layout
 from trt_layermerge.network.reasons import Reasons
 from trt_layermerge.network.units import Units, sole_user
 
@@ -47,7 +48,7 @@ def find_chains(module: fx.GraphModule) -> tuple[tuple[Chain, ...], tuple[Break,
                     chains.append(chain)
                     taken |= _nodes(chain)
     breaks.extend(Break(chain.layers[-1].name, chain.reason) for chain in chains)
-    return tuple(chains), tuple(breaks)
+    return in_layout(module, chains), tuple(breaks)
 
 
 def _nodes(chain: Chain) -> set[str]:

@@ -14,6 +14,8 @@ from trt_layermerge.errors import ModelError, UsageError
 from trt_layermerge.network.chain import Break, Chain, Layer
 from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.inputs import Input, as_inputs, resized
+from trt_layermerge.network.region import Gap, Region
+from trt_layermerge.network.regions import find_regions
 from trt_layermerge.network.source import load_source
 from trt_layermerge.network.trace import normal_form
 
@@ -26,10 +28,12 @@ class Network:
         name: The spec that it came from.
         module: The normal form: trainable, with the source's state-dict names.
         inputs: What it takes.
-        chains: Its chains, in order of execution.
+        chains: Its chains, in order of execution, those inside of any region in a row.
         breaks: Where chains end and which convolutions are in none, with reasons.
         content: Hash of the file that holds the whole network, if one does: names and numbers alone do not tell what
             is computed with them.
+        gaps: What lies between layers of chains and is no layer.
+        regions: Parts with such gaps that one convolution may replace.
     """
 
     name: str
@@ -38,6 +42,8 @@ class Network:
     chains: tuple[Chain, ...]
     breaks: tuple[Break, ...]
     content: str = ""
+    gaps: tuple[Gap, ...] = ()
+    regions: tuple[Region, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -80,7 +86,7 @@ def trace(name: str, source: nn.Module, given: Sequence[int] | Sequence[Input], 
             f"{name} has no convolution to work on" + (f" ({reasons})" if reasons else ""),
             hint="only 2-D convolutions can be merged",
         )
-    return Network(name, module, inputs, chains, breaks, content)
+    return Network(name, module, inputs, chains, breaks, content, *find_regions(module, chains))
 
 
 def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int, ...] | None = None) -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from trt_layermerge.blocks.choice import Choice, Kind
@@ -31,6 +31,22 @@ def _interval_ns(loaded: Loaded, choice: Choice) -> tuple[int, int, int] | None:
     return low, median, high
 
 
+def _saved_ns(loaded: Loaded, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
+    """What goes with a region beside its layers, in ns: its gaps as they were timed, less the layers inside of them.
+
+    0 for other blocks, and for gaps that could not be timed: what is not known is not promised.
+    """
+    if choice.block.region is None:
+        return 0
+    saved = 0
+    for number in loaded.network.regions[choice.block.region].gaps:
+        row = None if number not in loaded.gap_signatures else loaded.profile.get(loaded.gap_signatures[number])
+        if row is not None and row.timing is not None:
+            layers = sum(kept[layer] for layer in loaded.network.gaps[number].layers)
+            saved += max(0, row.timing.median_ns - layers)
+    return saved
+
+
 def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
     """The choices that are faster than keeping their layers as they are, and ``keep`` of every layer.
 
@@ -38,6 +54,29 @@ def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
 
     Raises:
         TableError: The profile has no latency of a layer that is kept.
+    """
+    kept = kept_ns(loaded)
+
+    def pays(choice: Choice) -> bool:
+        latency = latency_ns(loaded, choice)
+        keeping = sum(kept[layer] for layer in _layers(loaded, choice)) + _saved_ns(loaded, choice, kept)
+        return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
+
+    return tuple(choice for choice in loaded.choices if pays(choice))
+
+
+def _layers(loaded: Loaded, choice: Choice) -> Sequence[tuple[int, int]]:
+    block = choice.block
+    if block.region is not None:
+        return loaded.network.regions[block.region].layers
+    return [(block.chain, index) for index in range(block.start + 1, block.end + 1)]
+
+
+def kept_ns(loaded: Loaded) -> dict[tuple[int, int], int]:
+    """Latency in ns of each layer that is kept as it is, by chain and number.
+
+    Raises:
+        TableError: The profile has none of a layer.
     """
     kept: dict[tuple[int, int], int] = {}
     for choice in loaded.choices:
@@ -49,13 +88,7 @@ def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
                     hint="run trt-layermerge profile with the same settings first",
                 )
             kept[choice.block.chain, choice.block.end] = latency
-
-    def pays(choice: Choice) -> bool:
-        block, latency = choice.block, latency_ns(loaded, choice)
-        keeping = sum(kept[block.chain, index] for index in range(block.start + 1, block.end + 1))
-        return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
-
-    return tuple(choice for choice in loaded.choices if pays(choice))
+    return kept
 
 
 def frontier_of(loaded: Loaded, baseline: Timing, table: ImportanceTable | None) -> Frontier:
@@ -69,8 +102,8 @@ def frontier_of(loaded: Loaded, baseline: Timing, table: ImportanceTable | None)
     Raises:
         TableError: A table lacks a row that the method needs.
     """
-    choices = worthwhile(loaded)
-    candidates = [_candidate(loaded, choice, table) for choice in choices]
+    choices, layers = worthwhile(loaded), kept_ns(loaded)
+    candidates = [_candidate(loaded, choice, table, _saved_ns(loaded, choice, layers)) for choice in choices]
     original, kept = baseline.median_ns, _kept_ns(candidates)
     if kept > original:
         # The blocks take longer one by one than the network as a whole: what calling a runtime costs is in each of
@@ -96,7 +129,7 @@ def _kept_ns(candidates: Iterable[Candidate]) -> int:
     return sum(item.latency_ns for item in candidates if item.kind == Kind.KEEP)
 
 
-def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) -> Candidate:
+def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None, saved_ns: int) -> Candidate:
     row = None if table is None else table.get(choice.key)
     if row is None and table is not None and choice.kind is not Kind.KEEP:
         raise TableError(
@@ -113,13 +146,14 @@ def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None) ->
         choice.block.end,
         choice.key,
         str(choice.kind),
-        interval[1],
+        interval[1] - saved_ns,
         choice.reducible,
         before,
         after,
-        low_ns=interval[0],
-        high_ns=interval[2],
+        low_ns=interval[0] - saved_ns,
+        high_ns=interval[2] - saved_ns,
         kernel=0 if geometry is None else max(geometry.kernel),
         depthwise=geometry is not None and geometry.groups == geometry.in_channels > 1,
         dropped=choice.dropped,
+        end_chain=choice.block.end_chain,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
+from trt_layermerge.blocks.gap_signature import GapSignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
@@ -75,7 +77,20 @@ class Loaded:
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
-        return signatures(self.network.chains[choice.block.chain], choice, self.job.setting)
+        return signatures(self.network, choice, self.job.setting)
+
+    @cached_property
+    def gap_signatures(self) -> dict[int, GapSignature]:
+        """Of the gaps that a region of some choice has, by their numbers in the network; in FP32 alone.
+
+        In other precisions a gap would have to be calibrated; what it saves then counts for nothing.
+        """
+        regions = {choice.block.region for choice in self.choices} - {None}
+        used = {gap for number in regions if number is not None for gap in self.network.regions[number].gaps}
+        setting = self.job.setting
+        if setting.precision != "fp32":
+            return {}
+        return {n: GapSignature.of(self.network.gaps[n], setting.batch, setting.precision) for n in sorted(used)}
 
     def typed(self, source: Path) -> Typed:
         """An FP32 ONNX file of the job in the precision that its engines are built in, written beside it."""

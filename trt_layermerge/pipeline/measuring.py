@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import onnx
+
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import write_json
@@ -19,10 +24,12 @@ from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import read_timing
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.cut import between
 from trt_layermerge.network.device import placed
-from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.network.inputs import as_inputs, batched_shapes
 from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.loading import Loaded, block_options
+from trt_layermerge.runtimes.models import with_shapes
 
 BASELINE = "trt_layermerge.baseline"
 
@@ -30,16 +37,34 @@ BASELINE = "trt_layermerge.baseline"
 def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
     """Measure every signature that the profile does not hold yet."""
     reporter.stage("profile")
-    wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
     options = block_options(loaded.job, loaded.runtime)
-    fill(loaded.profile, wanted, loaded.runtime, options, loaded.job.policy, reporter.progress)
+    policy, gap_model = loaded.job.policy, partial(_gap_model, loaded)
+    fill(loaded.profile, _wanted(loaded), loaded.runtime, options, policy, reporter.progress, gap_model)
 
 
 def profile_plan(loaded: Loaded) -> tuple[int, float]:
     """How many signatures are still to be measured, and an estimate of the seconds it takes."""
-    wanted = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
-    policy = loaded.job.policy
+    wanted, policy = _wanted(loaded), loaded.job.policy
     return len(missing(wanted, loaded.profile, policy)), estimate_seconds(wanted, loaded.profile, policy)
+
+
+def _wanted(loaded: Loaded) -> list[AnySignature]:
+    executed = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
+    return [*executed, *loaded.gap_signatures.values()]
+
+
+def _gap_model(loaded: Loaded, signature: GapSignature) -> onnx.ModelProto:
+    """A gap of the network as ONNX, for the batch of its signature.
+
+    Raises:
+        InputError: It cannot be written as ONNX.
+    """
+    gap = next(loaded.network.gaps[number] for number, one in loaded.gap_signatures.items() if one == signature)
+    part, given = between(fold_norms(loaded.network.module), gap.input, gap.output), as_inputs(gap.input_shape)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "gap.onnx"
+        export_onnx(part, given, path)
+        return with_shapes(onnx.load(path), batched_shapes(given, signature.batch))
 
 
 def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:

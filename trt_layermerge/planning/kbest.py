@@ -141,7 +141,7 @@ def _completions(path: Path, outgoing: _Outgoing, bounds: _Bounds, floor: float)
     for node in range(path.nodes - 2, -1, -1):
         edges = outgoing.of_node(node)
         ends = path.end[edges].tolist()
-        if not ends or quickest[node] > bounds.room:  # it leads nowhere, or nothing within the budget leads to it
+        if not ends:  # it leads nowhere; one that is over budget may come back into it by what a region saves
             continue
         sizes = [len(labels[end][0]) for end in ends]
         latency = np.concatenate([labels[end][0] for end in ends]) + np.repeat(path.latency[edges], sizes)

@@ -42,9 +42,8 @@ class Path:
         """The path of a problem, without items that another item for the same block beats, or with ``dominated``."""
         items = problem.items
         offset = np.concatenate([[0], np.cumsum(problem.lengths, dtype=np.int64)])
-        base = offset[_column([item.chain for item in items])]
-        start = base + _column([item.start for item in items])
-        end = base + _column([item.end for item in items])
+        start = offset[_column([item.chain for item in items])] + _column([item.start for item in items])
+        end = offset[_column([item.last_chain for item in items])] + _column([item.end for item in items])
         latency = _column([item.latency_ns for item in items])
         value = np.array([item.value for item in items], np.float64)
         order = np.lexsort((-value, latency, start, end))

@@ -225,8 +225,9 @@ def _refined_fault(document: _Document) -> str | None:
 def _check_items(plan: Plan) -> None:
     if (fault := tiling_fault(plan.items)) is not None:
         raise InputError(fault)
-    ends = {item.chain: item.end for item in plan.items}
-    Problem(tuple(ends.values()), plan.items, plan.fixed_ns, plan.original_ns)  # which checks every item
+    ends = {item.last_chain: item.end for item in plan.items}
+    lengths = tuple(ends.get(chain, 1) for chain in range(max(ends, default=-1) + 1))  # of chains within regions, any
+    Problem(lengths, plan.items, plan.fixed_ns, plan.original_ns)  # which checks every item
 
 
 def _objective(items: tuple[Item, ...]) -> float:

@@ -5,9 +5,10 @@ A problem knows latencies and importances, not where they come from; ``frontier`
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from trt_layermerge.errors import InputError
 
@@ -24,9 +25,12 @@ class TimedChoice:
         chain: Index of the chain.
         start: The block is (start, end]: it turns layers start + 1 to end of the chain.
         end: Last layer of the block.
+        end_chain: Index of the chain of that last layer, where it is a later one: the block is a region, and takes the
+            rest of its first chain, all chains between and the beginning of this one.
         key: Name of the choice, unique in a problem; its meaning is the caller's.
         kind: ``keep``, ``merge``, ``fit`` or ``identity``.
-        latency_ns: Latency of the block under this choice, in ns, rounded up.
+        latency_ns: Latency of the block under this choice, in ns, rounded up. Of a region, less what between its layers
+            is saved with it, and that may be more.
         low_ns: Lower end of the 95 % confidence interval of the latency; None where it is taken as certain.
         high_ns: Upper end of it.
         kernel: Kernel of the one convolution that is left, 0 for none; None where that is not known.
@@ -43,11 +47,17 @@ class TimedChoice:
     high_ns: int | None = field(default=None, kw_only=True)
     kernel: int | None = field(default=None, kw_only=True)
     depthwise: bool | None = field(default=None, kw_only=True)
+    end_chain: int | None = field(default=None, kw_only=True)
+
+    @property
+    def last_chain(self) -> int:
+        """Index of the chain of the block's last layer."""
+        return self.chain if self.end_chain is None else self.end_chain
 
     @property
     def layers(self) -> int:
-        """Number of layers of the block."""
-        return self.end - self.start
+        """Number of layers of the block, of a region those of its last chain."""
+        return self.end - (self.start if self.end_chain is None else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +110,7 @@ class Problem:
         for item in self.items:
             _check(item, self.lengths)
         _check_keys(self.items)
-        blocks: list[set[tuple[int, int]]] = [set() for _ in self.lengths]
-        for item in self.items:
-            blocks[item.chain].add((item.start, item.end))
-        for chain, length in enumerate(self.lengths):
-            _check_reach(chain, length, blocks[chain])
+        _check_reach(self.lengths, self.items)
 
 
 def tiling_fault(items: Sequence[Item], lengths: Sequence[int] | None = None) -> str | None:
@@ -114,18 +120,26 @@ def tiling_fault(items: Sequence[Item], lengths: Sequence[int] | None = None) ->
         items: The items of a plan.
         lengths: Layers of each chain; None where they are not known, and chains may then end anywhere.
     """
-    ends: list[int] = []
+    chain, layer = 0, 0
+    ends: list[tuple[int, int]] = []
     for item in items:
-        if item.chain == len(ends):
-            ends.append(0)
-        if not ends or item.chain != len(ends) - 1:
+        if item.chain == chain + 1 and item.start == 0 and layer:
+            ends.append((chain, layer))
+            chain, layer = item.chain, 0
+        if item.chain != chain:
             return f"{describe(item)} is not in the order of the chains"
-        if item.start != ends[-1] or item.end <= item.start:
-            return f"{describe(item)} does not follow layer {ends[-1]}"
-        ends[-1] = item.end
-    if lengths is not None and ends != list(lengths):
-        return f"the chains end at layers {ends}, not {list(lengths)}"
+        if item.start != layer or not _goes_on(item):
+            return f"{describe(item)} does not follow layer {layer}"
+        chain, layer = item.last_chain, item.end
+    ends += [(chain, layer)] if items else []
+    if lengths is not None and (chain + bool(items) != len(lengths) or any(lengths[one] != end for one, end in ends)):
+        return f"the chains end at layers {[end for _, end in ends]}, not {list(lengths)}"
     return None
+
+
+def _goes_on(one: TimedChoice) -> bool:
+    """Whether a block has a layer: its end lies behind its start, in its chain or in a later one."""
+    return one.start < one.end if one.last_chain == one.chain else one.chain < one.last_chain and one.end > 0
 
 
 def describe(one: TimedChoice) -> str:
@@ -141,11 +155,13 @@ def check_timed(one: TimedChoice, lengths: Sequence[int]) -> None:
     """
     if not 0 <= one.chain < len(lengths):
         raise InputError(f"{describe(one)}: there are {len(lengths)} chains, numbered from 0")
-    if not 0 <= one.start < one.end <= lengths[one.chain]:
-        raise InputError(f"{describe(one)}: the chain has layers 1 to {lengths[one.chain]}")
+    if not 0 <= one.last_chain < len(lengths):
+        raise InputError(f"{describe(one)}: there are {len(lengths)} chains, and it ends in chain {one.last_chain}")
+    if not (0 <= one.start <= lengths[one.chain] and one.end <= lengths[one.last_chain] and _goes_on(one)):
+        raise InputError(f"{describe(one)}: the chain has layers 1 to {lengths[one.last_chain]}")
     if one.kind not in KINDS:
         raise InputError(f"{describe(one)}: kind {one.kind!r} is none of {', '.join(sorted(KINDS))}")
-    if not 0 <= one.latency_ns <= LONGEST_NS:
+    if not _least(one) <= one.latency_ns <= LONGEST_NS:
         raise InputError(f"{describe(one)}: latency {one.latency_ns} ns is not between 0 and eleven days")
     if (one.low_ns, one.high_ns) != (None, None):
         _check_interval(one)
@@ -161,7 +177,7 @@ def _check(item: Item, lengths: Sequence[int]) -> None:
 
 def _check_interval(one: TimedChoice) -> None:
     low, high = one.low_ns, one.high_ns
-    if low is None or high is None or not 0 <= low <= one.latency_ns <= high <= LONGEST_NS:
+    if low is None or high is None or not _least(one) <= low <= one.latency_ns <= high <= LONGEST_NS:
         raise InputError(f"{describe(one)}: latency {one.latency_ns} ns is not within its interval {low} to {high} ns")
 
 
@@ -178,13 +194,20 @@ def _check_keys(items: Iterable[Item]) -> None:
             raise InputError(f"{describe(item)}: its key is also that of block ({other.start}, {other.end}]")
 
 
-def _check_reach(chain: int, length: int, blocks: Iterable[tuple[int, int]]) -> None:
+def _least(one: TimedChoice) -> int:
+    """The least latency that can be: a region may save more than what takes its place costs."""
+    return 0 if one.end_chain is None else -LONGEST_NS
+
+
+def _check_reach(lengths: Sequence[int], items: Iterable[Item]) -> None:
+    first = [0, *accumulate(lengths)]  # numbers of the layers, all chains laid end to end
     reached = {0}
-    for start, end in sorted(blocks):
+    for start, end in sorted({(first[one.chain] + one.start, first[one.last_chain] + one.end) for one in items}):
         if start in reached:
             reached.add(end)
-    if length not in reached:
-        layer = max(reached)
+    if first[-1] not in reached:
+        chain = bisect_right(first, max(reached)) - 1
+        layer = max(reached) - first[chain]
         raise InputError(
             f"chain {chain} cannot be tiled: no block that begins after layer {layer} reaches layer {layer + 1}",
             hint="every layer needs at least its 'keep' choice",

@@ -41,7 +41,7 @@ def discretised(problem: Problem, budget_ns: int, bin_ns: int) -> Plan | None:
         row = [nothing] * (bins + 1)
         for start, item in ending:
             cost = -(-item.latency_ns // bin_ns)
-            for t in range(cost, bins + 1):
+            for t in range(max(cost, 0), bins + 1 + min(cost, 0)):
                 before = table[start][t - cost]
                 if before.value + item.value > row[t].value:
                     row[t] = _Cell(before.value + item.value, (*before.items, item))
@@ -54,8 +54,8 @@ def _items_by_layer(problem: Problem) -> list[list[tuple[int, Item]]]:
     """For each layer, numbered through all chains, the items that end at it, each with the layer it starts after."""
     ending: list[list[tuple[int, Item]]] = [[] for _ in range(sum(problem.lengths))]
     for item in problem.items:
-        offset = sum(problem.lengths[: item.chain])
-        ending[offset + item.end - 1].append((offset + item.start, item))
+        start, end = sum(problem.lengths[: item.chain]), sum(problem.lengths[: item.last_chain])
+        ending[end + item.end - 1].append((start + item.start, item))
     return ending
 
 

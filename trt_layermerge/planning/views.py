@@ -27,7 +27,7 @@ def plan_view(plan: Plan, budget_ns: int | None = None, probability: float | Non
         budget_ns: The budget it was made for, in ns; None where there was none.
         probability: Probability that the plan meets it (``confidence``).
     """
-    chains = len({item.chain for item in plan.items})
+    chains = len({chain for item in plan.items for chain in (item.chain, item.last_chain)})
     return {
         "method": plan.method,
         "budget_ms": None if budget_ns is None else budget_ns / 1e6,
@@ -77,6 +77,7 @@ def fastest_view(intervals: Iterable[Interval]) -> list[dict[str, Any]]:
 
 def _block(item: Item, chains: int) -> dict[str, Any]:
     block: dict[str, Any] = {"chain": item.chain} if chains > 1 else {}
+    block |= {} if item.end_chain is None else {"end_chain": item.end_chain}
     block |= {
         "start": item.start,
         "end": item.end,

@@ -29,6 +29,7 @@ from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
+from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task, Values
 from trt_layermerge.training.team import Team
 from trt_layermerge.training.team import team as whole_team
@@ -248,7 +249,8 @@ class _Run:
         total = 0.0
         for index, (*given, labels) in enumerate(zip(*parts, strict=True)):
             with self.team.alone(self.wrapped) if index < number - 1 else nullcontext():
-                loss = self._loss(tuple(given), labels) * (len(labels) / len(target))
+                with Unstrided():
+                    loss = self._loss(tuple(given), labels) * (len(labels) / len(target))
                 total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return total

@@ -12,6 +12,7 @@ from rich.table import Table
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
+from trt_layermerge.blocks.coverage import convolutions, replaceable
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
@@ -32,17 +33,16 @@ def command(as_json: bool, **given: Any) -> None:
     job = make_job(**given)
     network = load_network(job.model, job.weights, job.input_shape)
     choices = choices_of(network, job.limits)
-    distinct = {
-        signature
-        for choice in choices
-        for signature in signatures(network.chains[choice.block.chain], choice, job.setting)
-    }
+    distinct = {signature for choice in choices for signature in signatures(network, choice, job.setting)}
     found = {
         "model": network.name,
         "inputs": [{"name": item.name, "shape": list(item.shape), "below": item.below} for item in network.inputs],
         "layers": [_layer(chain, layer) for chain in network.chains for layer in chain.layers],
         "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
         "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
+        "convolutions": len(convolutions(network)),
+        "replaceable": len(replaceable(network, choices)),
+        "regions": len(network.regions),
         "choices": len(choices),
         "admitted": len(for_method(choices, job.planner)),
         "signatures": len(distinct),
@@ -106,6 +106,10 @@ def _show(found: dict[str, Any], method: str) -> None:
         console.print(f"break after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:
         console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
+    console.print(
+        f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers, or in one of "
+        f"{found['regions']} regions, that one convolution can replace"
+    )
     console.print(
         f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
         f"{found['signatures']} distinct signatures"
