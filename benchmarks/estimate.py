@@ -21,7 +21,7 @@ from trt_layermerge.estimation.calibration import (
     Measured,
     coverage,
     cross_validate,
-    evaluate,
+    errors_on,
     fit,
     recalibrate,
 )
@@ -115,7 +115,7 @@ def calibrated(card: Card, rows: ConvolutionRows) -> Card:
     constants = fit(card.sheet, START, measured)
     print("constants:", {name: round(value, 4) for name, value in dataclasses.asdict(constants).items()})
     table("Calibration table")
-    line("all, fitted on them", evaluate(card.sheet, constants, measured))
+    line("all, fitted on them", errors_on(card.sheet, constants, measured))
     for seed in SEEDS:
         found = cross_validate(card.sheet, START, measured, seed=seed)
         rank = spearman(found.estimated_ms, measured.latency_ms)
@@ -124,7 +124,7 @@ def calibrated(card: Card, rows: ConvolutionRows) -> Card:
     for name in dict.fromkeys(found.algorithm):
         line(f"{name}, seed 0", found, np.array([one == name for one in found.algorithm]))
     plans(rows, dataclasses.replace(card, constants=constants), found)
-    seen = coverage(measured.workloads, evaluate(card.sheet, constants, measured).algorithm)
+    seen = coverage(measured.workloads, errors_on(card.sheet, constants, measured).algorithm)
     return dataclasses.replace(
         card,
         constants=constants,
@@ -144,7 +144,7 @@ def transferred(card: Card, folder: Path) -> Iterator[tuple[str, dict[str, Sprea
         table(f"V100, {precision}, zero rows seen")
         rows = read_convolutions(folder / f"v100-tensorrt-{precision}.csv")
         measured = Measured(rows.workloads, rows.measured_ms, *rows.ways[0])
-        found = evaluate(sheet, card.constants, measured)
+        found = errors_on(sheet, card.constants, measured)
         line("all", found)
         batches = np.array([one.batch for one in measured.workloads])
         for batch in np.unique(batches):
@@ -153,7 +153,7 @@ def transferred(card: Card, folder: Path) -> Iterator[tuple[str, dict[str, Sprea
             line(name, found, np.array([one == name for one in found.algorithm]))
         if precision == "fp32":
             with_cudnn = dataclasses.replace(measured, library="tensorrt-8.4")
-            line("all, if it had FFT", evaluate(sheet, card.constants, with_cudnn))
+            line("all, if it had FFT", errors_on(sheet, card.constants, with_cudnn))
         yield precision, found.spreads()
 
 
@@ -179,11 +179,11 @@ def recalibrated(label: str, card: Card, measured: Measured, count: int, seeds: 
         chosen = np.zeros(len(measured.workloads), bool)
         chosen[np.random.default_rng(seed).choice(len(chosen), count, replace=False)] = True
         found = recalibrate(card, measured.rows(chosen), label)
-        left = evaluate(card.sheet, found.card.constants, measured.rows(~chosen)).relative
+        left = errors_on(card.sheet, found.card.constants, measured.rows(~chosen)).relative
         medians.append(np.median(left))
         tails.append(np.quantile(left, 0.9))
         taken += found.taken
-    without = evaluate(card.sheet, card.constants, measured).median
+    without = errors_on(card.sheet, card.constants, measured).median
     print(
         f"| {count} | {label} | {taken} of {seeds} | {np.mean(medians):.1%} | {np.mean(tails):.1%} "
         f"| {max(medians):.1%} | {without:.1%} |"
@@ -203,7 +203,7 @@ def main() -> None:
     rows = read_convolutions(given.data / "t4-cudnn-fp32.csv")
     line(
         "all",
-        evaluate(
+        errors_on(
             read_card("t4").sheet, card.constants, Measured(rows.workloads, rows.measured_ms, "tensorrt-8.4", "engine")
         ),
     )

@@ -13,7 +13,7 @@ from trt_layermerge.estimation.calibration import (
     Measured,
     coverage,
     cross_validate,
-    evaluate,
+    errors_on,
     fit,
     recalibrate,
 )
@@ -29,7 +29,7 @@ def _measured(constants: Constants, noise: float = 0.0, sheet=CARD.sheet) -> Mea
     """Rows of a card with these constants."""
     rows = tuple(variety())
     empty = Measured(rows, np.ones(len(rows)), "tensorrt-8.4", "torch-call")
-    latency = evaluate(sheet, constants, empty).estimated_ms
+    latency = errors_on(sheet, constants, empty).estimated_ms
     return replace(empty, latency_ms=latency * np.exp(noise * np.random.default_rng(0).standard_normal(len(rows))))
 
 

@@ -64,6 +64,16 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sheet_of_constants_that_are_nowhere_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "loop.toml").write_text('constants_of = "gtx-1080"\n[sheet]\nname = "mine"\n')
-    with pytest.raises(UsageError, match="gtx-1080"):
-        read_card(str(tmp_path / "loop.toml"))
+    path = tmp_path / "loop.toml"
+    for base in ("gtx-1080", str(path)):
+        path.write_text(f'constants_of = "{base}"\n[sheet]\nname = "mine"\n')
+        with pytest.raises(UsageError, match="there is no device"):
+            read_card(str(path))
+
+
+def test_a_data_sheet_alone_takes_the_constants_of_a_card_that_is_known(tmp_path: Path) -> None:
+    text = (FOLDER / "t4.toml").read_text().replace('name = "t4"', 'name = "t4-at-50-w"').replace("1.04", "0.8")
+    (tmp_path / "mine.toml").write_text(text)
+    mine, known = read_card(str(tmp_path / "mine.toml")), read_card("t4")
+    assert mine.constants == known.constants and not mine.own
+    assert mine.sheet == replace(known.sheet, name="t4-at-50-w", clock_ghz=0.8)

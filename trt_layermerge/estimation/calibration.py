@@ -146,7 +146,7 @@ def fit(sheet: DeviceSheet, start: Constants, measured: Measured, *, prior: bool
     return constants(least_squares(residuals, begin, SCALE, (NOISE_SD / PRIOR_SD) ** 2 if prior else 0.0))
 
 
-def evaluate(sheet: DeviceSheet, constants: Constants, measured: Measured) -> CrossValidation:
+def errors_on(sheet: DeviceSheet, constants: Constants, measured: Measured) -> CrossValidation:
     """How constants that have seen none of the rows estimate them."""
     total, algorithm = _total(Shapes.of(measured.workloads, sheet), sheet, constants, measured)
     return CrossValidation(np.log(measured.latency_ms / total), total, algorithm)
@@ -163,7 +163,7 @@ def cross_validate(
         out = fold == number
         if not out.any():
             continue
-        found = evaluate(sheet, fit(sheet, start, measured.rows(~out), prior=prior), measured.rows(out))
+        found = errors_on(sheet, fit(sheet, start, measured.rows(~out), prior=prior), measured.rows(out))
         log_error[out], estimated[out] = found.log_error, found.estimated_ms
         algorithm |= dict(zip(np.flatnonzero(out).tolist(), found.algorithm, strict=True))
     return CrossValidation(log_error, estimated, tuple(algorithm[row] for row in range(len(fold))))
@@ -201,13 +201,13 @@ def recalibrate(card: Card, measured: Measured, source: str) -> Recalibration:
             hint="fewer can make estimates worse; measure more of the network's candidate blocks",
         )
     sheet, start = card.sheet, card.constants
-    before = evaluate(sheet, start, measured)
+    before = errors_on(sheet, start, measured)
     after = cross_validate(sheet, start, measured, prior=True)
     summary = Recalibration(card, False, rows, before.median, after.median)
     if after.loss >= before.loss or after.median >= before.median:  # fits gain on their worst rows at others' cost
         return summary
     constants = fit(sheet, start, measured, prior=True)
-    own, seen = after.spreads(), coverage(measured.workloads, evaluate(sheet, constants, measured).algorithm)
+    own, seen = after.spreads(), coverage(measured.workloads, errors_on(sheet, constants, measured).algorithm)
     better = replace(
         card,
         constants=constants,

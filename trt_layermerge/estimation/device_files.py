@@ -52,7 +52,7 @@ def read_card(device: str) -> Card:
         values = tomllib.loads(path.read_text())
         if "constants" in values:
             return _card.validate_json(json.dumps(values, default=str))
-        base = read_card(str(values.get("constants_of")))
+        base = read_card(Path(str(values.get("constants_of"))).stem)  # one of ours: files could name each other
         sheet = _sheet.validate_json(json.dumps(values.get("sheet"), default=str))
         return replace(base, sheet=sheet, provenance=str(values.get("provenance")), own={})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
