@@ -5,9 +5,6 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PRETRAINED := .venv/pretrained
 
-# Latencies are of one thread, and two-thread arithmetic is slower than one on busy small machines.
-export OMP_NUM_THREADS ?= 1
-
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -42,6 +39,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 	$(PIP) download --no-deps --no-binary :all: --no-build-isolation --dest $@.new pycuda==$* && mv $@.new $@
 
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
+
+# Tests run as many processes as there are cores, and benchmarks compare on one.
+test fuzz test-gpu check bench: export OMP_NUM_THREADS ?= 1
 
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto

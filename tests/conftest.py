@@ -32,6 +32,7 @@ settings.register_profile("fuzz", settings.get_profile("default"), max_examples=
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # jobs of tests and what they start keep to it
 
 
 class _Tracer(fx.Tracer):

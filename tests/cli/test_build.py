@@ -51,6 +51,20 @@ def test_an_engine_is_named_after_its_model_and_target(run, model, compiler, tmp
     assert names == engines | {f"{name}.manifest.json" for name in engines}
 
 
+def test_what_is_printed_is_what_was_built(run, tmp_path) -> None:
+    """A file of a fixed batch is built as it is, and for no other."""
+    path = tmp_path / "fixed.onnx"
+    onnx.save(small_model(1), path)
+    refused = run("build", path, "--batch", 8)
+    assert refused.code == 2 and "--batch 8" in refused.err and "x of batch 1 and no other" in refused.err
+    assert not path.with_suffix(".engine.onnx").exists()
+    for options in ((), ("--batch", 1)):
+        assert "fp32, batch 1 (" in run("build", path, *options).out
+        assert run("build", path, *options, "--json").json["inputs"] == {"x": [1, 3, 8, 8]}
+    onnx.save(small_model("batch"), path)
+    assert "fp32, batch 8 (" in run("build", path).out and "fp32, batch 3 (" in run("build", path, "--batch", 3).out
+
+
 @pytest.mark.parametrize("name", ["model.engine.onnx", "model.onnx", "model.engine.onnx.manifest.json"])
 def test_a_flipped_byte_is_5_and_a_missing_file_3(run, model, name) -> None:
     assert run("build", model).code == 0

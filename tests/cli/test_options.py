@@ -20,7 +20,7 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
-    torch_option,
+    torch_options,
     training_options,
 )
 from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
@@ -86,7 +86,7 @@ def test_another_runtime_has_to_have_the_precision() -> None:
 
 
 def test_where_torch_computes(config: Any) -> None:
-    options = (*ALL, torch_option)
+    options = (*ALL, torch_options)
     assert job_of("m", options=options).device == "auto"
     assert job_of("m", "--device", "cuda:1", options=options).device == "cuda:1"
     assert job_of("m", "--config", config('device = "cpu"'), options=options).device == "cpu"

@@ -24,7 +24,9 @@ from trt_layermerge.delivery.verification import (
     write_checks,
 )
 from trt_layermerge.errors import ExitCode, IncompatibleError, InputError, LayerMergeError, VerificationError
-from trt_layermerge.network.inputs import Input, batched_shapes, examples
+from trt_layermerge.network.inputs import Input, as_tuple, batched_shapes, examples
+from trt_layermerge.network.outputs import output_names
+from trt_layermerge.network.trace import normal_form
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.ort.session import OnnxRuntime
 
@@ -133,6 +135,33 @@ def test_recorded_inputs_are_found_by_their_names(delivered: Path, deliver: Deli
     error = failure(delivered)
     assert error.exit_code == 3 and "inputs.time" in str(error)
     write_checks(checks, ["image"], given[0], Both()(*given))
+    deliver(delivered)
+    assert failure(delivered).exit_code == 3
+
+
+def test_each_of_several_outputs_is_compared_on_its_own_scale(delivered: Path, deliver: Deliver) -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"large": 1e6 * x, "small": x.mean((2, 3))}
+
+    module = normal_form(nn.Sequential(nn.Conv2d(2, 2, 1), Two()), (2, 6, 6))
+    x = torch.randn(10, 2, 6, 6)
+    export_onnx(module, (2, 6, 6), delivered / "network.onnx")
+    engine = OnnxRuntime().build(delivered / "network.onnx", BuildOptions(), {"input": (4, 2, 6, 6)})
+    engine.save(delivered / "engine.onnx")
+    error, outputs = verify_engine(engine, module, x)
+    assert error < 1e-5 and [value.shape for value in as_tuple(outputs)] == [(10, 2, 6, 6), (10, 2)]
+    checks, names = delivered / "checks.safetensors", output_names(module)
+    write_checks(checks, ["input"], x, outputs, names)
+    assert load_file(checks).keys() == {"inputs", "outputs.large", "outputs.small"}
+    deliver(delivered)
+    assert verify_delivery(delivered / "manifest.json").samples == 10
+    large, small = as_tuple(outputs)
+    write_checks(checks, ["input"], x, (large, small * 1.001), names)  # nothing to the largest output of all
+    deliver(delivered)
+    error_ = failure(delivered)
+    assert error_.exit_code == 5 and "'small'" in str(error_)
+    write_checks(checks, ["input"], x, large)
     deliver(delivered)
     assert failure(delivered).exit_code == 3
 

@@ -364,3 +364,18 @@ def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
         measure(network, choices, task, tight, HOW)
     for row in table:
         assert tight.get(row.choice).loss_after == pytest.approx(row.loss_after, rel=1e-6)
+
+
+def test_rows_do_not_depend_on_how_many_are_measured_at_once(network, task, tmp_path):
+    """And they come in the order of the choices, whatever is ready first; threads are given back."""
+    choices, rows, before = choices_of(network, Limits(5, 4)), {}, torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            table = ImportanceTable.open(tmp_path / f"{threads}.jsonl", table_key(network, task, HOW))
+            measure(network, choices, task, table, HOW)
+            rows[threads] = [replace(row, seconds=0.0) for row in table]
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert rows[1] == rows[3] and len(rows[1]) > 20

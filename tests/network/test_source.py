@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trt_layermerge.errors import ExitCode, ModelError
+from trt_layermerge.network.checkpoint import load_weights
 from trt_layermerge.network.inputs import Input
-from trt_layermerge.network.source import load_source, load_weights
+from trt_layermerge.network.source import load_source
 
 
 def small() -> nn.Module:

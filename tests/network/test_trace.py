@@ -159,8 +159,8 @@ def test_a_parameter_beside_a_layers_own_is_kept() -> None:
     class Scaled(nn.Conv2d):
         def __init__(self) -> None:
             super().__init__(4, 4, 3, padding=1)
-            self.gain = nn.Parameter(torch.rand(4, 1, 1))
-            self.register_buffer("shift", torch.rand(4, 1, 1))
+            self.gain = nn.Parameter(torch.rand(4, 8, 8))
+            self.register_buffer("shift", torch.rand(1, 8, 8))
 
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x * self.gain + self.shift)
@@ -181,14 +181,8 @@ def test_every_tensor_has_its_shape() -> None:
     assert shapes[0] == (4, 8, 8) and shapes[-1] == (6,)
 
 
-def sliced(m: Any, x: Tensor) -> Tensor:
-    y = m.a(x)
-    y[:, :2].relu_()
-    return y
-
-
-def without_gradients(m: Any, x: Tensor) -> Tensor:
-    with torch.no_grad():
+def with_gradients(m: Any, x: Tensor) -> Tensor:
+    with torch.enable_grad():
         x = x * 2
     return m.a(x)
 
@@ -196,18 +190,16 @@ def without_gradients(m: Any, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda m, x: (m.a(x), x), "returns a tuple of 2; one tensor"),
-        (lambda m, x: (m.a(x),), "returns a tuple of 1; one tensor"),
-        (lambda m, x: {"out": m.a(x)}, "returns a dict of 1; one tensor"),
         (lambda m, x: 3, "returns no tensor"),
+        (lambda m, x: (m.a(x), 3), "returns no tensor alone, but 1 int"),
+        (lambda m, x: (), "returns no tensor"),
         (lambda m, x: m.a(x) if x.sum() > 0 else x, "cannot trace Net for an input of"),
         (lambda m, x: m.a(x).reshape(2, -1), "cannot trace Net"),
         (lambda m, x: m.a(x[:, :3]), "cannot trace Net"),
         (lambda m, x: m.a(x).argmax(1), "returns torch.int64"),
         (lambda m, x: m.a(x) + torch.rand_like(x), "differs from it by"),
         (lambda m, x: m.a(x) / 0, "differs from it by nan"),
-        (sliced, "differs from it by"),
-        (without_gradients, "has a graph inside its graph"),
+        (with_gradients, "has a graph inside its graph"),
     ],
 )
 def test_what_cannot_be_traced_is_one_message(
@@ -228,7 +220,7 @@ def test_what_does_nothing_is_left_out() -> None:
 
     module = normal_form(Net(forward, a=conv(), b=conv()), (4, 8, 8))
     operators = [getattr(node.target, "__name__", node.target) for node in module.graph.nodes]
-    assert operators == ["x", "a", "b", "div.Tensor", "mul.Tensor", "add", "output"]
+    assert operators == ["x", "a", "b", "mul.Tensor", "add", "output"]
 
 
 def test_what_changes_the_type_of_numbers_stays() -> None:

@@ -13,6 +13,7 @@ from trt_layermerge.delivery.manifest import read_manifest
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import IncompatibleError, TableError, TaskError
 from trt_layermerge.files import sha256
+from trt_layermerge.pipeline import training
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
@@ -20,6 +21,7 @@ from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.solving import solve_stage
 from trt_layermerge.planning.plan import read_plan
+from trt_layermerge.report.terminal import print_result
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
 
@@ -124,8 +126,10 @@ def test_damaged_training_files_are_named_and_left_alone(done: Job, recorder: An
 
 def test_other_weights_are_not_planned_with_the_old_importances(done: Job, recorder: Any) -> None:
     loaded = load(done)
+    assert loaded.network.source is not None
     with torch.no_grad():
-        next(loaded.network.module.parameters()).add_(1)
+        for module in (loaded.network.module, loaded.network.source):
+            next(module.parameters()).add_(1)
     with pytest.raises(IncompatibleError, match="weights: "):
         compress(loaded, recorder)
 
@@ -145,3 +149,14 @@ def test_test_data_of_another_size_is_found_before_anything_long(done: Job, reco
     with pytest.raises(TaskError, match="test_batches yields inputs of"):
         compress(replace(loaded, task=replace(task, test=smaller)), recorder)
     assert not recorder.stages
+
+
+def test_a_training_that_had_to_back_off_says_at_what_rate_it_ended(
+    done: Job, recorder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = training.fine_tune
+    monkeypatch.setattr(training, "fine_tune", lambda *args, **how: replace(real(*args, **how), lr=0.005, backoffs=2))
+    result = compress(load(done), recorder)
+    assert json.loads((done.output / "result.json").read_text())["slowed_lr"] == 0.005 == result.slowed_lr
+    print_result(result)
+    assert "peak learning rate of 0.005" in " ".join(capsys.readouterr().out.split())

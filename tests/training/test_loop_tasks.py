@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count, cycle
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor, nn
 
-from tests.training.faulty import faulty, fields
+from tests.training.faulty import Faulty, faulty, fields
 from trt_layermerge.errors import InputError, TaskError
 from trt_layermerge.training.loop import Recipe, fine_tune
 from trt_layermerge.training.task import Batch, Classification
@@ -17,15 +19,54 @@ from trt_layermerge.training.task import Batch, Classification
 MakeModel = Callable[[], nn.Module]
 
 
-def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
-    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
+@pytest.mark.parametrize("worst", [float("nan"), float("inf"), 1e4])
+def test_a_loss_that_is_none_at_any_rate_stops_before_it_spoils_the_weights(
+    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path, worst: float
 ) -> None:
-    losses = iter([1.0, 1.0, float("nan")])
+    losses = cycle([1.0, 1.0, worst])
     checkpoint = tmp_path / "run.checkpoint"
-    with pytest.raises(InputError, match=r"loss is nan at step 2 of 10, learning rate 0\.1") as caught:
+    words = r"loss is (nan|inf|\d.*e\+04) at step 2 of 10, learning rate 0\.00625, after 4 tries at higher rates"
+    with pytest.raises(InputError, match=words) as caught:
         fine_tune(make_model(), faulty(task, lambda loss: loss * next(losses)), recipe, checkpoint=checkpoint)
     assert "lower lr" in str(caught.value.hint)
     assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_a_run_that_diverges_is_the_run_at_half_the_rate_and_says_so(
+    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path, average: float
+) -> None:
+    """Also: interrupted after that, it goes on to the same bits; and it diverges before and behind a checkpoint."""
+    recipe, told = replace(recipe, average=average), []
+
+    def at(step: int) -> Faulty:
+        steps = count()
+        return faulty(task, lambda loss: loss * (1e9 if next(steps) == step else 1))
+
+    def interrupt(done: int, _total: int, label: str) -> None:
+        told.append(label)
+        if len(told) == 14:
+            raise KeyboardInterrupt
+
+    slow = make_model()
+    expected = fine_tune(slow, task, replace(recipe, lr=recipe.lr / 2), checkpoint=tmp_path / "slow")
+    for step in (3, 7):
+        model = make_model()
+        found = fine_tune(model, at(step), recipe, checkpoint=tmp_path / f"at {step}")
+        assert found == replace(expected, backoffs=1)
+        assert_same(model, slow)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(make_model(), at(7), recipe, checkpoint=tmp_path / "stopped", progress=interrupt)
+    assert "diverged, now at lr 0.05" in told[-1] and "diverged" not in told[7]
+    model = make_model()
+    found = fine_tune(model, task, recipe, checkpoint=tmp_path / "stopped")
+    assert found == replace(expected, backoffs=1, resumed_at=5)
+    assert_same(model, slow)
+
+
+def assert_same(a: nn.Module, b: nn.Module) -> None:
+    there = b.state_dict()
+    assert [name for name, value in a.state_dict().items() if not torch.equal(value, there[name])] == []
 
 
 def test_what_is_wrong_with_a_task_is_said(

@@ -33,12 +33,16 @@ def signatures(network: Network, choice: Choice, setting: Setting) -> tuple[Sign
     """
     chain, block, lowered = network.chains[choice.block.chain], choice.block, lowered_in(network, choice)
     if block.region is not None:
-        shape = network.regions[block.region].input_shape
+        region = network.regions[block.region]
         whole = Signature(
-            setting.batch, shape, lowered.geometry, activation=lowered.activation, precision=setting.precision
+            setting.batch * region.multiple,
+            region.input_shape,
+            lowered.geometry,
+            activation=lowered.activation,
+            precision=setting.precision,
         )
         return () if whole.empty else (whole,)
-    here = Signature(setting.batch, chain.shape(block.start), None, precision=setting.precision)
+    here = Signature(setting.batch * chain.multiple, chain.shape(block.start), None, precision=setting.precision)
     addition = replace(here, input_shape=chain.shape(block.end), residual=True)
     result = replace(
         here,

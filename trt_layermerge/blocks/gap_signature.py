@@ -40,7 +40,7 @@ class GapSignature:
     @classmethod
     def of(cls, gap: Gap, batch: int, precision: str) -> GapSignature:
         """The signature of a gap in a network that is run with this batch."""
-        return cls(batch, gap.input_shape, gap.output_shape, gap.structure, precision)
+        return cls(batch * gap.multiple, gap.input_shape, gap.output_shape, gap.structure, precision)
 
     @property
     def key(self) -> str:

@@ -78,6 +78,7 @@ def make_job(**given: Any) -> Job:
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
         device=given.get("device", known.device),
+        cpu_threads=given.get("cpu_threads"),
         also=given.get("also"),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -71,6 +72,9 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    # Torch's threads sleep while they wait: where a core is taken by something else, spinning makes a step of training
+    # several times slower on two threads than on one (decision 28). It is heard only before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli.main(args=args, prog_name="trt-layermerge", standalone_mode=False)
     except LayerMergeError as error:

@@ -81,7 +81,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
 
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    of_stages = (network_options, device_options, data_options, torch_option, plan_options)
+    of_stages = (network_options, device_options, data_options, torch_options, plan_options)
     of_compress = (refine_options, also_option, training_options)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
@@ -108,7 +108,11 @@ csv_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
 
 _network_options = (
-    click.option("--weights", type=PATH, help="Checkpoint: safetensors, or a state dict of torch.save."),
+    click.option(
+        "--weights",
+        type=PATH,
+        help="Checkpoint: safetensors, or a state dict of torch.save; FILE#KEY for one of several in it.",
+    ),
     click.option(
         "--input",
         "input_shape",
@@ -204,12 +208,20 @@ plan_options = combined(
 refine_options = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
 )
-torch_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="Where importance is measured, fits are solved and networks trained: auto (a GPU, if torch sees one), cpu, "
-    "cuda, cuda:N.",
+torch_options = combined(
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="Where importance is measured, fits are solved and networks trained: auto (a GPU, if torch sees one), "
+        "cpu, cuda, cuda:N.",
+    ),
+    click.option(
+        "--cpu-threads",
+        type=click.IntRange(1),
+        metavar="N",
+        help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
+    ),
 )
 also_option = click.option(
     "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."

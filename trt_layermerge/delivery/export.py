@@ -1,4 +1,4 @@
-"""ONNX from a network: its inputs by name, one output, dynamic batch, opset 18, weights inside the file."""
+"""ONNX from a network: inputs and outputs by name, dynamic batch, opset 18, weights inside the file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.files import replacing
 from trt_layermerge.network.inputs import INPUT as INPUT
 from trt_layermerge.network.inputs import Input, as_inputs, examples
+from trt_layermerge.network.outputs import OUTPUT as OUTPUT
+from trt_layermerge.network.outputs import output_names
 from trt_layermerge.onnxfile import OPSET
-
-OUTPUT = "output"
 
 
 def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path: Path) -> None:
-    """Write a network as ONNX.
+    """Write a network as ONNX; its outputs are called what the normal form calls them, or ``output``.
 
     Args:
         module: In evaluation mode.
@@ -42,7 +42,7 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
                     module.eval(),
                     examples(inputs, batch=2),  # one would be taken for a fixed batch
                     input_names=[item.name for item in inputs],
-                    output_names=[OUTPUT],
+                    output_names=list(output_names(module)),
                     dynamic_shapes=tuple({0: batch} for _ in inputs),
                     opset_version=OPSET,
                     dynamo=True,

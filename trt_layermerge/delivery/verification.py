@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from trt_layermerge.delivery.export import OUTPUT
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.network.outputs import OUTPUT, output_names
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
 from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.training.task import Batch
 
-_INPUTS = "inputs."
-"""What the names of recorded inputs begin with, where there are several."""
+_INPUTS, _OUTPUTS = "inputs", "outputs"
+"""What the names of recorded tensors begin with: ``inputs.NAME``, or ``inputs`` where there is one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Verification:
     Attributes:
         manifest: The manifest that was read.
         files: Number of files whose hashes are right.
-        engine: Relative error of the engine against the recorded outputs of the PyTorch network.
+        engine: Largest relative error of the engine against the recorded outputs of the PyTorch network.
         samples: Real inputs compared.
     """
 
@@ -53,13 +53,22 @@ def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[T
 
 
 def run_engine(engine: Engine, inputs: Values) -> Tensor:
-    """An engine's output for any number of samples, in batches of its own size; the last one is filled up."""
+    """The output of an engine that has one, for any number of samples."""
+    (output,) = run_outputs(engine, inputs).values()
+    return output
+
+
+def run_outputs(engine: Engine, inputs: Values) -> dict[str, Tensor]:
+    """An engine's outputs for any number of samples, in batches of its own size; the last one is filled up."""
     given = as_tuple(inputs)
     samples, size = len(given[0]), next(iter(engine.inputs.values()))[0]
     filled = {name: _filled(value, size) for name, value in zip(engine.inputs, given, strict=True)}
     batches = (slice(begin, begin + size) for begin in range(0, samples, size))
-    outputs = [engine.run({name: value[part] for name, value in filled.items()})[OUTPUT] for part in batches]
-    return torch.from_numpy(np.concatenate(outputs))[:samples]
+    results = [engine.run({name: value[part] for name, value in filled.items()}) for part in batches]
+    return {
+        name: torch.from_numpy(np.concatenate([result[name] for result in results]))[:samples]
+        for name in engine.outputs
+    }
 
 
 def _filled(values: Tensor, size: int) -> NDArray[Any]:
@@ -68,33 +77,41 @@ def _filled(values: Tensor, size: int) -> NDArray[Any]:
     return np.ascontiguousarray(torch.cat([values, values.new_zeros(missing, *values.shape[1:])]).numpy())
 
 
-def verify_engine(engine: Engine, module: nn.Module, inputs: Values, precision: str = "fp32") -> tuple[float, Tensor]:
-    """Compare an engine with a PyTorch network on real inputs.
+def verify_engine(engine: Engine, module: nn.Module, inputs: Values, precision: str = "fp32") -> tuple[float, Values]:
+    """Compare an engine with a PyTorch network on real inputs, each output on its own scale.
 
     Returns:
-        The relative error, and the network's outputs.
+        The largest relative error, and the network's outputs.
 
     Raises:
-        VerificationError: They differ by more than the precision's tolerance, a share of the largest output.
+        VerificationError: They differ by more than the precision's tolerance, a share of an output's largest value.
     """
     with torch.no_grad():
-        expected = module.eval()(*as_tuple(inputs))
-    return _compare(engine, inputs, expected, precision, "the PyTorch network"), expected
+        outputs: Values = module.eval()(*as_tuple(inputs))
+    expected = dict(zip(output_names(module), as_tuple(outputs), strict=True))
+    return _compare(engine, inputs, expected, precision, "the PyTorch network"), outputs
 
 
-def write_checks(path: Path, names: Iterable[str], inputs: Values, outputs: Tensor) -> None:
+def write_checks(
+    path: Path, names: Iterable[str], inputs: Values, outputs: Values, output_names: Iterable[str] = (OUTPUT,)
+) -> None:
     """Write real inputs and the PyTorch network's outputs, for whoever gets the engine to check it with.
 
     Args:
-        path: A safetensors file. ``outputs`` holds the outputs; ``inputs`` the one input, and ``inputs.NAME`` each of
-            several.
+        path: A safetensors file. ``inputs`` holds the one input and ``outputs`` the one output; ``inputs.NAME`` and
+            ``outputs.NAME`` each of several.
         names: Of the inputs.
         inputs: ``[samples, ...]`` each.
-        outputs: ``[samples, ...]``.
+        outputs: ``[samples, ...]`` each.
+        output_names: Of the outputs.
     """
-    named = dict(zip(names, as_tuple(inputs), strict=True))
-    tensors = {"inputs" if len(named) == 1 else f"{_INPUTS}{name}": values for name, values in named.items()}
-    write_bytes(path, save({name: values.contiguous() for name, values in (tensors | {"outputs": outputs}).items()}))
+    tensors = _recorded(_INPUTS, names, inputs) | _recorded(_OUTPUTS, output_names, outputs)
+    write_bytes(path, save({name: values.contiguous() for name, values in tensors.items()}))
+
+
+def _recorded(kind: str, names: Iterable[str], values: Values) -> dict[str, Tensor]:
+    named = dict(zip(names, as_tuple(values), strict=True))
+    return {kind if len(named) == 1 else f"{kind}.{name}": value for name, value in named.items()}
 
 
 def verify_delivery(path: Path) -> Verification:
@@ -114,33 +131,43 @@ def verify_delivery(path: Path) -> Verification:
     hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"
     runtime = fitting_runtime(path, device, options, hint)
     engine = runtime.load(path.parent / manifest.engine, options)
-    inputs, outputs = _read_checks(path.parent / manifest.checks, tuple(engine.inputs))
+    inputs, outputs = _read_checks(path.parent / manifest.checks, engine)
     error = _compare(engine, inputs, outputs, device.precision, "the recorded outputs of the PyTorch network")
-    return Verification(manifest, len(manifest.files), error, len(outputs))
+    return Verification(manifest, len(manifest.files), error, len(inputs[0]))
 
 
-def _compare(engine: Engine, inputs: Values, expected: Tensor, precision: str, what: str) -> float:
-    if len(engine.inputs) != len(as_tuple(inputs)) or OUTPUT not in engine.outputs:
+def _compare(engine: Engine, inputs: Values, expected: Mapping[str, Tensor], precision: str, what: str) -> float:
+    """The largest relative error of an engine's outputs."""
+    if len(engine.inputs) != len(as_tuple(inputs)) or set(engine.outputs) != set(expected):
         raise VerificationError(f"the engine takes {', '.join(engine.inputs)} and gives {', '.join(engine.outputs)}")
-    actual = run_engine(engine, inputs)
-    if actual.shape != expected.shape:
-        raise VerificationError(f"the engine gives {list(actual.shape)}, {what} {list(expected.shape)}")
-    error, allowed = relative_error(actual, expected), OUTPUT_TOLERANCE[precision]
-    if error > allowed:
-        raise VerificationError(
-            f"the engine differs from {what} by {error:.1e} of the largest output (allowed: {allowed:.0e})",
-            hint="do not use it; please report this with the manifest",
-        )
-    return error
+    allowed, worst = OUTPUT_TOLERANCE[precision], 0.0
+    for name, actual in run_outputs(engine, inputs).items():
+        of = f" {name!r}" if len(expected) > 1 else ""
+        if actual.shape != expected[name].shape:
+            raise VerificationError(f"the engine gives{of} {list(actual.shape)}, {what} {list(expected[name].shape)}")
+        error = relative_error(actual, expected[name])
+        if error > allowed:
+            raise VerificationError(
+                f"the engine differs from {what} by {error:.1e} of the largest output{of} (allowed: {allowed:.0e})",
+                hint="do not use it; please report this with the manifest",
+            )
+        worst = max(worst, error)
+    return worst
 
 
-def _read_checks(path: Path, names: tuple[str, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """What ``write_checks`` wrote: the inputs in the order of their names, and the outputs."""
+def _read_checks(path: Path, engine: Engine) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """What ``write_checks`` wrote: the inputs in the order of the engine's, and the outputs by name."""
     try:
         tensors = load_file(path)
-        outputs = tensors.pop("outputs")
-        if len(names) == 1 and "inputs" in tensors:
-            return (tensors["inputs"],), outputs
-        return tuple(tensors[f"{_INPUTS}{name}"] for name in names), outputs
+        inputs, outputs = (
+            _named(tensors, kind, of) for kind, of in ((_INPUTS, engine.inputs), (_OUTPUTS, engine.outputs))
+        )
     except (safetensors.SafetensorError, KeyError) as error:
         raise InputError(f"{path} does not hold inputs and outputs: {error}") from error
+    return tuple(inputs.values()), outputs
+
+
+def _named(tensors: Mapping[str, Tensor], kind: str, names: Iterable[str]) -> dict[str, Tensor]:
+    names = tuple(names)
+    alone = len(names) == 1 and kind in tensors
+    return {name: tensors[kind if alone else f"{kind}.{name}"] for name in names}

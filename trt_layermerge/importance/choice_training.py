@@ -26,6 +26,7 @@ from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.reconstruction import PLAIN
+from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import carry_out
 from trt_layermerge.network.device import CPU, placed
@@ -60,7 +61,9 @@ def tuned_rows(request: EstimationRequest, how: Finetune) -> Iterator[Importance
 def changed_network(network: Network, choice: Choice, inputs: Sequence[Values], seed: int) -> fx.GraphModule:
     """The network with one choice made and nothing merged yet: what is trained."""
     if choice.kind is not Kind.KEEP:
-        return carry_out(network, [choice], inputs, strength=PLAIN).linearised
+        module = carry_out(network, [choice], inputs, strength=PLAIN).linearised
+        restore_norms(module, network, [choice], inputs)
+        return module
     module = rewrite(network, {})
     layer = network.chains[choice.block.chain].layers[choice.block.end - 1]
     with torch.random.fork_rng([]):

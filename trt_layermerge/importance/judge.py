@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
+from threading import Lock
 
 import torch
 from torch import Tensor, fx, nn
@@ -141,20 +142,22 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
 
 
 class _Kept:
-    """Values inside a network for some batches, kept between choices that ask for the same ones."""
+    """Values inside a network for some batches, kept between choices that ask for the same ones, in any thread."""
 
     def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
         self.network, self.batches = network, batches
         self._names: tuple[str, ...] | None = None
         self._values: Iterable[list[Tensor]] = []
+        self._lock = Lock()
 
     def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
         """The values of some nodes, batch by batch."""
-        if names != self._names:  # seldom: choices come sorted by their blocks
-            self._values = []  # before the next ones take their memory
-            known = _Known(self.network, names, self.batches)
-            self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
-        return self._values
+        with self._lock:
+            if names != self._names:  # seldom: choices come sorted by their blocks
+                self._values = []  # before the next ones take their memory
+                known = _Known(self.network, names, self.batches)
+                self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
+            return self._values
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 
 from torch import fx, nn
 
 from trt_layermerge.merging.algebra import from_modules, to_module
 from trt_layermerge.merging.rewrite import tidy
+from trt_layermerge.network.placing import reader_counts
 
 
 def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
@@ -29,14 +29,14 @@ def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def norm_pairs(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Every convolution whose result goes into a batch norm and nowhere else, with that norm."""
-    uses = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
+    """Every convolution whose result goes into a batch norm alone, with that norm; nothing else reads their weights."""
+    readers = reader_counts(module)
     pairs = []
     for norm in module.graph.nodes:
-        if not _is(module, norm, nn.BatchNorm2d) or uses[str(norm.target)] > 1:
+        if not _is(module, norm, nn.BatchNorm2d) or readers[str(norm.target)] > 1:
             continue
         conv = norm.all_input_nodes[0]
-        if len(conv.users) == 1 and uses[str(conv.target)] == 1 and _is(module, conv, nn.Conv2d):
+        if len(conv.users) == 1 and readers[str(conv.target)] == 1 and _is(module, conv, nn.Conv2d):
             pairs.append((conv, norm))
     return pairs
 

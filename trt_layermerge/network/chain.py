@@ -172,6 +172,7 @@ class Chain:
         layers: Layers 1..L.
         skips: Skips between its tensors.
         reason: In words, why it does not go on.
+        multiple: Images at once for each sample of the batch: frames of a clip, or windows, that are folded into it.
     """
 
     index: int
@@ -179,6 +180,7 @@ class Chain:
     layers: tuple[Layer, ...]
     skips: tuple[Skip, ...]
     reason: str
+    multiple: int = 1
 
     def __len__(self) -> int:
         """Number of layers."""

@@ -84,4 +84,4 @@ def _peak_bytes(graph: fx.Graph) -> int:
 
 def _bytes(node: fx.Node) -> int:
     """Memory of what a node makes for one image; weights are no activations."""
-    return 0 if node.op == "get_attr" else BYTES * prod(node.meta.get("shape", (0,)))
+    return 0 if node.op == "get_attr" else BYTES * (node.meta.get("multiple") or 1) * prod(node.meta.get("shape", (0,)))

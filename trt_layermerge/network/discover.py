@@ -100,7 +100,10 @@ class _Finder:
         while (length := self._first_leak(path)) is not None:
             outside = set(path.tensors[length].users) - self._own_readers(path, length)
             path = path.cut(length, self.reasons.also_read(outside))
-        return Chain(index, path.tensors[0].name, tuple(path.layers), tuple(path.skips), path.reason)
+        start = path.tensors[0]
+        return Chain(
+            index, start.name, tuple(path.layers), tuple(path.skips), path.reason, start.meta.get("multiple") or 1
+        )
 
     def _walk(self, start: fx.Node, first: fx.Node | None, taken: set[str]) -> _Path:
         path = _Path([start])
@@ -117,7 +120,14 @@ class _Finder:
     def _next(self, tensor: fx.Node, taken: set[str], *, at_start: bool) -> fx.Node | str:
         """The first node of the unit that continues the path behind a tensor, or why there is none.
 
-        What only starts a path may branch: the first branch goes first, the others start paths of their own.
+        1. No unit reads it, or only such as are taken by other paths: the path ends.
+        2. Units that lead to an addition, and nowhere else, may be a skip's: where others are there, they are the path.
+           One that reads through a front is never a skip's, for skips have none.
+        3. Where several are there that no addition waits for, the path ends: which of them it goes on through would be
+           chance. What only starts a path may branch: the first branch goes first, the others start paths of their own.
+        4. Where all may be skips', the longest is the path, for a skip's own units are part of its block, and a block
+           that is one convolution is cheaper the more it takes in; of equal ones the one with the largest kernels, so
+           that the merged kernel is no larger than the path's own.
         """
         readers = [first for first, (source, _) in self.fronts.items() if source is tensor]
         readers = [first for first in readers if first.name not in taken and self.units.starts(first)]
@@ -129,7 +139,6 @@ class _Finder:
             return self.reasons.branches(main)
         if main:
             return max(main, key=self.units.is_convolution)  # the first of them
-        # All of them may be skips' own: the longest is the path, of equal ones the one with the largest kernels.
         return max(readers, key=lambda user: (lengths[user], *self._size(user)))
 
     def _size(self, first: fx.Node) -> tuple[bool, int]:
@@ -165,7 +174,7 @@ class _Finder:
         user = sole_user(tensor)
         module = None if user is None else self.units.module(user)
         name = None if module is None else activation_name(module)
-        if user is None or name is None or self.units.uses[str(user.target)] > 1:  # a PReLU may be shared
+        if user is None or name is None or self.units.readers[str(user.target)] > 1:  # a PReLU may be shared
             return None, None
         return user, name
 

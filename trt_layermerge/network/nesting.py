@@ -140,5 +140,5 @@ class _Places:
 
 
 def is_image(node: fx.Node) -> bool:
-    """Whether a node holds an image: channels, height and width of each sample are known."""
-    return len(node.meta.get("shape", ())) == 3
+    """Whether a node holds an image for each sample, or several: channels, height and width are known."""
+    return len(node.meta.get("shape", ())) == 3 and node.meta.get("multiple", 1) is not None

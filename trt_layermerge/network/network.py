@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,12 @@ from trt_layermerge.errors import ModelError, UsageError
 from trt_layermerge.network.chain import Break, Chain, Layer
 from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.inputs import Input, as_inputs, resized
+from trt_layermerge.network.outputs import output_names
 from trt_layermerge.network.region import Gap, Region
 from trt_layermerge.network.regions import find_regions
 from trt_layermerge.network.source import load_source
 from trt_layermerge.network.trace import normal_form
+from trt_layermerge.network.unwrap import unwrapped
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Network:
         breaks: Where chains end and which convolutions are in none, with reasons.
         content: Hash of the file that holds the whole network, if one does: names and numbers alone do not tell what
             is computed with them.
+        source: What it was traced from, as it computes; ``None`` for a network that was put together here.
+        notes: What was done to the source, or found beside it, that its user should know.
         gaps: What lies between layers of chains and is no layer.
         regions: Parts with such gaps that one convolution may replace.
     """
@@ -42,8 +47,15 @@ class Network:
     chains: tuple[Chain, ...]
     breaks: tuple[Break, ...]
     content: str = ""
+    source: nn.Module | None = None
+    notes: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
     regions: tuple[Region, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of its outputs, in order."""
+        return output_names(self.module)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -65,19 +77,27 @@ class Network:
         return digest.hexdigest()
 
 
-def trace(name: str, source: nn.Module, given: Sequence[int] | Sequence[Input], content: str = "") -> Network:
+def trace(
+    name: str,
+    source: nn.Module,
+    given: Sequence[int] | Sequence[Input],
+    content: str = "",
+    notes: Sequence[str] = (),
+) -> Network:
     """Bring a module into normal form and find its chains.
 
     Args:
         name: What to call it.
-        source: The module.
+        source: The module; it is left as it was.
         given: Its inputs, in the order of its arguments; a shape alone means one of real numbers.
         content: Hash of the file that holds the whole network, if one does.
+        notes: What its user should know of it already.
 
     Raises:
         ModelError: It cannot be traced, or there is no convolution in it that we can work on.
     """
     inputs = as_inputs(given)
+    source, found = unwrapped(source)
     module = normal_form(source, inputs)
     chains, breaks = find_chains(module)
     if not chains:
@@ -86,11 +106,13 @@ def trace(name: str, source: nn.Module, given: Sequence[int] | Sequence[Input], 
             f"{name} has no convolution to work on" + (f" ({reasons})" if reasons else ""),
             hint="only 2-D convolutions can be merged",
         )
-    return Network(name, module, inputs, chains, breaks, content, *find_regions(module, chains))
+    return Network(
+        name, module, inputs, chains, breaks, content, source, (*notes, *found), *find_regions(module, chains)
+    )
 
 
 def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int, ...] | None = None) -> Network:
-    """Load a model spec with its weights and trace it.
+    """Load a model spec with its weights and trace it; what was done to them is logged as a warning.
 
     Args:
         spec: See ``source.py``.
@@ -103,12 +125,15 @@ def load_network(spec: str, weights: Path | None = None, input_shape: tuple[int,
         UsageError: The input shape is not known.
     """
     source = load_source(spec, weights)
-    if source.inputs:
-        return trace(spec, source.module, resized(source.inputs, input_shape) if input_shape else source.inputs)
-    shape = input_shape or source.input_shape
-    if shape is None:
+    inputs, shape = source.inputs, input_shape or source.input_shape
+    if not inputs and shape is None:
         raise UsageError(
             f"the input shape of {spec} is not known",
             hint="pass --input CxHxW; a factory may have INPUT_SHAPE = (C, H, W) beside it",
         )
-    return trace(spec, source.module, shape, source.content)
+    if shape is not None:
+        inputs = resized(inputs or (Input(source.input_name, shape),), shape)
+    network = trace(spec, source.module, inputs, source.content, source.notes)
+    for note in network.notes:
+        logging.getLogger(__name__).warning("%s: %s", spec, note)
+    return network

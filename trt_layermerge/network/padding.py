@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from trt_layermerge.network.geometry import Geometry, Sides
 
-aten = torch.ops.aten
-
 
 class PaddedConv2d(nn.Conv2d):
     """A convolution whose zero padding may differ from side to side.
@@ -85,17 +83,19 @@ def remove_padding(module: nn.Conv2d | nn.AvgPool2d) -> None:
         module.ceil_mode = False  # what is padded may end in a part of a window
 
 
-def absorb_padding(module: fx.GraphModule) -> None:
-    """Make every zero padding that one convolution alone reads a part of that convolution, in place.
+def absorb_padding(module: fx.GraphModule) -> fx.GraphModule:
+    """Make every zero padding that one convolution alone reads a part of that convolution.
+
+    Paddings in a row go into it one after the other, the last one first.
 
     Requires: shapes in ``meta["shape"]``. Ensures: the same function, state-dict names and parameters.
     """
     uses = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
-    for pad in list(module.graph.nodes):
-        sides, reader = _zeros(pad), next(iter(pad.users), None)
-        if sides is None or reader is None or len(pad.users) > 1 or uses[str(reader.target)] != 1:
+    for pad in reversed(list(module.graph.nodes)):
+        sides, reader = constant_sides(pad), next(iter(pad.users), None)
+        if sides is None or _padding_arguments(pad)[1] or reader is None or len(pad.users) > 1:
             continue
-        conv = module.get_submodule(str(reader.target))
+        conv = module.get_submodule(str(reader.target)) if uses[str(reader.target)] == 1 else None
         if isinstance(conv, nn.Conv2d):
             own = sides_of(conv)
             total = (sides[0] + own[0], sides[1] + own[1], sides[2] + own[2], sides[3] + own[3])
@@ -103,12 +103,13 @@ def absorb_padding(module: fx.GraphModule) -> None:
             pad.replace_all_uses_with(pad.all_input_nodes[0])
             module.graph.erase_node(pad)
     module.recompile()
+    return module
 
 
-def _zeros(node: fx.Node) -> Sides | None:
-    """What a node adds around images, if that is all it does and all of it is zeros."""
-    sizes, value = _padding_arguments(node)
-    if sizes is None or value not in (None, 0) or len(node.meta.get("shape", ())) != 3:
+def constant_sides(node: fx.Node) -> Sides | None:
+    """How wide a border of one number a node puts around images, if that is all it does."""
+    sizes, _ = _padding_arguments(node)
+    if sizes is None or len(node.meta.get("shape", ())) != 3:
         return None
     if len(sizes) > 4 or not all(isinstance(size, int) and size >= 0 for size in sizes):
         return None  # channels too, or cut off
@@ -119,9 +120,9 @@ def _zeros(node: fx.Node) -> Sides | None:
 def _padding_arguments(node: fx.Node) -> tuple[tuple[Any, ...] | None, Any]:
     """Sizes, last axis first, and value of a constant padding."""
     names: tuple[str, ...]
-    if node.target is aten.pad.default:
+    if node.target is torch.ops.aten.pad.default:
         names = ("x", "pad", "mode", "value")
-    elif node.target is aten.constant_pad_nd.default:
+    elif node.target is torch.ops.aten.constant_pad_nd.default:
         names = ("x", "pad", "value")
     else:
         return None, None

@@ -33,6 +33,7 @@ class Gap:
         input_shape: Channels, height and width of the input.
         output_shape: Of the output.
         structure: Hash of what it computes but for its weights: gaps with the same one cost the same.
+        multiple: Images at once for each sample of the batch; see ``Chain``.
     """
 
     input: str
@@ -41,6 +42,7 @@ class Gap:
     input_shape: Shape
     output_shape: Shape
     structure: str
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Region:
         layers: The layers inside, as chain and number.
         gaps: The gaps inside that lie in no other gap, as numbers in the network's.
         convolutions: How many convolutions are inside.
+        multiple: Images at once for each sample of the batch; see ``Chain``.
     """
 
     index: int
@@ -78,6 +81,7 @@ class Region:
     layers: tuple[tuple[int, int], ...]
     gaps: tuple[int, ...]
     convolutions: int
+    multiple: int = 1
 
     @property
     def keeps_shape(self) -> bool:

@@ -82,7 +82,8 @@ class _Finder:
                 yield None
             else:
                 structure = structure_of(self.module, sorted(nodes, key=self.nesting.order.__getitem__), start)
-                yield Gap(start.name, end.name, layers, start.meta["shape"], end.meta["shape"], structure)
+                shapes = start.meta["shape"], end.meta["shape"]
+                yield Gap(start.name, end.name, layers, *shapes, structure, start.meta.get("multiple", 1))
 
     def _is_block(self, start: fx.Node, end: fx.Node, layers: Sequence[tuple[int, int]]) -> bool:
         (chain, first), (_, last) = layers[0], layers[-1]
@@ -93,7 +94,8 @@ class _Finder:
         """The region between two tensors; ``None`` where no convolution could take its place, or no layer is inside."""
         nodes = sorted(self.nesting.inside(start, end), key=self.nesting.order.__getitem__)
         layers = self._layers(nodes)
-        whole = footprint(self.module, nodes, start, end) if layers else None
+        alike = start.meta.get("multiple", 1) == end.meta.get("multiple", 1)
+        whole = footprint(self.module, nodes, start, end) if layers and alike else None
         if whole is None:
             return None
         before, activation = self._last_activation(start, end)
@@ -112,6 +114,7 @@ class _Finder:
             layers,
             gaps,
             sum(isinstance(self._part(node), nn.Conv2d | nn.ConvTranspose2d) for node in nodes),
+            start.meta.get("multiple", 1),
         )
 
     def _layers(self, nodes: Sequence[fx.Node] | set[fx.Node]) -> tuple[tuple[int, int], ...]:

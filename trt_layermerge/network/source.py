@@ -3,8 +3,8 @@
 A spec is ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory``, ``FILE.py[:factory]`` or ``FILE.onnx``; a
 factory takes no arguments and returns an ``nn.Module``. Beside it may stand ``INPUT_SHAPE = (3, 32, 32)``. For several
 inputs it is ``INPUTS = {"sample": (3, 32, 32), "timestep": 1000}`` in the order of ``forward()``: a shape for real
-numbers, a number for one whole number below it. Weights are safetensors, or a PyTorch state dict read with
-``weights_only``: nothing is unpickled. An ONNX file brings its own; a checkpoint with the same names replaces them.
+numbers, a number for one whole number below it. Weights are those of a checkpoint (``checkpoint.py``): nothing is
+unpickled. An ONNX file brings its own; a checkpoint with the same names replaces them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import importlib
 import importlib.util
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.extras import install_hint
-from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.checkpoint import load_weights
+from trt_layermerge.network.inputs import INPUT, Input
+from trt_layermerge.network.unwrap import unwrapped
 
 DEFAULT_FACTORY = "model"
 
@@ -44,6 +43,8 @@ class Source:
         input_shape: Shape of one sample where the source tells it, else ``None``.
         content: Hash of what the network computes, where that lies in a file as a whole; else empty.
         inputs: All its inputs where the source declares them by name, else none.
+        input_name: Name of its one input, where it has one.
+        notes: What was done to the network and its weights, in words.
     """
 
     spec: str
@@ -51,6 +52,8 @@ class Source:
     input_shape: tuple[int, ...] | None
     content: str = ""
     inputs: tuple[Input, ...] = ()
+    input_name: str = INPUT
+    notes: tuple[str, ...] = ()
 
 
 def load_source(spec: str, weights: Path | None = None) -> Source:
@@ -61,64 +64,19 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     """
     kind, _, name = spec.partition(":")
     shape: tuple[int, ...] | None
-    content, inputs = "", tuple[Input, ...]()
+    content, inputs, input_name = "", tuple[Input, ...](), INPUT
     if spec.endswith(".onnx"):
-        module, shape, content = _onnx(Path(spec))
+        module, shape, content, input_name = _onnx(Path(spec))
     elif kind == "torchvision":
         module, shape = _torchvision(name)
     elif kind == "timm":
         module, shape = _timm(name)
     else:
         module, shape, inputs = _factory(spec)
+    module, notes = unwrapped(module, own=True)
     if weights is not None:
-        load_weights(module, weights)
-    return Source(spec, module.eval(), shape, content, inputs)
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a checkpoint into a network, all or nothing.
-
-    Raises:
-        ModelError: The file is missing, damaged or of another kind, or its names or shapes do not fit.
-    """
-    state = _read_state(path)
-    expected = module.state_dict()
-    wrong = [
-        f"{name} is {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the model"
-        for name, value in expected.items()
-        if name in state and state[name].shape != value.shape
-    ]
-    missing = [f"{name} is missing" for name in expected if name not in state and "num_batches_tracked" not in name]
-    unexpected = [f"{name} is not in the model" for name in state if name not in expected]
-    if problems := wrong + missing + unexpected:
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise ModelError(f"{path} does not fit the model: {shown}", hint="is it the checkpoint of this very model?")
-    module.load_state_dict(state, strict=False)  # strictness was checked above, with better words
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"there is no weights file {path}")
-    try:
-        state: Any
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may drive the readers into any of theirs
-        first_line = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"cannot read the weights file {path}: {first_line or type(error).__name__}",
-            hint="it must be a whole .safetensors file, or a state dict saved with torch.save",
-        ) from error
-    for wrapper in ("state_dict", "model", "model_state_dict"):  # as training scripts commonly nest it
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} does not hold a state dict", hint="save model.state_dict(), not the model itself")
-    return state
+        notes += load_weights(module, weights)
+    return Source(spec, module.eval(), shape, content, inputs, input_name, notes)
 
 
 def _torchvision(name: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -138,9 +96,9 @@ def _timm(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     return module, tuple(module.default_cfg["input_size"])
 
 
-def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
-    from trt_layermerge.network.onnx_import.graph import read_graph  # seconds that other specs need not wait for
-    from trt_layermerge.network.onnx_import.module import OnnxNetwork
+def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]:
+    from trt_layermerge.network.onnx_import.onnx_graph import read_graph  # seconds that other specs need not wait for
+    from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
     from trt_layermerge.onnxfile import read_onnx
 
     if not path.is_file():
@@ -149,7 +107,7 @@ def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str]:
     content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     graph = read_graph(proto, str(path))
     shape = tuple(size for size in graph.shape if size is not None)
-    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content
+    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content, graph.input
 
 
 def _optional(name: str) -> Any:

@@ -7,7 +7,6 @@ which does nothing in evaluation, may stand behind any part of it and belongs to
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,9 +16,10 @@ from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.fronts import shift_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
+from trt_layermerge.network.placing import reader_counts
 from trt_layermerge.network.pooling import pooling_geometry, why_no_convolution
 
-SHARED = "its weights are shared: it is called more than once"
+SHARED = "its weights are shared: it is called more than once, or something else reads them"
 
 
 class Units:
@@ -27,7 +27,7 @@ class Units:
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.root = module
-        self.uses = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_module")
+        self.readers = reader_counts(module)
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls, if it calls one."""
@@ -48,10 +48,11 @@ class Units:
         module = self.module(node)
         if not isinstance(module, (nn.Conv2d, nn.AvgPool2d, nn.BatchNorm2d)):
             return "it is not linear"
-        if self.uses[str(node.target)] > 1:
+        if self.readers[str(node.target)] > 1:
             return SHARED
         shape, input_shape = (n.meta.get("shape", ()) for n in (node, node.all_input_nodes[0]))
-        if len(shape) != 3 or len(input_shape) != 3:
+        of_batch = node.meta.get("multiple", 1) is not None
+        if len(shape) != 3 or len(input_shape) != 3 or not of_batch:
             return "the size of its input is not fixed"
         if isinstance(module, nn.AvgPool2d):
             return why_no_convolution(module, input_shape[1:], shape[1:])
@@ -62,8 +63,8 @@ class Units:
         return self.unusable(node) is None
 
     def own(self, node: fx.Node) -> nn.Module | None:
-        """The module of a call that has one reader and is the only call of its module."""
-        alone = len(node.users) == 1 and self.uses[str(node.target)] == 1
+        """The module of a call that has one reader and is the only one to read its module."""
+        alone = len(node.users) == 1 and self.readers[str(node.target)] == 1
         return self.module(node) if alone else None
 
     def behind(self, node: fx.Node) -> fx.Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx
 
@@ -77,7 +77,8 @@ def _compress(loaded: Loaded, reporter: Reporter) -> Result:
     figures = _measured(loaded, made.engines, delivered, reporter)
     proof = _proof_figures(carried.proof, fold, made.difference, carried.compression)
     manifest = _manifest(loaded, file, figures, proof, made.onnx)
-    return _write(loaded.job, manifest, _also(loaded, reporter))
+    slowed_lr = carried.training.lr if carried.training is not None and carried.training.backoffs else None
+    return _write(loaded.job, Result(manifest, loaded.job.output, _also(loaded, reporter), slowed_lr))
 
 
 def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
@@ -107,9 +108,8 @@ def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Built:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
     job, given = loaded.job, loaded.network.inputs
     shapes = batched_shapes(given, job.batch)
-    export_onnx(fold_norms(loaded.network.module), given, job.original_onnx)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
-    onnx = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX).map(loaded.typed)
+    onnx = PerNetwork(loaded.original, job.output / COMPRESSED_ONNX).map(loaded.typed)
     original = loaded.runtime.build(onnx.original.path, job.options, shapes)
     loaded.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(loaded))
     engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
@@ -229,10 +229,9 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
     return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
-def _write(job: Job, manifest: Manifest, also: Also | None) -> Result:
-    write_manifest(job.output / MANIFEST, manifest)
-    written = verify_delivery(job.output / MANIFEST).manifest  # as a user's machine will
-    result = Result(written, job.output, also)
-    write_report(job.output / REPORT, written)
+def _write(job: Job, result: Result) -> Result:
+    write_manifest(job.output / MANIFEST, result.manifest)
+    result = replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will
+    write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
     return result

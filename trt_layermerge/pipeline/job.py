@@ -63,6 +63,7 @@ class Job:
         policy: How sure latencies have to be.
         device: Where torch computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It decides nothing but the last digits,
             and so is part of no key.
+        cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
     """
 
@@ -87,6 +88,7 @@ class Job:
     recipe: Recipe | None = field(default_factory=lambda: Recipe(distillation=0.9))
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
     device: str = "auto"
+    cpu_threads: int | None = None
     also: str | None = None
 
     @property

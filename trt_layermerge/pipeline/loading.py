@@ -22,9 +22,11 @@ from trt_layermerge.files import require_writable
 from trt_layermerge.importance.judge import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
-from trt_layermerge.network.inputs import joined
+from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
+from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
@@ -40,6 +42,9 @@ CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
 
 _CONVERSION_BATCH = 16
+
+COMPARED_SAMPLES = 16
+"""Real inputs that the original is compared with its source on; without a task, random ones."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,21 @@ class Loaded:
         """Hash of all that decides the plan."""
         inputs = [asdict(item) for item in self.network.inputs]
         return self.job.fingerprint(self.network.weights_hash, self.device, inputs)
+
+    @cached_property
+    def original(self) -> Path:
+        """The original as ONNX, compared with its source on real inputs when it is first asked for.
+
+        Raises:
+            ProofError: It computes something else.
+        """
+        if self.task is None:
+            inputs = examples(self.network.inputs, COMPARED_SAMPLES)
+        else:
+            batches = first(self.task.held_out_batches(), COMPARED_SAMPLES)
+            inputs = joined(batch for batch, _ in batches)
+        write_original(self.network, inputs, self.job.original_onnx)
+        return self.job.original_onnx
 
     def signatures(self, choice: Choice) -> tuple[Signature, ...]:
         """What a choice executes."""
@@ -136,6 +156,7 @@ def load(job: Job) -> Loaded:
         LayerMergeError: Something is missing, or does not fit together.
     """
     device = device_named(job.device)
+    use_threads(job.cpu_threads)
     for folder in (job.output, job.profiles):
         require_writable(folder)
     _require_method(job)
@@ -145,6 +166,7 @@ def load(job: Job) -> Loaded:
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
+        _require_one_output(network)
         job.estimator.require_task(task, network)
         if job.recipe is not None and job.recipe.distillation > 0:
             hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
@@ -187,6 +209,21 @@ def _require_method(job: Job) -> None:
 def _size(job: Job) -> int | None:
     """Of the images of a task that a job names."""
     return None if job.input_shape is None else job.input_shape[-1]
+
+
+def _require_one_output(network: Network) -> None:
+    """See that a task knows what it is told.
+
+    Raises:
+        UsageError: The network has several outputs, and a task's loss and metric are of one.
+    """
+    if len(network.outputs) > 1:
+        raise UsageError(
+            f"{network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), and a task's loss "
+            "and metric are of one",
+            hint="which of them matters is for the task to decide: wrap the network in a module that returns that one; "
+            "inspect, profile, build and verify take all of them",
+        )
 
 
 def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:

@@ -39,6 +39,7 @@ def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
     reporter.stage("profile")
     options = block_options(loaded.job, loaded.runtime)
     policy, gap_model = loaded.job.policy, partial(_gap_model, loaded)
+    _ = loaded.original  # compared with its source before anything is measured
     fill(loaded.profile, _wanted(loaded), loaded.runtime, options, policy, reporter.progress, gap_model)
 
 
@@ -78,9 +79,8 @@ def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
     if (known := _read_baseline(job.baseline_file, key)) is not None:
         return known
     reporter.stage("baseline")
-    export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
     shapes = batched_shapes(loaded.network.inputs, job.batch)
-    engine = loaded.runtime.build(loaded.typed(job.original_onnx).path, job.options, shapes)
+    engine = loaded.runtime.build(loaded.typed(loaded.original).path, job.options, shapes)
     blocks = (one for choice in loaded.choices if choice.kind is Kind.KEEP for one in loaded.signatures(choice))
     options = block_options(job, loaded.runtime)
     timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, options, job.policy)
@@ -92,6 +92,7 @@ def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choic
     """Measure what choices do to the network; without ``choices``, all of them."""
     reporter.stage("importance")
     table = importance_table(loaded)
+    _ = loaded.original  # as above
     wanted = loaded.choices if choices is None else choices
     with placed(loaded.network.module, loaded.computes_on):
         measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)

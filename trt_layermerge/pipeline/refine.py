@@ -149,9 +149,8 @@ def _measure(
         if known is None or not _onnx(job, plan).exists() or sha256(_onnx(job, plan)) != known.onnx:
             measured.add(_carry_out(loaded, plan, before))
     reporter.progress(len(todo), len(todo) + 1, "time all of them in turns")
-    export_onnx(fold_norms(loaded.network.module), loaded.network.inputs, job.original_onnx)
     shapes = batched_shapes(loaded.network.inputs, job.batch)
-    files = {ORIGINAL: job.original_onnx} | {_digest(plan): _onnx(job, plan) for plan in todo}
+    files = {ORIGINAL: loaded.original} | {_digest(plan): _onnx(job, plan) for plan in todo}
     engines = {name: loaded.runtime.build(loaded.typed(file).path, job.options, shapes) for name, file in files.items()}
     timings = compare(engines, job.final_policy)
     for plan in todo:

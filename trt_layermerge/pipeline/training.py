@@ -17,15 +17,18 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.judge import first
+from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_network
+from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.sequential import Compression, carry_out_on
+from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
-from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.team import Alone, Team, team
 
 
@@ -36,12 +39,14 @@ class Carried:
     Attributes:
         compression: What was merged and fitted.
         proof: That the merged network computes what its unmerged form does.
-        trained: The merged network, trained.
+        trained: The merged network, trained; batch norms that training was given are in it still.
+        training: How that went; ``None`` where nothing was trained.
     """
 
     compression: Compression
     proof: Proof
     trained: fx.GraphModule
+    training: TrainingResult | None
 
 
 def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Carried:
@@ -56,15 +61,18 @@ def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Value
     members = _members(loaded)
     members.wait()  # for those who need the plan
     if _decouples(loaded.job):
-        decoupled = _fine_tuned(loaded, decouple(loaded.network, choices), members, reporter)
+        decoupled = decouple(loaded.network, choices)
+        training = _fine_tune(loaded, decoupled, members, reporter)
         reporter.stage("merge")
         network = settled(loaded.network, decoupled)
         compression = carry_out_on(members.device(loaded.computes_on), network, choices, (), reporter.progress)
         proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
-        return Carried(compression, proof, compression.merged)
+        return Carried(compression, proof, compression.merged, training)
     compression = _carry_out(loaded, choices, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    return Carried(compression, proof, _fine_tuned(loaded, compression.merged, members, reporter))
+    model = _trainable(loaded, compression, choices, members)
+    training = _fine_tune(loaded, model, members, reporter)
+    return Carried(compression, proof, model, training)
 
 
 def leads(loaded: Loaded) -> bool:
@@ -82,8 +90,8 @@ def share_training(loaded: Loaded) -> None:
     if _decouples(job):
         model = decouple(loaded.network, choices)
     else:
-        model = _carry_out(loaded, choices, members, _Silent()).merged
-    _fine_tuned(loaded, model, members, _Silent())
+        model = _trainable(loaded, _carry_out(loaded, choices, members, _Silent()), choices, members)
+    _fine_tune(loaded, model, members, _Silent())
 
 
 def _members(loaded: Loaded) -> Team:
@@ -106,15 +114,27 @@ class _Silent:
 
 def _carry_out(loaded: Loaded, choices: Sequence[Choice], members: Team, reporter: Reporter) -> Compression:
     reporter.stage("merge")
-    batches = [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
     device = members.device(loaded.computes_on)
-    return carry_out_on(device, loaded.network, choices, batches, reporter.progress, loaded.job.strength)
+    return carry_out_on(device, loaded.network, choices, _calibration(loaded), reporter.progress, loaded.job.strength)
 
 
-def _fine_tuned(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: Reporter) -> fx.GraphModule:
+def _calibration(loaded: Loaded) -> list[Values]:
+    return [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
+
+
+def _trainable(loaded: Loaded, compression: Compression, choices: Sequence[Choice], members: Team) -> fx.GraphModule:
+    """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
+    if loaded.job.recipe is not None:
+        with placed(compression.merged, members.device(loaded.computes_on)):
+            restore_norms(compression.merged, loaded.network, choices, _calibration(loaded))
+    return compression.merged
+
+
+def _fine_tune(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: Reporter) -> TrainingResult | None:
+    """Train a model in place, if the job does."""
     job = loaded.job
     if job.recipe is None:
-        return model
+        return None
     reporter.stage("fine-tune")
     name = job.training_name(sha256(job.plan_file))
     start = job.output / f"{name}.start.safetensors"
@@ -123,16 +143,15 @@ def _fine_tuned(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: 
     members.wait()
     if members.rank > 0:
         _start_from_the_same(model, start)
-    fine_tune(
+    return fine_tune(
         model,
         loaded.training_task(),
         job.recipe,
         checkpoint=job.output / f"{name}.checkpoint.safetensors",
-        teacher=loaded.network.module,
+        teacher=fold_norms(loaded.network.module),  # which computes the same in less time
         progress=reporter.progress,
         team=members,
     )
-    return model
 
 
 def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:

@@ -22,11 +22,13 @@ class Result:
         manifest: As it was written.
         folder: Where everything lies.
         also: The engine for another runtime, where the job asked for one.
+        slowed_lr: The peak learning rate that training ended with, where it diverged at the recipe's.
     """
 
     manifest: Manifest
     folder: Path
     also: Also | None = None
+    slowed_lr: float | None = None
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -45,6 +47,7 @@ class Result:
             "predicted_latency_ms": manifest.predicted_latency_ms,
             "proof": manifest.proof.model_dump(mode="json"),
         }
+        said |= {} if self.slowed_lr is None else {"slowed_lr": self.slowed_lr}
         said |= {what: str(path) for what, path in self.files.items()}
         if self.also is not None:
             engine = None if self.also.engine is None else str(self.also.engine)

@@ -21,6 +21,8 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
     console.print(table)
     for line in _lines(summary):
         console.print(line)
+    if result.slowed_lr is not None:
+        console.print(f"trained    at a peak learning rate of {result.slowed_lr:g}, for at the recipe's it diverged")
     for what, path in result.files.items():
         console.print(f"{what:<10} {path}", soft_wrap=True)
     if (also := result.also) is not None:

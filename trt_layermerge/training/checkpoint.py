@@ -21,7 +21,7 @@ from trt_layermerge.errors import IncompatibleError, TableError
 from trt_layermerge.files import write_bytes
 
 CHECKPOINT_FORMAT = "trt_layermerge checkpoint"
-VERSION = "1"
+VERSION = "2"
 WEIGHT, MOMENTUM, AVERAGE = "weight/", "momentum/", "average/"
 
 Identity = dict[str, str | int | float | bool | None]
@@ -38,6 +38,8 @@ class Position:
         running: Sum of the losses of the steps of the epoch that is not.
         finished: Whether there is nothing left to do.
         scaler: State of the scaling of losses; empty where they are not scaled.
+        first_loss: Of the first step; what a loss that has diverged is told by.
+        backoffs: How often the run has diverged, and begun again at half the learning rate.
     """
 
     step: int
@@ -45,6 +47,8 @@ class Position:
     running: float = 0.0
     finished: bool = False
     scaler: Mapping[str, float] = field(default_factory=dict)
+    first_loss: float = 0.0
+    backoffs: int = 0
 
 
 @dataclass(frozen=True)

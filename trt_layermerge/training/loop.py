@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.evaluate import in_mode
 from trt_layermerge.training.gates import hold, nonlinearity
 from trt_layermerge.training.interrupt import held_back
+from trt_layermerge.training.layout import laid_out
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
@@ -35,6 +36,12 @@ from trt_layermerge.training.team import Team
 from trt_layermerge.training.team import team as whole_team
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
+
+MOST_BACKOFFS = 4
+"""How often a run that diverges begins again, each time at half the learning rate, before it is given up."""
+
+DIVERGED = 1000.0
+"""A loss is no longer one to learn from when it is so many times that of the first step, and so large in itself."""
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,11 +57,15 @@ class TrainingResult:
         steps: Number of steps of the run.
         losses: Mean training loss of each epoch.
         resumed_at: Step at which this call took up the run: 0 for a fresh one, ``steps`` if it was finished already.
+        lr: Learning rate at its peak.
+        backoffs: How often the run diverged, and began again at half the rate; 0 if ``lr`` is the recipe's.
     """
 
     steps: int
     losses: tuple[float, ...]
     resumed_at: int
+    lr: float
+    backoffs: int
 
 
 def fine_tune(
@@ -74,6 +85,9 @@ def fine_tune(
     every ``recipe.checkpoint_seconds``, after each epoch and when the run is interrupted; it stays when the run is
     finished, so that repeating the call trains nothing again.
 
+    A run that diverges begins again from its initial weights at half the learning rate, and says so, up to
+    ``MOST_BACKOFFS`` times.
+
     Args:
         model: Takes the task's inputs, ``[batch, ...]`` each; left with trained weights, its modes, place and
             contiguous layout as before.
@@ -88,7 +102,7 @@ def fine_tune(
     Raises:
         UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
         TaskError: The task's batches or loss are not what ``Task`` says.
-        DivergedError: The loss is no longer a finite number.
+        DivergedError: The loss is no longer a finite number, or out of all proportion, whatever the learning rate.
         TableError: The checkpoint is damaged, or not a checkpoint.
         IncompatibleError: The checkpoint belongs to another run; the message says what differs.
     """
@@ -102,7 +116,8 @@ def fine_tune(
     with (
         placed(model, device),
         nullcontext() if teacher is None else placed(teacher, device),
-        _laid_out(model, recipe.channels_last),
+        laid_out(model, recipe.channels_last),
+        nullcontext() if teacher is None else laid_out(teacher, recipe.channels_last),
         in_mode(model, training=True),
         nullcontext() if teacher is None else in_mode(teacher, training=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -110,7 +125,7 @@ def fine_tune(
         run = _Run(model, teacher, task, recipe, checkpoint, progress, team)
         resumed_at = run.resume()
         run.finish()
-    return TrainingResult(run.steps, tuple(run.losses), resumed_at)
+    return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
 
 
 class _Run:
@@ -134,14 +149,20 @@ class _Run:
         self.steps = recipe.steps_of(self.epoch_steps)
         self.epochs = -(-self.steps // self.epoch_steps)
         self.identity = _identity(model, teacher, task, recipe, team)
-        self.optimizer = make_optimizer(model, recipe)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
-        self.average = Average(model) if recipe.average else None
+        self.initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.wrapped = team.wrapped(model)
-        self.step, self.running = 0, 0.0
+        self.saved_time, self.backoffs = time.monotonic(), 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Stand before the first step; the weights are the initial ones."""
+        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
+        self.average = Average(self.model) if self.recipe.average else None
+        self.step, self.running, self.first_loss = 0, 0.0, 0.0
         self.losses: list[float] = []
         self.whole = True  # False inside a step, when some of the state has changed and some has not
-        self.saved_step, self.saved_time = 0, time.monotonic()
+        self.saved_step = 0
 
     def resume(self) -> int:
         """Take up the checkpoint if there is one; the step it stands at."""
@@ -156,6 +177,7 @@ class _Run:
                 self.scaler.load_state_dict(dict(found.position.scaler))
             self.step = self.saved_step = found.position.step
             self.losses, self.running = list(found.position.losses), found.position.running
+            self.first_loss, self.backoffs = found.position.first_loss, found.position.backoffs
         self.team.wait()  # nobody writes before all have read
         return self.step
 
@@ -164,7 +186,10 @@ class _Run:
         self.progress(self.step, self.steps, self._label())
         try:
             while self.step < self.steps:
-                self._finish_epoch()
+                try:
+                    self._finish_epoch()
+                except DivergedError:
+                    self._back_off()
             fade(self.model, 1.0)
         except BaseException:
             if self.whole and self.step > self.saved_step:
@@ -174,6 +199,19 @@ class _Run:
             self.optimizer.zero_grad()
         if self.team.size > 1:
             self._agree()
+
+    def _back_off(self) -> None:
+        """Begin again at half the learning rate; called where a step has diverged, which all members see alike.
+
+        Raises:
+            DivergedError: That was done often enough.
+        """
+        if self.backoffs == MOST_BACKOFFS:
+            raise
+        self.backoffs += 1
+        self.model.load_state_dict(self.initial)
+        self._begin()
+        self.progress(self.step, self.steps, self._label())
 
     def _agree(self) -> None:
         """End with what was written, all members alike: each has seen other samples in its norms."""
@@ -225,13 +263,15 @@ class _Run:
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
         value = self.team.mean(self._gradients(inputs, target))
-        if not math.isfinite(value):
+        if self.step == 0:
+            self.first_loss = value
+        if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
             raise self._diverged(value)
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step, self.steps)
+            group["lr"] = self._lr()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         hold(self.model)
@@ -288,10 +328,19 @@ class _Run:
             ) from error
         return output
 
+    @property
+    def lr(self) -> float:
+        """Learning rate at its peak."""
+        return self.recipe.lr * 0.5**self.backoffs
+
+    def _lr(self) -> float:
+        return self.recipe.lr_at(self.step, self.steps) * 0.5**self.backoffs
+
     def _diverged(self, loss: float) -> DivergedError:
+        tries = f", after {self.backoffs} tries at higher rates" if self.backoffs else ""
         return DivergedError(
-            f"the training loss is {loss} at step {self.step} of {self.steps}, "
-            f"learning rate {self.recipe.lr_at(self.step, self.steps):.3g}",
+            f"the training loss is {loss:.3g} at step {self.step} of {self.steps}, "
+            f"learning rate {self._lr():.3g}{tries}",
             hint=f"lower lr (it is {self.recipe.lr:g}), set clip_norm, or look for values in the data that are not "
             f"numbers; then delete {self.path}",
         )
@@ -304,23 +353,28 @@ class _Run:
 
     def _label(self) -> str:
         epoch, steps = divmod(self.step, self.epoch_steps)
+        slower = f", diverged, now at lr {self.lr:g}" if self.backoffs else ""
         if steps and self.step < self.steps:
-            return f"epoch {epoch + 1} of {self.epochs}, loss {self.running / steps:.4f}"
+            return f"epoch {epoch + 1} of {self.epochs}, loss {self.running / steps:.4f}{slower}"
         if self.losses:
-            return f"epoch {len(self.losses)} of {self.epochs}, loss {self.losses[-1]:.4f}"
-        return f"epoch 1 of {self.epochs}"
+            return f"epoch {len(self.losses)} of {self.epochs}, loss {self.losses[-1]:.4f}{slower}"
+        return f"epoch 1 of {self.epochs}{slower}"
 
     def _save(self) -> None:
         finished = self.step == self.steps
         if self.team.rank == 0:
             Checkpoint(
                 self.identity,
-                Position(self.step, tuple(self.losses), self.running, finished, self.scaler.state_dict()),
+                self._position(finished),
                 self.model.state_dict(),
                 {} if finished else momenta_of(self.model, self.optimizer),
                 {} if finished or self.average is None else self.average.values,
             ).write(self.path)
         self.saved_step, self.saved_time = self.step, time.monotonic()
+
+    def _position(self, finished: bool) -> Position:
+        scaler = self.scaler.state_dict()
+        return Position(self.step, tuple(self.losses), self.running, finished, scaler, self.first_loss, self.backoffs)
 
 
 def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe, team: Team) -> Identity:
@@ -343,19 +397,3 @@ def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: R
         "initial weights": digest(model.state_dict()),
         "teacher": None if teacher is None else digest(teacher.state_dict()),
     }
-
-
-@contextmanager
-def _laid_out(model: nn.Module, channels_last: bool) -> Iterator[None]:
-    """Kernels in NHWC layout while inside, contiguous again after."""
-
-    def lay_out(layout: torch.memory_format) -> None:
-        for parameter in model.parameters():
-            if parameter.ndim == 4:  # Module.to would also try 5-dimensional kernels, and raise
-                parameter.data = parameter.data.contiguous(memory_format=layout)
-
-    lay_out(torch.channels_last if channels_last else torch.contiguous_format)
-    try:
-        yield
-    finally:
-        lay_out(torch.contiguous_format)

@@ -16,7 +16,7 @@ TRAINED = [Finetune(), Gates()]
 
 
 def test_tables_that_are_there_keep_their_keys() -> None:
-    plain = "0.04 of the data, 1 epochs, lr 0.1, weight decay 0.0001, seed 0"
+    plain = "0.04 of the data, 1 epochs, lr 0.1, weight decay 0.0001, seed 0, norms behind fits"
     assert Finetune().in_words == plain
     assert Finetune(clip_norm=5).in_words == plain.replace(", seed", ", clip norm 5, seed")
     assert Finetune(steps=20).in_words == plain.replace(", lr", ", 20 steps, lr")

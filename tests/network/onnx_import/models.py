@@ -11,8 +11,8 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_layermerge.network.onnx_import.graph import read_graph
-from trt_layermerge.network.onnx_import.module import OnnxNetwork
+from trt_layermerge.network.onnx_import.onnx_graph import read_graph
+from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
 
 Weights = dict[str, np.ndarray]
 

@@ -13,7 +13,7 @@ from onnx import helper
 
 from tests.network.onnx_import.models import assert_same, make, one
 from trt_layermerge.errors import ModelError
-from trt_layermerge.network.onnx_import.module import SUPPORTED
+from trt_layermerge.network.onnx_import.onnx_network import SUPPORTED
 
 RNG = np.random.default_rng(1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import onnx
+from click.core import ParameterSource
 
 from trt_layermerge.cli.options import PATH, json_option, read_settings, settings_options
 from trt_layermerge.cli.show import print_json
@@ -82,10 +83,12 @@ def command(
     if print_trtexec:
         click.echo(_benchmark_command(kind, model, graph, options, batch))
         return
+    shapes = _shapes(graph, batch)
+    _require_batch(model, shapes, batch)
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
     file = output or model.with_suffix(engine_suffix(made))
-    manifest = build_engine(model, made, options, _shapes(graph, batch), file)
-    device = manifest.device
+    manifest = build_engine(model, made, options, shapes, file)
+    device, built = manifest.device, next(iter(manifest.inputs.values()))[0]
     if as_json:
         print_json(
             {
@@ -100,7 +103,22 @@ def command(
             }
         )
     else:
-        click.echo(f"{file} for {device.name}, {device.precision}, batch {batch} ({device.runtime_version})")
+        click.echo(f"{file} for {device.name}, {device.precision}, batch {built} ({device.runtime_version})")
+
+
+def _require_batch(model: Path, shapes: dict[str, tuple[int, ...]], batch: int) -> None:
+    """See that the engine will be of the batch that was asked for.
+
+    Raises:
+        UsageError: A batch was asked for, and the file fixes another one.
+    """
+    asked = click.get_current_context().get_parameter_source("batch") is not ParameterSource.DEFAULT
+    fixed = [f"{name} of batch {shape[0]}" for name, shape in shapes.items() if shape[0] != batch]
+    if asked and fixed:
+        raise UsageError(
+            f"--batch {batch}, and {model} takes {', '.join(fixed)} and no other",
+            hint="leave --batch out, or export the model with a dynamic batch",
+        )
 
 
 def _benchmark_command(

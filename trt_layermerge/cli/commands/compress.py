@@ -18,7 +18,7 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
-    torch_option,
+    torch_options,
     training_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
@@ -34,7 +34,7 @@ from trt_layermerge.report.terminal import print_result
     network_options,
     device_options,
     data_options,
-    torch_option,
+    torch_options,
     plan_options,
     refine_options,
     also_option,

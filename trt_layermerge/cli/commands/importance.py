@@ -15,7 +15,7 @@ from trt_layermerge.cli.options import (
     dry_run_option,
     json_option,
     network_options,
-    torch_option,
+    torch_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.dry_run import importance_plan
@@ -25,7 +25,7 @@ from trt_layermerge.pipeline.measuring import importance_stage
 
 
 @click.command("importance")
-@combined(network_options, device_options, data_options, torch_option, config_option, dry_run_option, json_option)
+@combined(network_options, device_options, data_options, torch_options, config_option, dry_run_option, json_option)
 @click.option(
     "--all", "everything", is_flag=True, help="Also choices that the profile knows to be slower than keeping."
 )

@@ -37,6 +37,8 @@ def command(as_json: bool, **given: Any) -> None:
     found = {
         "model": network.name,
         "inputs": [{"name": item.name, "shape": list(item.shape), "below": item.below} for item in network.inputs],
+        "outputs": list(network.outputs),
+        "notes": list(network.notes),
         "layers": [_layer(chain, layer) for chain in network.chains for layer in chain.layers],
         "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
         "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
@@ -102,13 +104,15 @@ def _show(found: dict[str, Any], method: str) -> None:
         through = f" through {skip['name']}" if skip["name"] else ""
         late = ", behind its activation" if skip["late"] else ""
         console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{late}{through}")
+    if len(found["outputs"]) > 1:
+        console.print(f"outputs: {', '.join(found['outputs'])}")
     for item in found["breaks"]:
         console.print(f"break after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:
         console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
     console.print(
-        f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers, or in one of "
-        f"{found['regions']} regions, that one convolution can replace"
+        f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers, or one "
+        f"of {found['regions']} regions, that one convolution can replace"
     )
     console.print(
         f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "

@@ -20,8 +20,8 @@ from trt_layermerge.training.recipe import Recipe
 class Finetune(Trained):
     """One training for every choice.
 
-    The papers follow any gradient, as without ``clip_norm``: behind each of their convolutions is a norm. Behind a
-    fitted one is none, and it may diverge at their learning rate.
+    The papers follow any gradient, as without ``clip_norm``: behind each of their convolutions is a norm, and one is
+    put behind each fitted one, too.
     """
 
     name = "finetune"
@@ -49,6 +49,10 @@ class Finetune(Trained):
             distillation=0.0,
             seed=self.seed,
         )
+
+    def _phrases(self) -> Iterator[str]:
+        yield from super()._phrases()
+        yield "norms behind fits"  # rows of fits that had none are others
 
     def samples_used(self, samples: Samples) -> Samples:
         """Held out is as much as is trained on, whatever the samples say."""

@@ -18,26 +18,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import import spatial
-from trt_layermerge.network.onnx_import.graph import Array, Node
 from trt_layermerge.network.onnx_import.layers import unsupported
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
 from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
 
 BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
 
-Rule = Callable[[Node], Run]
+FunctionRule = Callable[[Node], Run]
 
 
-def _is(function: Callable[..., Any]) -> Rule:
+def _is(function: Callable[..., Any]) -> FunctionRule:
     """A function of its inputs alone."""
     return lambda _: function
 
 
-def _across(function: Callable[[Any, Any], Any]) -> Rule:
+def _across(function: Callable[[Any, Any], Any]) -> FunctionRule:
     """A function of two, for any number of inputs."""
     return lambda _: lambda *values: reduce(function, values)
 
 
-def _extremum(function: Callable[[Tensor, Tensor], Tensor], number: Callable[[Tensor, Any], Tensor]) -> Rule:
+def _extremum(function: Callable[[Tensor, Tensor], Tensor], number: Callable[[Tensor, Any], Tensor]) -> FunctionRule:
     def of_two(a: Any, b: Any) -> Any:
         a, b = (a, b) if isinstance(a, Tensor) else (b, a)
         return function(a, b) if isinstance(b, Tensor) else number(a, b)
@@ -77,7 +77,7 @@ def _gelu(node: Node) -> Run:
     return lambda x: F.gelu(x, approximate=node.get("approximate", "none"))
 
 
-def _softmax(function: Callable[..., Tensor]) -> Rule:
+def _softmax(function: Callable[..., Tensor]) -> FunctionRule:
     def translate(node: Node) -> Run:
         if node.opset >= 13:
             return lambda x: function(x, node.get("axis", -1))
@@ -87,7 +87,7 @@ def _softmax(function: Callable[..., Tensor]) -> Rule:
     return translate
 
 
-def _reduce(function: Callable[..., Tensor]) -> Rule:
+def _reduce(function: Callable[..., Tensor]) -> FunctionRule:
     def translate(node: Node) -> Run:
         keep = bool(node.get("keepdims", 1))
 
@@ -255,7 +255,7 @@ def _local_response(node: Node) -> Run:
     return lambda x: F.local_response_norm(x, size, *settings)
 
 
-OF_TENSORS: dict[str, Rule] = {
+OF_TENSORS: dict[str, FunctionRule] = {
     "Add": _is(operator.add),
     "And": _is(torch.logical_and),
     "Concat": lambda node: lambda *parts: torch.cat(parts, node.get("axis")),
@@ -277,7 +277,7 @@ OF_TENSORS: dict[str, Rule] = {
 }
 """Operators all of whose inputs are tensors: constants among them are parameters, or numbers."""
 
-OF_ONE: dict[str, Rule] = {
+OF_ONE: dict[str, FunctionRule] = {
     "Abs": _is(torch.abs),
     "AveragePool": spatial.average_pool,
     "Cast": _cast,

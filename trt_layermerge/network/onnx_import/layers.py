@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.network.onnx_import.graph import Array, Node
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
 from trt_layermerge.network.padding import PaddedConv2d
 
-Rule = Callable[..., nn.Module | None]
+LayerRule = Callable[..., nn.Module | None]
 """From a node and its constant inputs but the first to a module that is called on the first."""
 
 
@@ -169,7 +169,7 @@ def _prelu(_node: Node, slope: Array) -> nn.Module | None:
     return _filled(nn.PReLU(slope.size, device="meta"), slope.reshape(-1), None) if each else None
 
 
-LAYERS: dict[str, Rule] = {
+LAYERS: dict[str, LayerRule] = {
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,

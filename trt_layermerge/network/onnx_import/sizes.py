@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trt_layermerge.network.onnx_import.graph import Array, Node
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
 
 Run = Callable[..., Any]
 

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from trt_layermerge.network.onnx_import.graph import Array, Node
 from trt_layermerge.network.onnx_import.layers import explicit_pads, same_padding, unsupported
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
 from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
 
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from tests.network.onnx_import.models import assert_same, imported, make, one, runtime
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.network.network import load_network
-from trt_layermerge.network.onnx_import.graph import read_graph
+from trt_layermerge.network.network import load_network, trace
+from trt_layermerge.network.onnx_import.onnx_graph import read_graph
 
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 node = helper.make_node
@@ -34,10 +34,6 @@ def two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
 
 
-def two_outputs(model: onnx.ModelProto) -> None:
-    model.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
-
-
 def of_bytes(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
 
@@ -51,7 +47,6 @@ def control_flow() -> onnx.ModelProto:
 
 BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "two inputs": (lambda: with_input(two_inputs), "takes 2 inputs (x, mask); one, of images, is needed"),
-    "two outputs": (lambda: with_input(two_outputs), "returns 2 tensors (y, x); one is needed"),
     "bytes": (lambda: with_input(of_bytes), "input 'x' of net.onnx is uint8 of shape [?x3x8x10]"),
     "a table": (lambda: one("Relu", shape=("n", 7)), "input 'x' of net.onnx is float of shape [?x7]; images are"),
     "control flow": (control_flow, "has control flow: If node 'choice' holds a graph of its own"),
@@ -205,3 +200,25 @@ def test_a_file_that_mixes_the_samples_of_a_batch_is_refused(tmp_path: Path) -> 
     onnx.save(make([node("Conv", ["x", "w"], ["c"]), *tail], {"w": KERNEL}), tmp_path / "mixed.onnx")
     with pytest.raises(ModelError, match="does not compute each sample of a batch by itself"):
         load_network(str(tmp_path / "mixed.onnx"))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_frames_of_a_file_of_a_fixed_batch_are_any_number_of_samples(batch: int) -> None:
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.standard_normal((4, 1, 3, 3)).astype(np.float32),
+        "frames": np.array([3 * batch, 1, 8, 10]),
+        "samples": np.array([batch, 12, 6, 8]),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "frames"], ["f"]),
+        helper.make_node("Conv", ["f", "w"], ["c"]),
+        helper.make_node("Reshape", ["c", "samples"], ["y"]),
+    ]
+    model = make(nodes, weights, (batch, 3, 8, 10))
+    network = trace("net", imported(model), (3, 8, 10))
+    x = random.standard_normal((batch, 3, 8, 10)).astype(np.float32)
+    with torch.no_grad():
+        result = network.module(torch.from_numpy(np.concatenate([x, x])))
+    np.testing.assert_allclose(result.numpy(), np.concatenate([runtime(model, x)] * 2), rtol=1e-4, atol=1e-5)
+    assert [chain.multiple for chain in network.chains] == [3]

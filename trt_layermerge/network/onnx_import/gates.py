@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import isclose, sqrt
 
-from trt_layermerge.network.onnx_import.graph import Graph, Node
+from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxGraph
 
 
-def fuse_activations(graph: Graph) -> Graph:
+def fuse_activations(graph: OnnxGraph) -> OnnxGraph:
     """Write every such product as one node: ``Swish``, ``HardSwish``, ``Mish``, ``Gelu``, ``HardSigmoid``."""
     match = _Matcher(graph)
     return graph.with_nodes(tuple(match.fused(node) for node in graph.nodes))
 
 
 class _Matcher:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: OnnxGraph) -> None:
         self.constants = graph.constants
         self.producers = graph.producers
 

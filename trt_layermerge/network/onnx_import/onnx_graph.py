@@ -62,13 +62,13 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A graph with one image input and one output.
+class OnnxGraph:
+    """A graph with one image input.
 
     Attributes:
         input: Name of its input.
         shape: Of one sample: channels, height, width; ``None`` where the file leaves one open.
-        output: Name of its output.
+        outputs: Names of its outputs, in order.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
         origins: The weight in the file that a constant was computed from, by the constant's name.
@@ -76,7 +76,7 @@ class Graph:
 
     input: str
     shape: tuple[int | None, ...]
-    output: str
+    outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     origins: Mapping[str, str]
@@ -86,9 +86,9 @@ class Graph:
         """The node that computes a value, by the value's name."""
         return {output: node for node in self.nodes for output in node.outputs}
 
-    def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
-        """The same graph of other nodes, without those that the output does not need."""
-        needed, kept = {self.output}, []
+    def with_nodes(self, nodes: tuple[Node, ...]) -> OnnxGraph:
+        """The same graph of other nodes, without those that no output needs."""
+        needed, kept = set(self.outputs), []
         for node in reversed(nodes):
             if needed.intersection(node.outputs):
                 kept.append(node)
@@ -96,7 +96,7 @@ class Graph:
         return replace(self, nodes=tuple(reversed(kept)))
 
 
-def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
+def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
     """Take the graph out of a model.
 
     Args:
@@ -105,7 +105,7 @@ def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
 
     Raises:
         ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but one batch of
-            images, or returns anything but one tensor.
+            images, or returns a constant.
     """
     opset = _opset(proto, where)
     try:
@@ -115,18 +115,14 @@ def read_graph(proto: onnx.ModelProto, where: str) -> Graph:
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, where)
     name, batch, shape = _image_input(proto.graph, where)
-    if len(proto.graph.output) != 1:
-        names = ", ".join(value.name for value in proto.graph.output)
-        raise ModelError(
-            f"{where} returns {len(proto.graph.output)} tensors ({names}); one is needed",
-            hint="cut the model at the one that matters: onnx.utils.extract_model",
-        )
+    outputs = tuple(value.name for value in proto.graph.output)
     constants = {tensor.name: _single(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
     origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset)
-    graph = Graph(name, shape, proto.graph.output[0].name, (), constants, origins).with_nodes(nodes)
-    if not graph.nodes:
-        raise ModelError(f"{where} returns what does not depend on its input")
+    graph = OnnxGraph(name, shape, outputs, (), constants, origins).with_nodes(nodes)
+    for output in outputs:
+        if output not in graph.producers and output != name:
+            raise ModelError(f"{where} returns what does not depend on its input ({output})")
     return graph if batch is None else _freed(graph, batch)
 
 
@@ -255,16 +251,17 @@ def _name(proto: onnx.NodeProto) -> str:
     return str(proto.name or next(iter(proto.output), ""))
 
 
-def _freed(graph: Graph, batch: int) -> Graph:
+def _freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
     """The graph for any batch, where the file fixes one: constant shapes that begin with it are written anew.
 
-    ``[batch, 1280]`` becomes ``[-1, 1280]``, ``[batch, -1]`` becomes ``[0, -1]``, where 0 stands for 'as it comes'.
+    ``[batch, 1280]`` becomes ``[-1, 1280]``, ``[batch, -1]`` becomes ``[0, -1]``, where 0 stands for 'as it comes'; so
+    does a multiple of the batch, as where frames are folded into it, if all other sizes are known.
     Whether samples then keep apart is for tracing to check.
     """
     constants, nodes = dict(graph.constants), []
     for node in graph.nodes:
         target = graph.constants.get(node.inputs[1]) if node.op in ("Reshape", "Expand") else None
-        if target is not None and target.ndim == 1 and len(target) and target[0] == batch:
+        if target is not None and target.ndim == 1 and len(target) and _begins_with(batch, target, node.op):
             first = 0 if -1 in target[1:] and not node.get("allowzero", 0) else -1
             first = 1 if node.op == "Expand" else first  # stretches to what it meets
             free = f"{node.inputs[1]} of {node.outputs[0]}"
@@ -272,3 +269,9 @@ def _freed(graph: Graph, batch: int) -> Graph:
             node = replace(node, inputs=(node.inputs[0], free))
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), constants=constants)
+
+
+def _begins_with(batch: int, target: Array, op: str) -> bool:
+    """Whether the first of these sizes is the batch, or a multiple of it that can be left open."""
+    multiple = op == "Reshape" and target[0] > 0 and target[0] % batch == 0 and bool((target[1:] > 0).all())
+    return bool(target[0] == batch) or multiple

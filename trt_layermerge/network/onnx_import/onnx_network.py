@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.network.onnx_import.activations import fuse_activations
+from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS
-from trt_layermerge.network.onnx_import.graph import Array, Graph, Node
+from trt_layermerge.network.onnx_import.gates import fuse_activations
 from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
+from trt_layermerge.network.onnx_import.onnx_graph import Array, Node, OnnxGraph
 from trt_layermerge.network.onnx_import.sizes import SIZES, shape
 
 _RESERVED = frozenset(dir(nn.Module))
@@ -41,12 +42,12 @@ class OnnxNetwork(nn.Module):
 
     Weights are parameters, named as the file names them (``conv1.weight``), or else after the node that they belong to.
     Constants of several numbers that come from the file's weights are parameters too; a single number is a number.
+
+    Attributes:
+        output_names: As in the file.
     """
 
-    samples_apart = True
-    """Tracing checks that each sample is computed by itself: a file may have been made for one batch size."""
-
-    def __init__(self, graph: Graph, where: str) -> None:
+    def __init__(self, graph: OnnxGraph, where: str) -> None:
         """Build the layers.
 
         Args:
@@ -60,6 +61,7 @@ class OnnxNetwork(nn.Module):
         graph = fuse_activations(graph)
         _require_known(graph, where)
         self._graph, self._where = graph, where
+        self.output_names = graph.outputs
         self._settings: dict[str, Any] = {"": None}
         self._tensors: dict[str, str] = {}
         self._layers: dict[Any, nn.Module] = {}
@@ -69,8 +71,8 @@ class OnnxNetwork(nn.Module):
             with self._at(node):
                 self._steps.append(self._step(node))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the output for images ``[batch, channels, height, width]``."""
+    def forward(self, x: Tensor) -> Values:
+        """Compute the output for images ``[batch, channels, height, width]``, or a tuple of several."""
         held = {name: _attribute(self, path) for name, path in self._tensors.items()}
         values: dict[str, Any] = {**self._settings, **held, self._graph.input: x}
         for step in self._steps:
@@ -81,10 +83,10 @@ class OnnxNetwork(nn.Module):
                 values.update(zip(names, result, strict=False))
             else:
                 values[names[0]] = result
-        result = values[self._graph.output]
-        if not isinstance(result, Tensor):
+        results = tuple(values[name] for name in self.output_names)
+        if not all(isinstance(result, Tensor) for result in results):
             raise ModelError(f"{self._where} returns sizes, not a tensor")
-        return result
+        return results[0] if len(results) == 1 else results
 
     @contextmanager
     def _at(self, node: Node) -> Iterator[None]:
@@ -182,7 +184,7 @@ class OnnxNetwork(nn.Module):
         return path
 
 
-def _require_known(graph: Graph, where: str) -> None:
+def _require_known(graph: OnnxGraph, where: str) -> None:
     unknown = [node for node in graph.nodes if node.op not in SUPPORTED]
     if unknown:
         shown = ", ".join(str(node) for node in unknown[:3])

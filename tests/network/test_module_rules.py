@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trt_layermerge.network.operators import MODULE_RULES, Parameter, out_of_place
+from trt_layermerge.network.module_rules import MODULE_RULES, Parameter, out_of_place
 
 aten = torch.ops.aten
 

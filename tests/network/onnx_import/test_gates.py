@@ -10,8 +10,8 @@ import pytest
 from onnx import helper
 
 from tests.network.onnx_import.models import assert_same, make
-from trt_layermerge.network.onnx_import.activations import fuse_activations
-from trt_layermerge.network.onnx_import.graph import read_graph
+from trt_layermerge.network.onnx_import.gates import fuse_activations
+from trt_layermerge.network.onnx_import.onnx_graph import read_graph
 
 CONSTANTS = {
     "0": 0.0, "0.5": 0.5, "1": 1.0, "2": 2.0, "3": 3.0, "6": 6.0, "1/6": 1 / 6, "r2": 2**0.5, "1/r2": 0.5**0.5,

@@ -45,7 +45,7 @@ class ModuleCall:
     parameters: tuple[tuple[str, Parameter], ...] = ()
 
 
-Rule = Callable[..., ModuleCall | None]
+ModuleRule = Callable[..., ModuleCall | None]
 
 BATCH_NORMS: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]] = {
     2: nn.BatchNorm1d,
@@ -77,6 +77,8 @@ def _named(**entries: Parameter | None) -> tuple[tuple[str, Parameter], ...]:
 def _owned(module: nn.Module, **entries: Parameter | None) -> ModuleCall | None:
     """The call, if all parameters live in one module of the source under their usual names."""
     named = _named(**entries)
+    if not all(isinstance(entry, Parameter) for _, entry in named):
+        return None  # computed: a pass looks at those (passes/computed_filters.py)
     owners = {entry.owner for _, entry in named}
     usual = all(entry.name.rpartition(".")[2] == name for name, entry in named)
     return ModuleCall(module, owners.pop(), named) if len(owners) == 1 and usual else None
@@ -134,6 +136,12 @@ def _batch_norm(
     return _owned(module, weight=weight, bias=bias, running_mean=mean, running_var=var)
 
 
+def _native_batch_norm(
+    dims: int, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+) -> ModuleCall | None:
+    return _batch_norm(dims, weight, bias, mean, var, False, momentum, eps)
+
+
 def _group_norm(
     _dims: int, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, _cudnn: bool = False
 ) -> ModuleCall | None:
@@ -153,7 +161,7 @@ def _prelu(_dims: int, weight: Any) -> ModuleCall | None:
     return _owned(nn.PReLU(len(weight.value)), weight=weight) if isinstance(weight, Parameter) else None
 
 
-def _free(make: Callable[..., nn.Module]) -> Rule:
+def _free(make: Callable[..., nn.Module]) -> ModuleRule:
     """A rule for a module without parameters, made from the operator's other arguments."""
 
     def rule(_dims: int, *args: Any, **kwargs: Any) -> ModuleCall:
@@ -187,10 +195,11 @@ def _gelu(approximate: Literal["none", "tanh"] = "none") -> nn.Module:
     return nn.GELU(approximate)
 
 
-MODULE_RULES: dict[Any, Rule] = {
+MODULE_RULES: dict[Any, ModuleRule] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d,
     aten.batch_norm.default: _batch_norm,
+    aten._native_batch_norm_legit_no_training.default: _native_batch_norm,
     aten.avg_pool2d.default: _avg_pool2d,
     aten.group_norm.default: _group_norm,
     aten.linear.default: _linear,

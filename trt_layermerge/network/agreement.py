@@ -1,0 +1,97 @@
+"""Whether a normal form computes what its source computes, and each sample of a batch by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from trt_layermerge.errors import ModelError
+from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.network.placing import operator_name
+
+SOURCE_TOLERANCE = 1e-4
+"""Largest difference between the source and its normal form as a share of the largest output, float32."""
+
+
+def difference(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected value; NaN where one is."""
+    scale = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((actual - expected).abs().max() / scale)
+
+
+def require_agreement(name: str, module: fx.GraphModule, example: tuple[Tensor, ...], expected: Values) -> None:
+    """See that a normal form is right.
+
+    Args:
+        name: What to call the source.
+        module: The normal form.
+        example: Inputs, two samples of each.
+        expected: What the source makes of them.
+
+    Raises:
+        ModelError: It does not run, differs from the source, makes whole numbers, or mixes samples.
+    """
+    try:
+        with torch.no_grad():
+            actual, alone = (as_tuple(module(*inputs)) for inputs in (example, [value[:1] for value in example]))
+    except (RuntimeError, ValueError) as failure:
+        raise ModelError(f"the normal form of {name} does not run: {failure}") from failure
+    for one, other in zip(actual, as_tuple(expected), strict=True):
+        if not other.is_floating_point():
+            raise ModelError(
+                f"{name} returns {other.dtype}, which cannot be trained",
+                hint="return the scores themselves, before argmax or the like",
+            )
+        error = difference(one, other)
+        if not error <= SOURCE_TOLERANCE:  # also true for NaN
+            raise ModelError(
+                f"the normal form of {name} differs from it by {error:.1e} of its largest output",
+                hint="random operations in evaluation mode, and outputs that are not finite, cannot be worked with",
+            )
+    if not all(_first_agrees(one, both) for one, both in zip(alone, actual, strict=True)):
+        raise _mixed(name, module, example)
+
+
+class _NodeByNode(fx.Interpreter):
+    """Runs a graph and keeps the value of every node."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+
+    def values(self, *inputs: Tensor) -> dict[fx.Node, Any]:
+        """Every node's value."""
+        with torch.no_grad():
+            self.run(*inputs)
+        return self.env
+
+
+def _mixed(name: str, module: fx.GraphModule, example: tuple[Tensor, ...]) -> ModelError:
+    """What to say where a sample's outputs depend on the others of its batch, with the first node that makes them.
+
+    Blocks of such a network cannot be measured, for what they compute depends on what else is in the batch.
+    """
+    alone, both = (_NodeByNode(module).values(*x) for x in ([value[:1] for value in example], example))
+    batched = [node for node in module.graph.nodes if node.meta.get("multiple")]
+    returned = next(node for node in module.graph.nodes if node.op == "output").all_input_nodes
+    guilty = next(node for node in (*batched, *returned) if not _first_agrees(alone[node], both[node]))
+    return ModelError(
+        f"{name} does not compute each sample of a batch by itself: from {operator_name(guilty)} in "
+        f"{guilty.meta.get('source') or 'its forward()'} on, a sample's values depend on the others of its batch",
+        hint="a batch norm needs running statistics in evaluation (track_running_stats=True, training=False); frames "
+        "of a clip belong into one sample, (frames * channels) x height x width; an ONNX file needs a dynamic batch",
+    )
+
+
+def _first_agrees(alone: Any, both: Any) -> bool:
+    """Whether a value for one sample is that of the first of two; numbers that are no floats count as alike.
+
+    Frames of a sample lie one after the other in the batch, or one for each sample in turn.
+    """
+    if not isinstance(alone, Tensor) or not alone.is_floating_point():
+        return True
+    if not alone.dim() or both.shape != (2 * alone.shape[0], *alone.shape[1:]):
+        return False
+    parts = (both[: alone.shape[0]], both[::2])
+    return alone.numel() == 0 or any(difference(part, alone) <= SOURCE_TOLERANCE for part in parts)

@@ -1,0 +1,72 @@
+"""A module as ``torch.export`` sees it: a graph of ATen operators that reads its parameters by name."""
+
+from __future__ import annotations
+
+import io
+import logging
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+
+from trt_layermerge.errors import ModelError
+
+
+def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
+    """Export a module in evaluation mode, its batch dynamic.
+
+    Nothing that is written in place is read under an older name: where a view makes that possible, torch replaces every
+    write by a value of its own. Elsewhere it does not, for it would leave dropout out as well.
+
+    Raises:
+        ModelError: Its ``forward()`` fails, or torch cannot follow it.
+    """
+    try:
+        with hushed(), torch.no_grad():  # or what the source does without gradients would be a graph of its own
+            program = torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
+            return program.run_decompositions({}) if _reads_what_was_overwritten(program.graph) else program
+    except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
+        message = " ".join(str(error).split())[:400]
+        shapes = ", ".join(str(tuple(value.shape)) for value in example)
+        raise ModelError(
+            f"cannot trace {type(source).__name__} for an input of {shapes}: {message}",
+            hint="check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares "
+            "beside the factory, and any batch size, as x.shape[0], not as len(x)",
+        ) from error
+
+
+def _reads_what_was_overwritten(graph: fx.Graph) -> bool:
+    """Whether a node reads memory that another one wrote under another name: a slice's base, or a view of it."""
+    owner: dict[fx.Node, fx.Node] = {}  # of a view's memory
+    stale: set[fx.Node] = set()
+    for node in graph.nodes:
+        if stale.intersection(node.all_input_nodes):
+            return True
+        first = node.args[0] if node.args else None
+        if node.op != "call_function" or not isinstance(first, fx.Node):
+            continue
+        schema = getattr(node.target, "_schema", None)
+        views = node.target is operator.getitem or (schema is not None and any(r.alias_info for r in schema.returns))
+        if views:
+            owner[node] = owner.get(first, first)
+        if schema is not None and schema.is_mutable:
+            written = owner.get(first, first)
+            stale |= {written, *(view for view, memory in owner.items() if memory is written)} - {node}
+    return False
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the warnings, logs and graph dumps of torch's own tracing: nothing that the user could act on."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

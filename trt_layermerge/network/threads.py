@@ -1,0 +1,73 @@
+"""How many processor cores this process may use, and how many of them torch computes on.
+
+Latencies are none of its business: a runtime's threads are options of its engines.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute on so many threads; if not told, on all cores, or as ``OMP_NUM_THREADS`` says."""
+    if threads is not None or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or physical_cores())
+
+
+@contextmanager
+def single_threaded() -> Iterator[int]:
+    """Inside, each operation runs on one thread, so that several threads of ours can run some; yields how many may."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def physical_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: of its affinity, two threads of a core counted once, within its cgroup's quota.
+
+    Args:
+        root: Where ``sys`` and ``proc`` are; what is not there says nothing.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = {_text(root / topology.format(cpu)) or str(cpu) for cpu in allowed}
+    return max(1, int(min([len(cores), *_quotas(root)])))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores' worth of time that cgroups grant: of this process's own, and of all above it, in either version."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        folder = root / "sys/fs/cgroup"
+        if number != "0" and "cpu" in controllers.split(","):
+            folder /= controllers
+        elif number != "0":
+            continue
+        own = folder / path.strip("/")
+        for place in (own, *own.parents):
+            yield from _quota(place)
+            if place == folder:
+                break
+
+
+def _quota(place: Path) -> Iterator[float]:
+    quota, period = (*_text(place / "cpu.max").split(), "", "")[:2]
+    if not quota:
+        quota, period = (_text(place / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    if quota.isdecimal() and period.isdecimal() and int(period):
+        yield int(quota) / int(period)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,51 @@
+"""The original as it will be timed and compared with: ONNX, its norms folded, checked against its own source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trt_layermerge.delivery.export import export_onnx
+from trt_layermerge.delivery.verification import run_outputs
+from trt_layermerge.errors import ProofError
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.proof import NETWORK_TOLERANCE, relative_error
+from trt_layermerge.network.inputs import Values, as_tuple, batched_shapes
+from trt_layermerge.network.network import Network
+from trt_layermerge.network.outputs import named_outputs
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime
+
+COMPARED_WITH = "onnxruntime"
+"""What runs the file here, whatever it will be timed in."""
+
+
+def write_original(network: Network, inputs: Values, path: Path) -> None:
+    """Write the original, and see that it computes what its source does.
+
+    Args:
+        network: The original.
+        inputs: Real ones, ``[samples, ...]`` each.
+        path: Where to.
+
+    Raises:
+        ProofError: An output differs by more than 1e-4 of its largest value; nothing is left at ``path``.
+    """
+    export_onnx(fold_norms(network.module), network.inputs, path)
+    if network.source is None:
+        return
+    given = as_tuple(inputs)
+    shapes = batched_shapes(network.inputs, len(given[0]))
+    outputs = run_outputs(get_runtime(COMPARED_WITH).build(path, BuildOptions(), shapes), given)
+    with torch.no_grad():
+        expected = named_outputs(network.source.eval()(*given)).values()
+    for (name, actual), one in zip(outputs.items(), expected, strict=True):
+        error = relative_error(actual, one) if actual.shape == one.shape else float("inf")
+        if error > NETWORK_TOLERANCE:
+            path.unlink()
+            raise ProofError(
+                f"the original as ONNX differs from {network.name} by {error:.1e} of the largest value of {name!r} on "
+                f"real inputs (allowed: {NETWORK_TOLERANCE:.0e}); nothing was measured",
+                hint="please report this with the network: trt-layermerge inspect shows what was taken for a layer",
+            )
