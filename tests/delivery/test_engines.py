@@ -34,7 +34,7 @@ def built(folder: Path, output: str = "engine", options: BuildOptions | None = N
 
 
 def changed(path: Path, **fields: object) -> None:
-    """Write a manifest anew, with other fields and a seal that fits."""
+    """Write a manifest again, with other fields and a checksum that fits."""
     given = read_engine_manifest(path).model_dump(mode="json")
     write_engine_manifest(path, EngineManifest.model_validate(given | fields))
 

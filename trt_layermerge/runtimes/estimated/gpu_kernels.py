@@ -4,8 +4,9 @@ Rules, in this order; each node is of the first that fits:
 
 1. What is known before the network runs (weights, their dequantisation, shapes) costs nothing.
 2. What only names a tensor differently (reshapes, casts, Q/DQ pairs that a convolution takes in) costs nothing.
-3. Convolutions and products with matrices are kernels, and so is what is pooled, normalised, gathered or laid out anew.
-4. Operations pixel by pixel are executed by the kernel that made the last of their inputs, as TensorRT fuses them.
+3. Convolutions and products with matrices are kernels, and so is what is pooled, normalised, gathered or laid out
+again. 4. Operations pixel by pixel are executed by the kernel that made the last of their inputs, as TensorRT fuses
+them.
 
 A kernel reads what others made and writes what others need. An addition of a tensor of a convolution's own output
 shape is its residual; whatever else it reads or writes is added at the speed of memory.
