@@ -76,7 +76,7 @@ profiles: $(INSTALLED)  ## measure this device's latency lookup table for the ex
 # Into a fresh folder, for what a profile holds is not measured again. Tell how much may change: make compare TOLERANCE=10%
 FRESH := build/profiles
 TOLERANCE ?= 5%
-compare: $(INSTALLED)  ## measure this device anew, and compare that with its tables in profiles/
+compare: $(INSTALLED)  ## measure this device again, and compare that with its tables in profiles/
 	rm -rf $(FRESH)
 	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml --profiles $(FRESH)
 	set -e; for file in $$(cd $(FRESH) && ls */*.jsonl); do \

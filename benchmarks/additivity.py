@@ -1,6 +1,6 @@
 """Whether latencies of blocks add up to the latency of a network: chains of one block against the block in isolation.
 
-Everything is timed in turns in one process, so that only the ratios count.
+Everything is timed interleaved in one process, so that only the ratios count.
 """
 
 from __future__ import annotations

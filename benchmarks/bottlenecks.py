@@ -2,7 +2,7 @@
 
 torchvision's network is trained for an epoch from its ImageNet weights on enlarged images of Fashion-MNIST. Then its
 inverted residuals are replaced by one fitted 3x3 convolution each, in several ways: ending as the original does, with
-ReLU6 before the skip is added (what choices with an activation do), or with ReLU6 behind that. Judged on held-out
+ReLU6 before the skip is added (what choices with an activation do), or with ReLU6 behind that. Evaluated on held-out
 images: each block by itself as it was fitted; some of them, and rows of neighbours, also after a short training with
 labels. A figure is on disk as soon as it is known, so that the same command goes on where it was stopped. Nothing is
 timed.
@@ -31,11 +31,11 @@ from torchvision.models import mobilenet_v2
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.files import replacing, write_json
-from trt_layermerge.importance.judge import Judge, first
+from trt_layermerge.importance.evaluator import Evaluator, first
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.reconstruction import PLAIN, Strength
 from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.evaluate import Score, evaluate
 from trt_layermerge.training.load import load_task
@@ -118,7 +118,7 @@ class Run:
         self.network, self.data, self.args = network, data, args
         self.figures = Figures(args.output / "figures.json")
         self.inputs = [batch for batch, _ in first(data.calibration_batches(), args.calibration)]
-        self.judge = Judge(network, data, first(data.held_out_batches(), args.held_out))
+        self.evaluator = Evaluator(network, data, first(data.held_out_batches(), args.held_out))
 
     def score(self, model: nn.Module) -> Score:
         """On the held-out images."""
@@ -129,7 +129,7 @@ class Run:
 
         def measure() -> Score:
             ((choice, module),) = self.modules(WAYS[way], [pair]).items()
-            return self.judge.changed(choice, module)
+            return self.evaluator.changed(choice, module)
 
         self.figures.get(f"{name}, {way}", measure)
 
@@ -154,7 +154,7 @@ class Run:
     def modules(self, way: Way, pairs: Iterable[Pair]) -> dict[Choice, nn.Module | None]:
         """What takes the place of blocks, fitted one after the other."""
         choices = [pair[way.activated] for pair in pairs]
-        fits = carry_out(self.network, choices, self.inputs, strength=way.strength).fits
+        fits = execute(self.network, choices, self.inputs, strength=way.strength).fits
         modules = {choice: to_module(fits[choice.key].convolution) for choice in choices}
         return {choice: nn.Sequential(made, nn.ReLU6()) if way.behind else made for choice, made in modules.items()}
 
@@ -211,7 +211,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="torchvision's ImageNet weights; needed for the base alone")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bottlenecks", help="folder; resumes")
     parser.add_argument("--images", type=int, default=12_000, help="of the training data")
-    parser.add_argument("--held-out", type=int, default=2000, help="of these, to judge on")
+    parser.add_argument("--held-out", type=int, default=2000, help="of these, to evaluate on")
     parser.add_argument("--calibration", type=int, default=512, help="images that fits are solved on")
     parser.add_argument("--block", type=int, action="append", default=[], help="also train with it replaced")
     parser.add_argument("--row", type=row, action="append", default=[], help="FIRST-LAST, all replaced at once")

@@ -22,7 +22,7 @@ from torch import nn
 from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.typed import write_typed
 from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import load_network
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
@@ -68,7 +68,7 @@ def main() -> None:
             compile_one(f"{spec} original", network.module, precisions, Path(folder))
             for number in range(given.plans):
                 plan = random_plan(network, random.Random(number))
-                merged = carry_out(network, plan, []).merged
+                merged = execute(network, plan, []).merged
                 compile_one(f"{spec} plan {number + 1}", merged, precisions, Path(folder))
 
 

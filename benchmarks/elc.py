@@ -2,7 +2,7 @@
 
 For a ResNet-56 and a VGG-16 of a quarter of its width, on 20,000 images of Fashion-MNIST: trains the network, plans,
 and compresses it twice, with ``decouple`` and without. Every stage is kept in ``runs/elc``, so that the same command
-goes on where it was stopped. Prints one row for each run: latencies are measured by ONNX Runtime in turns with the
+goes on where it was stopped. Prints one row for each run: latencies are measured by ONNX Runtime interleaved with the
 original, accuracies are of the test data. With ``--method depth --estimator gates``, gates choose the activations that
 go, by one training; with ``product``, the loss without any training does.
 
@@ -40,14 +40,14 @@ from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.source import load_source
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.report.result import Result
 from trt_layermerge.runtimes.base import BuildOptions, Engine
@@ -107,7 +107,7 @@ def compressed(name: str, args: argparse.Namespace, decoupled: float) -> Result:
         recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decoupled),
     )
     with screen() as reporter:
-        return compress(load(job), reporter)
+        return compress(open_session(job), reporter)
 
 
 def merged_all(name: str, args: argparse.Namespace) -> dict[str, object]:
@@ -121,7 +121,7 @@ def merged_all(name: str, args: argparse.Namespace) -> dict[str, object]:
         checkpoint = RUNS / f"{name}-all-{args.steps or f'{args.epochs}-epochs'}.checkpoint"
         teacher = network.module
         fine_tune(decoupled, data, recipe, checkpoint=checkpoint, teacher=teacher, progress=reporter.progress)
-    compression = carry_out(settled(network, decoupled), choices, ())
+    compression = execute(settled(network, decoupled), choices, ())
     inputs, _ = next(iter(data.test_batches()))
     proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
     original, merged = fold_norms(network.module), fold_norms(compression.merged)
@@ -168,7 +168,7 @@ def run_name(args: argparse.Namespace) -> str:
 
 
 def rows_of(name: str, args: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """The rows of a network: its plan carried out both ways."""
+    """The rows of a network: its plan executed both ways."""
     for way, decoupled in (("decoupled", args.decouple), ("merged at once", 0.0)):
         yield row(name, way, compressed(name, args, decoupled))
 
@@ -199,7 +199,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", default="0.6")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--steps", type=int, help="in place of --epochs")
-    parser.add_argument("--held-out", type=int, default=512, help="images that importance is judged on")
+    parser.add_argument("--held-out", type=int, default=512, help="images that importance is evaluated on")
     parser.add_argument("--decouple", type=float, default=0.5)
     parser.add_argument("--gates-epochs", type=int, default=Gates.epochs)
     parser.add_argument("--gates-penalty", type=float, default=Gates.penalty)

@@ -37,7 +37,7 @@ from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Task

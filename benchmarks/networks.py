@@ -1,7 +1,7 @@
 """Every network of the papers and those that people bring: what merges, what does not, and that merges are right.
 
 Without options, one row for each network from ``inspect --json`` in a process of its own, with its time and peak
-memory. ``--markdown`` writes docs/networks.md. ``--plans N`` carries out N random plans of each of the papers' networks
+memory. ``--markdown`` writes docs/networks.md. ``--plans N`` executes N random plans of each of the papers' networks
 on a small input: every merge is proved in float64, the merged network is compared with the linearised one in float32,
 and, of the first ``--exports`` plans, the exported ONNX in ONNX Runtime with PyTorch.
 
@@ -34,7 +34,7 @@ from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.runtimes.base import BuildOptions
@@ -211,12 +211,12 @@ def randomise_norms(module: nn.Module) -> None:
 
 
 def check_plan(network: Network, plan: list[Choice], *, export: bool) -> tuple[float, float, float | None]:
-    """Carry out a plan; any error above its tolerance raises.
+    """Execute a plan; any error above its tolerance raises.
 
     Returns:
         The worst block's error in float64, the networks' in float32, and ONNX Runtime's against PyTorch if exported.
     """
-    result = carry_out(network, plan, [])
+    result = execute(network, plan, [])
     x = examples(network.inputs, batch=2)
     proof = prove_network(result.linearised, result.merged, x, result.proofs)
     engine_error = None

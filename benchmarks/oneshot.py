@@ -1,8 +1,8 @@
 """How far the fits alone take a network, with no labels and no training: accuracy against latency.
 
-A plan of ResNet-20 for each budget is carried out several times, each time with one more of what fits can make use of,
-and judged on the held-out images. Its latency, the same for all of them, is timed in turns with the original's. Only
-the last network of all is then also judged on the test images, which nothing here was chosen by.
+A plan of ResNet-20 for each budget is executed several times, each time with one more of what fits can make use of,
+and evaluated on the held-out images. Its latency, the same for all of them, is timed interleaved with the original's.
+Only the last network of all is then also evaluated on the test images, which nothing here was chosen by.
 
     python benchmarks/oneshot.py --budget 0.6 --budget 0.48
 """
@@ -19,14 +19,14 @@ from torch import Tensor, fx
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.delivery.export import INPUT, export_onnx
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.reconstruction import PLAIN, Strength
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of
-from trt_layermerge.pipeline.loading import Loaded, load
+from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.pipeline.solving import chosen, tables_stage
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.evaluate import Score, evaluate
@@ -34,13 +34,13 @@ from trt_layermerge.training.evaluate import Score, evaluate
 EXAMPLE = Path("examples/fashion_mnist")
 INGREDIENTS = {
     "each block by itself, in a row": PLAIN,
-    "  with norms estimated anew": replace(PLAIN, norms=True),
+    "  with norms re-estimated": replace(PLAIN, norms=True),
     "+ fitted behind the activation": replace(PLAIN, activations=True),
-    "+ kept layers solved anew": replace(PLAIN, activations=True, layers=True),
+    "+ kept layers re-solved": replace(PLAIN, activations=True, layers=True),
     "+ ridge chosen": replace(PLAIN, activations=True, layers=True, ridge=True),
-    "+ classifier solved anew": Strength(),
+    "+ classifier re-solved": Strength(),
 }
-"""Each with a plus adds one to those above it; layers that are solved anew include their norms."""
+"""Each with a plus adds one to those above it; layers that are re-solved include their norms."""
 
 
 class Quiet:
@@ -68,35 +68,35 @@ def main() -> None:
         profiles=given.profiles,
         budget=Budget.parse("0.9"),
     )
-    loaded = load(job)
-    baseline, table = tables_stage(loaded, Quiet())
-    frontier = frontier_of(loaded, baseline, table)
-    inputs = [batch for batch, _ in first(loaded.require_task().calibration_batches(), given.images)]
-    original = judged(loaded, loaded.network.module)
+    session = open_session(job)
+    baseline, table = tables_stage(session, Quiet())
+    frontier = frontier_of(session, baseline, table)
+    inputs = [batch for batch, _ in first(session.require_task().calibration_batches(), given.images)]
+    original = evaluated(session, session.network.module)
     print(f"ResNet-20 on Fashion-MNIST, {given.images} calibration images; held out: {told(original)}")
     for share in given.budget or ["0.6", "0.5"]:
         plan = frontier.best(Budget.parse(share).nanoseconds(baseline.median_ns))
         print(f"\nbudget {share}: predicted {plan.original_ns / plan.latency_ns:.2f}x, {changes(plan.keys)}")
-        model = ablation(loaded, chosen(loaded, plan), inputs, original)
-        print(f"{'measured':<32} {speedup(loaded, model):.2f}x")
-    test = evaluate(loaded.network.module, loaded.require_task().test_batches(), loaded.require_task())
-    final = evaluate(model, loaded.require_task().test_batches(), loaded.require_task())
+        model = ablation(session, chosen(session, plan), inputs, original)
+        print(f"{'measured':<32} {speedup(session, model):.2f}x")
+    test = evaluate(session.network.module, session.require_task().test_batches(), session.require_task())
+    final = evaluate(model, session.require_task().test_batches(), session.require_task())
     print(f"\ntest images: original {test.accuracy:.2%}, the last one {told(final, test)}")
 
 
-def ablation(loaded: Loaded, plan: Sequence[Choice], inputs: Sequence[Tensor], original: Score) -> fx.GraphModule:
+def ablation(session: Session, plan: Sequence[Choice], inputs: Sequence[Tensor], original: Score) -> fx.GraphModule:
     """Carry a plan out with more and more ingredients, and print what each is worth; the last network."""
     for name, strength in INGREDIENTS.items():
         began = time.monotonic()
-        model = carry_out(loaded.network, plan, inputs, strength=strength).merged
+        model = execute(session.network, plan, inputs, strength=strength).merged
         seconds = time.monotonic() - began
-        print(f"{name:<32} {told(judged(loaded, model), original)}  {seconds:5.0f} s", flush=True)
+        print(f"{name:<32} {told(evaluated(session, model), original)}  {seconds:5.0f} s", flush=True)
     return model
 
 
-def judged(loaded: Loaded, model: fx.GraphModule) -> Score:
+def evaluated(session: Session, model: fx.GraphModule) -> Score:
     """Score on all held-out images."""
-    return evaluate(model, loaded.require_task().held_out_batches(), loaded.require_task())
+    return evaluate(model, session.require_task().held_out_batches(), session.require_task())
 
 
 def told(score: Score, original: Score | None = None) -> str:
@@ -110,15 +110,15 @@ def changes(keys: Sequence[str]) -> str:
     return ", ".join(key for key in keys if " keep " not in key)
 
 
-def speedup(loaded: Loaded, model: fx.GraphModule) -> float:
-    """Measured latency of the original over that of a network, timed in turns."""
+def speedup(session: Session, model: fx.GraphModule) -> float:
+    """Measured latency of the original over that of a network, timed interleaved."""
     engines = {}
-    for name, module in {"original": loaded.network.module, "compressed": model}.items():
-        path = loaded.job.output / f"{name}.onnx"
-        export_onnx(fold_norms(module), loaded.network.input_shape, path)
-        shapes = {INPUT: (loaded.job.batch, *loaded.network.input_shape)}
-        engines[name] = loaded.runtime.build(path, loaded.job.options, shapes)
-    timings = compare(engines, loaded.job.final_policy)
+    for name, module in {"original": session.network.module, "compressed": model}.items():
+        path = session.job.output / f"{name}.onnx"
+        export_onnx(fold_norms(module), session.network.input_shape, path)
+        shapes = {INPUT: (session.job.batch, *session.network.input_shape)}
+        engines[name] = session.runtime.build(path, session.job.options, shapes)
+    timings = compare(engines, session.job.final_policy)
     return timings["original"].median_ns / timings["compressed"].median_ns
 
 

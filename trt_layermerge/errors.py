@@ -1,8 +1,8 @@
 """Every error a user can meet: what went wrong, what to do about it, and the exit code of the command that met it.
 
-A room raises the class that says most; the command line prints ``str(error)`` and exits with ``error.exit_code``. What
-the operating system refuses, such as a full disk, counts as bad input. Any other exception is a bug of ours and keeps
-its traceback.
+A package raises the class that says most; the command line prints ``str(error)`` and exits with ``error.exit_code``.
+What the operating system refuses, such as a full disk, counts as bad input. Any other exception is a bug of ours and
+keeps its traceback.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Rows are only ever appended, one write and one fsync each, so that a kill loses what was in flight and nothing else: a
 torn last line is dropped. The file comes into being with its first row, so that looking at a table leaves nothing
 behind. A table whose key is another one's is refused, a damaged one is left untouched and named with its line. What a
-row means is for the room that keeps the table.
+row means is for the package that keeps the table.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Journal:
         files.append_line(self.path, _line(record), first=_first_line(self.form, self.key))
 
     def malformed(self, number: int, what: object) -> TableError:
-        """The error for a row that its room cannot understand."""
+        """The error for a row that its package cannot understand."""
         return _malformed(self.path, number, what, self.form)
 
     @property

@@ -61,7 +61,7 @@ class PreNorm(nn.Module):
 def prenormed(middle: int = 4) -> Chain:
     torch.manual_seed(0)
     (chain,) = trace("prenorm", PreNorm(middle).eval(), (4, 8, 8)).chains
-    assert [layer.front is not None for layer in chain.layers] == [True, True, True]
+    assert [layer.pre_norm is not None for layer in chain.layers] == [True, True, True]
     return chain
 
 
@@ -103,10 +103,10 @@ def test_an_added_activation_is_lowered_as_one_that_is_there(make: Make) -> None
 def test_a_norm_before_the_block_stays_until_all_layers_are_dropped() -> None:
     """Rules 2 and 3, with the tensor that is read and the skip that reads the one before the norm."""
     chain = prenormed()
-    front, (skip,) = chain.layers[0].front, chain.skips
+    pre_norm, (skip,) = chain.layers[0].pre_norm, chain.skips
     for kept in ((1, 2), (1,), (2,)):
         lowered = merge(chain, 0, 2, *kept)
-        assert front is not None and (lowered.pre_norm, lowered.reads) == (front, front.output)
+        assert pre_norm is not None and (lowered.pre_norm, lowered.reads) == (pre_norm, pre_norm.output)
         assert (lowered.composed.skips, lowered.skips) == ((), (skip,))
     for lowered in (merge(chain, 0, 2), drop(chain, 0, 2)):
         assert (lowered.pre_norm, lowered.reads) == (None, chain.input)
@@ -134,10 +134,10 @@ def test_what_stays_beside_a_block_is_in_order_of_execution(make: Make) -> None:
 def test_the_last_norm_between_two_kept_layers_moves_behind() -> None:
     """Rule 6."""
     chain = prenormed()
-    assert merge(chain, 0, 2, 1, 2).post_norm == chain.layers[1].front
+    assert merge(chain, 0, 2, 1, 2).post_norm == chain.layers[1].pre_norm
     assert merge(chain, 0, 2, 2).post_norm is None, "it stood before all that is kept"
     assert merge(chain, 0, 2, 1).post_norm is None, "what it was for is dropped"
-    assert merge(chain, 1, 3, 2, 3).post_norm == chain.layers[2].front
+    assert merge(chain, 1, 3, 2, 3).post_norm == chain.layers[2].pre_norm
     assert lower(chain, Choice(Block(0, 0, 2), Kind.FIT, None)).post_norm is None
     assert merge(prenormed(6), 0, 2, 1, 2).post_norm is None, "of other channels than the block's"
 

@@ -135,7 +135,7 @@ def write_delivery(path: Path, slower: float = 1.0, width: float = 0.002, **chan
         ({"slower": 1.1}, [], 7, "fell from 2.000x to 1.818x"),
         ({"slower": 1.1}, ["--tolerance", "0.2"], 0, "is the same"),
         ({"slower": 1.1, "width": 0.1}, [], 8, "cannot be told"),
-        ({"compressed": 0.91}, [], 0, "not judged"),
+        ({"compressed": 0.91}, [], 0, "not evaluated"),
         ({"compressed": 0.91}, ["--accuracy-tolerance", "1"], 7, "changed by -2"),
         ({"compressed": None}, ["--accuracy-tolerance", "1"], 3, "holds none"),
         ({"batch": 1}, [], 9, "batch: 8, here 1"),

@@ -67,8 +67,8 @@ def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
     done = CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     told = json.loads(done.stdout)
-    assert told["rehearsal"]["merge_error"] < 1e-4 and told["rehearsal"]["engine_error"] < 1e-4
-    assert told["rehearsal"]["merged_ms"] > 0 and not told["rehearsal"]["device"]["simulated"]
+    assert told["self_check"]["merge_error"] < 1e-4 and told["self_check"]["engine_error"] < 1e-4
+    assert told["self_check"]["merged_ms"] > 0 and not told["self_check"]["device"]["simulated"]
 
 
 def test_what_is_missing_is_shown_before_a_runtime_is_refused(monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Activations added at linear bottlenecks: what is carried out, exported and executed is what was counted."""
+"""Activations added at linear bottlenecks: what is executed, exported and executed is what was counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace
 
 SHAPE = (3, 16, 16)
@@ -89,7 +89,7 @@ def test_merged_linearised_and_exported_they_are_one_function(
     network: Network, choices: dict[str, Choice], keys: Sequence[str], tmp_path: Path
 ) -> None:
     plan, x = whole(choices, keys), images(16)
-    result = carry_out(network, plan, [images(24, seed) for seed in (1, 2)])
+    result = execute(network, plan, [images(24, seed) for seed in (1, 2)])
     assert prove_network(result.linearised, result.merged, x, result.proofs).worst_block <= 1e-10
     delivered = fold_norms(result.merged)
     export_onnx(delivered, network.inputs, tmp_path / "network.onnx")
@@ -115,7 +115,7 @@ def counted(network: Network, plan: Sequence[Choice]) -> Counter[str]:
 def test_a_skip_is_added_behind_the_activation(network: Network, choices: dict[str, Choice], kind: str) -> None:
     """By hand: what stands in the block's place, clipped, and the block's input."""
     choice = choices[f"0:4-7 {kind} 3x3 g1 +relu6"]
-    merged = carry_out(network, [choice], [images(40)]).merged
+    merged = execute(network, [choice], [images(40)]).merged
     seen: dict[str, Tensor] = {}
     names = {"before": "3.conv.7", "block": "merged_0_4_7", "behind": "5.conv.0"}
     for name, target in names.items():
@@ -132,7 +132,7 @@ def test_a_skip_is_added_behind_the_activation(network: Network, choices: dict[s
 def test_merges_are_products_of_the_branch_alone(network: Network, choices: dict[str, Choice]) -> None:
     """With the skip beside it, the kernel is that of the linear one without the identity that it holds."""
     both = [choices[f"0:4-7 merge 3x3 g1{end}"] for end in ("", " +relu6")]
-    linear, activated = (carry_out(network, [one], []).merged.get_submodule("merged_0_4_7") for one in both)
+    linear, activated = (execute(network, [one], []).merged.get_submodule("merged_0_4_7") for one in both)
     identity = torch.zeros_like(linear.weight)
     identity[range(6), range(6), 1, 1] = 1
     torch.testing.assert_close(linear.weight, activated.weight + identity)

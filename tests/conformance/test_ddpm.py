@@ -12,7 +12,7 @@ import torch
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.inputs import Input, examples
 from trt_layermerge.network.network import Network, load_network
 
@@ -33,8 +33,8 @@ def test_all_of_it_is_found(ddpm: Network) -> None:
     source = sys.modules["_trt_layermerge_model_model"].unet()
     assert set(ddpm.module.state_dict()) == set(source.state_dict())
     assert len(ddpm.layers) == 52 and all(item.reason for item in ddpm.breaks)
-    fronts = [layer.name for layer in ddpm.layers if layer.front]
-    assert len(fronts) == 2 * 22 + 1 and fronts[-1] == "conv_out"
+    pre_norms = [layer.name for layer in ddpm.layers if layer.pre_norm]
+    assert len(pre_norms) == 2 * 22 + 1 and pre_norms[-1] == "conv_out"
     assert sum(layer.shift is not None for layer in ddpm.layers) == 22
     skips = [skip for chain in ddpm.chains for skip in chain.skips]
     assert len(skips) == 22 and sum(bool(skip.units) for skip in skips) == 13
@@ -47,6 +47,6 @@ def test_a_plan_is_proved(ddpm: Network) -> None:
     plan = [generator.choice([item for item in whole if item.block == block]) for block in {c.block: 0 for c in whole}]
     tiled = [item for item in plan if len(ddpm.chains[item.block.chain]) == 2]
     assert len({item.kind for item in tiled}) == 2 and len(tiled) == 21
-    result = carry_out(ddpm, tiled, [])
+    result = execute(ddpm, tiled, [])
     proof = prove_network(result.linearised, result.merged, examples(ddpm.inputs, 2), result.proofs)
     assert proof.worst_block <= 1e-10 and proof.end_to_end <= 1e-4

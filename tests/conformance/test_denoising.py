@@ -22,7 +22,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.modules import Normed, Shifted
 from trt_layermerge.merging.proof import prove_block, prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.inputs import Input, examples
 from trt_layermerge.network.network import Network, load_network, trace
 
@@ -57,17 +57,17 @@ class Case:
 
     Attributes:
         build: Makes it.
-        layers: Of its chain: which have a front, and which a shift, by their numbers.
+        layers: Of its chain: which have a pre-norm, and which a shift, by their numbers.
     """
 
     build: Callable[[], nn.Module]
-    fronts: tuple[int, ...] = ()
+    pre_norms: tuple[int, ...] = ()
     shifts: tuple[int, ...] = ()
 
 
-def case(function: Callable[[Any, Tensor, Tensor], Tensor], fronts: tuple[int, ...] = (), shifts: tuple[int, ...] = (),
-         **modules: Callable[[], nn.Module]) -> Case:  # fmt: skip
-    return Case(lambda: Net(function, **{name: make() for name, make in modules.items()}), fronts, shifts)
+def case(function: Callable[[Any, Tensor, Tensor], Tensor], pre_norms: tuple[int, ...] = (),
+         shifts: tuple[int, ...] = (), **modules: Callable[[], nn.Module]) -> Case:  # fmt: skip
+    return Case(lambda: Net(function, **{name: make() for name, make in modules.items()}), pre_norms, shifts)
 
 
 def two_residuals(m: Any, x: Tensor, t: Tensor) -> Tensor:
@@ -135,10 +135,12 @@ CASES = {
         b=lambda: conv(stride=2, padding=0),
         **S,
     ),
-    "a front with no activation": case(lambda m, x, t: m.b(m.n(m.a(x))), fronts=(2,), a=conv, b=conv, n=norm(), **S),
+    "a pre-norm with no activation": case(
+        lambda m, x, t: m.b(m.n(m.a(x))), pre_norms=(2,), a=conv, b=conv, n=norm(), **S
+    ),
     "norms of other widths": case(
         lambda m, x, t: m.b(F.silu(m.n2(m.a(F.silu(m.n1(x)))))),
-        fronts=(1, 2),
+        pre_norms=(1, 2),
         a=lambda: conv(o=6),
         b=lambda: conv(6, 4),
         n1=norm(),
@@ -147,7 +149,7 @@ CASES = {
     ),
     "two blocks of DDPM in a row": case(
         two_residuals,
-        fronts=(1, 2, 3, 4),
+        pre_norms=(1, 2, 3, 4),
         shifts=(1, 3),
         **{name: conv for name in "abcd"},
         **{f"n{i}": norm() for i in range(1, 5)},
@@ -187,7 +189,7 @@ def merges(network: Network) -> list[Choice]:
 def test_each_case_is_one_chain_that_has_it(one: tuple[Case, Network]) -> None:
     expected, network = one
     (chain,) = network.chains
-    assert tuple(layer.index for layer in chain.layers if layer.front) == expected.fronts
+    assert tuple(layer.index for layer in chain.layers if layer.pre_norm) == expected.pre_norms
     assert tuple(layer.index for layer in chain.layers if layer.shift) == expected.shifts
 
 
@@ -206,7 +208,7 @@ def test_every_merge_is_proved(one: tuple[Case, Network]) -> None:
 def test_every_merged_network_is_the_linearised_one(one: tuple[Case, Network]) -> None:
     _, network = one
     for choice in merges(network):
-        result = carry_out(network, [choice], [])
+        result = execute(network, [choice], [])
         assert prove_network(result.linearised, result.merged, examples(network.inputs, 3)).end_to_end <= 1e-5
 
 
@@ -232,7 +234,7 @@ def test_without_activations_the_inside_is_that_of_the_original() -> None:
     network = trace("net", linear, TWO)
     (whole,) = [choice for choice in merges(network) if choice.kept == (1, 2)]
     x, t = examples(TWO, 2)
-    merged = carry_out(network, [whole], []).merged
+    merged = execute(network, [whole], []).merged
     with torch.no_grad():
         torch.testing.assert_close(merged(x, t)[..., 1:-1, 1:-1], linear(x, t)[..., 1:-1, 1:-1])
 
@@ -251,8 +253,8 @@ def test_chains_of_a_unet(unet: Network) -> None:
     ]
     for layer in unet.layers:
         assert (layer.shift is not None) == layer.name.endswith("conv1")
-        assert (layer.front is not None) == (layer.name not in ("first", "downsample", "upsample"))
-        assert layer.front is None or (layer.front.groups, layer.front.activation) == (2, "silu")
+        assert (layer.pre_norm is not None) == (layer.name not in ("first", "downsample", "upsample"))
+        assert layer.pre_norm is None or (layer.pre_norm.groups, layer.pre_norm.activation) == (2, "silu")
 
 
 def test_plans_of_a_unet_agree_down_to_the_engine(unet: Network, networks: ModuleType) -> None:
@@ -267,7 +269,7 @@ def test_keeping_everything_changes_nothing(unet: Network) -> None:
     kept = [choice for choice in choices_of(unet) if choice.kind is Kind.KEEP]
     given = examples(unet.inputs, 2)
     with torch.no_grad():
-        assert torch.equal(carry_out(unet, kept, []).merged(*given), unet.module(*given))
+        assert torch.equal(execute(unet, kept, []).merged(*given), unet.module(*given))
 
 
 def choice(network: Network, key: str, kept: tuple[int, ...]) -> Choice:
@@ -278,8 +280,8 @@ def choice(network: Network, key: str, kept: tuple[int, ...]) -> Choice:
 def test_a_merge_keeps_its_front_drops_that_inside_and_moves_its_norm_behind(unet: Network) -> None:
     merge = choice(unet, "2:0-2 merge 5x5 g1", (1, 2))
     lowered, (first, second) = lower(unet.chains[2], merge), unet.chains[2].layers
-    assert lowered.pre_norm == first.front and lowered.post_norm == second.front
-    merged = carry_out(unet, [merge], []).merged
+    assert lowered.pre_norm == first.pre_norm and lowered.post_norm == second.pre_norm
+    merged = execute(unet, [merge], []).merged
     module = merged.get_submodule("merged_2_0_2")
     assert isinstance(module, Normed) and isinstance(module.block, Shifted)
     source = unet.module.get_submodule("deeper.norm2")
@@ -290,7 +292,7 @@ def test_a_merge_keeps_its_front_drops_that_inside_and_moves_its_norm_behind(une
 
 def test_of_an_emptied_block_its_skip_is_left(unet: Network) -> None:
     plain, projected_ = choice(unet, "2:0-2 identity", ()), choice(unet, "4:0-2 merge 1x1 g1", ())
-    merged = carry_out(unet, [plain, projected_], []).merged
+    merged = execute(unet, [plain, projected_], []).merged
     names = set(dict(merged.named_modules()))
     assert not any(name.startswith(("deeper", "up.")) for name in names)
     conv_ = merged.get_submodule("merged_4_0_2")
@@ -300,7 +302,7 @@ def test_of_an_emptied_block_its_skip_is_left(unet: Network) -> None:
 
 
 def test_blocks_that_a_front_forbids(unet: Network) -> None:
-    """From the input of a front, a skip may lead around the block, but not end inside of it."""
+    """From the input of a pre-norm, a skip may lead around the block, but not end inside of it."""
     blocks = {(item.block.start, item.block.end) for item in choices_of(unet) if item.block.chain == 4}
     assert (0, 2) in blocks and (2, 4) in blocks
     assert not blocks & {(0, 3), (0, 4), (0, 5), (2, 5)}

@@ -17,7 +17,7 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.proof import prove_block, prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.network import Network, trace
 
@@ -316,6 +316,6 @@ def test_all_kept_is_the_span_without_its_activations(network):
 
 def test_the_merged_network_is_the_linearised_one(network):
     for choice in merges(network)[-5:]:
-        result = carry_out(network, [choice], [])
+        result = execute(network, [choice], [])
         linearised, merged = result.linearised.double(), result.merged.double()
         assert prove_network(linearised, merged, noise(network.input_shape)).end_to_end <= 1e-5  # float32 weights

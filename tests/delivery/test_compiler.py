@@ -20,7 +20,7 @@ import torch
 from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
@@ -53,10 +53,10 @@ def source(
     network: Network,
     networks: ModuleType,
 ) -> Path:
-    """A network in FP32: as it came, or with a random plan carried out."""
+    """A network in FP32: as it came, or with a random plan executed."""
     module = network.module
     if request.param == "compressed":
-        module = carry_out(network, networks.random_plan(network, random.Random(3)), []).merged
+        module = execute(network, networks.random_plan(network, random.Random(3)), []).merged
     path = tmp_path_factory.mktemp("compiled") / f"{request.param}.onnx"
     export_onnx(fold_norms(module), network.input_shape, path)
     return path

@@ -12,7 +12,7 @@ from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import sha256
 
 GOLDEN = Path(__file__).parent / "assets" / "manifest-v1.json"
-SEALED = GOLDEN.with_name("manifest-v2.json")
+VERSION_2 = GOLDEN.with_name("manifest-v2.json")
 
 
 def test_a_file_is_the_one_with_its_hash(tmp_path) -> None:
@@ -40,7 +40,7 @@ def test_a_file_is_the_one_with_its_hash(tmp_path) -> None:
     ],
 )
 def test_what_decides_whether_an_engine_may_load_is_compared(change: dict[str, Any], words: str | None) -> None:
-    built = read_manifest(SEALED).device
+    built = read_manifest(VERSION_2).device
     found = device_differences(built, replace(built, **change))
     assert found == ([] if words is None else [words])
 

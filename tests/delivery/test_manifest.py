@@ -26,28 +26,28 @@ from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 
 GOLDEN = Path(__file__).parent / "assets" / "manifest-v1.json"
-SEALED = GOLDEN.with_name("manifest-v2.json")
+VERSION_2 = GOLDEN.with_name("manifest-v2.json")
 
 
 def test_version_2_is_read_for_ever_and_is_what_is_written(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "m.json", read_manifest(SEALED))
-    assert (tmp_path / "m.json").read_bytes() == SEALED.read_bytes()
-    assert read_manifest(tmp_path / "m.json") == read_manifest(SEALED)
+    write_manifest(tmp_path / "m.json", read_manifest(VERSION_2))
+    assert (tmp_path / "m.json").read_bytes() == VERSION_2.read_bytes()
+    assert read_manifest(tmp_path / "m.json") == read_manifest(VERSION_2)
 
 
 def test_version_1_is_read_for_ever_and_written_as_version_2(tmp_path: Path) -> None:
     old = read_manifest(GOLDEN)
     write_manifest(tmp_path / "m.json", old)
     new = read_manifest(tmp_path / "m.json")
-    assert (old.version, old.seal, new.version) == (1, None, 2)
-    assert new.model_copy(update={"version": 1, "seal": None}) == old
+    assert (old.version, old.checksum, new.version) == (1, None, 2)
+    assert new.model_copy(update={"version": 1, "checksum": None}) == old
 
 
 def test_a_metric_that_is_no_accuracy_is_named_and_no_other(tmp_path: Path) -> None:
-    named = read_manifest(SEALED).model_copy(update={"metric": "minus MSE"})
+    named = read_manifest(VERSION_2).model_copy(update={"metric": "minus MSE"})
     write_manifest(tmp_path / "m.json", named)
     assert read_manifest(tmp_path / "m.json").metric == "minus MSE"
-    assert b'"metric"' not in SEALED.read_bytes() and read_manifest(SEALED).metric is None
+    assert b'"metric"' not in VERSION_2.read_bytes() and read_manifest(VERSION_2).metric is None
 
 
 def test_a_manifest_from_before_there_were_settings_is_read() -> None:
@@ -143,12 +143,12 @@ def test_any_changed_byte_is_read_or_refused_in_words(tmp_path: Path, position: 
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(position=st.integers(0, SEALED.stat().st_size - 1), change=st.integers(1, 255))
+@given(position=st.integers(0, VERSION_2.stat().st_size - 1), change=st.integers(1, 255))
 def test_no_changed_byte_of_a_sealed_manifest_is_taken(tmp_path: Path, position: int, change: int) -> None:
-    content = bytearray(SEALED.read_bytes())
+    content = bytearray(VERSION_2.read_bytes())
     content[position] ^= change
     (tmp_path / "m").write_bytes(content)
-    with pytest.raises(VerificationError, match="its own seal") as caught:
+    with pytest.raises(VerificationError, match="its own checksum") as caught:
         read_engine_manifest(tmp_path / "m") if is_engine_manifest(tmp_path / "m") else read_manifest(tmp_path / "m")
     assert caught.value.exit_code is ExitCode.PROOF_FAILED
 
@@ -161,7 +161,7 @@ def test_a_batch_outside_of_its_range_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_timing_cache_of_the_build_is_hashed(tmp_path: Path) -> None:
-    device = read_manifest(SEALED).device
+    device = read_manifest(VERSION_2).device
     options = BuildOptions(settings=TensorRtSettings(timing_cache=tmp_path / "cache"))
     assert timing_cache_hash(device, options) is None
     (tmp_path / "cache").write_bytes(b"tactics")

@@ -13,8 +13,8 @@ from trt_layermerge.importance.estimators.fit import Fit
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.network.device import CPU, device_of
 from trt_layermerge.pipeline.compression import compress
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.measuring import importance_stage
+from trt_layermerge.pipeline.session import open_session
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,9 +40,9 @@ def test_importance_is_what_it_is_on_the_cpu(tmp_path: Path, estimator: Fit) -> 
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for device in ("cpu", "cuda"):
             job = quick_job(tmp_path, device=device, output=tmp_path / device, method=method, estimator=estimator)
-            loaded = load(job)
-            tables.append(importance_stage(loaded, Silent()))
-            assert device_of(loaded.network.module) == CPU
+            session = open_session(job)
+            tables.append(importance_stage(session, Silent()))
+            assert device_of(session.network.module) == CPU
     here, there = tables
     assert len(here) == len(there) > 4
     for row in here:
@@ -53,4 +53,4 @@ def test_importance_is_what_it_is_on_the_cpu(tmp_path: Path, estimator: Fit) -> 
 def test_a_whole_job(tmp_path: Path, decouple: float) -> None:
     """Its proofs and the verification of its engine are its own."""
     job = quick_job(tmp_path, device="cuda", method="layermerge" if decouple else "joint")
-    compress(load(replace(job, recipe=replace(job.recipe, decouple=decouple))), Silent())
+    compress(open_session(replace(job, recipe=replace(job.recipe, decouple=decouple))), Silent())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trt_layermerge.pipeline.rehearsal import rehearse
+from trt_layermerge.pipeline.self_check import check_itself
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.registry import get_runtime
@@ -60,7 +60,7 @@ def test_a_second_build_reads_the_timing_cache_of_the_first(runtime: Runtime, tm
 
 
 def test_a_rehearsal_succeeds(runtime: Runtime) -> None:
-    found = rehearse(runtime, BuildOptions())
+    found = check_itself(runtime, BuildOptions())
     assert found.merge_error < 1e-4 and found.engine_error < 1e-4 and found.seconds < 60
 
 

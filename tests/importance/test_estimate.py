@@ -14,10 +14,10 @@ from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
-from trt_layermerge.importance import judge, oneshot
+from trt_layermerge.importance import evaluator, oneshot
 from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
-from trt_layermerge.importance.judge import WORST_LOSS, first
+from trt_layermerge.importance.evaluator import WORST_LOSS, first
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.merging import patches
 from trt_layermerge.merging.algebra import to_module
@@ -153,7 +153,7 @@ def linear_source(module):
 
 def solve(linear, features, wanted):
     """Ridge regression as least squares: one more row for each weight that is drawn to what it was."""
-    strength = (judge.HEAD_RIDGE * features.square().sum(0).mean()).sqrt()
+    strength = (evaluator.HEAD_RIDGE * features.square().sum(0).mean()).sqrt()
     drawn = torch.cat([strength * torch.eye(features.shape[1]), torch.zeros(features.shape[1], 1)], 1)
     system = torch.cat([torch.cat([features, torch.ones(len(features), 1)], 1), drawn])
     solution = torch.linalg.lstsq(system, torch.cat([wanted, strength * linear.weight.T])).solution
@@ -221,7 +221,7 @@ def test_blocks_with_an_activation_have_rows_of_their_own(inverted, task, tmp_pa
 def test_a_classifier_with_images_enough_is_solved_anew(network, task, table):
     wanted = [choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY]
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
-    with mock.patch.object(judge, "IMAGES_PER_FEATURE", 2):
+    with mock.patch.object(evaluator, "IMAGES_PER_FEATURE", 2):
         measure(network, wanted, task, table, HOW)
     for choice in wanted:
         loss, *_ = naive(network, choice, task, heads=True)
@@ -358,7 +358,7 @@ def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
     tight = ImportanceTable.open(tmp_path / "tight.jsonl", table_key(network, task, HOW))
     measure(network, choices, task, table, HOW)
     with (
-        mock.patch.object(judge, "MEMORY", 0),
+        mock.patch.object(evaluator, "MEMORY", 0),
         mock.patch.object(oneshot, "in_memory", lambda all_: [[f] for f in all_]),
     ):
         measure(network, choices, task, tight, HOW)

@@ -1,4 +1,4 @@
-"""What is kept is solved anew behind the first change, makes up for it, and costs no operation more."""
+"""What is kept is re-solved behind the first change, makes up for it, and costs no operation more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trt_layermerge.merging import patches, reconstruction
 from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.reconstruction import PAPERS, PLAIN, Strength
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
@@ -71,7 +71,7 @@ def drift(network, model, batches) -> float:
 
 def test_each_ingredient_brings_the_network_nearer_to_the_original(network, batches):
     steps = [PLAIN, LAYERS, replace(LAYERS, head=True)]
-    made = [carry_out(network, plan(network), batches, strength=strength) for strength in steps]
+    made = [execute(network, plan(network), batches, strength=strength) for strength in steps]
     drifts = [drift(network, result.merged, batches) for result in made]
     assert drifts[0] > drifts[1] > drifts[2]
     assert set(made[1].refits) == {"0:2-3 keep 3x3 g1", "0:3-4 keep 3x3 g1"}
@@ -82,7 +82,7 @@ def test_each_ingredient_brings_the_network_nearer_to_the_original(network, batc
 
 
 def test_all_of_it_is_the_default(network, batches):
-    default, full = (carry_out(network, plan(network), batches, strength=s).merged for s in (None, Strength()))
+    default, full = (execute(network, plan(network), batches, strength=s).merged for s in (None, Strength()))
     assert all(
         torch.equal(a, b) for a, b in zip(default.state_dict().values(), full.state_dict().values(), strict=True)
     )
@@ -92,11 +92,11 @@ def test_all_of_it_is_the_default(network, batches):
 def test_a_kernel_of_more_unknowns_than_patches_is_drawn_to_a_smaller_one(network, batches, images, strength):
     """On other images it is not far from that, where by itself it would be twice as far from the original."""
     few = {"LARGEST_SYSTEM": 40, "MOST_KEPT": 90}  # of 100 unknowns; the 3x3 kernel has 36
-    small = carry_out(network, plan(network, kernel=3), batches, strength=strength).merged
+    small = execute(network, plan(network, kernel=3), batches, strength=strength).merged
     with mock.patch.multiple(patches, **few):
-        wide = carry_out(network, plan(network, kernel=5), batches, strength=strength).merged
+        wide = execute(network, plan(network, kernel=5), batches, strength=strength).merged
         with mock.patch.object(reconstruction, "formed_part", lambda geometry: geometry):
-            alone = carry_out(network, plan(network, kernel=5), batches, strength=strength).merged
+            alone = execute(network, plan(network, kernel=5), batches, strength=strength).merged
     others = [images(40, (4, 9, 9), 3)]
     of_small, of_wide, of_alone = (drift(network, model, others) for model in (small, wide, alone))
     assert of_wide < 1.5 * of_small and of_wide < 0.6 * of_alone
@@ -108,7 +108,7 @@ def test_what_nothing_changed_before_stays(network, batches):
     state = network.module.state_dict()
     last = Choice(Block(0, 3, 4), Kind.FIT, Geometry(8, 8, (1, 1)))
     for choices in (keeps, [*keeps[:3], last]):
-        result = carry_out(network, choices, batches)
+        result = execute(network, choices, batches)
         assert not result.refits
         after = result.merged.state_dict()
         same = [name for name in after if name.startswith(("a.", "b.", "c.", "norm.")) and "tracked" not in name]
@@ -118,7 +118,7 @@ def test_what_nothing_changed_before_stays(network, batches):
 
 def test_a_norm_stays_and_its_statistics_are_those_of_what_reaches_it(network, batches):
     """So that training starts from what evaluation mode computes."""
-    merged = carry_out(network, plan(network), batches, strength=LAYERS).merged
+    merged = execute(network, plan(network), batches, strength=LAYERS).merged
     norm = merged.get_submodule("norm")
     seen: list[Tensor] = []
     handle = norm.register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
@@ -155,7 +155,7 @@ class Unusual(nn.Module):
 def test_what_cannot_be_solved_anew_is_left_alone(quick, images):
     torch.manual_seed(1)
     network, batches = quick(Unusual(), (4, 9, 9)), [images(9, (4, 9, 9))]
-    result = carry_out(network, plan(network), batches)
+    result = execute(network, plan(network), batches)
     assert not result.refits
     before, after = network.module.state_dict(), result.merged.state_dict()
     assert all(torch.equal(before[name], value) for name, value in after.items() if not name.startswith("merged"))
@@ -177,7 +177,7 @@ def test_a_linear_layer_is_solved_where_a_convolution_came_before_it(images):
     torch.manual_seed(0)
     network = trace("timed", Timed().eval(), (4, 6, 6))
     (drop,) = (choice for choice in choices_of(network) if choice.kind is Kind.IDENTITY)
-    after = carry_out(network, [drop], [images(20, (4, 6, 6))]).merged.state_dict()
+    after = execute(network, [drop], [images(20, (4, 6, 6))]).merged.state_dict()
     before = network.module.state_dict()
     assert torch.equal(before["time.weight"], after["time.weight"])
     assert not torch.allclose(before["head.weight"], after["head.weight"])
@@ -187,7 +187,7 @@ def test_without_data_nothing_is_solved(network):
     """A plan that only drops and merges needs none."""
     drop = next(c for c in choices_of(network) if c.kind is Kind.IDENTITY)
     keeps = [c for c in choices_of(network) if c.kind is Kind.KEEP and c.block != drop.block]
-    result = carry_out(network, [drop, *keeps], [])
+    result = execute(network, [drop, *keeps], [])
     after, before = result.merged.state_dict(), network.module.state_dict()
     assert not result.refits and all(torch.equal(before[name], value) for name, value in after.items())
 
@@ -197,7 +197,7 @@ def test_a_plan_without_fits_gets_norms_that_fit_it(network, batches):
     by_kind = {(choice.kind, choice.block): choice for choice in choices_of(network)}
     merge = by_kind[Kind.MERGE, Block(0, 0, 2)]
     keeps = [by_kind[Kind.KEEP, Block(0, index, index + 1)] for index in (2, 3)]
-    papers = carry_out(network, [merge, *keeps], batches, strength=PAPERS)
+    papers = execute(network, [merge, *keeps], batches, strength=PAPERS)
     prove_network(papers.linearised, papers.merged, batches[0], papers.proofs)
     assert torch.equal(papers.merged.get_submodule("norm").running_var, papers.linearised.norm.running_var)
     reached = up_to(papers.merged, ["c"])(torch.cat(batches))[0]
@@ -206,7 +206,7 @@ def test_a_plan_without_fits_gets_norms_that_fit_it(network, batches):
         *(by_kind[Kind.KEEP, Block(0, index, index + 1)] for index in range(3)),
         by_kind[Kind.IDENTITY, Block(0, 3, 4)],
     ]
-    after = carry_out(network, late, batches, strength=PAPERS).merged.state_dict()
+    after = execute(network, late, batches, strength=PAPERS).merged.state_dict()
     assert torch.equal(after["norm.running_var"], network.module.state_dict()["norm.running_var"])
 
 
@@ -240,7 +240,7 @@ FIRST, SECOND = (Choice(Block(0, start, start + 3), Kind.FIT, THREE, activation=
 def test_a_fit_before_a_skip_makes_up_for_what_the_skip_carries(bottlenecks, images):
     """By hand: from the compressed network's own tensor, to what the original has less what the skip adds now."""
     batches = [images(4, (4, 9, 9), seed) for seed in (1, 2)]  # so few that every pixel is looked at
-    result, (chain,) = carry_out(bottlenecks, [FIRST, SECOND], batches, strength=PLAIN), bottlenecks.chains
+    result, (chain,) = execute(bottlenecks, [FIRST, SECOND], batches, strength=PLAIN), bottlenecks.chains
     second = result.merged.get_submodule("merged_0_4_7")
     (block,) = (node for node in result.merged.graph.nodes if node.target == "merged_0_1_4")
     (activation,) = block.users
@@ -259,7 +259,7 @@ def test_a_fit_through_an_added_activation_is_nearer_to_what_was_linear(bottlene
     (chain,) = bottlenecks.chains
 
     def far(strength: Strength) -> float:
-        merged = carry_out(bottlenecks, [FIRST], batches, strength=strength).merged
+        merged = execute(bottlenecks, [FIRST], batches, strength=strength).merged
         made = nn.Sequential(merged.get_submodule("merged_0_1_4"), nn.ReLU6())
         with torch.no_grad():
             both = [up_to(bottlenecks.module, [chain.tensor(1), chain.tensor(4)])(x) for x in batches]

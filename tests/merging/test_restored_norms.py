@@ -15,7 +15,7 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.merging.fold import fold_norms, norm_pairs
 from trt_layermerge.merging.proof import prove_folds, prove_network
 from trt_layermerge.merging.restored_norms import restore_norms
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
@@ -29,7 +29,7 @@ SIDES = Geometry(4, 4, (3, 3), padding=(1, 1, 1, 1))
 def test_restored_norms_compute_nothing_and_fold_to_what_was_there(networks, plans, images, data):
     network = data.draw(networks)
     plan = data.draw(plans(network))
-    merged = carry_out(network, plan, [images(3)]).merged
+    merged = execute(network, plan, [images(3)]).merged
     before, x = copy.deepcopy(merged), images(2, seed=1)
     restore_norms(merged, network, plan, [images(3), images(2, seed=2)])
     assert prove_network(before, merged, x).end_to_end <= 1e-5
@@ -56,7 +56,7 @@ def fits(layers: int) -> list[Choice]:
 def test_in_training_mode_the_calibration_data_sees_the_same_function(quick, images):
     torch.manual_seed(0)
     network, x = quick(normed(4), (4, 9, 9)), images(16, (4, 9, 9))
-    merged = carry_out(network, fits(4), [x]).merged
+    merged = execute(network, fits(4), [x]).merged
     with torch.no_grad():
         before = merged(x)
         restore_norms(merged, network, fits(4), [x[:10], x[10:]])
@@ -69,7 +69,7 @@ def test_what_had_no_norms_gets_none_and_without_data_nothing_is_known(quick, im
     torch.manual_seed(0)
     plain = quick(nn.Sequential(*(part for part in normed(4) if not isinstance(part, nn.BatchNorm2d))), (4, 9, 9))
     for network, batches in ((plain, [images(4, (4, 9, 9))]), (quick(normed(4), (4, 9, 9)), [])):
-        merged = carry_out(network, fits(4), [images(4, (4, 9, 9))]).merged
+        merged = execute(network, fits(4), [images(4, (4, 9, 9))]).merged
         restore_norms(merged, network, fits(4), batches)
         assert norm_pairs(merged) == []
 
@@ -95,7 +95,7 @@ def test_fits_train_at_a_rate_at_which_they_break_without_norms(quick, task, tmp
     calibration = [inputs for inputs, _ in task.calibration_batches()]
     losses = {}
     for name in ("bare", "normed"):
-        model = carry_out(network, fits(8), calibration).merged
+        model = execute(network, fits(8), calibration).merged
         if name == "normed":
             restore_norms(model, network, fits(8), calibration)
         result = fine_tune(model, task, recipe, checkpoint=tmp_path / name)

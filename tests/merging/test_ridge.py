@@ -86,7 +86,7 @@ def test_the_best_ridge_is_that_of_patches_not_solved_on(groups, samples, unknow
     truth = prior + 0.3 * torch.randn(prior.shape, generator=generator, dtype=torch.float64)
     noise = torch.randn(groups, samples, 2, generator=generator, dtype=torch.float64)
     targets = Dual(patches).predict(truth) + noise
-    first, last = slice(0, samples - samples // ridge.JUDGED), slice(samples - samples // ridge.JUDGED, None)
+    first, last = slice(0, samples - samples // ridge.VALIDATED), slice(samples - samples // ridge.VALIDATED, None)
     part = Dual(patches[:, first])
 
     def missed(strength):

@@ -1,4 +1,4 @@
-"""Carrying out a plan: merges are proved, fits see the compressed network and aim at the original."""
+"""Executing a plan: merges are proved, fits see the compressed network and aim at the original."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.reconstruction import PLAIN
 from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.merging.sequential import carry_out, prior_of
+from trt_layermerge.merging.sequential import execute, prior_of
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
 
@@ -57,7 +57,7 @@ def test_any_plan_is_carried_out_and_proved(networks, plans, images, data):
     plan = data.draw(plans(network))
     state = {name: value.clone() for name, value in network.module.state_dict().items()}
     told = []
-    result = carry_out(network, data.draw(st.permutations(plan)), [images(3)], lambda *what: told.append(what))
+    result = execute(network, data.draw(st.permutations(plan)), [images(3)], lambda *what: told.append(what))
     prove_network(result.linearised, result.merged, images(2, seed=1), result.proofs)
     assert {proof.block for proof in result.proofs} == {f"block {c.block}" for c in plan if c.kind is Kind.MERGE}
     assert set(result.fits) == {choice.key for choice in plan if choice.kind is Kind.FIT}
@@ -75,7 +75,7 @@ def test_any_plan_is_carried_out_and_proved(networks, plans, images, data):
 def test_a_fit_sees_the_compressed_network(residual, images):
     """What the second block is fitted on, by hand: the merged first one's output, and its projection of that."""
     batches = [images(4, (4, 9, 9), seed) for seed in (1, 2)]
-    result, (chain,) = carry_out(residual, BRANCHES, batches, strength=PLAIN), residual.chains
+    result, (chain,) = execute(residual, BRANCHES, batches, strength=PLAIN), residual.chains
     first, second = result.merged.get_submodule("merged_0_1_3"), result.merged.get_submodule("merged_0_3_5")
     teacher = up_to(residual.module, [chain.tensor(1), chain.layers[4].before_activation])
     equations = NormalEquations(STRIDED)
@@ -115,8 +115,8 @@ OUTER = (fit(1, 2, Geometry(4, 4, (1, 1))), fit(2, 4), fit(5, 7))
 def test_sequential_fits_make_up_for_the_drift(outer, images):
     """On what they were fitted on, they end no further from the original than fits that know only the original."""
     batches, (chain,) = [images(6, (4, 8, 8), seed) for seed in (1, 2)], outer.chains
-    together = carry_out(outer, OUTER, batches)
-    alone = {choice: carry_out(outer, [choice], batches).merged for choice in OUTER}
+    together = execute(outer, OUTER, batches)
+    alone = {choice: execute(outer, [choice], batches).merged for choice in OUTER}
     names = {choice: f"merged_0_{choice.block.start}_{choice.block.end}" for choice in OUTER}
     independent = rewrite(outer, {choice: alone[choice].get_submodule(names[choice]) for choice in OUTER})
     first = OUTER[0]
@@ -135,7 +135,7 @@ def test_sequential_fits_make_up_for_the_drift(outer, images):
 def test_an_exact_fit_is_exact(quick, images):
     """A block without activations and padding inside is one convolution, so nothing is lost."""
     network = quick(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3)), (4, 7, 7))
-    result = carry_out(network, [fit(0, 2, Geometry(4, 4, (3, 3)))], [images(20, (4, 7, 7))])
+    result = execute(network, [fit(0, 2, Geometry(4, 4, (3, 3)))], [images(20, (4, 7, 7))])
     (fitted,) = result.fits.values()
     assert fitted.unexplained < 1e-6
 
@@ -166,10 +166,10 @@ def test_a_prior_needs_the_shape_that_dropping_leaves(quick, last):
 def test_no_data_is_an_error_only_where_there_is_a_fit(residual):
     for batches in ([], [torch.zeros(0, 4, 9, 9)]):
         with pytest.raises(TaskError, match="no calibration data"):
-            carry_out(residual, BRANCHES, batches)
-        carry_out(residual, [Choice(Block(0, 1, 3), Kind.IDENTITY, None)], batches)
+            execute(residual, BRANCHES, batches)
+        execute(residual, [Choice(Block(0, 1, 3), Kind.IDENTITY, None)], batches)
 
 
 def test_activations_that_are_not_finite_name_the_block(residual, images):
     with pytest.raises(ModelError, match=r"block 0:1-3 .* not finite"):
-        carry_out(residual, BRANCHES, [images(2, (4, 9, 9)) / 0])
+        execute(residual, BRANCHES, [images(2, (4, 9, 9)) / 0])

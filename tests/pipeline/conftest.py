@@ -11,7 +11,7 @@ import torch
 
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.report.result import Result
 
 QuickJob = Callable[..., Job]
@@ -48,7 +48,7 @@ def quick_job() -> QuickJob:
 def first_run(tmp_path_factory: pytest.TempPathFactory, quick_job: QuickJob) -> tuple[Job, Result, Recorder]:
     """A whole job, done once."""
     job, recorder = quick_job(tmp_path_factory.mktemp("job")), Recorder()
-    return job, compress(load(job), recorder), recorder
+    return job, compress(open_session(job), recorder), recorder
 
 
 @pytest.fixture

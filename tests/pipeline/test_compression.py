@@ -17,8 +17,8 @@ from trt_layermerge.pipeline import training
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.solving import solve_stage
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.report.terminal import print_result
@@ -60,7 +60,7 @@ def test_the_whole_job(first_run: Any) -> None:
 
 def test_a_second_call_measures_and_trains_nothing_again(done: Job, recorder: Any) -> None:
     before = kept(done)
-    compress(load(done), recorder)
+    compress(open_session(done), recorder)
     assert kept(done) == before
     assert not {"profile", "baseline", "importance", "solve"} & set(recorder.stages)
     assert [step for step in recorder.steps if step[0] == "fine-tune"] == [("fine-tune", 16, 16)]
@@ -68,12 +68,12 @@ def test_a_second_call_measures_and_trains_nothing_again(done: Job, recorder: An
 
 def test_stages_done_one_by_one_are_not_done_again(tmp_path: Path, quick_job: Any, recorder: Any) -> None:
     job = quick_job(tmp_path)
-    profile_stage(load(job), recorder)
-    importance_stage(load(job), recorder)
-    loaded = load(job)
-    plan = solve_stage(loaded, baseline_stage(loaded, recorder), importance_table(loaded))
+    profile_stage(open_session(job), recorder)
+    importance_stage(open_session(job), recorder)
+    session = open_session(job)
+    plan = solve_stage(session, baseline_stage(session, recorder), importance_table(session))
     before, recorder.stages = kept(job), []
-    assert compress(load(job), recorder).manifest.plan["latency_ns"] == plan.plan.latency_ns
+    assert compress(open_session(job), recorder).manifest.plan["latency_ns"] == plan.plan.latency_ns
     assert recorder.stages == STAGES[4:]
     after = kept(job)
     assert {name: after[name] for name in before} == before
@@ -81,7 +81,7 @@ def test_stages_done_one_by_one_are_not_done_again(tmp_path: Path, quick_job: An
 
 def test_another_budget_is_another_plan_from_the_same_tables(done: Job, recorder: Any) -> None:
     before = kept(done)
-    compress(load(replace(done, budget=done.budget.parse("1.0"))), recorder)
+    compress(open_session(replace(done, budget=done.budget.parse("1.0"))), recorder)
     assert [step for step in recorder.steps if step[0] in ("profile", "importance")] == []
     after = kept(done)
     changed = {name for name in before if after[name] != before[name]}
@@ -93,19 +93,19 @@ def test_another_recipe_or_start_is_another_training_of_the_same_plan(
     done: Job, recorder: Any, change: dict[str, Any]
 ) -> None:
     before = kept(done)
-    compress(load(replace(done, **change)), recorder)
+    compress(open_session(replace(done, **change)), recorder)
     assert ("fine-tune", 0, 16) in recorder.steps
     assert before.items() < kept(done).items()
 
 
 def test_how_often_training_is_saved_changes_nothing(done: Job, recorder: Any) -> None:
     assert done.recipe is not None
-    compress(load(replace(done, recipe=replace(done.recipe, checkpoint_seconds=99.0))), recorder)
+    compress(open_session(replace(done, recipe=replace(done.recipe, checkpoint_seconds=99.0))), recorder)
     assert ("fine-tune", 0, 16) not in recorder.steps
 
 
 def test_without_fine_tuning_nothing_is_trained(done: Job, recorder: Any) -> None:
-    result = compress(load(replace(done, recipe=None)), recorder)
+    result = compress(open_session(replace(done, recipe=None)), recorder)
     assert "fine-tune" not in recorder.stages and result.manifest.seeds == {}
     verify_delivery(done.output / "manifest.json")
 
@@ -120,34 +120,34 @@ def test_damaged_training_files_are_named_and_left_alone(done: Job, recorder: An
         file.write_bytes((done.output / "checks.safetensors").read_bytes())
     before = kept(done)
     with pytest.raises(TableError, match=file.name.replace(".", r"\.")):
-        compress(load(done), recorder)
+        compress(open_session(done), recorder)
     assert kept(done) == before
 
 
 def test_other_weights_are_not_planned_with_the_old_importances(done: Job, recorder: Any) -> None:
-    loaded = load(done)
-    assert loaded.network.source is not None
+    session = open_session(done)
+    assert session.network.source is not None
     with torch.no_grad():
-        for module in (loaded.network.module, loaded.network.source):
+        for module in (session.network.module, session.network.source):
             next(module.parameters()).add_(1)
     with pytest.raises(IncompatibleError, match="weights: "):
-        compress(loaded, recorder)
+        compress(session, recorder)
 
 
 def test_what_is_delivered_is_what_was_trained(done: Job) -> None:
     manifest = read_manifest(done.output / "manifest.json")
     assert manifest.files.keys() == {"compressed.onnx", "compressed.engine.onnx", "checks.safetensors"}
     assert manifest.proof.engine <= 1e-4 and manifest.proof.samples == 64
-    assert len(worthwhile(load(done))) >= manifest.original.layers
+    assert len(worthwhile(open_session(done))) >= manifest.original.layers
 
 
 def test_test_data_of_another_size_is_found_before_anything_long(done: Job, recorder: Any) -> None:
-    loaded = load(done)
-    task = loaded.require_task()
+    session = open_session(done)
+    task = session.require_task()
     assert isinstance(task, Classification)
     smaller = TensorDataset(torch.zeros(8, 1, 5, 5), torch.zeros(8, dtype=torch.long))
     with pytest.raises(TaskError, match="test_batches yields inputs of"):
-        compress(replace(loaded, task=replace(task, test=smaller)), recorder)
+        compress(replace(session, task=replace(task, test=smaller)), recorder)
     assert not recorder.stages
 
 
@@ -156,7 +156,7 @@ def test_a_training_that_had_to_back_off_says_at_what_rate_it_ended(
 ) -> None:
     real = training.fine_tune
     monkeypatch.setattr(training, "fine_tune", lambda *args, **how: replace(real(*args, **how), lr=0.005, backoffs=2))
-    result = compress(load(done), recorder)
+    result = compress(open_session(done), recorder)
     assert json.loads((done.output / "result.json").read_text())["slowed_lr"] == 0.005 == result.slowed_lr
     print_result(result)
     assert "peak learning rate of 0.005" in " ".join(capsys.readouterr().out.split())

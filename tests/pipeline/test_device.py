@@ -19,14 +19,14 @@ from trt_layermerge.network.device import CPU, device_of
 from trt_layermerge.pipeline import measuring, refine, training
 from trt_layermerge.pipeline.dry_run import importance_plan
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import Loaded, load
+from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training import loop
 from trt_layermerge.training.recipe import Recipe
 
 
-def there(job: Job) -> Loaded:
-    return replace(load(job), computes_on=GPU)
+def there(job: Job) -> Session:
+    return replace(open_session(job), computes_on=GPU)
 
 
 def on_the_cpu(module: nn.Module) -> bool:
@@ -49,10 +49,10 @@ def test_a_device_that_is_not_here_is_told_before_anything_else(
     tmp_path: Path, quick_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert load(quick_job(tmp_path)).computes_on == CPU
+    assert open_session(quick_job(tmp_path)).computes_on == CPU
     for name, error in (("cuda", RuntimeNotAvailableError), ("cuda:7", RuntimeNotAvailableError), ("gpu", UsageError)):
         with pytest.raises(error, match=name):
-            load(quick_job(tmp_path / name, model="no such file", device=name))
+            open_session(quick_job(tmp_path / name, model="no such file", device=name))
         assert not (tmp_path / name).exists()
 
 
@@ -60,7 +60,7 @@ def test_importance_is_measured_there(
     done: Job, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = watch(monkeypatch, measuring, "measure")
-    here, other = load(replace(done, output=tmp_path / "here")), there(replace(done, output=tmp_path / "there"))
+    here, other = open_session(replace(done, output=tmp_path / "here")), there(replace(done, output=tmp_path / "there"))
     choices = here.choices[:6]
     expected = measuring.importance_stage(here, recorder, choices)
     with gpu():
@@ -75,23 +75,23 @@ def test_importance_is_measured_there(
 def test_plans_are_carried_out_and_trained_there(
     done: Job, tmp_path: Path, recorder: Any, monkeypatch: pytest.MonkeyPatch, method: str, decouple: float
 ) -> None:
-    carried = watch(monkeypatch, sequential, "carry_out")
+    executed = watch(monkeypatch, sequential, "execute")
     trained = watch(monkeypatch, loop, "hold")  # which every step calls
     inputs = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
-    def run(loaded: Loaded) -> nn.Module:
-        loaded.job.output.mkdir()
-        shutil.copy(done.plan_file, loaded.job.plan_file)  # it gives the run its name
+    def run(session: Session) -> nn.Module:
+        session.job.output.mkdir()
+        shutil.copy(done.plan_file, session.job.plan_file)  # it gives the run its name
         wanted = Kind.MERGE if decouple else Kind.FIT
-        plan = [next(c for c in loaded.choices if c.kind is wanted and c.block == Block(0, 1, 3))]
-        return training.carry_out_and_train(loaded, plan, inputs, recorder).trained
+        plan = [next(c for c in session.choices if c.kind is wanted and c.block == Block(0, 1, 3))]
+        return training.execute_and_train(session, plan, inputs, recorder).trained
 
     job = replace(done, method=method, recipe=Recipe(epochs=1, distillation=0.5, decouple=decouple))
-    here, other = load(replace(job, output=tmp_path / "here")), there(replace(job, output=tmp_path / "there"))
+    here, other = open_session(replace(job, output=tmp_path / "here")), there(replace(job, output=tmp_path / "there"))
     expected = run(here)
     with gpu():
         found = run(other)
-    assert carried == [CPU, GPU] and trained == [CPU] * 16 + [GPU] * 16
+    assert executed == [CPU, GPU] and trained == [CPU] * 16 + [GPU] * 16
     assert on_the_cpu(other.network.module) and on_the_cpu(found)
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -107,9 +107,9 @@ def test_plans_are_judged_there(done: Job, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(refine, "export_onnx", export)
     seen, plan = watch(monkeypatch, refine, "evaluate"), read_plan(done.plan_file).plan
-    here, other = load(done), there(done)
-    expected = refine._carry_out(here, plan, 1.0).loss
+    here, other = open_session(done), there(done)
+    expected = refine._execute(here, plan, 1.0).loss
     with gpu():
-        found = refine._carry_out(other, plan, 1.0).loss
+        found = refine._execute(other, plan, 1.0).loss
     assert (seen, exported) == ([CPU, GPU], [True, True])
     assert found == pytest.approx(expected, rel=1e-5)

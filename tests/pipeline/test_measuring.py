@@ -8,8 +8,8 @@ import pytest
 
 from trt_layermerge.errors import TableError
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.measuring import baseline_stage
+from trt_layermerge.pipeline.session import open_session
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from trt_layermerge.pipeline.measuring import baseline_stage
 def test_a_damaged_baseline_is_named_and_left_alone(done: Job, recorder: Any, content: str) -> None:
     done.baseline_file.write_text(content)
     with pytest.raises(TableError, match=r"baseline\.json is damaged"):
-        baseline_stage(load(done), recorder)
+        baseline_stage(open_session(done), recorder)
     assert done.baseline_file.read_text() == content
 
 
@@ -28,13 +28,13 @@ def test_a_baseline_that_is_no_latency_is_refused(done: Job, recorder: Any, valu
     fields = json.loads(done.baseline_file.read_bytes())
     done.baseline_file.write_text(json.dumps(fields | {"median_ns": value}))
     with pytest.raises(TableError, match="median"):
-        baseline_stage(load(done), recorder)
+        baseline_stage(open_session(done), recorder)
 
 
 def test_the_baseline_of_something_else_is_measured_anew(done: Job, recorder: Any) -> None:
-    before = baseline_stage(load(done), recorder)
+    before = baseline_stage(open_session(done), recorder)
     assert recorder.stages == []
-    baseline_stage(load(replace(done, batch=1)), recorder)
+    baseline_stage(open_session(replace(done, batch=1)), recorder)
     assert recorder.stages == ["baseline"] and json.loads(done.baseline_file.read_bytes())["batch"] == 1
     assert asdict(before).keys() < json.loads(done.baseline_file.read_bytes()).keys()
 
@@ -46,7 +46,7 @@ def test_a_baseline_of_another_program_or_image_size_is_measured_anew(
     """The weights of a network without linear layers are the same whatever the size of its images."""
     before = json.loads(done.baseline_file.read_bytes())
     done.baseline_file.write_text(json.dumps(before | change))
-    baseline_stage(load(done), recorder)
+    baseline_stage(open_session(done), recorder)
     after = json.loads(done.baseline_file.read_bytes())
     assert recorder.stages == ["baseline"]
     assert (after["version"], after["inputs"]) == (1, {"input": [1, 8, 8]}) == (before["version"], before["inputs"])

@@ -16,9 +16,9 @@ from tests.pipeline.conftest import QuickJob, Recorder
 from trt_layermerge.errors import ExitCode, ProofError, UsageError
 from trt_layermerge.network.inputs import Input, examples
 from trt_layermerge.network.network import Network, trace
-from trt_layermerge.pipeline.loading import Loaded, load
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
 from trt_layermerge.pipeline.original import write_original
+from trt_layermerge.pipeline.session import Session, open_session
 
 
 def network(bias: float = 0.0) -> Network:
@@ -46,13 +46,13 @@ def test_it_is_not_where_it_differs(tmp_path: Path, bias: float) -> None:
 
 @pytest.mark.parametrize("stage", [profile_stage, baseline_stage, importance_stage])
 def test_no_stage_measures_before(
-    stage: Callable[[Loaded, Recorder], Any], quick_job: QuickJob, recorder: Recorder, tmp_path: Path
+    stage: Callable[[Session, Recorder], Any], quick_job: QuickJob, recorder: Recorder, tmp_path: Path
 ) -> None:
-    loaded = load(quick_job(tmp_path))
+    session = open_session(quick_job(tmp_path))
     other = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
     with pytest.raises(ProofError, match="nothing was measured"):
-        stage(replace(loaded, network=replace(loaded.network, source=other)), recorder)
-    assert len(loaded.profile) == 0 and not recorder.steps and not loaded.job.baseline_file.exists()
+        stage(replace(session, network=replace(session.network, source=other)), recorder)
+    assert len(session.profile) == 0 and not recorder.steps and not session.job.baseline_file.exists()
 
 
 def test_a_task_is_of_one_output(quick_job: QuickJob, tmp_path: Path) -> None:
@@ -68,6 +68,6 @@ def test_a_task_is_of_one_output(quick_job: QuickJob, tmp_path: Path) -> None:
         "        return {'scores': self.head(y.mean((2, 3))), 'features': y}\n"
     )
     with pytest.raises(UsageError, match=r"returns 2 tensors \(scores, features\).* task's loss") as caught:
-        load(replace(quick_job(tmp_path), model=f"{path}:Two"))
+        open_session(replace(quick_job(tmp_path), model=f"{path}:Two"))
     assert "for the task to decide" in str(caught.value)
-    assert load(replace(quick_job(tmp_path), model=f"{path}:Two", task=None, input_shape=(1, 12, 12))).choices
+    assert open_session(replace(quick_job(tmp_path), model=f"{path}:Two", task=None, input_shape=(1, 12, 12))).choices

@@ -13,7 +13,7 @@ from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import ExitCode, LayerMergeError
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
 from trt_layermerge.report.result import Result
 from trt_layermerge.runtimes.base import BuildOptions
@@ -31,7 +31,7 @@ def typed_run(request: Any, tmp_path_factory: pytest.TempPathFactory, quick_job:
     options = BuildOptions(precision=request.param)
     refine = 2 if request.param == "fp16" else 0
     job = replace(quick_job(tmp_path_factory.mktemp("typed"), options=options), recipe=None, refine=refine)
-    return job, compress(load(job), Silent())
+    return job, compress(open_session(job), Silent())
 
 
 def test_everything_is_in_the_precision(typed_run: tuple[Job, Result]) -> None:

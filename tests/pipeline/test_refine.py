@@ -18,8 +18,8 @@ from trt_layermerge.pipeline import refine
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.dry_run import job_plan
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.refine import ranked, refine_stage
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import Plan, read_plan
 from trt_layermerge.planning.problem import Item
@@ -33,8 +33,8 @@ def job(done: Job) -> Job:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often plans are carried out and engines compared."""
-    calls = {"_carry_out": 0, "compare": 0}
+    """How often plans are executed and engines compared."""
+    calls = {"_execute": 0, "compare": 0}
 
     def count(name: str, function: Any) -> Any:
         def counting(*arguments: Any) -> Any:
@@ -49,7 +49,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> None:
-    result = compress(load(job), recorder)
+    result = compress(open_session(job), recorder)
     refined = result.manifest.refined
     assert recorder.stages[-6:-4] == ["refine", "merge"] and len(refined) > 1
     assert [one.rank for one in refined] == list(range(1, len(refined) + 1))
@@ -65,7 +65,7 @@ def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> N
     assert not list(job.output.glob("plan-*.onnx"))
     assert result.as_json().keys() == json.loads((job.output / "result.json").read_bytes()).keys()
     recorder.stages = []
-    again = compress(load(job), recorder)
+    again = compress(open_session(job), recorder)
     assert again.manifest.refined == refined and "refine" not in recorder.stages, "what is decided stays decided"
 
 
@@ -74,7 +74,7 @@ class StoppedError(Exception):
 
 
 class Stopping:
-    """Stops a job once so many plans were carried out."""
+    """Stops a job once so many plans were executed."""
 
     def __init__(self, after: int) -> None:
         self.after, self.current = after, ""
@@ -88,47 +88,47 @@ class Stopping:
 
 
 def test_an_interrupted_job_measures_on_where_it_stopped(job: Job, recorder: Any, counted: dict[str, int]) -> None:
-    loaded = load(job)
+    session = open_session(job)
     with pytest.raises(StoppedError):
-        refine_stage(loaded, Stopping(1))
-    assert counted == {"_carry_out": 1, "compare": 0}
-    plans = len(refine_stage(loaded, recorder).certificate.refined)
-    assert counted == {"_carry_out": plans, "compare": 1}
+        refine_stage(session, Stopping(1))
+    assert counted == {"_execute": 1, "compare": 0}
+    plans = len(refine_stage(session, recorder).certificate.refined)
+    assert counted == {"_execute": plans, "compare": 1}
     (journal,) = job.output.glob("refine-*.jsonl")
     before = journal.read_bytes()
     job.plan_file.unlink()
-    refine_stage(loaded, recorder)
-    assert counted == {"_carry_out": plans, "compare": 1} and journal.read_bytes() == before
+    refine_stage(session, recorder)
+    assert counted == {"_execute": plans, "compare": 1} and journal.read_bytes() == before
 
 
 def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: Any, counted: dict[str, int]) -> None:
-    loaded = load(job)
+    session = open_session(job)
     with pytest.raises(StoppedError):
-        refine_stage(loaded, Stopping(1))
+        refine_stage(session, Stopping(1))
     (file,) = job.output.glob("plan-*.onnx")
     file.write_bytes(b"")
-    plans = len(refine_stage(loaded, recorder).certificate.refined)
-    assert counted == {"_carry_out": plans + 1, "compare": 1}
+    plans = len(refine_stage(session, recorder).certificate.refined)
+    assert counted == {"_execute": plans + 1, "compare": 1}
 
 
 DAMAGED = ["{}", '{"plan": "x", "measured_ns": 0, "original_ns": 1}', '{"onnx": 1}', "[]", "no row"]
 
 
 def test_a_damaged_journal_is_named_and_left_alone(job: Job, recorder: Any) -> None:
-    loaded = load(job)
+    session = open_session(job)
     with pytest.raises(StoppedError):
-        refine_stage(loaded, Stopping(1))
+        refine_stage(session, Stopping(1))
     (journal,) = job.output.glob("refine-*.jsonl")
     sound = journal.read_text()
     for row in DAMAGED:
         journal.write_text(f"{sound}{row}\n")
         with pytest.raises(TableError, match=r"refine-\w+\.jsonl, line 3"):
-            refine_stage(loaded, recorder)
+            refine_stage(session, recorder)
         assert journal.read_text() == f"{sound}{row}\n"
 
 
 def test_it_is_announced(job: Job) -> None:
-    assert {"stage": "refine", "what": "3 plans"}.items() <= job_plan(load(job))[2].items()
+    assert {"stage": "refine", "what": "3 plans"}.items() <= job_plan(open_session(job))[2].items()
 
 
 @st.composite

@@ -17,12 +17,12 @@ from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import kept_ns, latency_ns, worthwhile
-from trt_layermerge.pipeline.loading import Loaded, load
 from trt_layermerge.pipeline.measuring import profile_stage
+from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import read_plan
@@ -37,10 +37,10 @@ def job(quick_job: Any, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="module")
-def profiled(job: Job) -> Loaded:
-    loaded = load(job)
-    profile_stage(loaded, Silent())
-    return loaded
+def profiled(job: Job) -> Session:
+    session = open_session(job)
+    profile_stage(session, Silent())
+    return session
 
 
 class Silent:
@@ -51,11 +51,11 @@ class Silent:
         pass
 
 
-def regional(loaded: Loaded) -> list[Choice]:
-    return [choice for choice in loaded.choices if choice.block.region is not None]
+def regional(session: Session) -> list[Choice]:
+    return [choice for choice in session.choices if choice.block.region is not None]
 
 
-def test_gaps_are_timed_and_read_back(profiled: Loaded) -> None:
+def test_gaps_are_timed_and_read_back(profiled: Session) -> None:
     assert profiled.gap_signatures
     rows = {row.signature.key: row for row in Profile.read(profiled.profile.path)}
     for signature in profiled.gap_signatures.values():
@@ -63,7 +63,7 @@ def test_gaps_are_timed_and_read_back(profiled: Loaded) -> None:
         assert rows[signature.key].status != "failed", rows[signature.key].reason
 
 
-def test_what_a_region_saves_is_all_of_it(profiled: Loaded) -> None:
+def test_what_a_region_saves_is_all_of_it(profiled: Session) -> None:
     """With latencies that say so, a region pays by its gaps alone, and by no more than they take."""
     choice = next(one for one in regional(profiled) if one.kind is Kind.FIT)
     assert choice.block.region is not None
@@ -81,29 +81,33 @@ def test_what_a_region_saves_is_all_of_it(profiled: Loaded) -> None:
     assert latency_ns(profiled, choice) == layers + 1000
 
 
-def set_ns(loaded: Loaded, signature: Any, latency: int) -> None:
-    loaded.profile.add(ProfileRow(signature, Timing.of([float(latency)] * 6)))
+def set_ns(session: Session, signature: Any, latency: int) -> None:
+    session.profile.add(ProfileRow(signature, Timing.of([float(latency)] * 6)))
 
 
 def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: Path) -> None:
     """With latencies by which nothing but regions meets the budget."""
-    loaded = load(replace(job, output=tmp_path / "out", profiles=tmp_path / "profiles", budget=Budget.parse("0.5")))
-    for choice in loaded.choices:
-        for signature in loaded.signatures(choice):
-            set_ns(loaded, signature, 1_000 if choice.block.region is not None else 1_000_000)
-    for number, signature in loaded.gap_signatures.items():
-        set_ns(loaded, signature, 1_000_000 * len(loaded.network.gaps[number].layers))
-    result = compress(loaded, Silent())
-    items = read_plan(loaded.job.plan_file).plan.items
+    session = open_session(
+        replace(job, output=tmp_path / "out", profiles=tmp_path / "profiles", budget=Budget.parse("0.5"))
+    )
+    for choice in session.choices:
+        for signature in session.signatures(choice):
+            set_ns(session, signature, 1_000 if choice.block.region is not None else 1_000_000)
+    for number, signature in session.gap_signatures.items():
+        set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))
+    result = compress(session, Silent())
+    items = read_plan(session.job.plan_file).plan.items
     assert any(item.end_chain is not None for item in items)
     assert result.manifest.proof.engine < 1e-3
-    assert [choice.key for choice in chosen(loaded, read_plan(loaded.job.plan_file).plan)] == [one.key for one in items]
+    assert [choice.key for choice in chosen(session, read_plan(session.job.plan_file).plan)] == [
+        one.key for one in items
+    ]
 
 
-def test_random_plans_with_regions_are_what_their_onnx_computes(profiled: Loaded, tmp_path: Path) -> None:
+def test_random_plans_with_regions_are_what_their_onnx_computes(profiled: Session, tmp_path: Path) -> None:
     batch = (torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(1)),)
     for number, choice in enumerate(regional(profiled)[::3]):
-        merged = fold_norms(carry_out(profiled.network, [choice], [batch]).merged)
+        merged = fold_norms(execute(profiled.network, [choice], [batch]).merged)
         assert f"merged_region_{choice.block.region}" in dict(merged.named_modules()) or choice.kind is Kind.IDENTITY
         path = tmp_path / f"{number}.onnx"
         export_onnx(merged, profiled.network.inputs, path)

@@ -10,7 +10,7 @@ from trt_layermerge.errors import InfeasibleBudgetError, TableError
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline import measuring
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import read_plan, write_plan
@@ -23,27 +23,27 @@ def test_a_budget_nobody_can_meet_is_told_before_importance(
     monkeypatch.setattr(measuring, "anchored", lambda *_: (Timing.of([1e9] * 6), 1.0))
     job = quick_job(tmp_path, budget=Budget.parse("0.001ms"))
     with pytest.raises(InfeasibleBudgetError, match=r"the fastest takes [\d.]+ ms") as caught:
-        plan_stage(load(job), recorder)
+        plan_stage(open_session(job), recorder)
     assert recorder.stages == ["profile", "baseline"] and caught.value.exit_code == 4
     assert not job.importance_file.exists() and not job.plan_file.exists()
     possible = replace(job, budget=Budget.parse(f"{caught.value.fastest_ms}ms"))
-    assert plan_stage(load(possible), recorder).plan.latency_ms == caught.value.fastest_ms
+    assert plan_stage(open_session(possible), recorder).plan.latency_ms == caught.value.fastest_ms
 
 
 def test_a_plan_is_kept_whatever_is_measured_later(done: Job, recorder: Any) -> None:
-    before, loaded = done.plan_file.read_bytes(), load(done)
-    for row in list(loaded.profile):
+    before, session = done.plan_file.read_bytes(), open_session(done)
+    for row in list(session.profile):
         if row.timing is not None:
             slow = replace(row.timing, median_ns=9 * row.timing.median_ns, ci_high_ns=9 * row.timing.ci_high_ns)
-            loaded.profile.add(replace(row, timing=slow))
-    plan_stage(load(done), recorder)
+            session.profile.add(replace(row, timing=slow))
+    plan_stage(open_session(done), recorder)
     assert done.plan_file.read_bytes() == before and recorder.stages == []
 
 
 @pytest.mark.parametrize("change", [{"budget": Budget.parse("0.95")}, {"method": "layermerge"}])
 def test_a_plan_for_something_else_is_made_anew(done: Job, recorder: Any, change: dict[str, Any]) -> None:
     before = done.plan_file.read_bytes()
-    plan_stage(load(replace(done, **change)), recorder)
+    plan_stage(open_session(replace(done, **change)), recorder)
     assert done.plan_file.read_bytes() != before and recorder.stages[-1] == "solve"
 
 
@@ -52,4 +52,4 @@ def test_a_plan_of_another_network_is_refused(done: Job) -> None:
     items = (replace(file.plan.items[0], key="0:0-1 merge 9x9 g1"), *file.plan.items[1:])
     write_plan(done.plan_file, replace(file, plan=replace(file.plan, items=items)))
     with pytest.raises(TableError, match="does not have: 0:0-1 merge 9x9 g1"):
-        chosen(load(done), read_plan(done.plan_file).plan)
+        chosen(open_session(done), read_plan(done.plan_file).plan)

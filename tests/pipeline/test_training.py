@@ -18,7 +18,7 @@ from pathlib import Path
 from conftest import Recorder
 from jobs import quick_job
 from trt_layermerge.pipeline.compression import compress
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import load
 from trt_layermerge.pipeline.training import leads, share_training
 from trt_layermerge.training.recipe import Recipe
 

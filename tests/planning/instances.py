@@ -1,4 +1,4 @@
-"""Problems and tables that the tests of this room share, and what looking at every plan says about them."""
+"""Problems and tables that the tests of this package share, and what looking at every plan says about them."""
 
 from __future__ import annotations
 

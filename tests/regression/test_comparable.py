@@ -35,5 +35,5 @@ def test_damage_is_named_by_who_knows_the_file(tmp_path: Path) -> None:
         read_comparable(tmp_path / "p")
     fields = json.loads((ASSETS / "manifest-v2.json").read_bytes())
     (tmp_path / "m").write_text(json.dumps(fields | {"speedup": 9.0}))
-    with pytest.raises(VerificationError, match="its own seal"):
+    with pytest.raises(VerificationError, match="its own checksum"):
         read_comparable(tmp_path / "m")

@@ -193,7 +193,7 @@ def test_denoising_cifar(cifar: Path) -> None:
 
 
 def test_as_much_is_held_out_as_importance_trains_on() -> None:
-    """Of small data sets a tenth; of ImageNet the 4 % that the papers train and judge every choice with."""
+    """Of small data sets a tenth; of ImageNet the 4 % that the papers train and evaluate every choice with."""
     assert [datasets._held_out(images) for images in (19, 50_000, 60_000)] == [1, 5000, 5000]
     held_out = datasets._held_out(1_281_167)
     assert 0.04 * (1_281_167 - held_out) <= held_out <= 52_000

@@ -15,7 +15,7 @@ from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out
+from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.decoupling import decouple, fade, settled
 from trt_layermerge.training.gates import Gate, hold
@@ -108,7 +108,7 @@ def test_it_begins_as_the_original_and_ends_as_the_linearised_network(networks: 
     network = data.draw(st.sampled_from(networks))
     plan = data.draw(plans(network))
     decoupled = decouple(network, plan).double().eval()
-    linearised = carry_out(network, plan, ()).linearised.double()
+    linearised = execute(network, plan, ()).linearised.double()
     for share, expected in ((0.0, network.module.double()), (1.0, linearised)):
         fade(decoupled, share)
         torch.testing.assert_close(decoupled(images()), expected(images()), rtol=1e-10, atol=1e-10)
@@ -171,12 +171,12 @@ def test_what_was_trained_merges_without_loss(
     recipe = Recipe(epochs=2, lr=0.02, decouple=0.5, checkpoint_seconds=3600)
     fine_tune(decoupled, task, recipe, checkpoint=tmp_path / "run.checkpoint")
     trained = settled(network, decoupled)
-    compression = carry_out(trained, plan, ())
+    compression = execute(trained, plan, ())
     inputs = images().float()
     proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
     assert proof.end_to_end <= 1e-4
     with torch.no_grad():
-        before = carry_out(network, plan, ()).merged(inputs)
+        before = execute(network, plan, ()).merged(inputs)
         assert not torch.allclose(compression.merged(inputs), before, atol=1e-3)  # it has learned something
     assert trained.weights_hash != network.weights_hash
 
@@ -202,7 +202,7 @@ def test_fading_resumes_exactly(networks: list[Network], task: Classification, t
 
 def test_a_fit_cannot_be_decoupled(networks: list[Network]) -> None:
     fit = next(one for one in choices_of(networks[0]) if one.kind is Kind.FIT)
-    with pytest.raises(UsageError, match="decoupling carries out merges alone"):
+    with pytest.raises(UsageError, match="decoupling executes merges alone"):
         decouple(networks[0], [fit])
 
 
@@ -254,7 +254,7 @@ def test_a_layer_that_is_dropped_takes_its_shift_with_it_as_it_fades() -> None:
     assert {one.kept for one in merges} >= {(), (1,), (2,), (1, 2)}
     for choice in merges:
         decoupled = decouple(network, [choice]).eval()
-        for share, expected in ((0.0, network.module), (1.0, carry_out(network, [choice], ()).linearised)):
+        for share, expected in ((0.0, network.module), (1.0, execute(network, [choice], ()).linearised)):
             fade(decoupled, share)
             torch.testing.assert_close(decoupled(x), expected(x), rtol=1e-5, atol=1e-5)
 

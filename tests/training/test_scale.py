@@ -17,9 +17,9 @@ from trt_layermerge.errors import RuntimeNotAvailableError
 from trt_layermerge.network.device import CPU
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.process_group import Accelerated, Alone, group
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
-from trt_layermerge.training.team import Accelerated, Alone, team
 
 MakeModel = Callable[[], nn.Module]
 STEPS = 10
@@ -152,11 +152,11 @@ def test_a_network_may_take_several_inputs(task: Classification, recipe: Recipe,
 
 def test_alone_unless_a_launcher_has_started_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert isinstance(team(CPU), Alone)
+    assert isinstance(group(CPU), Alone)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(RuntimeNotAvailableError, match=r"'\.\[multi-gpu\]'"):
-        team(CPU)
+        group(CPU)
 
 
 def test_one_process_of_accelerate_is_none_at_all(
@@ -164,8 +164,8 @@ def test_one_process_of_accelerate_is_none_at_all(
 ) -> None:
     pytest.importorskip("accelerate")
     alone, accelerated = make_model(), make_model()
-    fine_tune(alone, task, recipe, checkpoint=tmp_path / "alone", team=Alone())
-    fine_tune(accelerated, task, recipe, checkpoint=tmp_path / "accelerated", team=Accelerated(cpu=True))
+    fine_tune(alone, task, recipe, checkpoint=tmp_path / "alone", group=Alone())
+    fine_tune(accelerated, task, recipe, checkpoint=tmp_path / "accelerated", group=Accelerated(cpu=True))
     assert differing(state(accelerated), state(alone)) == []
 
 
@@ -178,19 +178,19 @@ import torch
 from conftest import RECIPE, tiny_task
 from test_scale import plain, stopped_at
 from trt_layermerge.training.loop import fine_tune
-from trt_layermerge.training.team import Accelerated
+from trt_layermerge.training.process_group import Accelerated
 
-team, folder, task = Accelerated(cpu=True), Path(sys.argv[2]), replace(tiny_task(), augment=None)
+group, folder, task = Accelerated(cpu=True), Path(sys.argv[2]), replace(tiny_task(), augment=None)
 recipe = replace(RECIPE, average=0.5)
 try:
-    fine_tune(plain(), task, recipe, checkpoint=folder / "c", team=team, progress=stopped_at(4))
+    fine_tune(plain(), task, recipe, checkpoint=folder / "c", group=group, progress=stopped_at(4))
 except KeyboardInterrupt:
     pass
-team.wait()
+group.wait()
 model = plain()
-result = fine_tune(model, task, recipe, checkpoint=folder / "c", team=team)
-assert team.size == 2 and result.resumed_at == 4, (team.size, result)
-torch.save(model.state_dict(), folder / f"{team.rank}.pt")
+result = fine_tune(model, task, recipe, checkpoint=folder / "c", group=group)
+assert group.size == 2 and result.resumed_at == 4, (group.size, result)
+torch.save(model.state_dict(), folder / f"{group.rank}.pt")
 """
 
 

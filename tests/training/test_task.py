@@ -49,13 +49,13 @@ def test_first_step_skips_exactly_what_came_before(
 def test_the_split_is_disjoint_and_complete(samples: int, data: st.DataObject) -> None:
     held_out = data.draw(st.integers(0, samples - 1))
     task = numbered(samples, held_out=held_out, batch_size=data.draw(st.integers(1, 7)), calibration=9)
-    judged, calibrated = seen(task.held_out_batches()), seen(task.calibration_batches())
+    evaluated, calibrated = seen(task.held_out_batches()), seen(task.calibration_batches())
     trained = seen(task.training_batches(seed=1, epoch=0))
-    assert len(judged) == held_out
+    assert len(evaluated) == held_out
     assert len(calibrated) == min(9, samples - held_out)
-    assert not set(judged) & (set(trained) | set(calibrated))
+    assert not set(evaluated) & (set(trained) | set(calibrated))
     assert len(trained) == len(set(trained)) == task.steps_per_epoch * task.batch_size > samples - held_out - 7
-    assert seen(task.held_out_batches()) == judged
+    assert seen(task.held_out_batches()) == evaluated
     assert seen(task.test_batches()) == list(range(samples))
 
 

@@ -69,12 +69,12 @@ def _of_regions(network: Network, limits: Limits) -> Iterator[Choice]:
 def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
     """The blocks of a chain that contain a skip whole, lie inside one, or have nothing to do with it.
 
-    A block whose first layer has a front contains no skip from that layer's input: rule 3 of ``lowering.lower``.
+    A block whose first layer has a pre-norm contains no skip from that layer's input: rule 3 of ``lowering.lower``.
     """
     for start in range(len(chain)):
-        fronted = chain.layers[start].front is not None
+        pre_normed = chain.layers[start].pre_norm is not None
         for end in range(start + 1, min(len(chain), start + max_layers) + 1):
-            cut = any(fronted and skip.start == start and skip.end < end for skip in chain.skips)
+            cut = any(pre_normed and skip.start == start and skip.end < end for skip in chain.skips)
             if not cut and not any(skip.crosses(start, end) for skip in chain.skips):
                 yield Block(chain.index, start, end)
 

@@ -107,7 +107,7 @@ class Choice:
 
     @property
     def emptied(self) -> bool:
-        """Nothing of its layers is left, their fronts neither: what remains are skips."""
+        """Nothing of its layers is left, their pre-norms neither: what remains are skips."""
         return self.kind is Kind.IDENTITY or (self.kind is Kind.MERGE and not self.kept)
 
     @property

@@ -12,7 +12,7 @@ from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.composition import Composition
 from trt_layermerge.network.activations import NONNEGATIVE
-from trt_layermerge.network.chain import Chain, Front, Layer, Skip
+from trt_layermerge.network.chain import Chain, Layer, PreNorm, Skip
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network
 from trt_layermerge.network.region import Region
@@ -47,8 +47,8 @@ class Lowering:
     geometry: Geometry | None
     bias: bool = True
     pooling: bool = False
-    pre_norm: Front | None = None
-    post_norm: Front | None = None
+    pre_norm: PreNorm | None = None
+    post_norm: PreNorm | None = None
     shifts: tuple[str, ...] = ()
     skips: tuple[Skip, ...] = ()
     act: str | None = None
@@ -121,7 +121,7 @@ def lower(chain: Chain, choice: Choice) -> ChainLowering:
     """
     chain = as_seen(chain, choice.place)  # rule 1
     block, last, kept = choice.block, chain.layers[choice.block.end - 1], choice.kind is Kind.KEEP
-    pre_norm = None if choice.emptied else chain.layers[block.start].front  # rule 2
+    pre_norm = None if choice.emptied else chain.layers[block.start].pre_norm  # rule 2
     inside = () if kept else _inside(chain, choice, beside=pre_norm is not None)  # rules 3 and 4
     composed = Composition(chain, block, frozenset(choice.kept), inside)
     skips, late_skips = _beside(composed, last)  # rule 5
@@ -163,11 +163,11 @@ def _beside(composed: Composition, last: Layer) -> tuple[tuple[Skip, ...], tuple
     return tuple(before), tuple(late)
 
 
-def _moved(composed: Composition) -> Front | None:
+def _moved(composed: Composition) -> PreNorm | None:
     """The group norm of a merged block that moves behind its convolution."""
     channels = composed.chain.shape(composed.block.end)[0]
     behind = (layer for layer in reversed(composed.layers[1:]) if layer.input_shape[0] == channels)
-    found = next((layer.front for layer in behind if layer.front is not None), None)
+    found = next((layer.pre_norm for layer in behind if layer.pre_norm is not None), None)
     return None if composed.skips else found
 
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "build": "Build an engine from ONNX.",
     "verify": "Check a delivered engine.",
     "compare": "Compare profiles, or deliveries, with their baselines.",
-    "doctor": "Say what this machine has and lacks, and rehearse.",
+    "doctor": "Say what this machine has and lacks, and check itself.",
 }
 """In the order of a job. Their modules load torch or ONNX Runtime, which takes seconds, so they are imported late."""
 

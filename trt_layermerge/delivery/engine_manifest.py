@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.manifest import DELIVERY_FORMAT, BuiltFor, Sha256, manifest_bytes, validated
-from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.files import write_bytes
 
 ENGINE_FORMAT = "trt-layermerge engine"
@@ -35,7 +35,7 @@ class EngineManifest(BaseModel):
         device: What it was built for, by which runtime and version, in which precision.
         versions: Of Python and the packages that matter.
         git: Commit of the folder that it was built in; see ``Manifest``.
-        seal: Hash of the rest of the file; written and checked on its way to and from the disk.
+        checksum: Hash of the rest of the file; written and checked on its way to and from the disk.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class EngineManifest(BaseModel):
     device: BuiltFor
     versions: dict[str, str]
     git: str | None
-    seal: Sha256 | None = None
+    checksum: Sha256 | None = Field(default=None, alias=FIELD)
 
     @model_validator(mode="after")
     def _engine_hashed(self) -> EngineManifest:
@@ -73,13 +73,13 @@ def is_engine_manifest(path: Path) -> bool:
         TableError: It cannot be read.
     """
     data = manifest_bytes(path)
-    # One changed byte leaves one of these; what it makes of a job's manifest fits no seal either.
-    return ENGINE_FORMAT.encode() in data or (b'"seal"' in data and DELIVERY_FORMAT.encode() not in data)
+    # One changed byte leaves one of these; what it makes of a job's manifest fits no checksum either.
+    return ENGINE_FORMAT.encode() in data or (FIELD.encode() in data and DELIVERY_FORMAT.encode() not in data)
 
 
 def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:
-    """Write a manifest with its seal; after a kill the file is the old one or the new one."""
-    write_bytes(path, sealed(manifest.model_dump(mode="json", exclude={"seal"})))
+    """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
+    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude={"checksum"})))
 
 
 def read_engine_manifest(path: Path) -> EngineManifest:
@@ -91,5 +91,5 @@ def read_engine_manifest(path: Path) -> EngineManifest:
     """
     data = manifest_bytes(path)
     if is_engine_manifest(path):
-        require_seal(path, data)
-    return validated(EngineManifest, path, data, "build the engine anew")
+        require_checksum(path, data)
+    return validated(EngineManifest, path, data, "build the engine again")

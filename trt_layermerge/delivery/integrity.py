@@ -27,7 +27,7 @@ def check_file(path: Path, expected: str) -> None:
     if sha256(path) != expected:
         raise VerificationError(
             f"{path} is not the file that was delivered: its SHA-256 differs from the manifest's",
-            hint="copy it again, or build the engine anew",
+            hint="copy it again, or build the engine again",
         )
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.per_network import PerNetwork
-from trt_layermerge.delivery.seal import require_seal, sealed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.precision.tolerance import LayerCheck
@@ -82,7 +82,7 @@ class ProofFigures(_Frozen):
         engine: The engine against the PyTorch network, on real inputs.
         samples: Real inputs in each end-to-end comparison.
         fitted_blocks: Share of the target's variance that each fitted block misses.
-        refitted_layers: The same of layers that were kept, with weights solved anew.
+        refitted_layers: The same of layers that were kept, with weights re-solved.
     """
 
     merged_blocks: int
@@ -111,7 +111,7 @@ class ConversionFigures(_Frozen):
 
 
 class RefinedPlan(_Frozen):
-    """A plan that was carried out and measured, to decide between plans by measurement.
+    """A plan that was executed and measured, to decide between plans by measurement.
 
     Attributes:
         rank: Its place by objective, from 1.
@@ -136,7 +136,7 @@ class Manifest(_Frozen):
     """What lies beside an engine, as ``manifest.json``.
 
     Attributes:
-        version: 2 has a seal; all else that it has and 1 has not may be missing.
+        version: 2 has a checksum; all else that it has and 1 has not may be missing.
         files: SHA-256 of every delivered file, by name; all lie beside the manifest.
         engine: Name of the engine's file.
         onnx: Name of the ONNX file that it was built from.
@@ -150,7 +150,7 @@ class Manifest(_Frozen):
         model: Spec of the original.
         task: Name of the task.
         metric: What the figures' ``accuracy`` is; ``None`` for the share of right answers.
-        original: Figures of the original, measured in turns with ``compressed``.
+        original: Figures of the original, measured interleaved with ``compressed``.
         compressed: Figures of the engine.
         speedup: Ratio of their latencies.
         predicted_latency_ms: What the plan said, carried over to the machine's speed at the final timing: the plan's
@@ -164,7 +164,7 @@ class Manifest(_Frozen):
         seeds: Every seed that was used.
         versions: Of Python and the packages that matter.
         git: Commit of the folder that the job was run in, with ``+`` where it had changes; ``None`` outside of git.
-        seal: Hash of the rest of the file; written and checked on its way to and from the disk.
+        checksum: Hash of the rest of the file; written and checked on its way to and from the disk.
     """
 
     format: Literal["trt-layermerge manifest"] = "trt-layermerge manifest"
@@ -195,7 +195,7 @@ class Manifest(_Frozen):
     seeds: dict[str, int]
     versions: dict[str, str]
     git: str | None
-    seal: Sha256 | None = None
+    checksum: Sha256 | None = Field(default=None, alias=FIELD)
 
     @property
     def figures(self) -> PerNetwork[Figures]:
@@ -218,9 +218,11 @@ class Manifest(_Frozen):
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest with its seal; after a kill the file is the old one or the new one."""
-    unsaid = {"seal"} if manifest.metric else {"seal", "metric"}  # so that what knows no metric still reads the others
-    write_bytes(path, sealed(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}))
+    """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
+    unsaid = (
+        {"checksum"} if manifest.metric else {"checksum", "metric"}
+    )  # so that what knows no metric still reads the others
+    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -228,12 +230,12 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         TableError: It is missing, or is no manifest; the message names the field.
-        VerificationError: It has a seal that it does not fit.
+        VerificationError: It has a checksum that it does not fit.
     """
     data = manifest_bytes(path)
-    if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
-        require_seal(path, data)
-    return validated(Manifest, path, data, "deliver the engine anew with compress")
+    if FIELD.encode() in data or b'"version": 2' in data:  # one changed byte leaves one of them
+        require_checksum(path, data)
+    return validated(Manifest, path, data, "deliver the engine again with compress")
 
 
 def manifest_bytes(path: Path) -> bytes:

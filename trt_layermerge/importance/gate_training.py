@@ -5,7 +5,7 @@ with the weights, while a penalty pulls them to 1: the activations that the netw
 that matter do not. A row then says what that network loses when the gates inside a block are closed: nothing, where
 they have closed by themselves. Which blocks are merged is for a plan to say, from these rows and from latencies.
 
-Gates judge activations alone. Merging moves the padding of a block to its input, too; decoupling fades that in while
+Gates evaluate activations alone. Merging moves the padding of a block to its input, too; decoupling fades that in while
 the network trains (``training/decoupling.py``), and rows leave it out. Convolutions are never dropped.
 """
 
@@ -22,7 +22,7 @@ from trt_layermerge.blocks.choice import Block
 from trt_layermerge.errors import DivergedError
 from trt_layermerge.importance.estimators.base import EstimationRequest, Progress
 from trt_layermerge.importance.estimators.gates import Gates, has_front_inside
-from trt_layermerge.importance.judge import first, require_finite, row
+from trt_layermerge.importance.evaluator import first, require_finite, row
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.chain import Chain, Layer
@@ -31,7 +31,7 @@ from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.gates import closed, gated
 from trt_layermerge.training.loop import fine_tune
-from trt_layermerge.training.team import Alone
+from trt_layermerge.training.process_group import Alone
 
 
 def gate_rows(request: EstimationRequest, how: Gates, progress: Progress) -> Iterator[ImportanceRow]:
@@ -109,7 +109,7 @@ def _trained(request: EstimationRequest, how: Gates, progress: Progress) -> fx.G
             checkpoint=checkpoint,
             teacher=network.module,
             progress=progress,
-            team=Alone(),  # other processes of the job wait for the plan
+            group=Alone(),  # other processes of the job wait for the plan
         )
     except DivergedError as error:
         raise DivergedError(

@@ -20,8 +20,8 @@ from torch import nn
 from trt_layermerge.blocks.choice import Choice, Kind, Place
 from trt_layermerge.blocks.lowering import lower, lowered_in
 from trt_layermerge.importance.estimators.base import EstimationRequest
+from trt_layermerge.importance.evaluator import Evaluator, first
 from trt_layermerge.importance.frames import Accumulated, accumulate, frames_of, in_memory
-from trt_layermerge.importance.judge import Judge, first
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.linear import folded, normed
@@ -41,13 +41,13 @@ def one_shot_rows(request: EstimationRequest) -> Iterator[ImportanceRow]:
     for_norms = first(task.calibration_batches(), min(samples.calibration, NORM_IMAGES))
     with single_threaded() as cores:
         at_once = cores if device_of(request.network.module).type == "cpu" else 1
-        judge = Judge(request.network, task, first(task.held_out_batches(), samples.held_out), for_norms)
+        evaluator = Evaluator(request.network, task, first(task.held_out_batches(), samples.held_out), for_norms)
         for _, group in groupby(request.choices, key=lambda choice: lowered_in(request.network, choice).reads):
-            yield from rows_from(judge, list(group), calibration, request.max_kernel, at_once)
+            yield from rows_from(evaluator, list(group), calibration, request.max_kernel, at_once)
 
 
 def rows_from(
-    judge: Judge, choices: Sequence[Choice], calibration: Sequence[Values], max_kernel: int, at_once: int = 1
+    evaluator: Evaluator, choices: Sequence[Choice], calibration: Sequence[Values], max_kernel: int, at_once: int = 1
 ) -> Iterator[ImportanceRow]:
     """Measure choices whose blocks start at one tensor.
 
@@ -55,27 +55,27 @@ def rows_from(
     passes over the data where all of them would take too much memory.
 
     Args:
-        judge: Of the network.
+        evaluator: Of the network.
         choices: What to measure.
         calibration: Inputs that fits are solved on.
         max_kernel: The largest kernel that blocks may be fitted with, wanted here or not.
         at_once: How many choices to measure at once, in threads; rows come in the order of the choices.
     """
     fits = [choice for choice in choices if choice.kind is Kind.FIT]
-    yield from _rows(judge, [choice for choice in choices if choice.kind is not Kind.FIT], {}, at_once)
+    yield from _rows(evaluator, [choice for choice in choices if choice.kind is not Kind.FIT], {}, at_once)
     if not fits:
         return
     places = dict.fromkeys(choice.place for choice in fits)
-    for frames in in_memory(frames_of(judge.network, places, max_kernel)):
+    for frames in in_memory(frames_of(evaluator.network, places, max_kernel)):
         began = time.monotonic()
-        equations = accumulate(judge.network, frames, calibration)
+        equations = accumulate(evaluator.network, frames, calibration)
         spent = time.monotonic() - began
-        yield from _rows(judge, [choice for choice in fits if choice.place in equations], equations, at_once, spent)
+        yield from _rows(evaluator, [choice for choice in fits if choice.place in equations], equations, at_once, spent)
         del equations  # before the next ones take their memory
 
 
 def _rows(
-    judge: Judge,
+    evaluator: Evaluator,
     choices: Sequence[Choice],
     equations: Mapping[Place, Accumulated],
     at_once: int,
@@ -86,9 +86,9 @@ def _rows(
     def measured(choice: Choice) -> ImportanceRow:
         began = time.monotonic()
         with solving:
-            replacement, unexplained = _replacement(judge, choice, equations)
-        after = judge.changed(choice, replacement)
-        return judge.row(choice, after, unexplained, (time.monotonic() - began) / at_once)
+            replacement, unexplained = _replacement(evaluator, choice, equations)
+        after = evaluator.changed(choice, replacement)
+        return evaluator.row(choice, after, unexplained, (time.monotonic() - began) / at_once)
 
     pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) if at_once > 1 else None
     try:
@@ -100,9 +100,9 @@ def _rows(
 
 
 def _replacement(
-    judge: Judge, choice: Choice, equations: Mapping[Place, Accumulated]
+    evaluator: Evaluator, choice: Choice, equations: Mapping[Place, Accumulated]
 ) -> tuple[nn.Module | None, float | None]:
-    network = judge.network
+    network = evaluator.network
     if choice.kind is Kind.IDENTITY:
         return None, None
     if choice.kind is Kind.MERGE:

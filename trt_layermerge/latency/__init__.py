@@ -1,1 +1,1 @@
-"""Latencies: how they are measured, judged and kept. The profile on disk is ``profile``, filling it is ``measure``."""
+"""Latencies: how they are measured and kept. The profile on disk is ``profile``, filling it is ``measure``."""

@@ -19,7 +19,7 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import BuildOptions, Engine, Runtime
 
 ANCHORS = 4
-"""Blocks that a network is timed in turns with; the ones that take longest, for they are timed most surely."""
+"""Blocks that a network is timed interleaved with; the ones that take longest, for they are timed most surely."""
 
 
 def anchored(
@@ -30,7 +30,7 @@ def anchored(
     options: BuildOptions,
     policy: MeasurementPolicy,
 ) -> tuple[Timing, float]:
-    """Time an engine in turns with blocks that a profile knows.
+    """Time an engine interleaved with blocks that a profile knows.
 
     Args:
         engine: Of a whole network.

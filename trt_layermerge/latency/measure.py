@@ -57,7 +57,7 @@ class MeasurementPolicy:
         burst_seconds: Length of a burst.
         min_burst: Fewest runs in a burst; but a run ten times as long as a burst is a burst of its own.
         max_burst: Most runs in a burst.
-        group: Candidates that are timed in turns.
+        group: Candidates that are timed interleaved.
         disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
         patience: Rounds of a group that may be thrown away, beyond one for each that was not.
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
@@ -145,10 +145,10 @@ def missing(signatures: Iterable[AnySignature], profile: Profile, policy: Measur
 
 
 def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[str, Timing]:
-    """Time engines end to end, in turns, until all latencies are sure enough or the time is up.
+    """Time engines end to end, interleaved, until all latencies are sure enough or the time is up.
 
     The engines are each other's sentinels: a round in which one of them was slower than at its best by more than
-    ``policy.disturbance`` was disturbed, and counts for none of them. Which rounds those were is decided anew when the
+    ``policy.disturbance`` was disturbed, and counts for none of them. Which rounds those were is decided again when the
     machine turns out to have been slow from the start.
     """
     if not engines:

@@ -1,4 +1,4 @@
-"""Linear layers behind the convolutions, such as a classifier: solved anew for what the original makes there.
+"""Linear layers behind the convolutions, such as a classifier: re-solved for what the original makes there.
 
 That needs no labels and costs no operation more, and makes up for much of what a change close to the end does.
 """

@@ -83,7 +83,7 @@ class LinearisedBlock(nn.Module):
         """Tensor ``end`` of the block before its activation, from tensor ``start``, ``[batch, channels, h, w]``.
 
         Args:
-            x: Tensor ``start``, behind the front of the first layer if that has one.
+            x: Tensor ``start``, behind the pre-norm of the first layer if that has one.
             shifts: Those of the kept layers, in order, ``[batch, channels, 1, 1]``.
         """
         added = dict(zip(self.shifts, shifts, strict=True))

@@ -1,6 +1,6 @@
 """Batch norms behind a change: the statistics that they normalise by are no longer those of what reaches them.
 
-Estimated anew from a few hundred images, without labels, they take back most of what a change costs before training,
+Re-estimated from a few hundred images, without labels, they take back most of what a change costs before training,
 and what is left ranks changes much as training does (Li et al., EagleEye, arXiv 2007.02491).
 """
 

@@ -1,7 +1,7 @@
 """Reconstructing the original's outputs, block after block, in a network that is being compressed.
 
 A convolution sees the compressed network's own activations and aims at the original's, so that it makes up for what was
-changed before it. That holds for layers that are kept, too: they cost nothing more when their weights are solved anew.
+changed before it. That holds for layers that are kept, too: they cost nothing more when their weights are re-solved.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Strength:
     Attributes:
         activations: Fit what comes out behind a clipping activation, not the sum before it.
         ridge: Choose each ridge on patches that are not solved on.
-        layers: Solve the layers that are kept anew, behind the first change.
-        head: Solve linear layers behind the convolutions anew.
-        norms: Estimate statistics of batch norms anew. Layers that are solved anew have had it done for their own, and
+        layers: Solve the layers that are kept again, behind the first change.
+        head: Solve linear layers behind the convolutions again.
+        norms: Re-estimate statistics of batch norms. Layers that are re-solved have had it done for their own, and
             what is solved behind other norms has made up for them: it is for plans without the above.
     """
 
@@ -86,7 +86,7 @@ class Reconstruction:
         return self._fit(choice, geometry, prior)[0]
 
     def refit(self, choice: Choice) -> Fitted | None:
-        """Solve a kept layer anew in the working copy; ``None`` where there is no need to, or no way."""
+        """Solve a kept layer again in the working copy; ``None`` where there is no need to, or no way."""
         chain = self.runs.original.chains[choice.block.chain]
         layer, aim = chain.layers[choice.block.end - 1], lower(chain, replace(choice, kind=Kind.FIT, kept=()))
         # A skip around this one layer would be composed with a fit, and stays beside what is kept.
@@ -98,7 +98,7 @@ class Reconstruction:
         return fitted
 
     def estimate_norms(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
-        """Estimate the statistics of the norms behind the first change anew.
+        """Re-estimate the statistics of the norms behind the first change.
 
         The linearised network, which computes the same, gets the same ones.
         """
@@ -114,7 +114,7 @@ class Reconstruction:
                 linearised.get_submodule(name).load_state_dict(norm.state_dict())
 
     def refit_heads(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
-        """Solve the linear layers of the compressed network anew, each for the original's output of that layer.
+        """Solve the linear layers of the compressed network again, each for the original's output of that layer.
 
         The linearised network, which computes the same, gets the same weights.
         """
@@ -161,7 +161,7 @@ def not_finite(choice: Choice) -> ModelError:
 def _write_back(module: fx.GraphModule, layer: Layer, fitted: Convolution, responses: Responses) -> None:
     """Give a layer new weights.
 
-    The convolution gets them as they are. A norm behind it gets the statistics of what now reaches it, estimated anew,
+    The convolution gets them as they are. A norm behind it gets the statistics of what now reaches it, re-estimated,
     and a scale and shift that undo them: its training mode then starts from what its evaluation mode computes.
     """
     assert layer.conv is not None

@@ -18,7 +18,7 @@ from torch import Tensor
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
 from trt_layermerge.merging.patches import AT_ONCE, formed_part
-from trt_layermerge.merging.ridge import JUDGED, RIDGE, Coefficients, Dual, Primal, add_products, mirror
+from trt_layermerge.merging.ridge import RIDGE, VALIDATED, Coefficients, Dual, Primal, add_products, mirror
 from trt_layermerge.network.geometry import Geometry
 
 CLIPPED = {"relu": (0.0, inf), "relu6": (0.0, 6.0)}
@@ -51,8 +51,8 @@ class Responses:
     added: Rows
 
     def split(self) -> tuple[Responses, Responses]:
-        """The first patches to solve on, and the last ones to judge on."""
-        count = self.patches.shape[1] - self.patches.shape[1] // JUDGED
+        """The first patches to solve on, and the last ones to evaluate on."""
+        count = self.patches.shape[1] - self.patches.shape[1] // VALIDATED
         ends = slice(None, count), slice(count, None)
         return (
             Responses(self.patches[:, ends[0]], self.wanted[:, ends[0]], self.added[:, ends[0]]),
@@ -101,9 +101,9 @@ class _Formed:
 
     def __init__(self, responses: Responses, prior: Coefficients, choose_ridge: bool) -> None:
         self.patches, self.residual = responses.patches, 0.0
-        solved, judged = responses.split()
-        seen, held = _gram(solved.patches), _gram(judged.patches)
-        ridge = _best_ridge(seen, solved, judged, prior) if choose_ridge else RIDGE
+        solved, evaluated = responses.split()
+        seen, held = _gram(solved.patches), _gram(evaluated.patches)
+        ridge = _best_ridge(seen, solved, evaluated, prior) if choose_ridge else RIDGE
         self.system = Primal(seen + held, ridge)
 
     def solve(self, targets: Rows, prior: Coefficients) -> Coefficients:
@@ -126,12 +126,12 @@ class _Kept:
         return solution
 
 
-def _best_ridge(gram: Tensor, solved: Responses, judged: Responses, prior: Coefficients) -> float:
+def _best_ridge(gram: Tensor, solved: Responses, evaluated: Responses, prior: Coefficients) -> float:
     cross = _cross(solved.patches, solved.wanted.double() - solved.added)
 
     def missed(ridge: float) -> float:
-        answer = predicted(judged.patches, Primal(gram, ridge).solve(cross, prior))
-        return float((judged.wanted - judged.added - answer).square().sum())
+        answer = predicted(evaluated.patches, Primal(gram, ridge).solve(cross, prior))
+        return float((evaluated.wanted - evaluated.added - answer).square().sum())
 
     return min(RIDGES, key=missed)
 

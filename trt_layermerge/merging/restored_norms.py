@@ -32,7 +32,7 @@ def restore_norms(
     statistics are those of the calibration data. A block in which shifts are added, or group norms are, gets none.
 
     Args:
-        module: The network with the choices carried out.
+        module: The network with the choices executed.
         network: The original.
         choices: Of the plan.
         batches: Calibration data, ``[batch, ...]`` for each input; without any, nothing is done.

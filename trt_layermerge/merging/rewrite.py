@@ -29,7 +29,7 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
 
     Args:
         network: The original.
-        modules: What takes the place of each block, from its input tensor, behind the front of its first layer, and
+        modules: What takes the place of each block, from its input tensor, behind the pre-norm of its first layer, and
             the shifts of the layers that it keeps, to its result before outer skips and activation.
         share: Share the weights of untouched layers with the original instead of copying them.
     """

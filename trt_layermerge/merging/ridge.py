@@ -18,8 +18,8 @@ RIDGE = 1e-4
 WIDE_RIDGES = (1e-4, 1e-2, 1.0, 1e2)
 """What the ridge is chosen from where patches are fewer than unknowns: from hardly any to little but the prior."""
 
-JUDGED = 5
-"""One in so many patches is judged on where a ridge is chosen."""
+VALIDATED = 5
+"""One in so many patches is evaluated on where a ridge is chosen."""
 
 LEAST_RIDGE = 1e-30
 """Ridge where patches are all zeros: dividing by it gives large numbers, not infinite ones."""
@@ -114,7 +114,7 @@ class Dual:
     def best_ridge(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Coefficients) -> float:
         """Of ``WIDE_RIDGES``, the one that is best on the last samples when only the first ones are solved on."""
         missed, samples = self._missed_by(prior, targets), targets.shape[1]
-        count = samples - samples // JUDGED
+        count = samples - samples // VALIDATED
         if count == samples:
             return max(WIDE_RIDGES)  # too few samples to tell: the prior is all there is
         among, onto = self.products[:, :count, :count], self.products[:, count:, :count]

@@ -31,14 +31,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Compression:
-    """A network with a plan carried out.
+    """A network with a plan executed.
 
     Attributes:
         merged: The compressed network.
         linearised: The same with merged blocks in their unmerged form; it computes the same.
         proofs: Of each merged block.
         fits: How well each fitted block could be fitted, by its choice's key.
-        refits: The same of kept layers whose weights were solved anew.
+        refits: The same of kept layers whose weights were re-solved.
     """
 
     merged: fx.GraphModule
@@ -48,7 +48,7 @@ class Compression:
     refits: Mapping[str, Fitted]
 
 
-def carry_out(
+def execute(
     network: Network,
     choices: Iterable[Choice],
     inputs: Sequence[Values],
@@ -99,7 +99,7 @@ def carry_out(
     return Compression(compressed, as_linearised, tuple(proofs), fits, refits)
 
 
-def carry_out_on(
+def execute_on(
     device: torch.device,
     network: Network,
     choices: Iterable[Choice],
@@ -107,13 +107,13 @@ def carry_out_on(
     progress: Progress | None = None,
     strength: Strength | None = None,
 ) -> Compression:
-    """Carry out a plan as ``carry_out`` does, on a device; the network and all that is made of it end on the CPU.
+    """Execute a plan as ``execute`` does, on a device; the network and all that is made of it end on the CPU.
 
     Raises:
         LayerMergeError: As there.
     """
     with placed(network.module, device):
-        made = carry_out(network, choices, inputs, progress, strength)
+        made = execute(network, choices, inputs, progress, strength)
         for module in (made.merged, made.linearised):
             move(module, CPU)
         return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))

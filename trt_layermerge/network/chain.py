@@ -1,9 +1,9 @@
 """Chains as values: numbered layers, the skips between them, and where and why a chain ends. Torch-free.
 
 Layers of a chain are numbered 1..L; tensor 0 is the chain's input and tensor l the output of layer l. Layer l computes
-``x_l = s_l(unit_l(front_l(x_{l-1})) + sum over skips (s, l) of skip(x_s)) + sum over late skips (s, l) of skip(x_s)``,
-where a unit is linear but for a bias and a shift; fronts and shifts are those of ``fronts.py``, and most layers have
-neither.
+``x_l = s_l(unit_l(pre_norm_l(x_{l-1})) + sum over skips (s, l) of skip(x_s)) + sum over late skips (s, l) of
+skip(x_s)``, where a unit is linear but for a bias and a shift; pre-norms and shifts are those of ``pre_norms.py``, and
+most layers have neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Front:
+class PreNorm:
     """A group norm, and maybe an activation, through which one convolution reads a tensor.
 
     Attributes:
@@ -89,7 +89,7 @@ class Layer(Unit):
         output: Node of tensor ``index``, behind dropout.
         input_shape: Channels, height and width of tensor ``index - 1``.
         output_shape: Of tensor ``index``.
-        front: What the convolution reads tensor ``index - 1`` through, if there is anything.
+        pre_norm: What the convolution reads tensor ``index - 1`` through, if there is anything.
     """
 
     index: int
@@ -100,12 +100,12 @@ class Layer(Unit):
     output: str
     input_shape: Shape
     output_shape: Shape
-    front: Front | None = None
+    pre_norm: PreNorm | None = None
 
     @property
     def reader(self) -> str:
         """Node that reads tensor ``index - 1``."""
-        return self.first if self.front is None else self.front.norm
+        return self.first if self.pre_norm is None else self.pre_norm.norm
 
     @property
     def before_activation(self) -> str:
@@ -195,9 +195,9 @@ class Chain:
         return self.input if index == 0 else self.layers[index - 1].output
 
     def read_by(self, index: int) -> str:
-        """Node of what the convolution of a layer takes: the tensor before it, or that behind the layer's front."""
-        front = self.layers[index - 1].front
-        return self.tensor(index - 1) if front is None else front.output
+        """Node of what the convolution of a layer takes: the tensor before it, or that behind the layer's pre-norm."""
+        pre_norm = self.layers[index - 1].pre_norm
+        return self.tensor(index - 1) if pre_norm is None else pre_norm.output
 
     def shape(self, index: int) -> Shape:
         """Shape of tensor ``index``."""

@@ -1,9 +1,9 @@
 """Finding the chains of a normal form: where they start, which skips belong to them, and why they end.
 
-From a tensor, the walk goes from unit to unit (``units.py``), through their fronts (``fronts.py``); at an addition,
-before the activation or behind it, it asks whether the other operand is a tensor of its own path, directly or through
-units, which makes a skip; sums of such tensors are taken term by term. A path with a tensor that something outside it
-reads is cut at that tensor.
+From a tensor, the walk goes from unit to unit (``units.py``), through their pre-norms (``pre_norms.py``); at an
+addition, before the activation or behind it, it asks whether the other operand is a tensor of its own path, directly or
+through units, which makes a skip; sums of such tensors are taken term by term. A path with a tensor that something
+outside it reads is cut at that tensor.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import fx
 
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Break, Chain, Layer, Skip, Unit
-from trt_layermerge.network.fronts import front_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.nesting import in_layout
+from trt_layermerge.network.pre_norms import pre_norm_of
 from trt_layermerge.network.reasons import Reasons
 from trt_layermerge.network.units import Units, sole_user
 
@@ -89,14 +89,14 @@ class _Finder:
         self.nodes = {node.name: node for node in module.graph.nodes}
         self.units = Units(module)
         self.reasons = Reasons(self.units)
-        self.fronts = {first: front_of(self.units, first) for first in self.units.firsts()}
+        self.pre_norms = {first: pre_norm_of(self.units, first) for first in self.units.firsts()}
 
     def has_convolution(self, chain: Chain) -> bool:
         return any(self.units.is_convolution(self.nodes[layer.first]) for layer in chain.layers)
 
     def chain(self, index: int, first: fx.Node, taken: set[str], *, forced: bool = False) -> Chain:
         """The longest valid chain that starts at the input of ``first``; ``forced`` makes it the first layer."""
-        path = self._walk(self.fronts[first][0], first if forced else None, taken)
+        path = self._walk(self.pre_norms[first][0], first if forced else None, taken)
         while (length := self._first_leak(path)) is not None:
             outside = set(path.tensors[length].users) - self._own_readers(path, length)
             path = path.cut(length, self.reasons.also_read(outside))
@@ -122,18 +122,18 @@ class _Finder:
 
         1. No unit reads it, or only such as are taken by other paths: the path ends.
         2. Units that lead to an addition, and nowhere else, may be a skip's: where others are there, they are the path.
-           One that reads through a front is never a skip's, for skips have none.
+           One that reads through a pre-norm is never a skip's, for skips have none.
         3. Where several are there that no addition waits for, the path ends: which of them it goes on through would be
            chance. What only starts a path may branch: the first branch goes first, the others start paths of their own.
         4. Where all may be skips', the longest is the path, for a skip's own units are part of its block, and a block
            that is one convolution is cheaper the more it takes in; of equal ones the one with the largest kernels, so
            that the merged kernel is no larger than the path's own.
         """
-        readers = [first for first, (source, _) in self.fronts.items() if source is tensor]
+        readers = [first for first, (source, _) in self.pre_norms.items() if source is tensor]
         readers = [first for first in readers if first.name not in taken and self.units.starts(first)]
         if not readers:
             return self.reasons.why_ends(tensor)
-        lengths = {user: 0 if self.fronts[user][1] else self.units.length_to_addition(user) for user in readers}
+        lengths = {user: 0 if self.pre_norms[user][1] else self.units.length_to_addition(user) for user in readers}
         main = [user for user in readers if not lengths[user]]
         if len(main) > 1 and not at_start:
             return self.reasons.branches(main)
@@ -162,7 +162,7 @@ class _Finder:
             output=behind.total.name,
             input_shape=path.tensors[-1].meta["shape"],
             output_shape=behind.total.meta["shape"],
-            front=self.fronts[first][1],
+            pre_norm=self.pre_norms[first][1],
         )
         path.layers.append(layer)
         path.skips += before.skips + behind.skips

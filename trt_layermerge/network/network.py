@@ -1,4 +1,4 @@
-"""A network as the other rooms see it: its normal form, and the chains found in it."""
+"""A network as the other packages see it: its normal form, and the chains found in it."""
 
 from __future__ import annotations
 

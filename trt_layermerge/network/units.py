@@ -13,11 +13,11 @@ from dataclasses import replace
 from torch import fx, nn
 
 from trt_layermerge.network.chain import Unit
-from trt_layermerge.network.fronts import shift_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.placing import reader_counts
 from trt_layermerge.network.pooling import pooling_geometry, why_no_convolution
+from trt_layermerge.network.pre_norms import shift_of
 
 SHARED = "its weights are shared: it is called more than once, or something else reads them"
 

@@ -25,7 +25,7 @@ from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.files import exclusive, write_json
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
@@ -34,10 +34,10 @@ from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
 from trt_layermerge.pipeline.job import Job, Reporter
-from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.refine import refine_stage
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, plan_stage
-from trt_layermerge.pipeline.training import carry_out_and_train
+from trt_layermerge.pipeline.training import execute_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.report.html import write_report
@@ -53,40 +53,40 @@ CHECKED_SAMPLES = 64
 COMPRESSED_ONNX, CHECKS = "compressed.onnx", "checks.safetensors"
 
 
-def compress(loaded: Loaded, reporter: Reporter) -> Result:
+def compress(session: Session, reporter: Reporter) -> Result:
     """Do the whole job; interrupted, the same call goes on where it stopped.
 
     Raises:
         InputError: Another process is at work in the same folder.
         LayerMergeError: See the stages; what was measured and trained until then is on disk.
     """
-    check_task(loaded.require_task(), loaded.network.inputs, ("test_batches",))  # which is read at the end
-    with exclusive(loaded.job.output):
-        return _compress(loaded, reporter)
+    check_task(session.require_task(), session.network.inputs, ("test_batches",))  # which is read at the end
+    with exclusive(session.job.output):
+        return _compress(session, reporter)
 
 
-def _compress(loaded: Loaded, reporter: Reporter) -> Result:
-    file = refine_stage(loaded, reporter) if loaded.job.refine else plan_stage(loaded, reporter)
-    inputs = _real_inputs(loaded.require_task())
-    carried = carry_out_and_train(loaded, chosen(loaded, file.plan), inputs, reporter)
+def _compress(session: Session, reporter: Reporter) -> Result:
+    file = refine_stage(session, reporter) if session.job.refine else plan_stage(session, reporter)
+    inputs = _real_inputs(session.require_task())
+    executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
     reporter.stage("prove")
-    delivered = fold_norms(carried.trained)
-    fold = prove_network(carried.trained, delivered, inputs, prove_folds(carried.trained))
+    delivered = fold_norms(executed.trained)
+    fold = prove_network(executed.trained, delivered, inputs, prove_folds(executed.trained))
     reporter.stage("deliver")
-    made = _build(loaded, delivered, inputs)
-    figures = _measured(loaded, made.engines, delivered, reporter)
-    proof = _proof_figures(carried.proof, fold, made.difference, carried.compression)
-    manifest = _manifest(loaded, file, figures, proof, made.onnx)
-    slowed_lr = carried.training.lr if carried.training is not None and carried.training.backoffs else None
-    return _write(loaded.job, Result(manifest, loaded.job.output, _also(loaded, reporter), slowed_lr))
+    made = _build(session, delivered, inputs)
+    figures = _measured(session, made.engines, delivered, reporter)
+    proof = _proof_figures(executed.proof, fold, made.difference, executed.compression)
+    manifest = _manifest(session, file, figures, proof, made.onnx)
+    slowed_lr = executed.training.lr if executed.training is not None and executed.training.backoffs else None
+    return _write(session.job, Result(manifest, session.job.output, _also(session, reporter), slowed_lr))
 
 
-def _also(loaded: Loaded, reporter: Reporter) -> Also | None:
-    job = loaded.job
+def _also(session: Session, reporter: Reporter) -> Also | None:
+    job = session.job
     if job.also is None:
         return None
     reporter.stage("also")
-    shapes = batched_shapes(loaded.network.inputs, job.batch)
+    shapes = batched_shapes(session.network.inputs, job.batch)
     onnx = typed_path(job.output / COMPRESSED_ONNX, job.options.precision)
     return build_also(job.also, onnx, job.options, shapes)
 
@@ -100,33 +100,33 @@ class _Built:
     difference: float
 
 
-def _engine_name(loaded: Loaded) -> str:
-    return f"compressed{loaded.runtime.kind.suffix}"
+def _engine_name(session: Session) -> str:
+    return f"compressed{session.runtime.kind.suffix}"
 
 
-def _build(loaded: Loaded, delivered: fx.GraphModule, inputs: Values) -> _Built:
+def _build(session: Session, delivered: fx.GraphModule, inputs: Values) -> _Built:
     """Export and build both networks; write and verify the compressed one as it will be loaded."""
-    job, given = loaded.job, loaded.network.inputs
+    job, given = session.job, session.network.inputs
     shapes = batched_shapes(given, job.batch)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
-    onnx = PerNetwork(loaded.original, job.output / COMPRESSED_ONNX).map(loaded.typed)
-    original = loaded.runtime.build(onnx.original.path, job.options, shapes)
-    loaded.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(loaded))
-    engine = loaded.runtime.load(job.output / _engine_name(loaded), job.options)
+    onnx = PerNetwork(session.original, job.output / COMPRESSED_ONNX).map(session.typed)
+    original = session.runtime.build(onnx.original.path, job.options, shapes)
+    session.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(session))
+    engine = session.runtime.load(job.output / _engine_name(session), job.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
     write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs)
     return _Built(onnx, PerNetwork(original, engine), difference)
 
 
 def _measured(
-    loaded: Loaded, engines: PerNetwork[Engine], delivered: fx.GraphModule, reporter: Reporter
+    session: Session, engines: PerNetwork[Engine], delivered: fx.GraphModule, reporter: Reporter
 ) -> PerNetwork[Figures]:
-    """Figures of both networks, timed in turns."""
+    """Figures of both networks, timed interleaved."""
     reporter.stage("measure")
-    timings = PerNetwork(**compare(engines.named, loaded.job.final_policy))
+    timings = PerNetwork(**compare(engines.named, session.job.final_policy))
     reporter.stage("test")
-    modules = PerNetwork(fold_norms(loaded.network.module), delivered)
-    task, batch = loaded.require_task(), loaded.job.batch
+    modules = PerNetwork(fold_norms(session.network.module), delivered)
+    task, batch = session.require_task(), session.job.batch
     return PerNetwork(*(_figures(*one, task, batch) for one in zip(engines, modules, timings, strict=True)))
 
 
@@ -169,22 +169,22 @@ def _conversion(onnx: PerNetwork[Typed]) -> ConversionFigures | None:
 
 
 def _manifest(
-    loaded: Loaded,
+    session: Session,
     file: PlanFile,
     figures: PerNetwork[Figures],
     proof: ProofFigures,
     onnx: PerNetwork[Typed],
 ) -> Manifest:
-    job, original, compressed = loaded.job, figures.original, figures.compressed
+    job, original, compressed = session.job, figures.original, figures.compressed
     delivered = onnx.compressed
-    device = loaded.runtime.describe(job.options)
+    device = session.runtime.describe(job.options)
     converted = delivered.path != delivered.source
     drift = original.latency_ms * 1e6 / file.plan.original_ns
     return Manifest(
         files=hashes(
-            job.output, list(dict.fromkeys([COMPRESSED_ONNX, delivered.path.name, _engine_name(loaded), CHECKS]))
+            job.output, list(dict.fromkeys([COMPRESSED_ONNX, delivered.path.name, _engine_name(session), CHECKS]))
         ),
-        engine=_engine_name(loaded),
+        engine=_engine_name(session),
         onnx=delivered.path.name,
         source=COMPRESSED_ONNX if converted else None,
         checks=CHECKS,
@@ -192,10 +192,10 @@ def _manifest(
         batches=job.options.batches,
         device=device,
         timing_cache=timing_cache_hash(device, job.options),
-        simulated=loaded.profile.key.device.simulated,
+        simulated=session.profile.key.device.simulated,
         model=job.model,
-        task=loaded.require_task().name,
-        metric=metric_name(loaded.require_task()),
+        task=session.require_task().name,
+        metric=metric_name(session.require_task()),
         original=original,
         compressed=compressed,
         speedup=original.latency_ms / compressed.latency_ms,

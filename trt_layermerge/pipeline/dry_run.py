@@ -10,12 +10,12 @@ import torch
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimate import missing_rows
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.pipeline.job_frontier import worthwhile
-from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.measuring import importance_table, profile_plan
+from trt_layermerge.pipeline.session import Session
 
 TRAINING_STEP = 3.5
 """A step of the compressed network and its teacher, in forward passes of the original."""
@@ -29,10 +29,10 @@ class StagePlan(TypedDict):
     seconds: float
 
 
-def seconds_per_image(loaded: Loaded) -> float:
+def seconds_per_image(session: Session) -> float:
     """Time of the original for one image where the job computes, in seconds: the fastest of three batches."""
-    inputs, _ = next(first(loaded.require_task().calibration_batches(), 64))
-    module, device, times = loaded.network.module, loaded.computes_on, []
+    inputs, _ = next(first(session.require_task().calibration_batches(), 64))
+    module, device, times = session.network.module, session.computes_on, []
     with placed(module, device), torch.inference_mode():
         for _ in range(3):
             began = time.perf_counter()
@@ -41,23 +41,23 @@ def seconds_per_image(loaded: Loaded) -> float:
     return min(times) / samples_in(inputs)
 
 
-def importance_plan(loaded: Loaded, choices: Collection[Choice]) -> tuple[int, float]:
+def importance_plan(session: Session, choices: Collection[Choice]) -> tuple[int, float]:
     """How many choices are still to be measured, and an estimate of the seconds it takes."""
-    how = loaded.job.estimation
-    request = missing_rows(loaded.network, choices, loaded.require_task(), importance_table(loaded), how)
+    how = session.job.estimation
+    request = missing_rows(session.network, choices, session.require_task(), importance_table(session), how)
     todo = len(request.choices)
-    return todo, how.estimator.seconds(request, seconds_per_image(loaded)) if todo else 0.0
+    return todo, how.estimator.seconds(request, seconds_per_image(session)) if todo else 0.0
 
 
-def job_plan(loaded: Loaded) -> list[StagePlan]:
+def job_plan(session: Session) -> list[StagePlan]:
     """What every stage of the job would do, and how long it should take."""
-    job, task = loaded.job, loaded.training_task()
-    pending, profiling = profile_plan(loaded)
-    choices = loaded.choices if pending else worthwhile(loaded)
-    measured, importance = importance_plan(loaded, choices)
+    job, task = session.job, session.training_task()
+    pending, profiling = profile_plan(session)
+    choices = session.choices if pending else worthwhile(session)
+    measured, importance = importance_plan(session, choices)
     if pending:
         importance /= 2  # about half of all choices turn out to be slower than keeping
-    pace = seconds_per_image(loaded)
+    pace = seconds_per_image(session)
     stages: list[StagePlan] = [
         {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling},
         {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},

@@ -54,7 +54,7 @@ class Job:
         method: Planning method.
         method_settings: Settings of it that are not the default ones, by name.
         confidence: Least probability of meeting the budget; ``None`` to go by measured latencies alone.
-        refine: How many plans around the budget are carried out and measured to decide between them; 0 for none.
+        refine: How many plans around the budget are executed and measured to decide between them; 0 for none.
         limits: Which candidates are looked at.
         samples: How much data importance looks at.
         estimator: How importance is measured.

@@ -10,29 +10,29 @@ from trt_layermerge.blocks.lowering import layers_of
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.candidate import Candidate
 from trt_layermerge.planning.frontier import Frontier, solve
 
 
-def latency_ns(loaded: Loaded, choice: Choice) -> int | None:
+def latency_ns(session: Session, choice: Choice) -> int | None:
     """Latency of a choice from the profile in ns; ``None`` where it is not known."""
-    interval = _interval_ns(loaded, choice)
+    interval = _interval_ns(session, choice)
     return None if interval is None else interval[1]
 
 
-def _interval_ns(loaded: Loaded, choice: Choice) -> tuple[int, int, int] | None:
+def _interval_ns(session: Session, choice: Choice) -> tuple[int, int, int] | None:
     """Latency of a choice in ns between the ends of its interval, the sums of its operations'."""
     low = median = high = 0
-    for signature in loaded.signatures(choice):
-        row = loaded.profile.get(signature)
+    for signature in session.signatures(choice):
+        row = session.profile.get(signature)
         if row is None or row.timing is None:
             return None
         low, median, high = low + row.timing.ci_low_ns, median + row.timing.median_ns, high + row.timing.ci_high_ns
     return low, median, high
 
 
-def _saved_ns(loaded: Loaded, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
+def _saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
     """What goes with a region beside its layers, in ns: its gaps as they were timed, less the layers inside of them.
 
     0 for other blocks, and for gaps that could not be timed: what is not known is not promised.
@@ -40,15 +40,15 @@ def _saved_ns(loaded: Loaded, choice: Choice, kept: Mapping[tuple[int, int], int
     if choice.block.region is None:
         return 0
     saved = 0
-    for number in loaded.network.regions[choice.block.region].gaps:
-        row = None if number not in loaded.gap_signatures else loaded.profile.get(loaded.gap_signatures[number])
+    for number in session.network.regions[choice.block.region].gaps:
+        row = None if number not in session.gap_signatures else session.profile.get(session.gap_signatures[number])
         if row is not None and row.timing is not None:
-            layers = sum(kept[layer] for layer in loaded.network.gaps[number].layers)
+            layers = sum(kept[layer] for layer in session.network.gaps[number].layers)
             saved += max(0, row.timing.median_ns - layers)
     return saved
 
 
-def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
+def worthwhile(session: Session) -> tuple[Choice, ...]:
     """The choices that are faster than keeping their layers as they are, and ``keep`` of every layer.
 
     Others can be in no plan that keeping would not beat, as long as a change does not make the network better.
@@ -56,58 +56,58 @@ def worthwhile(loaded: Loaded) -> tuple[Choice, ...]:
     Raises:
         TableError: The profile has no latency of a layer that is kept.
     """
-    kept = kept_ns(loaded)
+    kept = kept_ns(session)
 
     def pays(choice: Choice) -> bool:
-        latency = latency_ns(loaded, choice)
-        keeping = sum(kept[layer] for layer in layers_of(loaded.network, choice.block)) + _saved_ns(
-            loaded, choice, kept
+        latency = latency_ns(session, choice)
+        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + _saved_ns(
+            session, choice, kept
         )
         return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
 
-    return tuple(choice for choice in loaded.choices if pays(choice))
+    return tuple(choice for choice in session.choices if pays(choice))
 
 
-def kept_ns(loaded: Loaded) -> dict[tuple[int, int], int]:
+def kept_ns(session: Session) -> dict[tuple[int, int], int]:
     """Latency in ns of each layer that is kept as it is, by chain and number.
 
     Raises:
         TableError: The profile has none of a layer.
     """
     kept: dict[tuple[int, int], int] = {}
-    for choice in loaded.choices:
+    for choice in session.choices:
         if choice.kind is Kind.KEEP:
-            latency = latency_ns(loaded, choice)
+            latency = latency_ns(session, choice)
             if latency is None:
                 raise TableError(
-                    f"profile {loaded.profile.path} has no latency for layer {choice.block}",
+                    f"profile {session.profile.path} has no latency for layer {choice.block}",
                     hint="run trt-layermerge profile with the same settings first",
                 )
             kept[choice.block.chain, choice.block.end] = latency
     return kept
 
 
-def frontier_of(loaded: Loaded, baseline: Timing, table: ImportanceTable | None) -> Frontier:
+def frontier_of(session: Session, baseline: Timing, table: ImportanceTable | None) -> Frontier:
     """The frontier of a job, from its tables.
 
     Args:
-        loaded: The job.
+        session: The job.
         baseline: Latency of the original.
         table: Losses; without them every choice counts as harmless, and only the frontier's fastest plan is right.
 
     Raises:
         TableError: A table lacks a row that the method needs.
     """
-    choices, layers = worthwhile(loaded), kept_ns(loaded)
-    candidates = [_candidate(loaded, choice, table, _saved_ns(loaded, choice, layers)) for choice in choices]
+    choices, layers = worthwhile(session), kept_ns(session)
+    candidates = [_candidate(session, choice, table, _saved_ns(session, choice, layers)) for choice in choices]
     original, kept = baseline.median_ns, _kept_ns(candidates)
     if kept > original:
         # The blocks take longer one by one than the network as a whole: what calling a runtime costs is in each of
         # them. Shares of the network are then the best that is known.
         candidates = [_scaled(item, original, kept) for item in candidates]
         kept = _kept_ns(candidates)
-    lengths = [len(chain) for chain in loaded.network.chains]
-    return solve(loaded.job.planner.problem(lengths, candidates, original - kept, original))
+    lengths = [len(chain) for chain in session.network.chains]
+    return solve(session.job.planner.problem(lengths, candidates, original - kept, original))
 
 
 def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
@@ -125,14 +125,14 @@ def _kept_ns(candidates: Iterable[Candidate]) -> int:
     return sum(item.latency_ns for item in candidates if item.kind == Kind.KEEP)
 
 
-def _candidate(loaded: Loaded, choice: Choice, table: ImportanceTable | None, saved_ns: int) -> Candidate:
+def _candidate(session: Session, choice: Choice, table: ImportanceTable | None, saved_ns: int) -> Candidate:
     row = None if table is None else table.get(choice.key)
     if row is None and table is not None and choice.kind is not Kind.KEEP:
         raise TableError(
             f"importance table {table.path} has no row for {choice.key!r}",
             hint="run trt-layermerge importance with the same settings first",
         )
-    interval = _interval_ns(loaded, choice)
+    interval = _interval_ns(session, choice)
     assert interval is not None  # worthwhile() left only those
     before, after = (0.0, 0.0) if row is None else (row.loss_before, row.loss_after)
     geometry = choice.geometry

@@ -28,90 +28,90 @@ from trt_layermerge.network.cut import between
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import as_inputs, batched_shapes
 from trt_layermerge.pipeline.job import Reporter
-from trt_layermerge.pipeline.loading import Loaded, block_options
+from trt_layermerge.pipeline.session import Session, block_options
 from trt_layermerge.runtimes.models import with_shapes
 
 BASELINE = "trt_layermerge.baseline"
 
 
-def profile_stage(loaded: Loaded, reporter: Reporter) -> None:
+def profile_stage(session: Session, reporter: Reporter) -> None:
     """Measure every signature that the profile does not hold yet."""
     reporter.stage("profile")
-    options = block_options(loaded.job, loaded.runtime)
-    policy, gap_model = loaded.job.policy, partial(_gap_model, loaded)
-    _ = loaded.original  # compared with its source before anything is measured
-    fill(loaded.profile, _wanted(loaded), loaded.runtime, options, policy, reporter.progress, gap_model)
+    options = block_options(session.job, session.runtime)
+    policy, gap_model = session.job.policy, partial(_gap_model, session)
+    _ = session.original  # compared with its source before anything is measured
+    fill(session.profile, _wanted(session), session.runtime, options, policy, reporter.progress, gap_model)
 
 
-def profile_plan(loaded: Loaded) -> tuple[int, float]:
+def profile_plan(session: Session) -> tuple[int, float]:
     """How many signatures are still to be measured, and an estimate of the seconds it takes."""
-    wanted, policy = _wanted(loaded), loaded.job.policy
-    return len(missing(wanted, loaded.profile, policy)), estimate_seconds(wanted, loaded.profile, policy)
+    wanted, policy = _wanted(session), session.job.policy
+    return len(missing(wanted, session.profile, policy)), estimate_seconds(wanted, session.profile, policy)
 
 
-def _wanted(loaded: Loaded) -> list[AnySignature]:
-    executed = [signature for choice in loaded.choices for signature in loaded.signatures(choice)]
-    return [*executed, *loaded.gap_signatures.values()]
+def _wanted(session: Session) -> list[AnySignature]:
+    executed = [signature for choice in session.choices for signature in session.signatures(choice)]
+    return [*executed, *session.gap_signatures.values()]
 
 
-def _gap_model(loaded: Loaded, signature: GapSignature) -> onnx.ModelProto:
+def _gap_model(session: Session, signature: GapSignature) -> onnx.ModelProto:
     """A gap of the network as ONNX, for the batch of its signature.
 
     Raises:
         InputError: It cannot be written as ONNX.
     """
-    gap = next(loaded.network.gaps[number] for number, one in loaded.gap_signatures.items() if one == signature)
-    part, given = between(fold_norms(loaded.network.module), gap.input, gap.output), as_inputs(gap.input_shape)
+    gap = next(session.network.gaps[number] for number, one in session.gap_signatures.items() if one == signature)
+    part, given = between(fold_norms(session.network.module), gap.input, gap.output), as_inputs(gap.input_shape)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "gap.onnx"
         export_onnx(part, given, path)
         return with_shapes(onnx.load(path), batched_shapes(given, signature.batch))
 
 
-def baseline_stage(loaded: Loaded, reporter: Reporter) -> Timing:
+def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     """Measured end-to-end latency of the original, at the speed that the machine had when its profile was filled.
 
     It is kept, so that a plan made later rests on the same figure.
     """
-    job = loaded.job
-    inputs = {item.name: list(item.shape) for item in loaded.network.inputs}
-    key = {"weights": loaded.network.weights_hash, "device": loaded.device, "batch": job.batch, "inputs": inputs}
+    job = session.job
+    inputs = {item.name: list(item.shape) for item in session.network.inputs}
+    key = {"weights": session.network.weights_hash, "device": session.device, "batch": job.batch, "inputs": inputs}
     if (known := _read_baseline(job.baseline_file, key)) is not None:
         return known
     reporter.stage("baseline")
-    shapes = batched_shapes(loaded.network.inputs, job.batch)
-    engine = loaded.runtime.build(loaded.typed(loaded.original).path, job.options, shapes)
-    blocks = (one for choice in loaded.choices if choice.kind is Kind.KEEP for one in loaded.signatures(choice))
-    options = block_options(job, loaded.runtime)
-    timing, pace = anchored(engine, loaded.profile, blocks, loaded.runtime, options, job.policy)
+    shapes = batched_shapes(session.network.inputs, job.batch)
+    engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
+    blocks = (one for choice in session.choices if choice.kind is Kind.KEEP for one in session.signatures(choice))
+    options = block_options(job, session.runtime)
+    timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
     return timing
 
 
-def importance_stage(loaded: Loaded, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
+def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
     """Measure what choices do to the network; without ``choices``, all of them."""
     reporter.stage("importance")
-    table = importance_table(loaded)
-    _ = loaded.original  # as above
-    wanted = loaded.choices if choices is None else choices
-    with placed(loaded.network.module, loaded.computes_on):
-        measure(loaded.network, wanted, loaded.require_task(), table, loaded.job.estimation, reporter.progress)
+    table = importance_table(session)
+    _ = session.original  # as above
+    wanted = session.choices if choices is None else choices
+    with placed(session.network.module, session.computes_on):
+        measure(session.network, wanted, session.require_task(), table, session.job.estimation, reporter.progress)
     return table
 
 
-def importance_table(loaded: Loaded) -> ImportanceTable:
+def importance_table(session: Session) -> ImportanceTable:
     """The importance table of a job as it is.
 
     Raises:
         IncompatibleError: The one on disk belongs to another network, task or split.
         TableError: It is damaged.
     """
-    key = table_key(loaded.network, loaded.require_task(), loaded.job.estimation)
-    return ImportanceTable.open(loaded.job.importance_file, key)
+    key = table_key(session.network, session.require_task(), session.job.estimation)
+    return ImportanceTable.open(session.job.importance_file, key)
 
 
 def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
-    """The baseline of these very weights, device, batch and inputs; that of others is measured anew."""
+    """The baseline of these very weights, device, batch and inputs; that of others is measured again."""
     if not path.exists():
         return None
     try:

@@ -11,70 +11,70 @@ from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
-from trt_layermerge.pipeline.loading import Loaded
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
 
 
-def plan_stage(loaded: Loaded, reporter: Reporter) -> PlanFile:
+def plan_stage(session: Session, reporter: Reporter) -> PlanFile:
     """All stages up to the plan; a plan that was made for the very same settings is kept.
 
     So a job that was killed while fine-tuning goes on with the plan that it had, whatever the machine measures now.
     """
-    if (file := kept_plan(loaded)) is not None:
+    if (file := kept_plan(session)) is not None:
         return file
-    baseline, table = tables_stage(loaded, reporter)
+    baseline, table = tables_stage(session, reporter)
     reporter.stage("solve")
-    return solve_stage(loaded, baseline, table)
+    return solve_stage(session, baseline, table)
 
 
-def kept_plan(loaded: Loaded) -> PlanFile | None:
+def kept_plan(session: Session) -> PlanFile | None:
     """The plan on disk, if it was made for the very same settings."""
-    if not loaded.job.plan_file.exists():
+    if not session.job.plan_file.exists():
         return None
-    file = read_plan(loaded.job.plan_file)
-    return file if file.certificate.tables.get("settings") == loaded.fingerprint else None
+    file = read_plan(session.job.plan_file)
+    return file if file.certificate.tables.get("settings") == session.fingerprint else None
 
 
-def tables_stage(loaded: Loaded, reporter: Reporter) -> tuple[Timing, ImportanceTable]:
+def tables_stage(session: Session, reporter: Reporter) -> tuple[Timing, ImportanceTable]:
     """All that a plan rests on: the profile, the original's latency, and importances."""
-    loaded.require_task()
-    profile_stage(loaded, reporter)
-    baseline = baseline_stage(loaded, reporter)
+    session.require_task()
+    profile_stage(session, reporter)
+    baseline = baseline_stage(session, reporter)
     # The fastest plan needs latencies only: what nobody can meet is said before hours of importance.
-    frontier_of(loaded, baseline, None).best(loaded.job.budget.nanoseconds(baseline.median_ns))
-    return baseline, importance_stage(loaded, reporter, worthwhile(loaded))
+    frontier_of(session, baseline, None).best(session.job.budget.nanoseconds(baseline.median_ns))
+    return baseline, importance_stage(session, reporter, worthwhile(session))
 
 
-def solve_stage(loaded: Loaded, baseline: Timing, table: ImportanceTable) -> PlanFile:
+def solve_stage(session: Session, baseline: Timing, table: ImportanceTable) -> PlanFile:
     """Plan, and write the plan file."""
-    frontier, job = frontier_of(loaded, baseline, table), loaded.job
+    frontier, job = frontier_of(session, baseline, table), session.job
     budget_ns = job.budget.nanoseconds(baseline.median_ns)
     if job.confidence is None:
-        return decide(loaded, frontier.best(budget_ns), table)
-    return decide(loaded, plan_for(frontier, budget_ns, job.confidence).plan, table)
+        return decide(session, frontier.best(budget_ns), table)
+    return decide(session, plan_for(frontier, budget_ns, job.confidence).plan, table)
 
 
-def decide(loaded: Loaded, plan: Plan, table: ImportanceTable, refined: Sequence[Refined] = ()) -> PlanFile:
+def decide(session: Session, plan: Plan, table: ImportanceTable, refined: Sequence[Refined] = ()) -> PlanFile:
     """Write the plan file of the plan that was decided for, with its certificate."""
-    tables = {"profile": loaded.profile.sha256, "importance": table.sha256, "settings": loaded.fingerprint}
-    file = PlanFile.of(plan, loaded.job.budget, tables, refined)
-    write_plan(loaded.job.plan_file, file)
+    tables = {"profile": session.profile.sha256, "importance": table.sha256, "settings": session.fingerprint}
+    file = PlanFile.of(plan, session.job.budget, tables, refined)
+    write_plan(session.job.plan_file, file)
     return file
 
 
-def chosen(loaded: Loaded, plan: Plan) -> tuple[Choice, ...]:
+def chosen(session: Session, plan: Plan) -> tuple[Choice, ...]:
     """The choices of a plan; of a block that runs in several parts, those of the parts.
 
     Raises:
         TableError: The plan names a choice that this network does not have.
     """
-    by_key = {choice.key: choice for choice in choices_of(loaded.network, loaded.job.limits)}
+    by_key = {choice.key: choice for choice in choices_of(session.network, session.job.limits)}
     for key in plan.keys:
         if key not in by_key:
             raise TableError(
-                f"the plan {loaded.job.plan_file} has a choice that {loaded.network.name} does not have: {key}",
+                f"the plan {session.job.plan_file} has a choice that {session.network.name} does not have: {key}",
                 hint="it was made for another network or other limits; run solve again",
             )
     return tuple(by_key[key] for key in plan.keys)

@@ -16,25 +16,25 @@ from torch import fx
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_network
 from trt_layermerge.merging.restored_norms import restore_norms
-from trt_layermerge.merging.sequential import Compression, carry_out_on
+from trt_layermerge.merging.sequential import Compression, execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
-from trt_layermerge.pipeline.loading import Loaded
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
-from trt_layermerge.training.team import Alone, Team, team
+from trt_layermerge.training.process_group import Alone, ProcessGroup, group
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A plan carried out.
+class Executed:
+    """A plan executed.
 
     Attributes:
         compression: What was merged and fitted.
@@ -49,53 +49,53 @@ class Carried:
     training: TrainingResult | None
 
 
-def carry_out_and_train(loaded: Loaded, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Carried:
-    """Carry out a plan and train, in the order that the recipe asks for.
+def execute_and_train(session: Session, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Executed:
+    """Execute a plan and train, in the order that the recipe asks for.
 
     Args:
-        loaded: The job; its plan file is written.
+        session: The job; its plan file is written.
         choices: The plan's.
         inputs: Real ones, to compare networks on.
         reporter: Told of the stages.
     """
-    members = _members(loaded)
+    members = _members(session)
     members.wait()  # for those who need the plan
-    if _decouples(loaded.job):
-        decoupled = decouple(loaded.network, choices)
-        training = _fine_tune(loaded, decoupled, members, reporter)
+    if _decouples(session.job):
+        decoupled = decouple(session.network, choices)
+        training = _fine_tune(session, decoupled, members, reporter)
         reporter.stage("merge")
-        network = settled(loaded.network, decoupled)
-        compression = carry_out_on(members.device(loaded.computes_on), network, choices, (), reporter.progress)
+        network = settled(session.network, decoupled)
+        compression = execute_on(members.device(session.computes_on), network, choices, (), reporter.progress)
         proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
-        return Carried(compression, proof, compression.merged, training)
-    compression = _carry_out(loaded, choices, members, reporter)
+        return Executed(compression, proof, compression.merged, training)
+    compression = _execute(session, choices, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    model = _trainable(loaded, compression, choices, members)
-    training = _fine_tune(loaded, model, members, reporter)
-    return Carried(compression, proof, model, training)
+    model = _trainable(session, compression, choices, members)
+    training = _fine_tune(session, model, members, reporter)
+    return Executed(compression, proof, model, training)
 
 
-def leads(loaded: Loaded) -> bool:
+def leads(session: Session) -> bool:
     """Whether this process is the one that does the job: the first, or the only one."""
-    return team(loaded.computes_on).rank == 0
+    return group(session.computes_on).rank == 0
 
 
-def share_training(loaded: Loaded) -> None:
+def share_training(session: Session) -> None:
     """What the other processes do: wait for the plan, and train with the first one."""
-    job, members = loaded.job, _members(loaded)
+    job, members = session.job, _members(session)
     if job.recipe is None:
         return
     members.wait()
-    choices = chosen(loaded, read_plan(job.plan_file).plan)
+    choices = chosen(session, read_plan(job.plan_file).plan)
     if _decouples(job):
-        model = decouple(loaded.network, choices)
+        model = decouple(session.network, choices)
     else:
-        model = _trainable(loaded, _carry_out(loaded, choices, members, _Silent()), choices, members)
-    _fine_tune(loaded, model, members, _Silent())
+        model = _trainable(session, _execute(session, choices, members, _Silent()), choices, members)
+    _fine_tune(session, model, members, _Silent())
 
 
-def _members(loaded: Loaded) -> Team:
-    return Alone() if loaded.job.recipe is None else team(loaded.computes_on)
+def _members(session: Session) -> ProcessGroup:
+    return Alone() if session.job.recipe is None else group(session.computes_on)
 
 
 def _decouples(job: Job) -> bool:
@@ -112,27 +112,31 @@ class _Silent:
         """Nothing."""
 
 
-def _carry_out(loaded: Loaded, choices: Sequence[Choice], members: Team, reporter: Reporter) -> Compression:
+def _execute(session: Session, choices: Sequence[Choice], members: ProcessGroup, reporter: Reporter) -> Compression:
     reporter.stage("merge")
-    device = members.device(loaded.computes_on)
-    return carry_out_on(device, loaded.network, choices, _calibration(loaded), reporter.progress, loaded.job.strength)
+    device = members.device(session.computes_on)
+    return execute_on(device, session.network, choices, _calibration(session), reporter.progress, session.job.strength)
 
 
-def _calibration(loaded: Loaded) -> list[Values]:
-    return [inputs for inputs, _ in first(loaded.require_task().calibration_batches(), loaded.job.fit_samples)]
+def _calibration(session: Session) -> list[Values]:
+    return [inputs for inputs, _ in first(session.require_task().calibration_batches(), session.job.fit_samples)]
 
 
-def _trainable(loaded: Loaded, compression: Compression, choices: Sequence[Choice], members: Team) -> fx.GraphModule:
+def _trainable(
+    session: Session, compression: Compression, choices: Sequence[Choice], members: ProcessGroup
+) -> fx.GraphModule:
     """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
-    if loaded.job.recipe is not None:
-        with placed(compression.merged, members.device(loaded.computes_on)):
-            restore_norms(compression.merged, loaded.network, choices, _calibration(loaded))
+    if session.job.recipe is not None:
+        with placed(compression.merged, members.device(session.computes_on)):
+            restore_norms(compression.merged, session.network, choices, _calibration(session))
     return compression.merged
 
 
-def _fine_tune(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: Reporter) -> TrainingResult | None:
+def _fine_tune(
+    session: Session, model: fx.GraphModule, members: ProcessGroup, reporter: Reporter
+) -> TrainingResult | None:
     """Train a model in place, if the job does."""
-    job = loaded.job
+    job = session.job
     if job.recipe is None:
         return None
     reporter.stage("fine-tune")
@@ -145,12 +149,12 @@ def _fine_tune(loaded: Loaded, model: fx.GraphModule, members: Team, reporter: R
         _start_from_the_same(model, start)
     return fine_tune(
         model,
-        loaded.training_task(),
+        session.training_task(),
         job.recipe,
         checkpoint=job.output / f"{name}.checkpoint.safetensors",
-        teacher=fold_norms(loaded.network.module),  # which computes the same in less time
+        teacher=fold_norms(session.network.module),  # which computes the same in less time
         progress=reporter.progress,
-        team=members,
+        group=members,
     )
 
 
@@ -167,5 +171,5 @@ def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise TableError(
             f"{path} is damaged: {str(error).splitlines()[0]}",
-            hint="remove it, and the checkpoint of the same name, to train anew",
+            hint="remove it, and the checkpoint of the same name, to train again",
         ) from error

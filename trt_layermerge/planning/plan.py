@@ -60,14 +60,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Refined:
-    """A plan that was carried out and measured, to decide by measurement between plans that are predicted alike.
+    """A plan that was executed and measured, to decide by measurement between plans that are predicted alike.
 
     Attributes:
         rank: Its place by objective, from 1.
         measured_rank: Its place by measurement, from 1: plans that keep the budget first, by loss, others by latency.
         predicted_ns: Latency that the plan predicts, in ns.
         measured_ns: Measured end-to-end latency of its engine, in ns.
-        original_ns: The same of the original network, measured in turns with it.
+        original_ns: The same of the original network, measured interleaved with it.
         objective: Sum of its items' values.
         loss: Held-out loss after fitting, before any training.
         chosen: Whether it is the one that was decided for.
@@ -151,7 +151,7 @@ def read_plan(path: Path) -> PlanFile:
         raise TableError(f"{path}: cannot read the plan: {error.strerror}") from error
     except ValidationError as error:
         raise TableError(
-            f"{path}: {_first_fault(error)}", hint="write the plan anew with trt-layermerge solve"
+            f"{path}: {_first_fault(error)}", hint="write the plan again with trt-layermerge solve"
         ) from error
     except InputError as error:
         raise TableError(f"{path}: {error.message}", hint="a plan is not to be edited by hand") from error

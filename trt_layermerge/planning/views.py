@@ -1,6 +1,6 @@
 """Plans and frontiers as JSON and CSV for other programs: plain dictionaries and text, latencies in ms.
 
-Nothing here is read back; a plan that is to be carried out goes into a plan file (``plan``).
+Nothing here is read back; a plan that is to be executed goes into a plan file (``plan``).
 """
 
 from __future__ import annotations

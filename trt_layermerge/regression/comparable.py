@@ -52,7 +52,7 @@ def read_comparable(path: Path) -> Profile | Manifest:
     Raises:
         IncompatibleError: It is a profile of another version of the format.
         TableError: It cannot be read, is neither, or is damaged.
-        VerificationError: It is a manifest that does not fit its seal.
+        VerificationError: It is a manifest that does not fit its checksum.
     """
     try:
         data = path.read_bytes()

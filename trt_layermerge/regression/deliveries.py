@@ -25,7 +25,7 @@ class DeliveryComparison:
     Attributes:
         tolerance: Largest loss of speed-up that does not matter, such as 0.05.
         accuracy_tolerance: Largest loss of accuracy that does not matter, in points, or in the metric's own unit where
-            it is no accuracy; ``None`` where accuracy is not judged.
+            it is no accuracy; ``None`` where accuracy is not evaluated.
         across: What the devices differ in and was to be compared across, in words.
         baseline: What was delivered.
         new: What is delivered.
@@ -85,7 +85,8 @@ def compare_deliveries(
 
     Raises:
         IncompatibleError: They are of different networks, batches, metrics, or devices.
-        TableError: A latency is no positive number within its interval, or accuracy is to be judged and there is none.
+        TableError: A latency is no positive number within its interval, or accuracy is to be evaluated and there is
+            none.
     """
     differing = _differences(baseline, new)
     allowed = tuple(one for one in differing if one.partition(":")[0] in across)
@@ -96,7 +97,7 @@ def compare_deliveries(
     slowdown = Ratio(0.0, 0.0, 0.0) if then == now else _speedup(then) / _speedup(now)
     change = _accuracy_change(baseline, new)
     if change is None and accuracy_tolerance is not None:
-        raise TableError("accuracy cannot be judged: a manifest holds none", hint="leave --accuracy-tolerance out")
+        raise TableError("accuracy cannot be evaluated: a manifest holds none", hint="leave --accuracy-tolerance out")
     return DeliveryComparison(
         tolerance,
         accuracy_tolerance,

@@ -46,7 +46,7 @@ def _profile_lines(found: ProfileComparison) -> Iterator[str]:
     if found.clocks_mhz is not None:
         yield "clocks   {:.0f} MHz, then {:.0f} MHz".format(*found.clocks_mhz)
     if found.repeated:
-        yield f"note     {found.repeated} rows are the baseline's own measurements: nothing was measured anew for them"
+        yield f"note     {found.repeated} rows are the baseline's own measurements: nothing was measured again for them"
     yield from _listed("degraded", found.degraded)
     yield from _listed("failed, and did not before", _lone(found.broken))
     yield from _listed("not compared", _lone(found.incomparable))
@@ -64,8 +64,8 @@ def _delivery_lines(found: DeliveryComparison) -> Iterator[str]:
         yield f"{label:<22} {_latency(getattr(then, name)):<34} {_latency(getattr(now, name)):<34} {_within(ratio)}"
     if found.accuracy_change is not None:
         told = f"{_accuracy(then):<34} {_accuracy(now):<34} {found.accuracy_change:+.3g}"
-        judged = "not judged" if found.accuracy_tolerance is None else f"{found.accuracy_tolerance:g} may be lost"
-        yield f"{'test ' + (now.metric or 'accuracy'):<22} {told} ({judged})"
+        evaluated = "not evaluated" if found.accuracy_tolerance is None else f"{found.accuracy_tolerance:g} may be lost"
+        yield f"{'test ' + (now.metric or 'accuracy'):<22} {told} ({evaluated})"
     said = {"slower": "fell", "faster": "rose", "same": "is the same", "unclear": "is unclear"}[found.verdict]
     yield f"the speed-up {said} (tolerance {found.tolerance:.1%}; intervals of 95 %)"
 

@@ -35,7 +35,7 @@ def _lines(summary: Summary) -> Iterator[str]:
     if manifest.simulated:
         yield "SIMULATED  no device was timed: the latencies are no measurements"
     yield f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},"
-    yield f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, in turns"
+    yield f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, interleaved"
     if device.settings:
         yield f"           {device.settings}"
     yield (

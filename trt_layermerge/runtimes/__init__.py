@@ -1,1 +1,1 @@
-"""Engines: the only room that imports the libraries that run them. Start at ``registry.get_runtime``."""
+"""Engines: the only package that imports the libraries that run them. Start at ``registry.get_runtime``."""

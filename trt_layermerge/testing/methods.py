@@ -18,7 +18,7 @@ from trt_layermerge.cli.commands import solve as solving
 from trt_layermerge.cli.method_settings import setting_names
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.candidate import Candidate
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.methods.base import Method, TwoStage

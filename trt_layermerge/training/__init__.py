@@ -1,1 +1,1 @@
-"""What a network is trained and judged on, and the loop that trains it."""
+"""What a network is trained and evaluated on, and the loop that trains it."""

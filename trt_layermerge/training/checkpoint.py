@@ -83,7 +83,7 @@ class Checkpoint:
             "identity": json.dumps(self.identity),
             "position": json.dumps(asdict(self.position)),
         }
-        header["seal"] = _seal(header, tensors)
+        header["seal"] = _checksum(header, tensors)
         write_bytes(path, save(tensors, header))
 
     @staticmethod
@@ -96,7 +96,7 @@ class Checkpoint:
         """
         header, tensors = _opened(path)
         try:
-            if header["seal"] != _seal(header, tensors):
+            if header["seal"] != _checksum(header, tensors):
                 raise ValueError("its content is not what was written")
             position = json.loads(header["position"])
             return Checkpoint(
@@ -142,7 +142,7 @@ def described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _seal(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """Hash of all that a checkpoint says."""
     said = json.dumps([header["identity"], header["position"], digest(tensors)])
     return blake2b(said.encode(), digest_size=16).hexdigest()

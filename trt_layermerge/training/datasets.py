@@ -189,5 +189,5 @@ def _records(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _held_out(images: int) -> int:
-    """A tenth, and 5,000 at most; of large data sets 4 %, as much as the papers train and judge every choice with."""
+    """A tenth, and 5,000 at most; of large data sets 4 %, as the papers train and evaluate every choice with."""
     return min(images // 10, max(5000, images // 25))

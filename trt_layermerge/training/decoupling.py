@@ -127,7 +127,7 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
     for choice in choices:
         if choice.kind is Kind.FIT:
             raise UsageError(
-                f"the plan fits {choice.key}, and decoupling carries out merges alone",
+                f"the plan fits {choice.key}, and decoupling executes merges alone",
                 hint="plan with --method depth, layermerge or layer-only",
             )
         if choice.activation is not None:
@@ -141,7 +141,7 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
             whole = replace(choice, kind=Kind.MERGE, kept=tuple(range(block.start + 1, block.end + 1)))
             before, after = lower(chain, whole), lower(chain, choice)
             inner = chain.layers[block.start + 1 : block.end]
-            if before.pre_norm != after.pre_norm or any(layer.front is not None for layer in inner):
+            if before.pre_norm != after.pre_norm or any(layer.pre_norm is not None for layer in inner):
                 raise _not_faded(choice, "a group norm")
             if before.late_skips != after.late_skips:
                 raise _not_faded(choice, "a branch and the activation behind it")

@@ -27,13 +27,13 @@ from trt_layermerge.training.evaluate import in_mode
 from trt_layermerge.training.gates import hold, nonlinearity
 from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.layout import laid_out
+from trt_layermerge.training.process_group import ProcessGroup
+from trt_layermerge.training.process_group import group as whole_group
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task, Values
-from trt_layermerge.training.team import Team
-from trt_layermerge.training.team import team as whole_team
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
 
@@ -76,7 +76,7 @@ def fine_tune(
     checkpoint: Path,
     teacher: nn.Module | None = None,
     progress: Progress = lambda done, total, label: None,
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
 ) -> TrainingResult:
     """Train a model in place, or finish what an interrupted call with the same arguments began.
 
@@ -96,8 +96,8 @@ def fine_tune(
         checkpoint: The file to resume from, which need not exist.
         teacher: Gives outputs of the model's shape for the same inputs; is not changed.
         progress: Called after each step, and once before the first.
-        team: The processes that share each batch, and where; if not given those that a launcher has started, on GPUs if
-            there are any.
+        group: The processes that share each batch, and where; if not given those that a launcher has started, on GPUs
+            if there are any.
 
     Raises:
         UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
@@ -111,8 +111,8 @@ def fine_tune(
     if teacher is model:
         raise UsageError("the teacher is the model itself; give it a copy of the model as it was")
     require_steps(task)
-    teacher, team = teacher if recipe.distillation > 0 else None, team or whole_team(device_named("auto"))
-    device = team.device(device_of(model))
+    teacher, group = teacher if recipe.distillation > 0 else None, group or whole_group(device_named("auto"))
+    device = group.device(device_of(model))
     with (
         placed(model, device),
         nullcontext() if teacher is None else placed(teacher, device),
@@ -122,7 +122,7 @@ def fine_tune(
         nullcontext() if teacher is None else in_mode(teacher, training=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
-        run = _Run(model, teacher, task, recipe, checkpoint, progress, team)
+        run = _Run(model, teacher, task, recipe, checkpoint, progress, group)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
@@ -139,18 +139,18 @@ class _Run:
         recipe: Recipe,
         path: Path,
         progress: Progress,
-        team: Team,
+        group: ProcessGroup,
     ) -> None:
         self.model, self.teacher, self.recipe = model, teacher, recipe
-        self.path, self.progress, self.team = path, progress, team
+        self.path, self.progress, self.group = path, progress, group
         self.device = device_of(model)
-        self.task = task.shared(team.rank, team.size) if isinstance(task, Shareable) else task
+        self.task = task.shared(group.rank, group.size) if isinstance(task, Shareable) else task
         self.epoch_steps = task.steps_per_epoch
         self.steps = recipe.steps_of(self.epoch_steps)
         self.epochs = -(-self.steps // self.epoch_steps)
-        self.identity = _identity(model, teacher, task, recipe, team)
+        self.identity = _identity(model, teacher, task, recipe, group)
         self.initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.wrapped = team.wrapped(model)
+        self.wrapped = group.wrapped(model)
         self.saved_time, self.backoffs = time.monotonic(), 0
         self._begin()
 
@@ -178,7 +178,7 @@ class _Run:
             self.step = self.saved_step = found.position.step
             self.losses, self.running = list(found.position.losses), found.position.running
             self.first_loss, self.backoffs = found.position.first_loss, found.position.backoffs
-        self.team.wait()  # nobody writes before all have read
+        self.group.wait()  # nobody writes before all have read
         return self.step
 
     def finish(self) -> None:
@@ -197,7 +197,7 @@ class _Run:
             raise
         finally:
             self.optimizer.zero_grad()
-        if self.team.size > 1:
+        if self.group.size > 1:
             self._agree()
 
     def _back_off(self) -> None:
@@ -215,7 +215,7 @@ class _Run:
 
     def _agree(self) -> None:
         """End with what was written, all members alike: each has seen other samples in its norms."""
-        self.team.wait()
+        self.group.wait()
         self.model.load_state_dict(Checkpoint.read(self.path).weights)
 
     def _finish_epoch(self) -> None:
@@ -242,11 +242,11 @@ class _Run:
                 f"{self.step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
             )
         given, target = require_batch(batch, self.task, "training_batches")
-        every = slice(None) if isinstance(self.task, Shareable) else slice(self.team.rank, None, self.team.size)
+        every = slice(None) if isinstance(self.task, Shareable) else slice(self.group.rank, None, self.group.size)
         if not len(target[every]):
             raise TaskError(
                 f"task {self.task.name!r}: training_batches yields a batch of {len(target)} samples in step "
-                f"{self.step + 1}, for {self.team.size} process{'es' * (self.team.size > 1)}",
+                f"{self.step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
                 hint="make its batches larger, or leave out those that are too small",
             )
         return tuple(self._here(values[every]) for values in given), target[every].to(self.device)
@@ -262,7 +262,7 @@ class _Run:
         torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
-        value = self.team.mean(self._gradients(inputs, target))
+        value = self.group.mean(self._gradients(inputs, target))
         if self.step == 0:
             self.first_loss = value
         if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
@@ -288,7 +288,7 @@ class _Run:
         parts = [values.tensor_split(number) for values in (*inputs, target)]
         total = 0.0
         for index, (*given, labels) in enumerate(zip(*parts, strict=True)):
-            with self.team.alone(self.wrapped) if index < number - 1 else nullcontext():
+            with self.group.alone(self.wrapped) if index < number - 1 else nullcontext():
                 with Unstrided():
                     loss = self._loss(tuple(given), labels) * (len(labels) / len(target))
                 total += loss.item()
@@ -362,7 +362,7 @@ class _Run:
 
     def _save(self) -> None:
         finished = self.step == self.steps
-        if self.team.rank == 0:
+        if self.group.rank == 0:
             Checkpoint(
                 self.identity,
                 self._position(finished),
@@ -377,7 +377,7 @@ class _Run:
         return Position(self.step, tuple(self.losses), self.running, finished, scaler, self.first_loss, self.backoffs)
 
 
-def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe, team: Team) -> Identity:
+def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe, group: ProcessGroup) -> Identity:
     """Everything the result depends on."""
     numbers = {
         f"recipe {field}": str(value) if isinstance(value, tuple) else value
@@ -391,7 +391,7 @@ def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: R
     return {
         "task": task.name,
         "steps per epoch": task.steps_per_epoch,
-        "processes": team.size,
+        "processes": group.size,
         **numbers,
         **tensors,
         "initial weights": digest(model.state_dict()),

@@ -32,7 +32,7 @@ class Task(Protocol):
     """Data, loss and metric of one job.
 
     The training data is split three ways, once and for all seeds: what fine-tuning sees, a *calibration* part of that
-    which fits and importance may look at, and a *held-out* part that only importance is judged on. The test data is
+    which fits and importance may look at, and a *held-out* part that only importance is evaluated on. The test data is
     for the final figure and for nothing else.
 
     Batches are made on the CPU. ``loss`` and ``metric`` get outputs and targets on one device, which may be a GPU.
@@ -106,7 +106,7 @@ class Classification:
         train: Training data without augmentation; a part of it is held out.
         test: Test data, read for the final figure only.
         batch_size: Images in one batch.
-        held_out: Number of training images that are set aside for judging importance.
+        held_out: Number of training images that are set aside for evaluating importance.
         calibration: Number of the other training images that fits may use.
         transform: Makes a tensor of an image as the data sets have it; None where that is one already.
         random_transform: The same for training, random by torch's global generator, which is seeded for each image so

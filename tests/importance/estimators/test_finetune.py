@@ -1,4 +1,4 @@
-"""The papers' estimator trains the network that will be merged, on a part of the data, and judges it on other data."""
+"""The papers' estimator trains the network that will be merged, on a part of the data, and evaluates it on another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.product import Product
-from trt_layermerge.importance.judge import WORST_LOSS
+from trt_layermerge.importance.evaluator import WORST_LOSS
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.network.inputs import Input
@@ -52,7 +52,7 @@ def opened(folder, network, task, how=HOW):
 
 
 def test_every_choice_is_trained_from_what_will_be_merged(network, task, tmp_path, monkeypatch):
-    """Also: kept layers have a row, judged data is as much as was trained on, and no checkpoint stays."""
+    """Also: kept layers have a row, evaluated data is as much as was trained on, and no checkpoint stays."""
     trained, real = [], choice_training.fine_tune
 
     def spy(model, subset, recipe, **paths):

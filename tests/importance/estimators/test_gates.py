@@ -17,7 +17,7 @@ from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.gate_training import removable
 from trt_layermerge.importance.table import ImportanceTable
-from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate

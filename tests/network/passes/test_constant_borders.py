@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tests.network.written import conv
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
-from trt_layermerge.merging.sequential import carry_out_on
+from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.network import Network, trace
 
 
@@ -171,7 +171,7 @@ def test_a_block_with_a_border_of_its_norms_own_value_is_one_convolution(
     ]
     assert [str(choice.geometry) for choice in merged] == [f"{c}>4 k3x3 s1x1 p1,1,1,1 d1x1 g1" for c in (3, 4)]
     x = torch.randn(4, 3, 8, 8)
-    result = carry_out_on(torch.device("cpu"), network, merged, [x]).merged
+    result = execute_on(torch.device("cpu"), network, merged, [x]).merged
     assert sum(isinstance(part, nn.Conv2d) for part in result.modules()) == 2
     with torch.no_grad():
         torch.testing.assert_close(result(x), source(x), rtol=1e-4, atol=1e-4)

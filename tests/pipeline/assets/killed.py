@@ -18,7 +18,7 @@ from jobs import quick_job
 
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.pipeline.compression import compress
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import open_session
 
 MOMENTS = [("profile", 0), ("profile", 3), ("importance", 2), ("solve", 0)]
 MOMENTS += [("fine-tune", 1), ("fine-tune", 9), ("deliver", 0)]
@@ -41,7 +41,7 @@ def attempt(folder: Path, stage: str, done: int) -> int:
     """Signal or exit code of the attempt."""
     child = os.fork()
     if child == 0:
-        compress(load(quick_job(folder)), Killer(stage, done))
+        compress(open_session(quick_job(folder)), Killer(stage, done))
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -54,7 +54,7 @@ def left(folder: Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    network = load(quick_job(folder)).network
+    network = open_session(quick_job(folder)).network
     export_onnx(network.module, network.input_shape, folder / "warm.onnx")
     attempts = [(*moment, attempt(folder, *moment), left(folder)) for moment in [*MOMENTS, ("never", 0)]]
     print(json.dumps(attempts))

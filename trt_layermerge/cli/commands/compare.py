@@ -37,7 +37,7 @@ def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> f
     "--accuracy-tolerance",
     type=click.FloatRange(0),
     metavar="POINTS",
-    help="Manifests: largest loss of accuracy that does not matter.  [default: it is shown, not judged]",
+    help="Manifests: largest loss of accuracy that does not matter.  [default: it is shown, not evaluated]",
 )
 @click.option("--across", type=click.Choice(ACROSS), multiple=True, help="Compare although this differs.")
 @json_option

@@ -24,7 +24,7 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.dry_run import job_plan
-from trt_layermerge.pipeline.loading import load
+from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.training import leads, share_training
 from trt_layermerge.report.terminal import print_result
 
@@ -48,10 +48,10 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
 
     Interrupted in any way, the same command goes on where it stopped.
     """
-    loaded = load(make_job(**given))
-    loaded.require_task()
+    session = open_session(make_job(**given))
+    session.require_task()
     if dry_run:
-        stages = job_plan(loaded)
+        stages = job_plan(session)
         if as_json:
             print_json({"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
             return
@@ -59,11 +59,11 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
         click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
         return
-    if not leads(loaded):
-        share_training(loaded)
+    if not leads(session):
+        share_training(session)
         return
     with screen() as reporter:
-        result = compress(loaded, reporter)
+        result = compress(session, reporter)
     if as_json:
         print_json(result.as_json())
     print_result(result, stderr=as_json)

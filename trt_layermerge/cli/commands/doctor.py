@@ -10,7 +10,7 @@ from rich.table import Table
 
 from trt_layermerge.cli.options import json_option
 from trt_layermerge.cli.show import print_json
-from trt_layermerge.pipeline.rehearsal import Rehearsal, rehearse
+from trt_layermerge.pipeline.self_check import SelfCheck, check_itself
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds, usual_runtime_kind
 from trt_layermerge.runtimes.survey import Finding, survey
@@ -19,19 +19,19 @@ _ABLE = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
 
 
 @click.command("doctor")
-@click.option("--runtime", help=f"Rehearse in this one: {_ABLE}.  [default: the first that has all it needs here]")
+@click.option("--runtime", help=f"Self-check in this one: {_ABLE}.  [default: the first that has all it needs here]")
 @json_option
 def command(runtime: str | None, as_json: bool) -> None:
-    """Say what this machine has and lacks, and rehearse: merge, prove, build, time and verify a small network."""
+    """Say what this machine has and lacks, and check itself: merge, prove, build, time and verify a small network."""
     findings = survey()
     console = Console()
     if not as_json:
         _show_findings(findings, console)
-    found = rehearse(get_runtime(runtime or usual_runtime_kind().name), BuildOptions())
+    found = check_itself(get_runtime(runtime or usual_runtime_kind().name), BuildOptions())
     if as_json:
-        print_json({"findings": [asdict(finding) for finding in findings], "rehearsal": asdict(found)})
+        print_json({"findings": [asdict(finding) for finding in findings], "self_check": asdict(found)})
     else:
-        _show_rehearsal(found, console)
+        _show_self_check(found, console)
 
 
 def _show_findings(findings: list[Finding], console: Console) -> None:
@@ -44,7 +44,7 @@ def _show_findings(findings: list[Finding], console: Console) -> None:
             console.print(f"{finding.what}: {finding.fix}", markup=False, highlight=False)
 
 
-def _show_rehearsal(found: Rehearsal, console: Console) -> None:
+def _show_self_check(found: SelfCheck, console: Console) -> None:
     device = found.device
     simulated = " (SIMULATED: no device was timed)" if device.simulated else ""
     console.print(

@@ -20,8 +20,8 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.dry_run import importance_plan
 from trt_layermerge.pipeline.job_frontier import worthwhile
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.measuring import importance_stage
+from trt_layermerge.pipeline.session import open_session
 
 
 @click.command("importance")
@@ -31,19 +31,19 @@ from trt_layermerge.pipeline.measuring import importance_stage
 )
 def command(as_json: bool, dry_run: bool, everything: bool, **given: Any) -> None:
     """Measure the held-out loss of MODEL with each choice made alone; resumes where it stopped."""
-    loaded = load(make_job(**given))
-    loaded.require_task()
+    session = open_session(make_job(**given))
+    session.require_task()
     # Without latencies nothing is known to be slow, and everything is measured.
-    choices = loaded.choices if everything or not len(loaded.profile) else worthwhile(loaded)
+    choices = session.choices if everything or not len(session.profile) else worthwhile(session)
     if dry_run:
-        pending, seconds = importance_plan(loaded, choices)
+        pending, seconds = importance_plan(session, choices)
         if as_json:
-            print_json({"table": str(loaded.job.importance_file), "to_measure": pending, "seconds": round(seconds, 1)})
+            print_json({"table": str(session.job.importance_file), "to_measure": pending, "seconds": round(seconds, 1)})
         else:
-            click.echo(f"{pending} choices to measure into {loaded.job.importance_file}, about {minutes(seconds)}")
+            click.echo(f"{pending} choices to measure into {session.job.importance_file}, about {minutes(seconds)}")
         return
     with screen() as reporter:
-        table = importance_stage(loaded, reporter, choices)
+        table = importance_stage(session, reporter, choices)
     if as_json:
         print_json({"table": str(table.path), "rows": len(table)})
     else:

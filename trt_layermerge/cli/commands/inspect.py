@@ -18,7 +18,7 @@ from trt_layermerge.cli.options import config_option, json_option, network_optio
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip
 from trt_layermerge.network.network import load_network
-from trt_layermerge.pipeline.loading import for_method
+from trt_layermerge.pipeline.session import for_method
 
 
 @click.command("inspect")
@@ -62,7 +62,7 @@ def _layer(chain: Chain, layer: Layer) -> dict[str, Any]:
         "index": layer.index,
         "name": layer.name,
         "convolution": str(layer.geometry),
-        "front": None if layer.front is None else str(layer.front),
+        "pre_norm": None if layer.pre_norm is None else str(layer.pre_norm),
         "norm": layer.norm is not None,
         "shift": layer.shift is not None,
         "activation": layer.activation,
@@ -96,7 +96,7 @@ def _show(found: dict[str, Any], method: str) -> None:
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))
-        around = [layer["front"], layer["convolution"], "shift" if layer["shift"] else None]
+        around = [layer["pre_norm"], layer["convolution"], "shift" if layer["shift"] else None]
         computed = ", ".join(part for part in around if part)
         table.add_row(str(layer["chain"]), str(layer["index"]), layer["name"], computed, layer["activation"], shape)
     console.print(table)

@@ -18,8 +18,8 @@ from trt_layermerge.cli.options import (
     network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
-from trt_layermerge.pipeline.loading import load
 from trt_layermerge.pipeline.measuring import profile_plan, profile_stage
+from trt_layermerge.pipeline.session import open_session
 
 
 @click.command("profile")
@@ -28,24 +28,24 @@ from trt_layermerge.pipeline.measuring import profile_plan, profile_stage
 def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:
     """Measure every candidate block of MODEL on this device; what the profile holds is not measured again."""
     job = make_job(**given)
-    loaded = load(replace(job, policy=replace(job.policy, again=again)))
-    pending, seconds = profile_plan(loaded)
+    session = open_session(replace(job, policy=replace(job.policy, again=again)))
+    pending, seconds = profile_plan(session)
     if dry_run:
-        found = {"profile": str(loaded.profile.path), "to_measure": pending, "seconds": round(seconds, 1)}
+        found = {"profile": str(session.profile.path), "to_measure": pending, "seconds": round(seconds, 1)}
         if as_json:
             print_json(found)
         else:
-            click.echo(f"{pending} signatures to measure into {loaded.profile.path}, about {minutes(seconds)}")
+            click.echo(f"{pending} signatures to measure into {session.profile.path}, about {minutes(seconds)}")
         return
     with screen() as reporter:
-        profile_stage(loaded, reporter)
-    rows = [row.status for row in loaded.profile]
+        profile_stage(session, reporter)
+    rows = [row.status for row in session.profile]
     counts = {status: rows.count(status) for status in ("ok", "degraded", "failed")}
-    simulated = loaded.profile.key.device.simulated
+    simulated = session.profile.key.device.simulated
     if as_json:
         about = {"simulated": True} if simulated else {}
-        print_json({"profile": str(loaded.profile.path), "measured": pending, "rows": len(rows), **counts, **about})
+        print_json({"profile": str(session.profile.path), "measured": pending, "rows": len(rows), **counts, **about})
     else:
         verb = "SIMULATED, no device was timed" if simulated else "measured"
         states = ", ".join(f"{count} {status}" for status, count in counts.items())
-        click.echo(f"{loaded.profile.path}: {pending} {verb}; {len(rows)} signatures in all: {states}")
+        click.echo(f"{session.profile.path}: {pending} {verb}; {len(rows)} signatures in all: {states}")

@@ -138,22 +138,22 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     # They import torch, which takes seconds.
     from trt_layermerge.cli.job_options import make_job
     from trt_layermerge.pipeline.job_frontier import frontier_of
-    from trt_layermerge.pipeline.loading import load
     from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
+    from trt_layermerge.pipeline.session import open_session
     from trt_layermerge.pipeline.solving import decide
 
-    loaded = load(make_job(**given))
-    table = importance_table(loaded)
+    session = open_session(make_job(**given))
+    table = importance_table(session)
     with screen() as reporter:
-        baseline = baseline_stage(loaded, reporter)
-    frontier = frontier_of(loaded, baseline, table)
+        baseline = baseline_stage(session, reporter)
+    frontier = frontier_of(session, baseline, table)
     asked = not wanted.whole or given["budget"] is not None or given["speedup"] is not None
-    budget_ns = loaded.job.budget.nanoseconds(baseline.median_ns) if asked else None
+    budget_ns = session.job.budget.nanoseconds(baseline.median_ns) if asked else None
     plans = find(frontier, budget_ns, wanted)
     more: dict[str, Any] = {"original_ms": baseline.median_ns / 1e6}
     if not wanted.whole:
-        decide(loaded, plans[0], table)
-        more["plan"] = str(loaded.job.plan_file)
+        decide(session, plans[0], table)
+        more["plan"] = str(session.job.plan_file)
     tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 
 

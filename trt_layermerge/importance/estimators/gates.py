@@ -110,4 +110,4 @@ class Gates(Trained):
 
 def has_front_inside(chain: Chain, block: Block) -> bool:
     """Whether a norm that is part of no convolution stands inside a block."""
-    return any(layer.front is not None for layer in chain.layers[block.start + 1 : block.end])
+    return any(layer.pre_norm is not None for layer in chain.layers[block.start + 1 : block.end])

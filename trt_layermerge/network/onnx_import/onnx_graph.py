@@ -252,7 +252,7 @@ def _name(proto: onnx.NodeProto) -> str:
 
 
 def _freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
-    """The graph for any batch, where the file fixes one: constant shapes that begin with it are written anew.
+    """The graph for any batch, where the file fixes one: constant shapes that begin with it are written again.
 
     ``[batch, 1280]`` becomes ``[-1, 1280]``, ``[batch, -1]`` becomes ``[0, -1]``, where 0 stands for 'as it comes'; so
     does a multiple of the batch, as where frames are folded into it, if all other sizes are known.

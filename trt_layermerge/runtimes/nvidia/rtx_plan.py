@@ -78,7 +78,7 @@ def read_header(path: Path) -> PlanHeader:
     if fault := _fault(head, size):
         raise ModelError(
             f"{path} is not an engine as TensorRT-RTX writes it: {fault}",
-            hint="build it anew: trt-layermerge build MODEL.onnx --runtime tensorrt-rtx",
+            hint="build it again: trt-layermerge build MODEL.onnx --runtime tensorrt-rtx",
         )
     _, _, _, _, *version, _, mask, _, _ = _HEADER.unpack_from(head)
     return PlanHeader(".".join(map(str, version)), _targets(mask))

@@ -1,7 +1,7 @@
-"""Judging changed networks on held-out data, the unchanged part before a change computed once.
+"""Evaluating changed networks on held-out data, the unchanged part before a change computed once.
 
-Before a change is judged, what costs nothing is done about it: the statistics of batch norms behind it are estimated
-anew, and the classifier is solved anew where there are images enough. What is left is what training would have to do.
+Before a change is evaluated, what costs nothing is done about it: the statistics of batch norms behind it are estimated
+again, and the classifier is re-solved where there are images enough. What is left is what training would have to do.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ MEMORY = 1 << 30
 """Bytes of activations that are kept between choices; where they would take more, they are computed every time."""
 
 
-class Judge:
+class Evaluator:
     """A network, a task's held-out data, and the loss of the one on the other.
 
     Args:
         network: The original, in evaluation mode.
         task: Loss and metric.
-        held_out: The data to judge on.
+        held_out: The data to evaluate on.
         calibration: Data that statistics of batch norms are estimated on, and classifiers solved; without any, all
             stays as it is.
 
@@ -68,7 +68,7 @@ class Judge:
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(_fast(network.module), given)
         require_finite(self.before, network, task)
-        self._judged = _Kept(network, [inputs for inputs, _ in self.held_out])
+        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out])
         self._calibration = _Kept(network, [inputs for inputs, _ in calibration])
         self._heads = {head: self._made_at(head) for head in self._solvable()}
 
@@ -80,7 +80,7 @@ class Judge:
             estimate_norms(tail, self._calibration.at(names))
         tail = _fast(tail)
         self._solve_heads(tail, names)
-        return self.score(tail, self._judged.at(names))
+        return self.score(tail, self._evaluated.at(names))
 
     def _solve_heads(self, tail: fx.GraphModule, names: tuple[str, ...]) -> None:
         nodes = {node.name: node for node in tail.graph.nodes}

@@ -1,4 +1,4 @@
-"""What is judged is the change alone, whatever the network is for and however its loss is scaled."""
+"""What is evaluated is the change alone, whatever the network is for and however its loss is scaled."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import TaskError
-from trt_layermerge.importance import judge
-from trt_layermerge.importance.judge import WORST_LOSS, Judge, first, within
+from trt_layermerge.importance import evaluator
+from trt_layermerge.importance.evaluator import WORST_LOSS, Evaluator, first, within
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.evaluate import Score
@@ -67,8 +67,8 @@ def drops(network: Network) -> list[Choice]:
 
 def test_layers_that_no_change_reaches_stay_as_they_are(network: Network) -> None:
     """Among them those that read what was computed before the change."""
-    made = Judge(network, Raw(), [batch(5, 0)], [batch(40, 1)])
-    with mock.patch.object(judge, "solve_head", wraps=judge.solve_head) as solved:
+    made = Evaluator(network, Raw(), [batch(5, 0)], [batch(40, 1)])
+    with mock.patch.object(evaluator, "solve_head", wraps=evaluator.solve_head) as solved:
         for choice in drops(network):
             made.changed(choice, None)
     assert len(drops(network)) > 1 and solved.call_count == len(drops(network)), "the classifier, once for each"
@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite_comes_last(before: float) -> None:
 
 @pytest.mark.parametrize("after", [nan, inf, 1e30])
 def test_the_worst_is_worse_than_any_loss_of_the_original(network: Network, after: float) -> None:
-    made = Judge(network, Raw(), [batch(5, 0)])
+    made = Evaluator(network, Raw(), [batch(5, 0)])
     (choice, *_) = drops(network)
     row = made.row(choice, Score(after, -after, 5), None, 0.0)
     assert row.loss_before > WORST_LOSS
@@ -92,7 +92,7 @@ def test_the_worst_is_worse_than_any_loss_of_the_original(network: Network, afte
 
 
 def test_a_change_of_a_large_loss_is_told_as_it_is(network: Network) -> None:
-    made = Judge(network, Raw(), [batch(5, 0)])
+    made = Evaluator(network, Raw(), [batch(5, 0)])
     (choice, *_) = drops(network)
     after = made.changed(choice, None)
     row = made.row(choice, after, None, 0.0)

@@ -1,6 +1,7 @@
 """Training alone, or in several processes of ``accelerate`` that share every batch.
 
-A team says where to train, wraps the model so that gradients are the mean over all members, and keeps them in step.
+A process group says where to train, wraps the model so that gradients are the mean over all members, and keeps them in
+step.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from trt_layermerge.errors import RuntimeNotAvailableError
 from trt_layermerge.extras import install_hint
 
 
-class Team(Protocol):
+class ProcessGroup(Protocol):
     """The processes of one training run.
 
     Attributes:
@@ -50,7 +51,7 @@ class Team(Protocol):
 
 
 class Alone:
-    """A team of one: this process.
+    """A process group of one: this process.
 
     Args:
         device: Where it trains; where the model is if not given.
@@ -130,7 +131,7 @@ class Accelerated:
         self._accelerator.wait_for_everyone()
 
 
-def team(device: torch.device) -> Team:
+def group(device: torch.device) -> ProcessGroup:
     """Several processes where a launcher has started them, else this one alone.
 
     Args:

@@ -1,4 +1,4 @@
-"""A rehearsal: a small network, merged, proved, built, timed and verified, to see in seconds that all of it works."""
+"""A self-check: a small network, merged, proved, built, timed and verified, to see in seconds that all of it works."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import carry_out_on
+from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime
@@ -26,8 +26,8 @@ BATCH, SHAPE = 8, (3, 64, 64)
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a rehearsal found.
+class SelfCheck:
+    """What a self-check found.
 
     Attributes:
         device: Where it ran.
@@ -46,7 +46,7 @@ class Rehearsal:
     seconds: float
 
 
-def rehearse(runtime: Runtime, options: BuildOptions) -> Rehearsal:
+def check_itself(runtime: Runtime, options: BuildOptions) -> SelfCheck:
     """Merge, prove, export, build, save, load, verify and time a small network.
 
     Raises:
@@ -54,7 +54,7 @@ def rehearse(runtime: Runtime, options: BuildOptions) -> Rehearsal:
     """
     begin, inputs = time.perf_counter(), _inputs()
     network = _network()
-    compression = carry_out_on(device_named("auto"), network, _plan(network), [inputs])
+    compression = execute_on(device_named("auto"), network, _plan(network), [inputs])
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
     merged = fold_norms(compression.merged)
     with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
@@ -67,7 +67,7 @@ def rehearse(runtime: Runtime, options: BuildOptions) -> Rehearsal:
         engines["merged"] = runtime.load(Path(folder) / "merged.engine", options)
         difference, _ = verify_engine(engines["merged"], merged, inputs)
         timings = compare(engines, MeasurementPolicy(max_seconds=3.0))
-    return Rehearsal(
+    return SelfCheck(
         device=runtime.describe(options),
         original_ms=timings["original"].median_ns / 1e6,
         merged_ms=timings["merged"].median_ns / 1e6,
@@ -88,7 +88,7 @@ def _network() -> Network:
         module = nn.Sequential(
             *_layer(3, 32, 3), *_layer(32, 96, 1), *_layer(96, 96, 3, groups=96), *_layer(96, 32, 1), *_layer(32, 32, 3)
         )
-    return trace("rehearsal", module.eval(), SHAPE)
+    return trace("self_check", module.eval(), SHAPE)
 
 
 def _layer(inputs: int, outputs: int, kernel: int, groups: int = 1) -> list[nn.Module]:

@@ -1,7 +1,7 @@
-"""What stands around a convolution in networks that are normalised before it: its front, and a shift behind it.
+"""What stands around a convolution in networks that are normalised before it: its pre-norm, and a shift behind it.
 
-A *front* is a group norm, with or without an activation behind it, that reads a tensor for one convolution alone, as in
-DDPM's U-Net. Its statistics come from the data, so that it folds into nothing: it stays, moves or goes as a whole.
+A *pre-norm* is a group norm, with or without an activation behind it, that reads a tensor for one convolution alone, as
+in DDPM's U-Net. Its statistics come from the data, so that it folds into nothing: it stays, moves or goes as a whole.
 A *shift* is one number for each sample and channel that is added to a convolution's result at every pixel, as networks
 are told a time step.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from trt_layermerge.network.activations import activation_name
-from trt_layermerge.network.chain import Front
+from trt_layermerge.network.chain import PreNorm
 
 
 class Calls(Protocol):
@@ -29,8 +29,8 @@ class Calls(Protocol):
         ...
 
 
-def front_of(calls: Calls, first: fx.Node) -> tuple[fx.Node, Front | None]:
-    """The tensor that a unit reads, and the front through which it does.
+def pre_norm_of(calls: Calls, first: fx.Node) -> tuple[fx.Node, PreNorm | None]:
+    """The tensor that a unit reads, and the pre-norm through which it does.
 
     Args:
         calls: Of the normal form.
@@ -43,7 +43,7 @@ def front_of(calls: Calls, first: fx.Node) -> tuple[fx.Node, Front | None]:
     norm = calls.own(node)
     if not isinstance(norm, nn.GroupNorm) or len(node.meta.get("shape", ())) != 3:
         return source, None
-    return node.all_input_nodes[0], Front(node.name, norm.num_groups, activation, source.name)
+    return node.all_input_nodes[0], PreNorm(node.name, norm.num_groups, activation, source.name)
 
 
 def shift_of(conv: fx.Node) -> tuple[fx.Node, fx.Node] | None:

@@ -11,8 +11,8 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.errors import InputError, LayerMergeError, TaskError, UsageError
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.loading import block_options, for_method, load
 from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.session import block_options, for_method, open_session
 from trt_layermerge.planning.methods.base import ChoiceTraits, Method
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge
@@ -25,7 +25,7 @@ from trt_layermerge.training.task import Classification
 
 
 def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
-    choices = choices_of(load(done).network, done.limits)
+    choices = choices_of(open_session(done).network, done.limits)
     papers, ours = for_method(choices, LayerMerge()), for_method(choices, Joint())
     assert not any(c.kind is Kind.FIT for c in papers) and any(c.kind is Kind.FIT for c in ours)
     fitted = {(c.block, c.geometry) for c in ours if c.kind is Kind.FIT}
@@ -46,7 +46,7 @@ class Newcomer(Method):
 
 
 def test_a_method_is_given_what_it_admits_whatever_its_name_is(done: Job) -> None:
-    choices = choices_of(load(done).network, done.limits)
+    choices = choices_of(open_session(done).network, done.limits)
     assert for_method(choices, Newcomer()) == for_method(choices, Joint())
 
 
@@ -54,17 +54,17 @@ def test_a_job_fails_before_it_begins(tmp_path: Path, quick_job: Any) -> None:
     (tmp_path / "file").write_text("")
     for change in ({"output": tmp_path / "file"}, {"profiles": tmp_path / "file" / "p"}):
         with pytest.raises(InputError, match="is not a folder"):
-            load(quick_job(tmp_path, **change))
+            open_session(quick_job(tmp_path, **change))
     with pytest.raises(UsageError, match="there is no method 'joined'"):
-        load(quick_job(tmp_path, method="joined"))
+        open_session(quick_job(tmp_path, method="joined"))
     with pytest.raises(UsageError, match="no task is given"):
-        importance_table(load(quick_job(tmp_path, task=None, input_shape=(1, 8, 8))))
+        importance_table(open_session(quick_job(tmp_path, task=None, input_shape=(1, 8, 8))))
 
 
 def test_a_runtime_that_times_nothing_is_refused_with_those_that_do(tmp_path: Path, quick_job: Any) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(UsageError, match="'tensorrt-rtx:sm86' runs nothing here") as caught:
-        load(quick_job(tmp_path, runtime="tensorrt-rtx:sm86"))
+        open_session(quick_job(tmp_path, runtime="tensorrt-rtx:sm86"))
     assert "onnxruntime" in str(caught.value.hint) and "--also tensorrt-rtx:sm86" in str(caught.value.hint)
 
 
@@ -82,8 +82,8 @@ def test_blocks_are_built_as_the_job_builds_and_amid_the_network_where_the_kind_
 def test_methods_that_add_no_activation_say_so(tmp_path: Path, quick_job: Any, method: str) -> None:
     limits = Limits(bottleneck_activations=True)
     with pytest.raises(UsageError, match=f"method {method} adds no activations"):
-        load(quick_job(tmp_path, method=method, limits=limits))
-    load(quick_job(tmp_path, method="layermerge", limits=limits))
+        open_session(quick_job(tmp_path, method=method, limits=limits))
+    open_session(quick_job(tmp_path, method="layermerge", limits=limits))
 
 
 def test_a_merge_with_an_activation_is_dropped_for_its_own_fit_alone() -> None:
@@ -119,25 +119,25 @@ def test_what_the_recipe_says_of_the_data_holds_for_training_alone(tmp_path: Pat
     """Rows of one table are of one loss, whatever recipe follows, and if none does."""
     (tmp_path / "model.py").write_text(COLOURED)
     job = quick_job(tmp_path, model=str(tmp_path / "model.py"), task=cifar, recipe=None)
-    smooth = load(replace(job, recipe=Recipe(batch_size=5, label_smoothing=0.1)))
-    plain = load(job)
-    for loaded, trained in ((plain, (128, 0.0)), (smooth, (5, 0.1))):
-        task, training = loaded.require_task(), loaded.training_task()
+    smooth = open_session(replace(job, recipe=Recipe(batch_size=5, label_smoothing=0.1)))
+    plain = open_session(job)
+    for session, trained in ((plain, (128, 0.0)), (smooth, (5, 0.1))):
+        task, training = session.require_task(), session.training_task()
         assert isinstance(task, Classification) and isinstance(training, Classification)
         assert (task.batch_size, task.label_smoothing) == (128, 0.0)
         assert (training.batch_size, training.label_smoothing) == trained
     with pytest.raises(TaskError, match="an epoch has 0 steps"):
-        load(replace(job, recipe=Recipe(batch_size=50)))
+        open_session(replace(job, recipe=Recipe(batch_size=50)))
 
 
 def test_a_task_of_a_file_is_trained_on_as_it_is(tmp_path: Path, quick_job: Any) -> None:
-    loaded = load(quick_job(tmp_path))
-    assert loaded.training_task() is loaded.task
+    session = open_session(quick_job(tmp_path))
+    assert session.training_task() is session.task
 
 
 def test_a_named_task_takes_its_size_from_the_job(tmp_path: Path, quick_job: Any, cifar: Path) -> None:
     job = quick_job(tmp_path, task=cifar, recipe=Recipe(batch_size=5), input_shape=None)
     with pytest.raises(LayerMergeError, match="channels"):
-        load(job)  # of another number than the network takes
+        open_session(job)  # of another number than the network takes
     with pytest.raises(TaskError, match=r"32x32.*8x8"):
-        load(replace(job, input_shape=(1, 8, 8)))
+        open_session(replace(job, input_shape=(1, 8, 8)))

@@ -19,7 +19,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import require_writable
-from trt_layermerge.importance.judge import first
+from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import examples, joined
@@ -48,7 +48,7 @@ COMPARED_SAMPLES = 16
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Session:
     """A job with what it names loaded.
 
     Attributes:
@@ -138,7 +138,7 @@ class Loaded:
     def training_task(self) -> Task:
         """The task as the recipe trains on it: a named one takes the batches and the loss that the recipe asks for.
 
-        Everything else is judged by the task itself, or rows of one table would not be of one loss.
+        Everything else is evaluated by the task itself, or rows of one table would not be of one loss.
 
         Raises:
             UsageError: The job names none.
@@ -149,7 +149,7 @@ class Loaded:
         return load_task(job.task, Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing))
 
 
-def load(job: Job) -> Loaded:
+def open_session(job: Job) -> Session:
     """Load everything that a job names, and fail before anything long begins.
 
     Raises:
@@ -177,12 +177,12 @@ def load(job: Job) -> Loaded:
     job.estimator.require_measurable(network, choices)
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
-    loaded = Loaded(job, network, choices, runtime, profile, task, device)
+    session = Session(job, network, choices, runtime, profile, task, device)
     if task is not None and (job.recipe is not None or job.estimator.trains):
-        trained = loaded.training_task()
+        trained = session.training_task()
         require_steps(trained)
         check_task(trained, network.inputs, ("training_batches",))
-    return loaded
+    return session
 
 
 def _require_method(job: Job) -> None:
@@ -200,7 +200,7 @@ def _require_method(job: Job) -> None:
         )
     if job.recipe is not None and job.recipe.decouple and method.fits:
         raise UsageError(
-            f"decoupling carries out merges alone, and method {method.name} plans fits",
+            f"decoupling executes merges alone, and method {method.name} plans fits",
             hint="pass --decouple 0, or plan with another --method: "
             + ", ".join(one.name for one in others if not one.fits),
         )
