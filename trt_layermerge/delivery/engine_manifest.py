@@ -52,7 +52,7 @@ class EngineManifest(BaseModel):
     device: BuiltFor
     versions: dict[str, str]
     git: str | None
-    checksum: Sha256 | None = Field(default=None, alias=FIELD)
+    checksum: Sha256 | None = Field(default=None, alias="seal")
 
     @model_validator(mode="after")
     def _engine_hashed(self) -> EngineManifest:

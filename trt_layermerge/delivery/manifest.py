@@ -195,7 +195,7 @@ class Manifest(_Frozen):
     seeds: dict[str, int]
     versions: dict[str, str]
     git: str | None
-    checksum: Sha256 | None = Field(default=None, alias=FIELD)
+    checksum: Sha256 | None = Field(default=None, alias="seal")
 
     @property
     def figures(self) -> PerNetwork[Figures]:
