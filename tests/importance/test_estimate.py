@@ -358,7 +358,7 @@ def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
     tight = ImportanceTable.open(tmp_path / "tight.jsonl", table_key(network, task, HOW))
     measure(network, choices, task, table, HOW)
     with (
-        mock.patch.object(evaluator, "MEMORY", 0),
+        mock.patch.object(evaluator, "ACTIVATION_MEMORY", 0),
         mock.patch.object(oneshot, "in_memory", lambda all_: [[f] for f in all_]),
     ):
         measure(network, choices, task, tight, HOW)

@@ -16,7 +16,7 @@ from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Device
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 OPTIONS = BuildOptions()
 POLICY = MeasurementPolicy(max_seconds=0.5)

@@ -18,7 +18,7 @@ from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.decoupling import decouple, fade, settled
-from trt_layermerge.training.gates import Gate, hold
+from trt_layermerge.training.gating import Gate, hold
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trt_layermerge.blocks.bottleneck import as_seen
-from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.composition import Composition
 from trt_layermerge.network.activations import NONNEGATIVE
 from trt_layermerge.network.chain import Chain, Layer, PreNorm, Skip
@@ -81,6 +81,13 @@ def input_of(network: Network, choice: Choice) -> str:
     if block.region is None:
         return network.chains[block.chain].tensor(block.start)
     return network.regions[block.region].input
+
+
+def layers_of(network: Network, block: Block) -> tuple[tuple[int, int], ...]:
+    """The layers in a block, as chain and number."""
+    if block.region is None:
+        return tuple((block.chain, index) for index in range(block.start + 1, block.end + 1))
+    return network.regions[block.region].layers
 
 
 def lower_region(region: Region, choice: Choice) -> Lowering:

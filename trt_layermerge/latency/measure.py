@@ -25,13 +25,12 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with how many are done, how many there are, and the last one's key."""
 
 GapModel = Callable[[GapSignature], onnx.ModelProto]
 """Writes a gap as ONNX: unlike a convolution's, its signature does not say enough to."""

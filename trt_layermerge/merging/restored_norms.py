@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.lowering import layers_of
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.rewrite import module_name
 from trt_layermerge.network.device import device_of, moved
@@ -54,7 +55,7 @@ def restore_norms(
 
 def _last_norm(network: Network, choice: Choice) -> nn.BatchNorm2d | None:
     """The last batch norm of a block's layers, whose settings the new one takes."""
-    layers = network.chains[choice.block.chain].layers[choice.block.start : choice.block.end]
+    layers = [network.chains[chain].layers[index - 1] for chain, index in layers_of(network, choice.block)]
     norms = [called(network.module, layer.norm) for layer in layers if layer.norm is not None]
     return next((norm for norm in reversed(norms) if isinstance(norm, nn.BatchNorm2d)), None)
 

@@ -18,7 +18,7 @@ from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
-from trt_layermerge.planning.methods.registry import DEFAULT, method_named
+from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
@@ -77,7 +77,7 @@ class Job:
     options: BuildOptions = field(default_factory=BuildOptions)
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
-    method: str = DEFAULT
+    method: str = DEFAULT_METHOD
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     confidence: float | None = None
     refine: int = 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.lowering import layers_of
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
@@ -59,17 +60,12 @@ def worthwhile(session: Session) -> tuple[Choice, ...]:
 
     def pays(choice: Choice) -> bool:
         latency = latency_ns(session, choice)
-        keeping = sum(kept[layer] for layer in _layers(session, choice)) + _saved_ns(session, choice, kept)
+        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + _saved_ns(
+            session, choice, kept
+        )
         return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
 
     return tuple(choice for choice in session.choices if pays(choice))
-
-
-def _layers(session: Session, choice: Choice) -> Sequence[tuple[int, int]]:
-    block = choice.block
-    if block.region is not None:
-        return session.network.regions[block.region].layers
-    return [(block.chain, index) for index in range(block.start + 1, block.end + 1)]
 
 
 def kept_ns(session: Session) -> dict[tuple[int, int], int]:

@@ -31,7 +31,7 @@ from trt_layermerge.merging.linear import LinearisedBlock, called
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.gates import Gate, GatedActivation, gates_of
+from trt_layermerge.training.gating import Gate, GatedActivation, gates_of
 
 
 class DecoupledBlock(LinearisedBlock):

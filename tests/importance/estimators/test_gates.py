@@ -21,7 +21,7 @@ from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.gates import closed, gated
+from trt_layermerge.training.gating import closed, gated
 from trt_layermerge.training.task import Classification
 
 HOW = Estimation(Gates(penalty=0.5, epochs=3), Samples(1, 64))

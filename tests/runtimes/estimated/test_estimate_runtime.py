@@ -40,5 +40,5 @@ def test_the_library_is_the_version_and_decides_the_algorithms() -> None:
 
 
 def test_nothing_is_computed_to_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trt_layermerge.runtimes.ort.session.OnnxRuntime.build", None)
+    monkeypatch.setattr("trt_layermerge.runtimes.ort.ort_runtime.OnnxRuntime.build", None)
     assert get_runtime("estimate:t4").build(small_model(), BuildOptions()).time(2).tolist()
