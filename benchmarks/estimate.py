@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_layermerge.estimation.calibration import (
+from trt_layermerge.estimation.card import Card, Constants, Spread
+from trt_layermerge.estimation.constants_fit import (
     CrossValidation,
     Measured,
     coverage,
@@ -25,7 +26,6 @@ from trt_layermerge.estimation.calibration import (
     fit,
     recalibrate,
 )
-from trt_layermerge.estimation.card import Card, Constants, Spread
 from trt_layermerge.estimation.device_files import MEASURED, read_card, write_card
 from trt_layermerge.estimation.latency_model import LatencyModel
 from trt_layermerge.latency.convolution_rows import ConvolutionRows, read_convolutions

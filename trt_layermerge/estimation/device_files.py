@@ -19,7 +19,7 @@ from trt_layermerge import files
 from trt_layermerge.errors import UsageError
 from trt_layermerge.estimation.card import Card, DeviceSheet
 
-FOLDER = Path(__file__).parent / "devices"
+DEVICE_FOLDER = Path(__file__).parent / "devices"
 SUFFIX = ".toml"
 
 _strict = with_config(ConfigDict(strict=True, extra="forbid"))
@@ -29,7 +29,9 @@ _sheet = TypeAdapter(_strict(DeviceSheet))
 
 def device_names() -> tuple[str, ...]:
     """The cards that come with the package, the measured one first."""
-    return tuple(sorted((file.stem for file in FOLDER.glob(f"*{SUFFIX}")), key=lambda name: (name != MEASURED, name)))
+    return tuple(
+        sorted((file.stem for file in DEVICE_FOLDER.glob(f"*{SUFFIX}")), key=lambda name: (name != MEASURED, name))
+    )
 
 
 MEASURED = "rtx-2080-ti"
@@ -42,7 +44,7 @@ def read_card(device: str) -> Card:
     Raises:
         UsageError: There is none, or a field of it is unknown, of another type or out of range.
     """
-    path = Path(device) if device.endswith(SUFFIX) else FOLDER / f"{device}{SUFFIX}"
+    path = Path(device) if device.endswith(SUFFIX) else DEVICE_FOLDER / f"{device}{SUFFIX}"
     if not device.endswith(SUFFIX) and device not in device_names():
         raise UsageError(
             f"there is no device {device!r} to estimate for",

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_layermerge.errors import TableError
-from trt_layermerge.estimation.calibration import Measured
 from trt_layermerge.estimation.card import TIMING_MODES, Card, TimingMode
+from trt_layermerge.estimation.constants_fit import Measured
 from trt_layermerge.estimation.latency_model import Estimate, LatencyModel
 from trt_layermerge.estimation.tactic_sources import DEFAULT_LIBRARY, algorithms_of
 from trt_layermerge.estimation.workload import Workload

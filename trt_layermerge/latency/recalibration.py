@@ -9,7 +9,7 @@ import numpy as np
 from trt_layermerge.blocks.gap_signature import AnySignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import InputError
-from trt_layermerge.estimation.calibration import Measured
+from trt_layermerge.estimation.constants_fit import Measured
 from trt_layermerge.estimation.tactic_sources import DEFAULT_LIBRARY
 from trt_layermerge.estimation.workload import Workload
 from trt_layermerge.latency.convolution_rows import read_convolutions

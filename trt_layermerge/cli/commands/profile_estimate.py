@@ -13,8 +13,8 @@ from trt_layermerge import files
 from trt_layermerge.cli.options import PATH
 from trt_layermerge.cli.show import print_text
 from trt_layermerge.errors import UsageError
-from trt_layermerge.estimation.calibration import Recalibration, recalibrate
 from trt_layermerge.estimation.card import Card
+from trt_layermerge.estimation.constants_fit import Recalibration, recalibrate
 from trt_layermerge.estimation.device_files import device_names, read_card, write_card
 from trt_layermerge.estimation.latency_model import Estimate
 from trt_layermerge.latency.convolution_rows import APPENDED, REQUIRED, ConvolutionRows, read_convolutions

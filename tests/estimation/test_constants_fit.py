@@ -7,7 +7,8 @@ import pytest
 
 from tests.estimation.cards import square, variety
 from trt_layermerge.errors import InputError
-from trt_layermerge.estimation.calibration import (
+from trt_layermerge.estimation.card import Constants
+from trt_layermerge.estimation.constants_fit import (
     FITTED,
     LEAST_ROWS,
     Measured,
@@ -17,7 +18,6 @@ from trt_layermerge.estimation.calibration import (
     fit,
     recalibrate,
 )
-from trt_layermerge.estimation.card import Constants
 from trt_layermerge.estimation.device_files import MEASURED, read_card
 from trt_layermerge.estimation.latency_model import LatencyModel
 
