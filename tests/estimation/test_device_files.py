@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trt_layermerge.errors import UsageError
-from trt_layermerge.estimation.device_files import FOLDER, MEASURED, device_names, read_card, write_card
+from trt_layermerge.estimation.device_files import DEVICE_FOLDER, MEASURED, device_names, read_card, write_card
 
 
 def test_every_card_can_be_read_and_says_where_it_is_from() -> None:
@@ -50,7 +50,7 @@ def test_an_unknown_card_is_refused_with_the_known_ones() -> None:
     ],
 )
 def test_a_file_that_is_no_card_is_refused(old: str, new: str, words: str, tmp_path: Path) -> None:
-    text = (FOLDER / f"{MEASURED}.toml").read_text()
+    text = (DEVICE_FOLDER / f"{MEASURED}.toml").read_text()
     assert old in text
     (tmp_path / "card.toml").write_text(text.replace(old, new, 1))
     with pytest.raises(UsageError, match=r"card\.toml") as caught:
@@ -72,7 +72,7 @@ def test_a_sheet_of_constants_that_are_nowhere_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_data_sheet_alone_takes_the_constants_of_a_card_that_is_known(tmp_path: Path) -> None:
-    text = (FOLDER / "t4.toml").read_text().replace('name = "t4"', 'name = "t4-at-50-w"').replace("1.04", "0.8")
+    text = (DEVICE_FOLDER / "t4.toml").read_text().replace('name = "t4"', 'name = "t4-at-50-w"').replace("1.04", "0.8")
     (tmp_path / "mine.toml").write_text(text)
     mine, known = read_card(str(tmp_path / "mine.toml")), read_card("t4")
     assert mine.constants == known.constants and not mine.own
