@@ -61,7 +61,7 @@ class Measured:
     timing: TimingMode
 
     def rows(self, chosen: NDArray[np.bool_]) -> Measured:
-        """Some of them."""
+        """The rows at these places."""
         kept = tuple(one for one, keep in zip(self.workloads, chosen, strict=True) if keep)
         return replace(self, workloads=kept, latency_ms=self.latency_ms[chosen])
 
