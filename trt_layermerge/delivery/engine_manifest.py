@@ -38,7 +38,7 @@ class EngineManifest(BaseModel):
         checksum: Hash of the rest of the file; written and checked on its way to and from the disk.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     format: Literal["trt-layermerge engine"] = "trt-layermerge engine"
     version: Literal[1] = 1

@@ -42,7 +42,9 @@ BuiltFor = Annotated[Device, AfterValidator(_of_an_engine)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
+    )
 
 
 class Figures(_Frozen):
