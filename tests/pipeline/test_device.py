@@ -65,7 +65,7 @@ def test_importance_is_measured_there(
     expected = measuring.importance_stage(here, recorder, choices)
     assert (
         other.original.exists()
-    )  # written from the CPU, where a network always lies; torch cannot export on the double
+    )  # written before: torch cannot export on the double
     with gpu():
         assert importance_plan(other, choices)[1] > 0
         found = measuring.importance_stage(other, recorder, choices)
