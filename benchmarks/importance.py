@@ -32,9 +32,9 @@ import numpy as np
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.product import Product
+from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.session import for_method

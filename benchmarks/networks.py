@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import torch
 from torch import nn
 
 from trt_layermerge.blocks.candidates import Limits, choices_of
-from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.merging.fold import fold_norms
@@ -180,19 +181,20 @@ EXACT = (Kind.KEEP, Kind.MERGE, Kind.IDENTITY)
 
 
 def random_plan(network: Network, generator: random.Random, kinds: Collection[Kind] = EXACT) -> list[Choice]:
-    """A plan that tiles every chain with choices of these kinds, each block as likely as any other."""
-    starting: dict[tuple[int, int], dict[int, list[Choice]]] = {}
+    """A plan that tiles all chains with choices of these kinds, each block as likely as any other."""
+    first = [0, *accumulate(map(len, network.chains))]  # numbers of the layers, all chains laid end to end
+    starting: dict[int, dict[tuple[int, Block], list[Choice]]] = {}
     for choice in choices_of(network, LIMITS):
         if choice.kind in kinds:
             block = choice.block
-            starting.setdefault((block.chain, block.start), {}).setdefault(block.end, []).append(choice)
-    plan = []
-    for chain in network.chains:
-        tensor = 0
-        while tensor < len(chain):
-            ends = starting[chain.index, tensor]
-            tensor = generator.choice(sorted(ends))
-            plan.append(generator.choice(ends[tensor]))
+            end = first[block.chain if block.end_chain is None else block.end_chain] + block.end
+            starting.setdefault(first[block.chain] + block.start, {}).setdefault((end, block), []).append(choice)
+    plan, layer = [], 0
+    while layer < first[-1]:
+        ends = starting[layer]
+        chosen = generator.choice(sorted(ends))
+        plan.append(generator.choice(ends[chosen]))
+        layer = chosen[0]
     return plan
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from trt_layermerge.blocks.candidates import choices_of
-from trt_layermerge.importance.estimate import Estimation, measure, table_key
+from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.network.network import load_network
 from trt_layermerge.training.load import load_task

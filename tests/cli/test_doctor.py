@@ -62,7 +62,7 @@ def test_a_library_that_crashes_its_process_is_a_finding(monkeypatch) -> None:
     assert findings()["tensorrt"].found is None
 
 
-def test_a_rehearsal_on_the_cpu(monkeypatch) -> None:
+def test_a_self_check_on_the_cpu(monkeypatch) -> None:
     monkeypatch.setattr(survey, "driver", no_driver)
     done = CliRunner().invoke(cli, ["doctor", "--json"], catch_exceptions=False)
     assert done.exit_code == 0

@@ -24,10 +24,10 @@ from trt_layermerge.cli.options import (
     training_options,
 )
 from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
-from trt_layermerge.importance.estimate import Estimation
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.filling import Estimation
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.depth import Depth

@@ -65,8 +65,8 @@ class Case:
     shifts: tuple[int, ...] = ()
 
 
-def case(function: Callable[[Any, Tensor, Tensor], Tensor], pre_norms: tuple[int, ...] = (), shifts: tuple[int, ...] = (),
-         **modules: Callable[[], nn.Module]) -> Case:  # fmt: skip
+def case(function: Callable[[Any, Tensor, Tensor], Tensor], pre_norms: tuple[int, ...] = (),
+         shifts: tuple[int, ...] = (), **modules: Callable[[], nn.Module]) -> Case:  # fmt: skip
     return Case(lambda: Net(function, **{name: make() for name, make in modules.items()}), pre_norms, shifts)
 
 

@@ -175,8 +175,9 @@ def test_its_choices_have_names_shapes_and_costs(case: Case) -> None:
     assert len({choice.key for choice in choices}) == len(choices)
     assert sum(choice.kind is Kind.KEEP for choice in choices) == len(network.layers)
     for choice in choices:
-        chain = network.chains[choice.block.chain]
         costs = signatures(network, choice, Setting(2))
         assert all(Signature.parse(cost.key) == cost and not cost.empty for cost in costs)
         if choice.geometry is not None:
-            assert costs[0].output_shape == chain.shape(choice.block.end)
+            region, chain = choice.block.region, network.chains[choice.block.chain]
+            expected = chain.shape(choice.block.end) if region is None else network.regions[region].output_shape
+            assert costs[0].output_shape == expected

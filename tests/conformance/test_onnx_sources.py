@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.network.network import Network, load_network, trace
 from trt_layermerge.network.source import load_source
@@ -167,7 +167,9 @@ def assert_same_chains(network: Network, expected: Network) -> None:
             theirs.geometry,
         )
     assert [item.after for item in network.breaks] == [item.after for item in expected.breaks]
-    assert [choice.key for choice in choices_of(network)] == [choice.key for choice in choices_of(expected)]
+    # Of regions an exporter's own operators make others: it writes a resize, or a padding, in other steps.
+    here, there = (choices_of(one, Limits(regions=False)) for one in (network, expected))
+    assert [choice.key for choice in here] == [choice.key for choice in there]
 
 
 def assert_runs_as_in_runtime(network: Network, path: Path) -> None:

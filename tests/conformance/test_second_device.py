@@ -21,11 +21,11 @@ from tests.doubles.gpu import GPU, GpuTensor, gpu
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.importance import evaluator
-from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.estimators.product import Product
+from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.merging import heads, patches, ridge
 from trt_layermerge.merging.proof import prove_network

@@ -15,7 +15,7 @@ from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.manifest import Manifest, hashes, read_manifest, write_manifest
 from trt_layermerge.delivery.verification import verify_engine, write_checks
 from trt_layermerge.runtimes.base import BuildOptions
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 GOLDEN = Path(__file__).parent / "assets" / "manifest-v1.json"
 SHAPE, BATCH = (2, 6, 6), 4

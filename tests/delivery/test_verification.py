@@ -28,7 +28,7 @@ from trt_layermerge.network.inputs import Input, as_tuple, batched_shapes, examp
 from trt_layermerge.network.outputs import output_names
 from trt_layermerge.network.trace import normal_form
 from trt_layermerge.runtimes.base import BuildOptions
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 Deliver = Callable[..., None]
 FILES = ["network.onnx", "engine.onnx", "checks.safetensors"]

@@ -59,7 +59,7 @@ def test_a_second_build_reads_the_timing_cache_of_the_first(runtime: Runtime, tm
     assert len((tmp_path / "cache").read_bytes()) >= len(first)
 
 
-def test_a_rehearsal_succeeds(runtime: Runtime) -> None:
+def test_a_self_check_succeeds(runtime: Runtime) -> None:
     found = check_itself(runtime, BuildOptions())
     assert found.merge_error < 1e-4 and found.engine_error < 1e-4 and found.seconds < 60
 

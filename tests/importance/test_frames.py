@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trt_layermerge.blocks.candidates import blocks_of, fit_geometries
-from trt_layermerge.importance import frames as room
+from trt_layermerge.importance import frames as module
 from trt_layermerge.importance.frames import Frame, accumulate, frames_of, in_memory
 from trt_layermerge.merging import patches
 from trt_layermerge.merging.fitting import NormalEquations, Patches
@@ -67,7 +67,7 @@ def test_groups_keep_to_the_limit():
 def test_no_frame_is_above_the_limit():
     """As wide as networks are: 512 channels at 7x7, 1,280 at 3x3, and the largest matrix that is formed."""
     for geometry in (Geometry(512, 1, (7, 7)), Geometry(1280, 1, (3, 3)), Geometry(8192, 1, (1, 1))):
-        assert Frame(geometry, ()).bytes <= room.MEMORY
+        assert Frame(geometry, ()).bytes <= module.EQUATION_MEMORY
 
 
 def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):

@@ -14,7 +14,7 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 from trt_layermerge.runtimes.registry import get_runtime
 
 SIGMOID = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731

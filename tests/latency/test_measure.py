@@ -16,7 +16,7 @@ from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Device
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 OPTIONS = BuildOptions()
 POLICY = MeasurementPolicy(max_seconds=0.5)
@@ -37,6 +37,7 @@ class Machine:
     fails: frozenset[str] = frozenset()
     kill_after_builds: int | None = None
     condition_at: Callable[[int], Condition | None] = lambda round_: None
+    doubted: str | None = None
     rounds: int = 0
     bursts: int = 0
     built: list[str] = field(default_factory=list)
@@ -48,6 +49,9 @@ class Machine:
     def condition(self) -> Condition | None:
         self.rounds += 1
         return self.condition_at(self.rounds)
+
+    def doubt(self, engine) -> str | None:
+        return self.doubted
 
     def build(self, model, options, shapes=None) -> ScriptedEngine:
         key = model.graph.name
@@ -149,6 +153,11 @@ def test_too_much_noise_is_admitted_in_time(tmp_path: Path) -> None:
     for row in profile:
         assert row.status == "degraded" and "when time is up" in row.reason
         assert row.timing.samples * 0.005 < 2 * POLICY.max_seconds
+
+
+def test_what_the_runtime_doubts_is_degraded_however_alike_its_samples_are(tmp_path: Path) -> None:
+    for row in filled(tmp_path, Machine(doubted="nobody has measured it"), SIGNATURES[:3]):
+        assert (row.status, row.reason, row.timing.median_ns) == ("degraded", "nobody has measured it", RUN_NS)
 
 
 def test_what_was_degraded_is_measured_again_only_on_demand(tmp_path: Path) -> None:

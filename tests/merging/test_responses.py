@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.merging import patches, ridge
-from trt_layermerge.merging import responses as room
+from trt_layermerge.merging import responses as module
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.network.geometry import Geometry
 
@@ -66,7 +66,7 @@ def test_what_is_hidden_below_zero_does_no_harm():
     """The sums are linear wherever they show, and anything else below zero: rounds of the two steps find the line."""
     responses = made(3)
     plain = fit_responses(responses, POINT)
-    with mock.patch.multiple(room, ROUNDS=200, GAIN=0.0):
+    with mock.patch.multiple(module, ROUNDS=200, GAIN=0.0):
         aware = fit_responses(responses, POINT, clip=(0.0, inf))
     assert missed(aware, responses, (0.0, inf)) < 0.02 * missed(plain, responses, (0.0, inf))
 
@@ -76,15 +76,15 @@ def test_what_is_hidden_below_zero_does_no_harm():
 def test_the_intermediate_response_is_the_best_one(sums, wanted, clip):
     low, high = clip
     grid = torch.linspace(-10, 10, 20001, dtype=torch.float64)
-    cost = lambda z: (z.clamp(low, high) - wanted) ** 2 + room.TRUST * (z - sums) ** 2  # noqa: E731
-    z = room._intermediate(torch.tensor([sums]).double(), torch.tensor([wanted]).double(), low, high)
+    cost = lambda z: (z.clamp(low, high) - wanted) ** 2 + module.TRUST * (z - sums) ** 2  # noqa: E731
+    z = module._intermediate(torch.tensor([sums]).double(), torch.tensor([wanted]).double(), low, high)
     assert float(cost(z)) <= float(cost(grid).min()) + 1e-9
 
 
 def test_the_ridge_is_the_one_that_serves_unseen_patches():
     """Few noisy samples of many unknowns want a larger ridge than many clean ones."""
     ridges, chosen = [], []
-    real = room.Primal
+    real = module.Primal
 
     def spy(gram, ridge):
         ridges.append(ridge)
@@ -95,10 +95,10 @@ def test_the_ridge_is_the_one_that_serves_unseen_patches():
     for samples, noise in ((45, 40.0), (4000, 0.0)):
         rows = torch.cat([torch.randn(1, samples, 40, generator=generator), torch.ones(1, samples, 1)], 2)
         wanted = rows @ truth + noise * torch.randn(1, samples, 1, generator=generator)
-        with mock.patch.object(room, "Primal", spy):
+        with mock.patch.object(module, "Primal", spy):
             fit_responses(Responses(rows, wanted, torch.zeros_like(wanted)), Geometry(40, 1, (1, 1)))
         chosen.append(ridges[-1])
-    assert chosen == [max(room.RIDGES), min(room.RIDGES)]
+    assert chosen == [max(module.RIDGES), min(module.RIDGES)]
 
 
 @pytest.mark.parametrize("clip", [None, (0.0, inf)])

@@ -105,6 +105,6 @@ def test_the_best_ridge_is_that_of_patches_not_solved_on(groups, samples, unknow
     assert losses[chosen] <= min(losses.values()) * (1 + 1e-6)
 
 
-def test_with_too_few_patches_to_judge_on_the_prior_stays():
+def test_with_too_few_patches_to_evaluate_on_the_prior_stays():
     prior = torch.zeros(1, 9, 2, dtype=torch.float64)
     assert Dual(torch.randn(1, 3, 8)).best_ridge(torch.randn(1, 3, 2), prior) == max(ridge.WIDE_RIDGES)

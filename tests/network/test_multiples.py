@@ -59,7 +59,7 @@ def test_signatures_have_the_batch_that_their_operations_run_at(
     network = trace("net", source, (4, 8, 8))
     (chain,) = network.chains
     assert [layer.name for layer in chain.layers] == ["a", "b"] and chain.multiple == multiple
-    costs = {cost for choice in choices_of(network) for cost in signatures(chain, choice, Setting(3))}
+    costs = {cost for choice in choices_of(network) for cost in signatures(network, choice, Setting(3))}
     assert {cost.batch for cost in costs} == {3 * multiple}
     x = torch.randn(5, 4, 8, 8)
     torch.testing.assert_close(network.module(x), source(x))

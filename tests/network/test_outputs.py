@@ -24,7 +24,7 @@ from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.outputs import named_outputs, output_names
 from trt_layermerge.runtimes.base import BuildOptions
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 Both = namedtuple("Both", "scores features")
 

@@ -14,7 +14,7 @@ from tests.network.written import Net, conv
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.network import Network, trace
-from trt_layermerge.network.region import Position, Region
+from trt_layermerge.network.region import ChainPosition, Region
 
 
 def gated(m: Any, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def network(request: pytest.FixtureRequest) -> Network:
     return trace(request.param, Net(function, **modules), (4, 16, 16))
 
 
-def place(chains: tuple[Chain, ...], position: Position) -> int:
+def place(chains: tuple[Chain, ...], position: ChainPosition) -> int:
     return sum(map(len, chains[: position.chain])) + position.tensor
 
 
@@ -65,7 +65,7 @@ def test_the_layers_of_a_region_stand_in_a_row(network: Network) -> None:
     assert network.regions
     for region in network.regions:
         first, last = place(network.chains, region.start), place(network.chains, region.end)
-        numbers = [place(network.chains, Position(*layer)) for layer in region.layers]
+        numbers = [place(network.chains, ChainPosition(*layer)) for layer in region.layers]
         assert numbers == list(range(first + 1, last + 1)), region
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.network.checkpoint import load_weights
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.source import load_source
+from trt_layermerge.network.weights_file import load_weights
 
 
 def small() -> nn.Module:

@@ -33,15 +33,15 @@ def on_the_cpu(module: nn.Module) -> bool:
     return not any(isinstance(value, GpuTensor) for value in module.state_dict().values())
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, room: Any, name: str) -> list[torch.device]:
+def watch(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[torch.device]:
     """Where the network or the model is that a function is called with."""
-    seen, real = [], getattr(room, name)
+    seen, real = [], getattr(module, name)
 
     def watched(first: Any, *args: Any, **kwargs: Any) -> Any:
         seen.append(device_of(first if isinstance(first, nn.Module) else first.module))
         return real(first, *args, **kwargs)
 
-    monkeypatch.setattr(room, name, watched)
+    monkeypatch.setattr(module, name, watched)
     return seen
 
 
@@ -63,6 +63,7 @@ def test_importance_is_measured_there(
     here, other = open_session(replace(done, output=tmp_path / "here")), there(replace(done, output=tmp_path / "there"))
     choices = here.choices[:6]
     expected = measuring.importance_stage(here, recorder, choices)
+    assert other.original.exists()  # written before: torch cannot export on the double
     with gpu():
         assert importance_plan(other, choices)[1] > 0
         found = measuring.importance_stage(other, recorder, choices)
@@ -97,7 +98,7 @@ def test_plans_are_carried_out_and_trained_there(
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_plans_are_judged_there(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plans_are_evaluated_there(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written as ONNX is on the CPU."""
     exported: list[bool] = []
 

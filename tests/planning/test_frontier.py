@@ -195,8 +195,8 @@ def test_a_frontier_cannot_be_written_to() -> None:
 
 def test_planning_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import importlib, pkgutil, sys, trt_layermerge.planning as package\n"
-        "for module in pkgutil.iter_modules(package.__path__): importlib.import_module(f'{package.__name__}.{module.name}')\n"
+        "import importlib, pkgutil, sys, trt_layermerge.planning as all\n"
+        "for module in pkgutil.iter_modules(all.__path__): importlib.import_module(f'{all.__name__}.{module.name}')\n"
         "sys.exit(' '.join({'torch', 'onnx', 'onnxruntime', 'tensorrt'} & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

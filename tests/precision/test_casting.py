@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.precision.casting import in_half
+from trt_layermerge.precision.float_tensors import constants
 from trt_layermerge.precision.observe import observe
-from trt_layermerge.precision.onnx_graph import constants
 from trt_layermerge.precision.rounding import rounded
 
 HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT

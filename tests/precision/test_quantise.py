@@ -9,7 +9,7 @@ import pytest
 from trt_layermerge.errors import ModelError, UsageError, VerificationError
 from trt_layermerge.precision import tolerance
 from trt_layermerge.precision.convert import convert
-from trt_layermerge.precision.onnx_graph import constants
+from trt_layermerge.precision.float_tensors import constants
 from trt_layermerge.precision.quantise import to_int8
 from trt_layermerge.runtimes.graph_precision import graph_precision
 

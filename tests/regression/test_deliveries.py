@@ -83,7 +83,7 @@ def test_what_became_of_a_speedup_of_2(speedup: float, width: float, expected: s
         assert f"2.000x to {speedup:.3f}x" in str(found.objection)
 
 
-def test_accuracy_is_shown_and_judged_on_request() -> None:
+def test_accuracy_is_shown_and_evaluated_on_request() -> None:
     old, new = delivery(accuracy=0.93), delivery(accuracy=0.92)
     assert compare_deliveries(old, new, 0.05).accuracy_change == pytest.approx(-1)
     assert [code(compare_deliveries(old, new, 0.05, allowed)) for allowed in (None, 1.01, 0.99, 0)] == [0, 0, 7, 7]
@@ -91,13 +91,13 @@ def test_accuracy_is_shown_and_judged_on_request() -> None:
     assert code(compare_deliveries(new, old, 0.05, 0)) == 0
 
 
-def test_what_is_no_accuracy_is_judged_in_its_own_unit() -> None:
+def test_what_is_no_accuracy_is_evaluated_in_its_own_unit() -> None:
     old, new = (delivery(accuracy=value, metric="minus MSE") for value in (-0.02, -0.03))
     found = compare_deliveries(old, new, 0.05, 0.005)
     assert found.accuracy_change == pytest.approx(-0.01) and code(found) == 7
 
 
-def test_accuracy_that_is_not_there_cannot_be_judged() -> None:
+def test_accuracy_that_is_not_there_cannot_be_evaluated() -> None:
     old, new = delivery(), delivery(accuracy=None)
     assert compare_deliveries(old, new, 0.05).accuracy_change is None
     with pytest.raises(TableError, match="holds none"):

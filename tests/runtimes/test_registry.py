@@ -50,7 +50,7 @@ def test_helps_with_a_name_it_does_not_know(name: str, hint: str) -> None:
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch) -> None:
-    monkeypatch.delitem(sys.modules, "trt_layermerge.runtimes.ort.session", raising=False)
+    monkeypatch.delitem(sys.modules, "trt_layermerge.runtimes.ort.ort_runtime", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(RuntimeNotAvailableError, match="onnxruntime"):
         get_runtime("onnxruntime")

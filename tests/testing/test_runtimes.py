@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from trt_layermerge.runtimes.base import BuildOptions, Device, Engine, Model, Runtime, Shape
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
 
 

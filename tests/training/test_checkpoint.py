@@ -81,8 +81,8 @@ def test_weights_of_someone_else_are_never_offered_for_deletion(tmp_path: Path) 
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.checkpoint"
-    save_file({"w": torch.zeros(2)}, path, {"format": CHECKPOINT_FORMAT, "version": "2"})
-    with pytest.raises(IncompatibleError, match=r"version 2.*reads version 1"):
+    save_file({"w": torch.zeros(2)}, path, {"format": CHECKPOINT_FORMAT, "version": "3"})
+    with pytest.raises(IncompatibleError, match=r"version 3.*reads version 2"):
         Checkpoint.read(path)
 
 

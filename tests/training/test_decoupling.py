@@ -18,7 +18,7 @@ from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.decoupling import decouple, fade, settled
-from trt_layermerge.training.gates import Gate, hold
+from trt_layermerge.training.gating import Gate, hold
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
@@ -250,7 +250,8 @@ def test_a_layer_that_is_dropped_takes_its_shift_with_it_as_it_fades() -> None:
     torch.manual_seed(0)
     network = trace("timed", Timed(norm=False).eval(), (4, 5, 5))
     x = torch.randn(3, 4, 5, 5)
-    merges = [one for one in choices_of(network) if one.kind in (Kind.MERGE, Kind.IDENTITY)]
+    choices = choices_of(network, Limits(regions=False))
+    merges = [one for one in choices if one.kind in (Kind.MERGE, Kind.IDENTITY)]
     assert {one.kept for one in merges} >= {(), (1,), (2,), (1, 2)}
     for choice in merges:
         decoupled = decouple(network, [choice]).eval()
@@ -262,9 +263,10 @@ def test_a_layer_that_is_dropped_takes_its_shift_with_it_as_it_fades() -> None:
 def test_a_group_norm_does_not_fade() -> None:
     """One inside of a merge, and one before a layer that is dropped."""
     network = trace("timed", Timed(norm=True).eval(), (4, 5, 5))
-    taken = {one.key for one in choices_of(network) if one.kind in (Kind.MERGE, Kind.IDENTITY)}
+    choices = choices_of(network, Limits(regions=False))
+    taken = {one.key for one in choices if one.kind in (Kind.MERGE, Kind.IDENTITY)}
     assert taken >= {"0:0-1 identity", "0:1-2 identity", "0:0-2 merge 7x7 g1", "0:0-2 identity"}
-    for choice in choices_of(network):
+    for choice in choices:
         if choice.key in taken:
             with pytest.raises(UsageError, match=f"takes away a group norm with {choice.key}"):
                 decouple(network, [choice])

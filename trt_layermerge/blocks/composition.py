@@ -30,7 +30,7 @@ class Linear(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Linear)
+_T = TypeVar("_T", bound=Linear)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class Composition:
         """Whether none of the layers that a skip leads around is kept."""
         return self.kept.isdisjoint(range(skip.start + 1, skip.end + 1))
 
-    def interpret(self, *, identity: Callable[[int], T], layer: Callable[[Layer], T], skip: Callable[[Skip], T]) -> T:
+    def interpret(
+        self, *, identity: Callable[[int], _T], layer: Callable[[Layer], _T], skip: Callable[[Skip], _T]
+    ) -> _T:
         """The map, made of maps of its parts.
 
         Args:
@@ -89,14 +91,14 @@ class Composition:
         """
         maps = {self.block.start: identity(self.chain.shape(self.block.start)[0])}
 
-        def tensor(index: int) -> T:
+        def tensor(index: int) -> _T:
             # From the end backwards: what a dropped branch leads through is never composed, and its shapes need not
             # fit.
             if index not in maps:
                 maps[index] = total(index)
             return maps[index]
 
-        def total(index: int) -> T:
+        def total(index: int) -> _T:
             arriving = [item for item in self.skips if item.end == index]
             terms = [
                 tensor(item.start) if item.geometry is None else tensor(item.start).then(skip(item))

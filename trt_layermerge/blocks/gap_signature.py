@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.network.chain import Shape
+from trt_layermerge.network.chain import ImageShape
 from trt_layermerge.network.region import Gap
 
 _KEY = re.compile(
@@ -28,8 +28,8 @@ class GapSignature:
     """
 
     batch: int
-    input_shape: Shape
-    output_shape: Shape
+    input_shape: ImageShape
+    output_shape: ImageShape
     structure: str
     precision: str = "fp32"
 

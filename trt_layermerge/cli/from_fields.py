@@ -11,11 +11,11 @@ import click
 
 from trt_layermerge.importance.estimators.base import Estimator
 
-F = TypeVar("F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])
 K = TypeVar("K", bound=Estimator)
 
 
-def options_of(kind: type[Estimator]) -> Iterator[Callable[[F], F]]:
+def options_of(kind: type[Estimator]) -> Iterator[Callable[[_F], _F]]:
     """One option for each field, described as its ``setting`` says."""
     types = get_type_hints(kind)
     for field in fields(kind):

@@ -12,7 +12,7 @@ from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import read_budget, read_settings
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
-from trt_layermerge.importance.estimators.registry import DEFAULT, estimators
+from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.base import BuildOptions
@@ -74,7 +74,7 @@ def make_job(**given: Any) -> Job:
         refine=refine,
         limits=Limits(given["max_kernel"], given["max_layers"], given["bottleneck_activations"]),
         samples=Samples(given.get("calibration", 512), given.get("held_out", 1024)),
-        estimator=told[given.get("estimator", DEFAULT)],
+        estimator=told[given.get("estimator", DEFAULT_ESTIMATOR)],
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
         device=given.get("device", known.device),

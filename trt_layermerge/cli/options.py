@@ -20,16 +20,15 @@ from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import parse_toml, read_bytes
-from trt_layermerge.importance.estimators.registry import DEFAULT as DEFAULT_ESTIMATOR
-from trt_layermerge.importance.estimators.registry import estimators
+from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods.registry import DEFAULT, method_names
+from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_names
 from trt_layermerge.runtimes.base import PRECISIONS, BuilderSettings
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
 
-F = TypeVar("F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
@@ -88,7 +87,7 @@ def _job_parameters() -> list[click.Parameter]:
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
-def combined(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def combined(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
     """Several options as one decorator; help lists them in this order."""
     return lambda function: reduce(lambda inner, decorator: decorator(inner), reversed(decorators), function)
 
@@ -131,14 +130,16 @@ _network_options = (
         help="Offer blocks that end at a linear bottleneck with an activation, too.",
     ),
     click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
-    click.option("--method", default=DEFAULT, show_default=True, help=f"Of planning: {', '.join(method_names())}."),
+    click.option(
+        "--method", default=DEFAULT_METHOD, show_default=True, help=f"Of planning: {', '.join(method_names())}."
+    ),
     *setting_options(),
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
 
 
-def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[F], F]:
+def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[_F], _F]:
     """The option of a builder setting, read off its field."""
     about, default = kind.options()[name], getattr(kind(), name)
     (value,) = (one for one in _parts(get_type_hints(kind)[name]) if one is not type(None))

@@ -1,4 +1,7 @@
-"""A checksum: a field of a JSON file that holds the hash of all the rest of it, so that one changed byte shows."""
+"""A checksum: a field of a JSON file that holds the hash of all the rest of it, so that one changed byte shows.
+
+The field is called ``seal``, as in all files of the formats that have it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ from typing import Any
 from trt_layermerge.errors import VerificationError
 
 _BLANK = "0" * 64
-_CHECKSUM = re.compile(rb'"seal": "([0-9a-f]{64})"')
+FIELD = "seal"
+"""Name of the field on disk."""
+
+_CHECKSUM = re.compile(rf'"{FIELD}": "([0-9a-f]{{64}})"'.encode())
 
 
 def with_checksum(fields: dict[str, Any]) -> bytes:
     """A JSON object for people to read, with its checksum as the last field."""
-    text = json.dumps({**fields, "seal": _BLANK}, indent=2, allow_nan=False) + "\n"
+    text = json.dumps({**fields, FIELD: _BLANK}, indent=2, allow_nan=False) + "\n"
     return text.replace(_BLANK, _hash(text.encode())).encode()
 
 

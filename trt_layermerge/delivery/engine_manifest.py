@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from trt_layermerge.delivery.checksum import require_checksum, with_checksum
+from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.manifest import DELIVERY_FORMAT, BuiltFor, Sha256, manifest_bytes, validated
 from trt_layermerge.files import write_bytes
 
@@ -38,7 +38,7 @@ class EngineManifest(BaseModel):
         checksum: Hash of the rest of the file; written and checked on its way to and from the disk.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     format: Literal["trt-layermerge engine"] = "trt-layermerge engine"
     version: Literal[1] = 1
@@ -52,7 +52,7 @@ class EngineManifest(BaseModel):
     device: BuiltFor
     versions: dict[str, str]
     git: str | None
-    checksum: Sha256 | None = None
+    checksum: Sha256 | None = Field(default=None, alias="seal")
 
     @model_validator(mode="after")
     def _engine_hashed(self) -> EngineManifest:
@@ -74,12 +74,12 @@ def is_engine_manifest(path: Path) -> bool:
     """
     data = manifest_bytes(path)
     # One changed byte leaves one of these; what it makes of a job's manifest fits no checksum either.
-    return ENGINE_FORMAT.encode() in data or (b'"seal"' in data and DELIVERY_FORMAT.encode() not in data)
+    return ENGINE_FORMAT.encode() in data or (FIELD.encode() in data and DELIVERY_FORMAT.encode() not in data)
 
 
 def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:
     """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
-    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude={"seal"})))
+    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude={"checksum"})))
 
 
 def read_engine_manifest(path: Path) -> EngineManifest:

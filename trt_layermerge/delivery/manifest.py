@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from trt_layermerge.delivery.checksum import require_checksum, with_checksum
+from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import parse_json, read_bytes, sha256, write_bytes
@@ -42,7 +42,9 @@ BuiltFor = Annotated[Device, AfterValidator(_of_an_engine)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
+    )
 
 
 class Figures(_Frozen):
@@ -195,7 +197,7 @@ class Manifest(_Frozen):
     seeds: dict[str, int]
     versions: dict[str, str]
     git: str | None
-    checksum: Sha256 | None = None
+    checksum: Sha256 | None = Field(default=None, alias="seal")
 
     @property
     def figures(self) -> PerNetwork[Figures]:
@@ -219,7 +221,8 @@ class Manifest(_Frozen):
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
-    unsaid = {"seal"} if manifest.metric else {"seal", "metric"}  # so that what knows no metric still reads the others
+    # Without an unset metric, so that what knows none still reads the others.
+    unsaid = {"checksum"} if manifest.metric else {"checksum", "metric"}
     write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}))
 
 
@@ -231,7 +234,7 @@ def read_manifest(path: Path) -> Manifest:
         VerificationError: It has a checksum that it does not fit.
     """
     data = manifest_bytes(path)
-    if b'"seal"' in data or b'"version": 2' in data:  # one changed byte leaves one of them
+    if FIELD.encode() in data or b'"version": 2' in data:  # one changed byte leaves one of them
         require_checksum(path, data)
     return validated(Manifest, path, data, "deliver the engine again with compress")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 U = TypeVar("U")
 
 
 @dataclass(frozen=True)
-class PerNetwork(Generic[T]):
+class PerNetwork(Generic[_T]):
     """One thing of each network, such as its engine; iterates over them in this order.
 
     Attributes:
@@ -19,18 +19,18 @@ class PerNetwork(Generic[T]):
         compressed: Of what it made of that.
     """
 
-    original: T
-    compressed: T
+    original: _T
+    compressed: _T
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[_T]:
         """The original's, then the compressed network's."""
         return iter((self.original, self.compressed))
 
     @property
-    def named(self) -> dict[str, T]:
+    def named(self) -> dict[str, _T]:
         """By the names of the fields, which are those of ``PerNetwork(**named)`` again."""
         return {"original": self.original, "compressed": self.compressed}
 
-    def map(self, function: Callable[[T], U]) -> PerNetwork[U]:
+    def map(self, function: Callable[[_T], U]) -> PerNetwork[U]:
         """The function of each."""
         return PerNetwork(function(self.original), function(self.compressed))

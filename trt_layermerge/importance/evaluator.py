@@ -41,7 +41,7 @@ for losses that are of this size in themselves."""
 HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
 """Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
 
-MEMORY = 1 << 30
+ACTIVATION_MEMORY = 1 << 30
 """Bytes of activations that are kept between choices; where they would take more, they are computed every time."""
 
 
@@ -156,7 +156,7 @@ class _Kept:
             if names != self._names:  # seldom: choices come sorted by their blocks
                 self._values = []  # before the next ones take their memory
                 known = _Known(self.network, names, self.batches)
-                self._names, self._values = names, list(known) if known.bytes <= MEMORY else known
+                self._names, self._values = names, list(known) if known.bytes <= ACTIVATION_MEMORY else known
             return self._values
 
 

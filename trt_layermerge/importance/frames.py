@@ -31,7 +31,7 @@ from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 
-MEMORY = 3 << 30
+EQUATION_MEMORY = 3 << 30
 """Bytes that the equations which are held at once may take; one frame alone is below it."""
 
 
@@ -72,7 +72,7 @@ def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> lis
     return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
 
 
-def in_memory(frames: Iterable[Frame], limit: int = MEMORY) -> Iterator[list[Frame]]:
+def in_memory(frames: Iterable[Frame], limit: int = EQUATION_MEMORY) -> Iterator[list[Frame]]:
     """The frames in groups that may be held at once; each takes one pass over the data."""
     group: list[Frame] = []
     for frame in frames:

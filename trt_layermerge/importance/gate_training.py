@@ -20,17 +20,18 @@ from torch import fx
 from trt_layermerge.blocks.candidates import blocks_of, composed_geometry
 from trt_layermerge.blocks.choice import Block
 from trt_layermerge.errors import DivergedError
-from trt_layermerge.importance.estimators.base import EstimationRequest, Progress
+from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.estimators.gates import Gates, has_front_inside
 from trt_layermerge.importance.evaluator import first, require_finite, row
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.network import Network
+from trt_layermerge.progress import Progress
 from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.gates import closed, gated
+from trt_layermerge.training.gating import closed, gated
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 

@@ -40,7 +40,6 @@ class Subset:
 
     @property
     def name(self) -> str:
-        """The task's."""
         return self.whole.name
 
     def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -49,21 +48,16 @@ class Subset:
         return islice(batches, self.steps_per_epoch - first_step)
 
     def calibration_batches(self) -> Iterator[Batch]:
-        """The task's."""
         return self.whole.calibration_batches()
 
     def held_out_batches(self) -> Iterator[Batch]:
-        """The task's."""
         return self.whole.held_out_batches()
 
     def test_batches(self) -> Iterator[Batch]:
-        """The task's."""
         return self.whole.test_batches()
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The task's."""
         return self.whole.loss(output, target)
 
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
-        """The task's."""
         return self.whole.metric(output, target)

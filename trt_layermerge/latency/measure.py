@@ -25,13 +25,12 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with how many are done, how many there are, and the last one's key."""
 
 GapModel = Callable[[GapSignature], onnx.ModelProto]
 """Writes a gap as ONNX: unlike a convolution's, its signature does not say enough to."""
@@ -211,7 +210,8 @@ def _measured(
     trials: dict[AnySignature, _Trial] = {}
     for signature in group:
         try:
-            trials[signature] = _Trial(_built(signature, runtime, options, gap_model), policy)
+            engine = _built(signature, runtime, options, gap_model)
+            trials[signature] = _Trial(engine, policy, runtime.doubt(engine))
         except InputError as error:
             yield ProfileRow(signature, None, "failed", error.message)
     accepted = discarded = 0
@@ -264,9 +264,15 @@ class _Round:
 class _Trial:
     """One engine under measurement."""
 
-    def __init__(self, engine: Engine, policy: MeasurementPolicy) -> None:
-        """Warm the engine up, which also tells how many runs make a burst."""
-        self._engine, self._policy = engine, policy
+    def __init__(self, engine: Engine, policy: MeasurementPolicy, doubt: str | None = None) -> None:
+        """Warm the engine up, which also tells how many runs make a burst.
+
+        Args:
+            engine: What is timed.
+            policy: How sure its latency has to be.
+            doubt: Why it cannot be, whatever its samples say.
+        """
+        self._engine, self._policy, self._doubt = engine, policy, doubt
         self._spent_ns = 0
         self.rounds: list[_Round] = []
         self._runs = policy.burst(float(np.min(engine.time(policy.min_burst))))
@@ -302,6 +308,8 @@ class _Trial:
     @property
     def doubt(self) -> str | None:
         """Why the timing is less sure than asked for, in words."""
+        if self._doubt is not None:
+            return self._doubt
         policy, reached = self._policy, self.timing.relative_ci
         disturbed = [one for one in self.rounds if one.disturbed]
         if len(disturbed) > policy.tolerated * len(self.rounds):

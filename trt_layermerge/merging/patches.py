@@ -64,8 +64,8 @@ def samples_kept(geometry: Geometry) -> int:
     if formed_part(geometry) != geometry:
         return MOST_KEPT
     unknowns = unknowns_of(geometry) + 1
-    room = KEPT_BYTES // (4 * geometry.groups * unknowns)
-    return min(room, max(FEWEST_SAMPLES, min(MOST_SAMPLES, KEPT_PER_UNKNOWN * unknowns)))
+    most = KEPT_BYTES // (4 * geometry.groups * unknowns)
+    return min(most, max(FEWEST_SAMPLES, min(MOST_SAMPLES, KEPT_PER_UNKNOWN * unknowns)))
 
 
 def samples_by_batch(needed: int, batches: Sequence[Values]) -> list[int]:

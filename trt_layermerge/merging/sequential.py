@@ -6,7 +6,7 @@ blocks before it have changed (design, section 5); so do the layers that are kep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,9 +24,7 @@ from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.device import CPU, move, placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
-
-Progress = Callable[[int, int, str], None]
-"""Called with what is done, the total, and what is being worked on."""
+from trt_layermerge.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import cached_property, reduce
 
 from trt_layermerge.network.geometry import Geometry
 
-Shape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 """Channels, height, width."""
 
 
@@ -98,8 +98,8 @@ class Layer(Unit):
     activation: str | None
     late_adds: tuple[str, ...] = ()
     output: str
-    input_shape: Shape
-    output_shape: Shape
+    input_shape: ImageShape
+    output_shape: ImageShape
     pre_norm: PreNorm | None = None
 
     @property
@@ -187,7 +187,7 @@ class Chain:
         return len(self.layers)
 
     @cached_property
-    def _shapes(self) -> tuple[Shape, ...]:
+    def _shapes(self) -> tuple[ImageShape, ...]:
         return (self.layers[0].input_shape, *(layer.output_shape for layer in self.layers))
 
     def tensor(self, index: int) -> str:
@@ -199,8 +199,8 @@ class Chain:
         pre_norm = self.layers[index - 1].pre_norm
         return self.tensor(index - 1) if pre_norm is None else pre_norm.output
 
-    def shape(self, index: int) -> Shape:
-        """Shape of tensor ``index``."""
+    def shape(self, index: int) -> ImageShape:
+        """ImageShape of tensor ``index``."""
         return self._shapes[index]
 
     def activation(self, index: int) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import fx, nn
 
-from trt_layermerge.network.chain import Shape
+from trt_layermerge.network.chain import ImageShape
 from trt_layermerge.network.geometry import Geometry, Pair, Sides
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry
@@ -38,8 +38,8 @@ def footprint(module: fx.GraphModule, nodes: Iterable[fx.Node], start: fx.Node, 
     Returns:
         ``None`` where no convolution makes an image of that size: the grid of one is no whole multiple of the other's.
     """
-    shape: Shape = start.meta["shape"]
-    wanted: Shape = end.meta["shape"]
+    shape: ImageShape = start.meta["shape"]
+    wanted: ImageShape = end.meta["shape"]
     seen: dict[fx.Node, Geometry | None] = {start: POINT}
     for node in nodes:
         seen[node] = _seen(module, node, seen)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trt_layermerge.network.chain import Shape
+from trt_layermerge.network.chain import ImageShape
 from trt_layermerge.network.geometry import Geometry
 
 
-class Position(NamedTuple):
+class ChainPosition(NamedTuple):
     """A tensor by its chain and its number in it."""
 
     chain: int
@@ -39,8 +39,8 @@ class Gap:
     input: str
     output: str
     layers: tuple[tuple[int, int], ...]
-    input_shape: Shape
-    output_shape: Shape
+    input_shape: ImageShape
+    output_shape: ImageShape
     structure: str
     multiple: int = 1
 
@@ -73,11 +73,11 @@ class Region:
     before_activation: str
     act: str | None
     activation: str | None
-    input_shape: Shape
-    output_shape: Shape
+    input_shape: ImageShape
+    output_shape: ImageShape
     geometry: Geometry
-    start: Position
-    end: Position
+    start: ChainPosition
+    end: ChainPosition
     layers: tuple[tuple[int, int], ...]
     gaps: tuple[int, ...]
     convolutions: int

@@ -15,7 +15,7 @@ from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.footprint import footprint
 from trt_layermerge.network.nesting import Nesting, is_image
-from trt_layermerge.network.region import Gap, Position, Region
+from trt_layermerge.network.region import ChainPosition, Gap, Region
 from trt_layermerge.network.structure import structure_of
 
 MOST_CONVOLUTIONS = 64
@@ -109,8 +109,8 @@ class _Finder:
             start.meta["shape"],
             end.meta["shape"],
             whole,
-            Position(layers[0][0], layers[0][1] - 1),
-            Position(*layers[-1]),
+            ChainPosition(layers[0][0], layers[0][1] - 1),
+            ChainPosition(*layers[-1]),
             layers,
             gaps,
             sum(isinstance(self._part(node), nn.Conv2d | nn.ConvTranspose2d) for node in nodes),

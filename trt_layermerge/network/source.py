@@ -26,9 +26,9 @@ from torch import nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.extras import install_hint
-from trt_layermerge.network.checkpoint import load_weights
 from trt_layermerge.network.inputs import INPUT, Input
 from trt_layermerge.network.unwrap import unwrapped
+from trt_layermerge.network.weights_file import load_weights
 from trt_layermerge.probe import probe
 from trt_layermerge.usercode import user_code
 

@@ -9,8 +9,8 @@ from typing import TypedDict
 import torch
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.importance.estimate import missing_rows
 from trt_layermerge.importance.evaluator import first
+from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.pipeline.job_frontier import worthwhile

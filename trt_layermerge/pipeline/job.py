@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.cost import Setting
-from trt_layermerge.importance.estimate import Estimation
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
+from trt_layermerge.importance.filling import Estimation
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
-from trt_layermerge.planning.methods.registry import DEFAULT, method_named
+from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
@@ -78,7 +78,7 @@ class Job:
     options: BuildOptions = field(default_factory=BuildOptions)
     batch: int = 8
     budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
-    method: str = DEFAULT
+    method: str = DEFAULT_METHOD
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     confidence: float | None = None
     refine: int = 0

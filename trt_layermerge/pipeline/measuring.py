@@ -16,7 +16,7 @@ from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import parse_json, read_bytes, write_json
-from trt_layermerge.importance.estimate import measure, table_key
+from trt_layermerge.importance.filling import measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
 from trt_layermerge.latency.measure import estimate_seconds, fill, missing

@@ -106,10 +106,10 @@ class _Silent:
     """A reporter that tells nothing: the first process tells for all."""
 
     def stage(self, name: str) -> None:
-        """Nothing."""
+        pass
 
     def progress(self, done: int, total: int, label: str) -> None:
-        """Nothing."""
+        pass
 
 
 def _execute(session: Session, choices: Sequence[Choice], members: ProcessGroup, reporter: Reporter) -> Compression:

@@ -14,7 +14,7 @@ _TEXT = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|x|)", re.ASCII)
 _HINT = "write 0.6 for 60 % of the original's latency, 22.3ms for milliseconds, or 1.8x for a speedup"
 
 
-class Unit(StrEnum):
+class BudgetUnit(StrEnum):
     """What the number of a budget means; the value is its suffix."""
 
     SHARE = ""
@@ -35,15 +35,15 @@ class Budget:
     """
 
     amount: Decimal
-    unit: Unit
+    unit: BudgetUnit
 
     def __post_init__(self) -> None:
         """Check the range."""
-        if self.unit is Unit.SPEEDUP and not (self.amount.is_finite() and self.amount >= 1):
+        if self.unit is BudgetUnit.SPEEDUP and not (self.amount.is_finite() and self.amount >= 1):
             raise UsageError(f"a speedup of {self} cannot be; it must be 1 or more", hint=_HINT)
         if not self.amount.is_finite() or self.amount <= 0:
             raise UsageError(f"a budget of {self} leaves no time at all; it must be above 0", hint=_HINT)
-        if self.unit is Unit.SHARE and self.amount > 1:
+        if self.unit is BudgetUnit.SHARE and self.amount > 1:
             raise UsageError(
                 f"a budget of {self} is above 1, and a budget without unit is a share of the original's latency",
                 hint=_HINT,
@@ -59,7 +59,7 @@ class Budget:
         match = _TEXT.fullmatch(text.strip())
         if match is None:
             raise UsageError(f"cannot read the budget {text!r}", hint=_HINT)
-        return cls(Decimal(match[1]), Unit(match[2]))
+        return cls(Decimal(match[1]), BudgetUnit(match[2]))
 
     @classmethod
     def from_speedup(cls, speedup: float) -> Budget:
@@ -68,14 +68,14 @@ class Budget:
         Raises:
             UsageError: The speedup is below 1 or not finite.
         """
-        return cls(Decimal(repr(float(speedup))), Unit.SPEEDUP)
+        return cls(Decimal(repr(float(speedup))), BudgetUnit.SPEEDUP)
 
     def nanoseconds(self, original_ns: int) -> int:
         """The largest latency in whole ns that is within the budget, for an original of the given latency in ns."""
         amount = Fraction(self.amount)
-        if self.unit is Unit.MILLISECONDS:
+        if self.unit is BudgetUnit.MILLISECONDS:
             return int(amount * 1_000_000)
-        return int(original_ns * amount if self.unit is Unit.SHARE else original_ns / amount)
+        return int(original_ns * amount if self.unit is BudgetUnit.SHARE else original_ns / amount)
 
     def __str__(self) -> str:
         """The budget as ``parse`` reads it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Block = tuple[int, int]
+Span = tuple[int, int]
 NEVER = 2**61  # ns; the sum of two still fits into int64
 
 
@@ -32,7 +32,7 @@ class Interval:
     breaks: tuple[int, ...]
 
 
-def fastest(length: int, latencies: Mapping[Block, int]) -> dict[Block, Interval]:
+def fastest(length: int, latencies: Mapping[Span, int]) -> dict[Span, Interval]:
     """Stage one: the fastest way to run each interval of layers when no activation inside it is left.
 
     T_opt[i, j] = min over i <= m < j of T_opt[i, m] + T[m, j], with T_opt[i, i] = 0 and T[m, j] the latency of
@@ -61,7 +61,7 @@ def fastest(length: int, latencies: Mapping[Block, int]) -> dict[Block, Interval
     return {block: Interval(*block, int(best[block]), _breaks(last, *block)) for block in _below(best, length)}
 
 
-def _below(best: np.ndarray[tuple[int, int], np.dtype[np.int64]], length: int) -> Iterator[Block]:
+def _below(best: np.ndarray[tuple[int, int], np.dtype[np.int64]], length: int) -> Iterator[Span]:
     blocks = ((start, end) for start in range(length) for end in range(start + 1, length + 1))
     return (block for block in blocks if best[block] < NEVER)
 
@@ -73,7 +73,7 @@ def _breaks(last: np.ndarray[tuple[int, int], np.dtype[np.int64]], start: int, e
     return tuple(reversed(breaks))
 
 
-def extended(length: int, importance: Mapping[tuple[int, int, bool, bool], float]) -> dict[Block, float]:
+def extended(length: int, importance: Mapping[tuple[int, int, bool, bool], float]) -> dict[Span, float]:
     """I_ext: importance of each interval between two activations that stay.
 
     I_ext[i, j, a, b] = max( I[i, j, a, b], max over i < m < j of I_ext[i, m, a, 0] + I[m, j, 0, b] )
@@ -90,7 +90,7 @@ def extended(length: int, importance: Mapping[tuple[int, int, bool, bool], float
         for left in (0, 1) if start == 0 else (int(a),):
             for right in (0, 1) if end == length else (int(b),):
                 flat[left, right, end, start] = max(flat[left, right, end, start], value)
-    result: dict[Block, float] = {}
+    result: dict[Span, float] = {}
     for start in range(length):
         open_end = np.full(length + 1, -np.inf)  # I_ext[start, m, 1, 0]
         for end in range(start + 1, length + 1):

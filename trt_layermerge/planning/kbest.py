@@ -34,30 +34,30 @@ class _Bounds:
     before: Floats
     after: Floats
     slack: float
-    room: int
+    budget: int
 
     @staticmethod
-    def of(hull: Hull, room: int) -> _Bounds:
-        edge = int(np.searchsorted(hull.latency, room, side="right")) - 1
+    def of(hull: Hull, budget: int) -> _Bounds:
+        edge = int(np.searchsorted(hull.latency, budget, side="right")) - 1
         near = slice(max(0, edge - PRICES // 2), edge + PRICES // 2 + 1)
         slack = 2 * float(hull.slack[near].max())
-        return _Bounds(hull.price[near], hull.before[:, near], hull.after[:, near], slack, room)
+        return _Bounds(hull.price[near], hull.before[:, near], hull.after[:, near], slack, budget)
 
     @property
     def top(self) -> float:
         """No plan within the budget has a larger value."""
-        return float((self.after[0] + self.price * self.room).min())
+        return float((self.after[0] + self.price * self.budget).min())
 
     def admits(self, path: Path, floor: float) -> Mask:
         """Which edges some plan of that value may use."""
         # At every price this bounds a plan within the budget through the edge, so one that falls short is enough.
-        score = path.value[:, None] - path.latency[:, None] * self.price + self.price * self.room
+        score = path.value[:, None] - path.latency[:, None] * self.price + self.price * self.budget
         score += self.before[path.start] + self.after[path.end]
         return np.asarray((score >= floor - self.slack).all(axis=1))
 
     def reaches(self, node: int, latency: Ints, value: Floats, floor: float) -> Mask:
         """Which completions from a node, of these latencies and values, are part of some plan of that value."""
-        before = self.before[node] + np.outer(self.room - latency, self.price)
+        before = self.before[node] + np.outer(self.budget - latency, self.price)
         mask: Mask = value + before.min(axis=1) >= floor - self.slack
         return mask
 
@@ -91,12 +91,12 @@ def best_plans(problem: Problem, budget_ns: int, count: int, known: float = -np.
         known: Value of some plan within the budget, if one is known: the nearer to the best, the less there is to do.
     """
     path = Path.of(problem, dominated=True)  # a plan with an item that another beats may be the second best
-    hull, room = Hull.of(path), budget_ns - problem.fixed_ns
-    if count < 1 or room < hull.latency[0]:  # not even the fastest plan is within the budget
+    hull, budget = Hull.of(path), budget_ns - problem.fixed_ns
+    if count < 1 or budget < hull.latency[0]:  # not even the fastest plan is within the budget
         return ()
-    bounds = _Bounds.of(hull, room)
+    bounds = _Bounds.of(hull, budget)
     # The best plan is worth at least this; the k-th is expected no further below than the bound lies above.
-    good = max(known, float(hull.value[np.searchsorted(hull.latency, room, side="right") - 1]))
+    good = max(known, float(hull.value[np.searchsorted(hull.latency, budget, side="right") - 1]))
     width = max(bounds.top - good, 1e-6 * abs(good), bounds.slack)
     found: list[tuple[float, Edges]] = []
     for depth in range(DEPTHS + 1):  # the last time without a floor: then it is exact whatever the guess was
@@ -114,7 +114,7 @@ def _search(path: Path, bounds: _Bounds, floor: float, count: int) -> list[tuple
     labels = _completions(path, outgoing, bounds, floor)
     ticket, found = counter(), list[tuple[float, Edges]]()
     heap: list[tuple[float, int, int, int, int, float, Edges]] = []
-    for value, total in _completed(labels[0], 0, 0.0, bounds.room):
+    for value, total in _completed(labels[0], 0, 0.0, bounds.budget):
         heap.append((-value, total, next(ticket), 0, 0, 0.0, None))
     while heap and len(found) < count:
         best, _, _, node, latency, value, edges = heapq.heappop(heap)
@@ -125,7 +125,7 @@ def _search(path: Path, bounds: _Bounds, floor: float, count: int) -> list[tuple
             end, item = int(path.end[edge]), int(path.item[edge])
             spent, gained = latency + int(path.latency[edge]), value + float(path.value[edge])
             # Nothing comes of an edge behind which no completion is left: it is over budget, or below the floor.
-            for reached, total in _completed(labels[end], spent, gained, bounds.room):
+            for reached, total in _completed(labels[end], spent, gained, bounds.budget):
                 heapq.heappush(heap, (-reached, total, next(ticket), end, spent, gained, (item, edges)))
         if len(heap) > 4 * count + 64:  # each entry is a plan of its own, so the others are never needed
             heap = heapq.nsmallest(count, heap)
@@ -146,7 +146,7 @@ def _completions(path: Path, outgoing: _Outgoing, bounds: _Bounds, floor: float)
         sizes = [len(labels[end][0]) for end in ends]
         latency = np.concatenate([labels[end][0] for end in ends]) + np.repeat(path.latency[edges], sizes)
         value = np.concatenate([labels[end][1] for end in ends]) + np.repeat(path.value[edges], sizes)
-        fits = latency <= bounds.room - quickest[node]  # else no beginning is fast enough for them
+        fits = latency <= bounds.budget - quickest[node]  # else no beginning is fast enough for them
         latency, value = latency[fits], value[fits]
         if floor > -np.inf and len(latency):  # without a floor every completion counts
             reaches = bounds.reaches(node, latency, value, floor)
@@ -168,9 +168,9 @@ def _quickest(path: Path) -> list[int]:
     return result
 
 
-def _completed(label: tuple[Ints, Floats], latency: int, value: float, room: int) -> Iterator[tuple[float, int]]:
+def _completed(label: tuple[Ints, Floats], latency: int, value: float, budget: int) -> Iterator[tuple[float, int]]:
     """Value and latency of the best plan that a partial one can become, if it can become one."""
-    index = int(np.searchsorted(label[0], room - latency, side="right")) - 1
+    index = int(np.searchsorted(label[0], budget - latency, side="right")) - 1
     if index >= 0:
         yield value + float(label[1][index]), latency + int(label[0][index])
 

@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 
 from trt_layermerge.errors import InputError
 
-KINDS = frozenset({"keep", "merge", "fit", "identity"})
+CHOICE_KINDS = frozenset({"keep", "merge", "fit", "identity"})
 LARGEST_VALUE = 1e100  # sums stay finite
 LONGEST_NS = 10**15  # eleven days; sums of so many layers as there will ever be stay exact in int64
 
@@ -159,8 +159,8 @@ def check_timed(one: TimedChoice, lengths: Sequence[int]) -> None:
         raise InputError(f"{describe(one)}: there are {len(lengths)} chains, and it ends in chain {one.last_chain}")
     if not (0 <= one.start <= lengths[one.chain] and one.end <= lengths[one.last_chain] and _goes_on(one)):
         raise InputError(f"{describe(one)}: the chain has layers 1 to {lengths[one.last_chain]}")
-    if one.kind not in KINDS:
-        raise InputError(f"{describe(one)}: kind {one.kind!r} is none of {', '.join(sorted(KINDS))}")
+    if one.kind not in CHOICE_KINDS:
+        raise InputError(f"{describe(one)}: kind {one.kind!r} is none of {', '.join(sorted(CHOICE_KINDS))}")
     if not _least(one) <= one.latency_ns <= LONGEST_NS:
         raise InputError(f"{describe(one)}: latency {one.latency_ns} ns is not between 0 and eleven days")
     if (one.low_ns, one.high_ns) != (None, None):

@@ -103,8 +103,13 @@ class Row:
         return int(value.scaleb(6, Context(60, rounding)).to_integral_value(rounding))
 
 
-def read_rows(path: Path, required: Iterable[str], optional: Iterable[str]) -> tuple[frozenset[str], list[Row]]:
+def read_rows(path: Path, required: Iterable[str], optional: Iterable[str] | None) -> tuple[frozenset[str], list[Row]]:
     """The columns and the rows of a CSV file with a header; empty lines are passed over.
+
+    Args:
+        path: The file.
+        required: Columns that must be there.
+        optional: Columns that may be there; ``None`` for any.
 
     Raises:
         TableError: It cannot be read, has other columns or none of the required ones, has no rows, or a row has
@@ -128,7 +133,7 @@ def read_rows(path: Path, required: Iterable[str], optional: Iterable[str]) -> t
             if cells in ([], [""]):
                 continue
             if not header:
-                header = _header(path, cells, required, tuple(optional))
+                header = _header(path, cells, required, None if optional is None else tuple(optional))
                 continue
             number = len(rows) + 1
             if len(cells) != len(header):
@@ -143,9 +148,9 @@ def read_rows(path: Path, required: Iterable[str], optional: Iterable[str]) -> t
     return frozenset(header), rows
 
 
-def _header(path: Path, names: list[str], required: tuple[str, ...], optional: tuple[str, ...]) -> list[str]:
+def _header(path: Path, names: list[str], required: tuple[str, ...], optional: tuple[str, ...] | None) -> list[str]:
     for name in names:
-        if name not in required + optional:
+        if optional is not None and name not in required + optional:
             raise TableError(
                 f"{path}: the header: unknown column {name!r}",
                 hint=f"there are {', '.join(required + optional)}",

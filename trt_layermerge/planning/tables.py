@@ -15,10 +15,10 @@ from trt_layermerge.planning.problem import LONGEST_NS
 from trt_layermerge.planning.rows import Row, read_rows
 
 FLAGS = ("start_activation", "end_activation")
-KINDS = ("kernel", "depthwise")
+KERNEL_COLUMNS = ("kernel", "depthwise")
 MOST_LAYERS = 2000  # more of them in one chain are a slip of the pen, and would take all memory there is
 
-Kind = tuple[int | None, bool | None]
+KernelKind = tuple[int | None, bool | None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class LatencyRow(TableRow):
 
 
 @dataclass(frozen=True)
-class ImportanceRow(TableRow):
+class ImportanceLine(TableRow):
     """What a choice for a block is worth.
 
     Attributes:
@@ -127,16 +127,18 @@ def read_latencies(path: Path) -> LatencyTable:
     Raises:
         TableError: It cannot be read, a cell is not what it should be, a row is there twice, or layers are missing.
     """
-    columns, rows = read_rows(path, ("start", "end", "latency_ms"), (*KINDS, "latency_low_ms", "latency_high_ms"))
+    columns, rows = read_rows(
+        path, ("start", "end", "latency_ms"), (*KERNEL_COLUMNS, "latency_low_ms", "latency_high_ms")
+    )
     if ("latency_low_ms" in columns) != ("latency_high_ms" in columns):
         raise TableError(f"{path}: an interval has two ends", hint="add latency_low_ms or latency_high_ms, or neither")
     read = tuple(_latency(row) for row in rows)
     _refuse_twins((one.row, one.joined_by) for one in read)
     _refuse_gaps(path, read)
-    return LatencyTable(path, read, columns & set(KINDS))
+    return LatencyTable(path, read, columns & set(KERNEL_COLUMNS))
 
 
-def read_importances(path: Path, latencies: LatencyTable, *, flags: bool = False) -> tuple[ImportanceRow, ...]:
+def read_importances(path: Path, latencies: LatencyTable, *, flags: bool = False) -> tuple[ImportanceLine, ...]:
     """Read the table of importances that belongs to a table of latencies.
 
     Columns: ``start``, ``end``, ``importance``; ``kernel`` and ``depthwise`` where the latencies have them.
@@ -151,12 +153,12 @@ def read_importances(path: Path, latencies: LatencyTable, *, flags: bool = False
         TableError: It cannot be read, a cell is not what it should be, a row is there twice, a row has no latency, or a
             latency has no row.
     """
-    columns, rows = read_rows(path, ("start", "end", "importance"), (*KINDS, *(FLAGS if flags else ())))
+    columns, rows = read_rows(path, ("start", "end", "importance"), (*KERNEL_COLUMNS, *(FLAGS if flags else ())))
     if len(columns & set(FLAGS)) == 1:
         raise TableError(f"{path}: a block has two boundaries", hint=f"give both of {' and '.join(FLAGS)}, or neither")
-    if not flags and columns & set(KINDS) != latencies.kinds:
+    if not flags and columns & set(KERNEL_COLUMNS) != latencies.kinds:
         raise TableError(
-            f"{path}: its columns are {_listed(columns & set(KINDS))}, and those of {latencies.path} are "
+            f"{path}: its columns are {_listed(columns & set(KERNEL_COLUMNS))}, and those of {latencies.path} are "
             f"{_listed(latencies.kinds)}: rows cannot be joined",
             hint="give kernel and depthwise in both tables or in neither",
         )
@@ -178,10 +180,10 @@ def _latency(row: Row) -> LatencyRow:
     return LatencyRow(row, start, end, *_kind(row), latency, low, high)
 
 
-def _importance(row: Row) -> ImportanceRow:
+def _importance(row: Row) -> ImportanceLine:
     start, end = _block(row)
     a, b = (row.flag(name) if name in row.cells else True for name in FLAGS)
-    return ImportanceRow(row, start, end, *_kind(row), a, b, row.real("importance"))
+    return ImportanceLine(row, start, end, *_kind(row), a, b, row.real("importance"))
 
 
 def _block(row: Row) -> tuple[int, int]:
@@ -193,7 +195,7 @@ def _block(row: Row) -> tuple[int, int]:
     return start, end
 
 
-def _kind(row: Row) -> Kind:
+def _kind(row: Row) -> KernelKind:
     kernel = row.whole("kernel") if "kernel" in row.cells else None
     return kernel, row.flag("depthwise") if "depthwise" in row.cells else None
 
@@ -232,7 +234,7 @@ def _leads(layer: int) -> str:
     return f"add the row of layer {layer + 1} as it is: start {layer}, end {layer + 1}"
 
 
-def _refuse_strangers(path: Path, values: tuple[ImportanceRow, ...], latencies: LatencyTable, by_block: bool) -> None:
+def _refuse_strangers(path: Path, values: tuple[ImportanceLine, ...], latencies: LatencyTable, by_block: bool) -> None:
     """Every latency has an importance, and every importance a latency."""
 
     def key(one: TableRow) -> object:

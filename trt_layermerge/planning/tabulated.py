@@ -12,7 +12,7 @@ from trt_layermerge.planning.intervals import Interval
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.problem import Problem
 from trt_layermerge.planning.tables import (
-    ImportanceRow,
+    ImportanceLine,
     LatencyRow,
     LatencyTable,
     read_importances,
@@ -65,14 +65,14 @@ def fastest_intervals(method: TwoStage, latency: Path) -> tuple[Interval, ...]:
     return tuple(method.stage_one(table.length, latencies).values())
 
 
-def _of_kernels(table: LatencyTable, values: Iterable[ImportanceRow]) -> list[Candidate]:
+def _of_kernels(table: LatencyTable, values: Iterable[ImportanceLine]) -> list[Candidate]:
     """One candidate for each row."""
     worth = {one.joined_by: one.importance for one in values}
     unchanged = {row.key for row in table.unchanged.values()}
     return [_candidate(row, _what(row, unchanged), worth[row.joined_by]) for row in table.rows]
 
 
-def _of_blocks(table: LatencyTable, values: Iterable[ImportanceRow]) -> list[Candidate]:
+def _of_blocks(table: LatencyTable, values: Iterable[ImportanceLine]) -> list[Candidate]:
     """One candidate for each block and state of its boundaries."""
     rows = {(row.start, row.end): row for row in table.rows}
     candidates = []

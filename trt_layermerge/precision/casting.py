@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trt_layermerge.precision.onnx_graph import constants, copy_of, float_tensors
+from trt_layermerge.precision.float_tensors import constants, copy_of, float_tensors
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 

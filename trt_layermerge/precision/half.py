@@ -16,8 +16,8 @@ import onnx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.precision.casting import in_half
+from trt_layermerge.precision.float_tensors import WEIGHTED, constants, weighted_layers
 from trt_layermerge.precision.observe import largest_magnitudes, tensor_differences
-from trt_layermerge.precision.onnx_graph import WEIGHTED, constants, weighted_layers
 from trt_layermerge.precision.rounding import rounded
 from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, require_close, require_finite_tensors
 from trt_layermerge.precision.weights import half_loss

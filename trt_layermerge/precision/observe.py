@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from trt_layermerge.precision.onnx_graph import copy_of, float_tensors
+from trt_layermerge.precision.float_tensors import copy_of, float_tensors
 from trt_layermerge.runtimes.base import Array, Feed
 
 

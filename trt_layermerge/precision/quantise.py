@@ -19,8 +19,8 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.precision.float_tensors import constants, copy_of, weighted_layers
 from trt_layermerge.precision.observe import largest_magnitudes, tensor_differences
-from trt_layermerge.precision.onnx_graph import constants, copy_of, weighted_layers
 from trt_layermerge.precision.tolerance import Converted, LayerCheck, checked, require_close, require_finite_tensors
 from trt_layermerge.precision.weights import int8_loss
 from trt_layermerge.runtimes.base import Array, Feed

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trt_layermerge.precision.casting import FLOAT, HALF
-from trt_layermerge.precision.onnx_graph import constants, copy_of
+from trt_layermerge.precision.float_tensors import constants, copy_of
 
 
 def rounded(half: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from trt_layermerge.runtimes.base import Feed
 if TYPE_CHECKING:  # manifests hold layers' figures, and are read by commands that need no ONNX
     import onnx
 
-    from trt_layermerge.precision.onnx_graph import WeightedLayer
+    from trt_layermerge.precision.float_tensors import WeightedLayer
     from trt_layermerge.precision.weights import Loss
 
 OUTPUT_TOLERANCE: Mapping[str, float] = MappingProxyType({"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25})

@@ -249,6 +249,10 @@ class Runtime(ABC):
         """How the device is now; ``None`` where it does not tell."""
         return None
 
+    def doubt(self, engine: Engine) -> str | None:
+        """Why a latency of one of its engines is less sure than its samples say, in words; ``None`` where it is not."""
+        return None
+
     @abstractmethod
     def describe(self, options: BuildOptions) -> Device:
         """The device here, as engines built with these options see it."""
@@ -320,6 +324,10 @@ class RuntimeKind(ABC):
         Raises:
             RuntimeNotAvailableError: It is missing; the hint says how to install it.
         """
+
+    def has_target(self, target: str) -> bool:
+        """Whether it can be opened for a target: one of ``targets``, or whatever else the kind takes."""
+        return target in self.targets
 
     def missing(self) -> list[RuntimeNotAvailableError]:
         """All that it needs and is not here, in a blink: libraries are looked for, not loaded."""

@@ -32,7 +32,7 @@ class OnnxRuntimeKind(RuntimeKind):
             RuntimeNotAvailableError: It is not installed, or does not have the provider.
         """
         try:
-            from trt_layermerge.runtimes.ort.session import OnnxRuntime
+            from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
         except ModuleNotFoundError as error:
             raise RuntimeNotAvailableError(
                 f"runtime {self.name!r} needs the package {error.name!r}", hint=self.install

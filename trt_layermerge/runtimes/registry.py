@@ -20,6 +20,7 @@ KINDS = {
     "onnxruntime": "trt_layermerge.runtimes.onnxruntime:KIND",
     "onnxruntime-cuda": "trt_layermerge.runtimes.onnxruntime_cuda:KIND",
     "tensorrt-rtx": "trt_layermerge.runtimes.tensorrt_rtx:KIND",
+    "estimate": "trt_layermerge.runtimes.estimate:KIND",
 }
 """A line a kind. Where a runtime is to be chosen, the first that can time here is: see ``usual_runtime_kind``."""
 
@@ -39,9 +40,9 @@ def get_runtime(name: str) -> Runtime:
     kind, target = runtime_kind(name), name.partition(":")[2]
     if target and not kind.targets:
         raise UsageError(f"runtime {kind.name!r} builds for the device that is here, not for {target!r}")
-    if target and target not in kind.targets:
+    if target and not kind.has_target(target):
         raise UsageError(
-            f"runtime {kind.name!r} does not compile for {target!r}", hint=f"targets it has: {', '.join(kind.targets)}"
+            f"runtime {kind.name!r} has no target {target!r}", hint=f"targets it has: {', '.join(kind.targets)}"
         )
     require_runtime(name)
     return kind.open(target or next(iter(kind.targets), None))

@@ -24,8 +24,8 @@ from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.cli.from_fields import made_from, options_of
 from trt_layermerge.errors import UsageError
-from trt_layermerge.importance.estimate import Estimation, measure, missing_rows, table_key
 from trt_layermerge.importance.estimators.base import Estimator, Samples
+from trt_layermerge.importance.filling import Estimation, measure, missing_rows, table_key
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.task import Classification, Task
@@ -49,7 +49,6 @@ class UntestedTask(Classification):
         return super().training_batches(seed=seed, epoch=epoch, first_step=first_step)
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Fail."""
         raise AssertionError("test data was read")
 
 

@@ -31,7 +31,7 @@ from trt_layermerge.merging.linear import LinearisedBlock, called
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.gates import Gate, GatedActivation, gates_of
+from trt_layermerge.training.gating import Gate, GatedActivation, gates_of
 
 
 class DecoupledBlock(LinearisedBlock):
@@ -125,9 +125,9 @@ def decouple(network: Network, choices: Iterable[Choice]) -> fx.GraphModule:
     """
     modules: dict[Choice, nn.Module | None] = {}
     for choice in choices:
-        if choice.kind is Kind.FIT:
+        if choice.kind is Kind.FIT or choice.block.region is not None:
             raise UsageError(
-                f"the plan fits {choice.key}, and decoupling executes merges alone",
+                f"the plan has {choice.key}, and decoupling executes merges alone",
                 hint="plan with --method depth, layermerge or layer-only",
             )
         if choice.activation is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
+from trt_layermerge.progress import Progress
 from trt_layermerge.training.check import asking, checked_batches, described_value, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.evaluate import in_mode
-from trt_layermerge.training.gates import hold, nonlinearity
+from trt_layermerge.training.gating import hold, nonlinearity
 from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.layout import laid_out
 from trt_layermerge.training.process_group import ProcessGroup
@@ -44,9 +45,6 @@ DIVERGED = 1000.0
 """A loss is no longer one to learn from when it is so many times that of the first step, and so large in itself."""
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-Progress = Callable[[int, int, str], None]
-"""Is told the steps done, the steps there are, and a few words; may evaluate the model, must not change it."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ VECTOR = 16
 With AVX2 it is 8, and images of some ten pixels are enough; with AVX-512 it takes some thousand.
 """
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 Numbers = int | Sequence[int]
 
@@ -100,9 +100,9 @@ def _each(value: Numbers, weight: Tensor) -> tuple[int, ...]:
 
 _FORMS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     **dict.fromkeys((torch.conv1d, torch.conv2d), _convolution),
-    **dict.fromkeys((aten.conv1d.default, aten.conv1d.padding), _convolution),
-    **dict.fromkeys((aten.conv2d.default, aten.conv2d.padding), _convolution),
+    **dict.fromkeys((_aten.conv1d.default, _aten.conv1d.padding), _convolution),
+    **dict.fromkeys((_aten.conv2d.default, _aten.conv2d.padding), _convolution),
     **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d), _transposed),
-    **dict.fromkeys((aten.conv_transpose1d.default, aten.conv_transpose2d.input), _transposed),
+    **dict.fromkeys((_aten.conv_transpose1d.default, _aten.conv_transpose2d.input), _transposed),
 }
 """Torch's functions, as modules and as traced graphs call them; oneDNN has no such kernel for volumes."""

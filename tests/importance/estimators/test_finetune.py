@@ -17,11 +17,11 @@ from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance import choice_training
 from trt_layermerge.importance.choice_training import changed_network
-from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.importance.evaluator import WORST_LOSS
+from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.network.inputs import Input

@@ -13,16 +13,16 @@ from torch.utils.data import TensorDataset
 from trt_layermerge.blocks.candidates import Limits, choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.errors import DivergedError, UsageError
-from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.gates import Gates
+from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.gate_training import removable
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.gates import closed, gated
+from trt_layermerge.training.gating import closed, gated
 from trt_layermerge.training.task import Classification
 
 HOW = Estimation(Gates(penalty=0.5, epochs=3), Samples(1, 64))

@@ -15,7 +15,7 @@ import pytest
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators import registry
 from trt_layermerge.importance.estimators.fit import Fit
-from trt_layermerge.importance.estimators.registry import DEFAULT, default_estimator, estimators
+from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, default_estimator, estimators
 
 ASSETS = Path(__file__).parents[2] / "pipeline" / "assets"
 
@@ -72,7 +72,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None) -> Any
 def test_names_are_the_estimators_own() -> None:
     assert tuple(estimators()) == ("fit", "product", "finetune", "gates")
     assert all(kind.name == name for name, kind in estimators().items())
-    assert default_estimator() == estimators()[DEFAULT]() == Fit()
+    assert default_estimator() == estimators()[DEFAULT_ESTIMATOR]() == Fit()
 
 
 def test_one_that_a_package_brings_is_found(install: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from tests.network.onnx_import.models import assert_same, make
-from trt_layermerge.network.onnx_import.gates import fuse_activations
+from trt_layermerge.network.onnx_import.gated_products import fuse_activations
 from trt_layermerge.network.onnx_import.onnx_graph import read_graph
 
 CONSTANTS = {

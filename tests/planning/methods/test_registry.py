@@ -12,7 +12,7 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.methods import registry
 from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.planning.methods.registry import (
-    DEFAULT,
+    DEFAULT_METHOD,
     METHOD_GROUP,
     method_named,
     method_names,
@@ -42,7 +42,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
 
 
 def test_every_name_leads_to_its_method() -> None:
-    assert method_names()[:4] == ("joint", "layermerge", "depth", "layer-only") and DEFAULT in method_names()
+    assert method_names()[:4] == ("joint", "layermerge", "depth", "layer-only") and DEFAULT_METHOD in method_names()
     for name in method_names():
         assert method_named(name).name == name
 

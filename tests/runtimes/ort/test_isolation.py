@@ -13,7 +13,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.base import BuildOptions
-from trt_layermerge.runtimes.ort.session import OnnxEngine, OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxEngine, OnnxRuntime
 
 ISOLATED = BuildOptions(isolated=True)
 P1 = (1, 1, 1, 1)

@@ -31,7 +31,7 @@ def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) 
     return int(low), int(high)
 
 
-_COMPILERS = [kind for kind in runtime_kinds() if kind.targets]
+_COMPILERS = [kind for kind in runtime_kinds() if kind.targets and not kind.times]
 _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 
 

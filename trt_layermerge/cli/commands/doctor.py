@@ -48,7 +48,7 @@ def _show_self_check(found: SelfCheck, console: Console) -> None:
     device = found.device
     simulated = " (SIMULATED: no device was timed)" if device.simulated else ""
     console.print(
-        f"\nrehearsal on {device.name}, {device.runtime} {device.runtime_version}{simulated}: a small network with "
+        f"\nself-check on {device.name}, {device.runtime} {device.runtime_version}{simulated}: a small network with "
         f"three layers merged into one,\nproved within {found.merge_error:.0e}, engine verified within "
         f"{found.engine_error:.0e}, {found.original_ms:.3f} ms -> {found.merged_ms:.3f} ms; {found.seconds:.0f} s",
         markup=False,

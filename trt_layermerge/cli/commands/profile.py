@@ -18,11 +18,17 @@ from trt_layermerge.cli.options import (
     network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.pipeline.measuring import profile_plan, profile_stage
 from trt_layermerge.pipeline.session import open_session
 
 
-@click.command("profile")
+@click.command(
+    "profile",
+    cls=CommandWithVariants,
+    variants={"estimate": "trt_layermerge.cli.commands.profile_estimate"},
+    epilog="profile estimate: a table of convolutions, on a card that is elsewhere; see profile estimate -h.",
+)
 @combined(network_options, device_options, data_options, config_option, dry_run_option, json_option)
 @click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
 def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:

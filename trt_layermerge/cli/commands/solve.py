@@ -25,7 +25,7 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
-from trt_layermerge.planning.budget import Budget, Unit
+from trt_layermerge.planning.budget import Budget, BudgetUnit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.methods.registry import method_named, registered_methods
@@ -123,7 +123,7 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
     known = tables.original_ns is not None or read_latencies(tables.latency).original_ns is not None
     asked = given["budget"] is not None or given["speedup"] is not None
     budget = read_budget(given["budget"], given["speedup"]) if asked or not wanted.whole else None
-    if budget is not None and budget.unit is not Unit.MILLISECONDS and not known:
+    if budget is not None and budget.unit is not BudgetUnit.MILLISECONDS and not known:
         raise UsageError(
             f"a budget of {budget} refers to the original, and {tables.latency} lacks rows of single layers",
             hint="write the budget in ms, such as 22.3ms, or say what the original takes: --original 22.3ms",
@@ -173,7 +173,7 @@ def _fastest(method: Method, latency: Path, as_json: bool) -> None:
 
 def _original_ns(text: str) -> int:
     budget = Budget.parse(text)
-    if budget.unit is not Unit.MILLISECONDS:
+    if budget.unit is not BudgetUnit.MILLISECONDS:
         raise UsageError(f"--original {text} has no unit", hint="write 22.3ms")
     return max(1, budget.nanoseconds(0))
 

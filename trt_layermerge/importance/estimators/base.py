@@ -7,20 +7,19 @@ estimator says how rows are found, and all else that is to be said of it; nobody
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.progress import Progress
 
 if TYPE_CHECKING:
     from trt_layermerge.network.network import Network
     from trt_layermerge.training.task import Task
 
-Progress = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words: of rows, or of a training that comes before them."""
 
 _COUNTED = {"share": "of the data", "epochs": "epochs", "steps": "steps"}
 """Fields whose number comes before the word."""

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.importance.estimators.base import EstimationRequest, Progress, Samples, setting
+from trt_layermerge.importance.estimators.base import EstimationRequest, Samples, setting
 from trt_layermerge.importance.estimators.trained import Trained
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.progress import Progress
 from trt_layermerge.training.recipe import Recipe
 
 

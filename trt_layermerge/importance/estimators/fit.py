@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Progress
+from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.errors import UsageError
-from trt_layermerge.importance.estimators.base import EstimationRequest, Progress, Samples, setting
+from trt_layermerge.importance.estimators.base import EstimationRequest, Samples, setting
 from trt_layermerge.importance.estimators.trained import Trained
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.network.chain import Chain
+from trt_layermerge.progress import Progress
 from trt_layermerge.training.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators.base import Estimator
 
-DEFAULT = "fit"
+DEFAULT_ESTIMATOR = "fit"
 
 ENTRY_POINTS = "trt_layermerge.estimators"
 """The group under which a package of anyone's names its estimators."""
@@ -48,4 +48,4 @@ def estimators() -> Mapping[str, type[Estimator]]:
 
 def default_estimator() -> Estimator:
     """The one that measures where none is asked for."""
-    return estimators()[DEFAULT]()
+    return estimators()[DEFAULT_ESTIMATOR]()

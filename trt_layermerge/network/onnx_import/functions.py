@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import import spatial
 from trt_layermerge.network.onnx_import.layers import unsupported
-from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
-from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
+from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
+from trt_layermerge.network.onnx_import.sizes import Run, listed, setting_of
 
 BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
 
@@ -91,8 +91,8 @@ def _reduce(function: Callable[..., Tensor]) -> FunctionRule:
     def translate(node: Node) -> Run:
         keep = bool(node.get("keepdims", 1))
 
-        def run(x: Tensor, axes: Array | None = None) -> Tensor:
-            found = setting(node, "axes", axes)
+        def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
+            found = setting_of(node, "axes", axes)
             if not found and node.get("noop_with_empty_axes", 0):
                 return x
             dims = tuple(axis % x.dim() for axis in found or range(x.dim()))
@@ -108,8 +108,8 @@ def _reduce(function: Callable[..., Tensor]) -> FunctionRule:
 def _reduce_prod(node: Node) -> Run:
     keep = bool(node.get("keepdims", 1))
 
-    def run(x: Tensor, axes: Array | None = None) -> Tensor:
-        for axis in sorted((axis % x.dim() for axis in setting(node, "axes", axes) or range(x.dim())), reverse=True):
+    def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
+        for axis in sorted((axis % x.dim() for axis in setting_of(node, "axes", axes) or range(x.dim())), reverse=True):
             x = x.prod(axis, keepdim=keep)
         return x
 
@@ -117,7 +117,7 @@ def _reduce_prod(node: Node) -> Run:
 
 
 def _reshape(node: Node) -> Run:
-    def run(x: Tensor, target: Array) -> Tensor:
+    def run(x: Tensor, target: OnnxArray) -> Tensor:
         sizes = listed(target) or []
         if not node.get("allowzero", 0):
             sizes = [x.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(sizes)]
@@ -136,16 +136,16 @@ def _transpose(node: Node) -> Run:
 
 
 def _squeeze(node: Node) -> Run:
-    def run(x: Tensor, axes: Array | None = None) -> Tensor:
-        found = setting(node, "axes", axes)
+    def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
+        found = setting_of(node, "axes", axes)
         return x.squeeze() if found is None else x.squeeze(tuple(found))
 
     return run
 
 
 def _unsqueeze(node: Node) -> Run:
-    def run(x: Tensor, axes: Array | None = None) -> Tensor:
-        found = setting(node, "axes", axes) or []
+    def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
+        found = setting_of(node, "axes", axes) or []
         for axis in sorted(axis % (x.dim() + len(found)) for axis in found):
             x = x.unsqueeze(axis)
         return x
@@ -154,14 +154,16 @@ def _unsqueeze(node: Node) -> Run:
 
 
 def _slice(node: Node) -> Run:
-    def run(x: Tensor, starts: Array | None = None, ends: Array | None = None, *rest: Array | None) -> Tensor:
-        begin, end = setting(node, "starts", starts) or [], setting(node, "ends", ends) or []
+    def run(
+        x: Tensor, starts: OnnxArray | None = None, ends: OnnxArray | None = None, *rest: OnnxArray | None
+    ) -> Tensor:
+        begin, end = setting_of(node, "starts", starts) or [], setting_of(node, "ends", ends) or []
         axes, steps = (*rest, None, None)[:2]
         step = listed(steps) or [1] * len(begin)
         if min(step) < 1:
             raise unsupported(node, "PyTorch does not slice backwards")
         spans = [slice(None)] * x.dim()
-        for i, axis in enumerate(setting(node, "axes", axes) or range(len(begin))):
+        for i, axis in enumerate(setting_of(node, "axes", axes) or range(len(begin))):
             spans[axis] = slice(begin[i], end[i], step[i])
         return x[tuple(spans)]
 
@@ -169,8 +171,8 @@ def _slice(node: Node) -> Run:
 
 
 def _split(node: Node) -> Run:
-    def run(x: Tensor, sizes: Array | None = None) -> list[Tensor]:
-        axis, found = node.get("axis", 0), setting(node, "split", sizes)
+    def run(x: Tensor, sizes: OnnxArray | None = None) -> list[Tensor]:
+        axis, found = node.get("axis", 0), setting_of(node, "split", sizes)
         if found is None:
             found = -(-x.shape[axis] // len(node.outputs))
         return list(torch.split(x, found, axis))
@@ -179,7 +181,7 @@ def _split(node: Node) -> Run:
 
 
 def _split_to_sequence(node: Node) -> Run:
-    def run(x: Tensor, sizes: Array) -> list[Tensor]:
+    def run(x: Tensor, sizes: OnnxArray) -> list[Tensor]:
         return list(torch.split(x, int(sizes) if sizes.ndim == 0 else sizes.tolist(), node.get("axis", 0)))
 
     return run
@@ -188,7 +190,7 @@ def _split_to_sequence(node: Node) -> Run:
 def _gather(node: Node) -> Run:
     axis = node.get("axis", 0)
 
-    def run(x: Tensor, indices: Array) -> Tensor:
+    def run(x: Tensor, indices: OnnxArray) -> Tensor:
         if indices.ndim == 0:
             return x.select(axis, int(indices))
         if indices.ndim > 1:
@@ -225,7 +227,7 @@ def _depth_to_space(node: Node) -> Run:
 
 
 def _expand(_: Node) -> Run:
-    def run(x: Tensor, target: Array) -> Tensor:
+    def run(x: Tensor, target: OnnxArray) -> Tensor:
         sizes = listed(target) or []
         own = [1] * (len(sizes) - x.dim()) + list(x.shape)
         sizes = [1] * (x.dim() - len(sizes)) + sizes

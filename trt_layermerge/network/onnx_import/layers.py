@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
+from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.padding import PaddedConv2d
 
 LayerRule = Callable[..., nn.Module | None]
@@ -44,7 +44,7 @@ class AnyBatchNorm(BatchNorm):
 class InstanceNorm(nn.Module):
     """An instance norm for inputs of any rank."""
 
-    def __init__(self, weight: Array, bias: Array, eps: float) -> None:
+    def __init__(self, weight: OnnxArray, bias: OnnxArray, eps: float) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = parameter(weight), parameter(bias), eps
 
@@ -53,7 +53,7 @@ class InstanceNorm(nn.Module):
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
-def parameter(array: Array) -> nn.Parameter:
+def parameter(array: OnnxArray) -> nn.Parameter:
     """A trainable copy."""
     return nn.Parameter(torch.from_numpy(np.array(array, order="C")))
 
@@ -78,14 +78,14 @@ def explicit_pads(node: Node, dims: int) -> list[int]:
     return list(node.get("pads") or [0] * (2 * dims))
 
 
-def _filled(module: nn.Module, weight: Array, bias: Array | None) -> nn.Module:
+def _filled(module: nn.Module, weight: OnnxArray, bias: OnnxArray | None) -> nn.Module:
     module.weight = parameter(weight)
     if bias is not None:
         module.bias = parameter(bias)
     return module
 
 
-def _conv(node: Node, weight: Array, bias: Array | None = None) -> nn.Module:
+def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module:
     if weight.ndim != 4:
         raise unsupported(node, f"its kernel has {weight.ndim - 2} dimensions, not 2")
     top, left, bottom, right = explicit_pads(node, 2)
@@ -110,7 +110,7 @@ def _conv(node: Node, weight: Array, bias: Array | None = None) -> nn.Module:
     return conv if even or auto != "NOTSET" else PaddedConv2d(conv, (top, left, bottom, right))
 
 
-def _conv_transpose(node: Node, weight: Array, bias: Array | None = None) -> nn.Module:
+def _conv_transpose(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module:
     pads, groups = explicit_pads(node, 2), node.get("group", 1)
     plain = node.get("auto_pad", "NOTSET") == "NOTSET" and not node.get("output_shape")
     if weight.ndim != 4 or not plain or pads[:2] != pads[2:]:
@@ -130,7 +130,7 @@ def _conv_transpose(node: Node, weight: Array, bias: Array | None = None) -> nn.
     return _filled(conv, weight, bias)
 
 
-def _batch_norm(node: Node, weight: Array, bias: Array, mean: Array, var: Array) -> nn.Module:
+def _batch_norm(node: Node, weight: OnnxArray, bias: OnnxArray, mean: OnnxArray, var: OnnxArray) -> nn.Module:
     if node.get("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
         raise unsupported(node, "it is in training mode; export the model in evaluation mode")
     norm = AnyBatchNorm(len(mean), node.get("epsilon", 1e-5), 1 - node.get("momentum", 0.9))
@@ -138,20 +138,20 @@ def _batch_norm(node: Node, weight: Array, bias: Array, mean: Array, var: Array)
     return _filled(norm, weight, bias)
 
 
-def _instance_norm(node: Node, weight: Array, bias: Array) -> nn.Module:
+def _instance_norm(node: Node, weight: OnnxArray, bias: OnnxArray) -> nn.Module:
     return InstanceNorm(weight, bias, node.get("epsilon", 1e-5))
 
 
-def _group_norm(node: Node, weight: Array, bias: Array) -> nn.Module:
+def _group_norm(node: Node, weight: OnnxArray, bias: OnnxArray) -> nn.Module:
     return _filled(nn.GroupNorm(node.get("num_groups"), len(weight), node.get("epsilon", 1e-5)), weight, bias)
 
 
-def _linear(weight: Array, bias: Array | None) -> nn.Module:
+def _linear(weight: OnnxArray, bias: OnnxArray | None) -> nn.Module:
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     return _filled(module, weight, bias)
 
 
-def _gemm(node: Node, weight: Array, bias: Array | None = None) -> nn.Module | None:
+def _gemm(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module | None:
     if node.get("transA", 0):
         return None
     weight = weight if node.get("transB", 0) else weight.T
@@ -160,11 +160,11 @@ def _gemm(node: Node, weight: Array, bias: Array | None = None) -> nn.Module | N
     return _linear(weight * np.float32(node.get("alpha", 1.0)), bias)
 
 
-def _matmul(_node: Node, weight: Array) -> nn.Module | None:
+def _matmul(_node: Node, weight: OnnxArray) -> nn.Module | None:
     return _linear(weight.T, None) if weight.ndim == 2 else None
 
 
-def _prelu(_node: Node, slope: Array) -> nn.Module | None:
+def _prelu(_node: Node, slope: OnnxArray) -> nn.Module | None:
     each = slope.size == 1 or (slope.ndim >= 3 and slope.size == slope.shape[-3])
     return _filled(nn.PReLU(slope.size, device="meta"), slope.reshape(-1), None) if each else None
 

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from trt_layermerge.errors import ModelError
 from trt_layermerge.onnxfile import inputs_of
 
-Array = NDArray[Any]
+OnnxArray = NDArray[Any]
 
 OLDEST_OPSET = 7
 """From here on, operators broadcast as NumPy does."""
@@ -78,7 +78,7 @@ class OnnxGraph:
     shape: tuple[int | None, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
-    constants: Mapping[str, Array]
+    constants: Mapping[str, OnnxArray]
     origins: Mapping[str, str]
 
     @property
@@ -197,7 +197,7 @@ def _image_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, t
 
 
 def _folded(
-    graph: onnx.GraphProto, constants: dict[str, Array], origins: dict[str, str], opset: int
+    graph: onnx.GraphProto, constants: dict[str, OnnxArray], origins: dict[str, str], opset: int
 ) -> tuple[Node, ...]:
     """The nodes that are left once all that is known is computed; what is computed joins the constants."""
     nodes = []
@@ -218,7 +218,7 @@ def _folded(
     return tuple(nodes)
 
 
-def _evaluated(proto: onnx.NodeProto, inputs: dict[str, Array], opset: int) -> dict[str, Array] | None:
+def _evaluated(proto: onnx.NodeProto, inputs: dict[str, OnnxArray], opset: int) -> dict[str, OnnxArray] | None:
     if proto.domain not in OWN:
         return None
     try:
@@ -228,7 +228,7 @@ def _evaluated(proto: onnx.NodeProto, inputs: dict[str, Array], opset: int) -> d
     return {name: _single(np.asarray(result)) for name, result in zip(proto.output, results, strict=False)}
 
 
-def _single(array: Array) -> Array:
+def _single(array: OnnxArray) -> OnnxArray:
     """Floats of any width in float32."""
     floats = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
     return array.astype(np.float32) if floats and array.dtype != np.float32 else array
@@ -271,7 +271,7 @@ def _freed(graph: OnnxGraph, batch: int) -> OnnxGraph:
     return replace(graph, nodes=tuple(nodes), constants=constants)
 
 
-def _begins_with(batch: int, target: Array, op: str) -> bool:
+def _begins_with(batch: int, target: OnnxArray, op: str) -> bool:
     """Whether the first of these sizes is the batch, or a multiple of it that can be left open."""
     multiple = op == "Reshape" and target[0] > 0 and target[0] % batch == 0 and bool((target[1:] > 0).all())
     return bool(target[0] == batch) or multiple

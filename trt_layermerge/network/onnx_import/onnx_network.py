@@ -19,9 +19,9 @@ from torch import Tensor, fx, nn
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS
-from trt_layermerge.network.onnx_import.gates import fuse_activations
+from trt_layermerge.network.onnx_import.gated_products import fuse_activations
 from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
-from trt_layermerge.network.onnx_import.onnx_graph import Array, Node, OnnxGraph
+from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray, OnnxGraph
 from trt_layermerge.network.onnx_import.sizes import SIZES, shape
 
 _RESERVED = frozenset({*dir(nn.Module), *dir(fx.GraphModule), "meta", "self", *kwlist})
@@ -124,7 +124,7 @@ class OnnxNetwork(nn.Module):
         filled_in = array is not None and name not in self._graph.origins and not array.any()
         return filled_in and node.op == "Conv" and name in node.inputs[2:]
 
-    def _layer(self, node: Node, constants: list[Array | None]) -> nn.Module | None:
+    def _layer(self, node: Node, constants: list[OnnxArray | None]) -> nn.Module | None:
         key = (node.op, node.inputs[1:], repr(sorted(node.attributes.items())))
         if key not in self._layers:  # the same weights twice are one module called twice
             module = layer(node, constants)
@@ -163,7 +163,7 @@ class OnnxNetwork(nn.Module):
         self._tensors[name] = path
         return name
 
-    def _setting(self, name: str, constant: Array | None) -> str:
+    def _setting(self, name: str, constant: OnnxArray | None) -> str:
         """A constant that is no tensor, under a name of its own: others may take the same one for a tensor."""
         if constant is None:
             return name

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
+from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 
 Run = Callable[..., Any]
 
 
-def listed(value: Array | list[int] | None) -> list[Any] | None:
-    """A setting as a list, wherever it came from: an attribute, a constant, or arithmetic on sizes."""
+def listed(value: OnnxArray | list[int] | None) -> list[Any] | None:
+    """A setting_of as a list, wherever it came from: an attribute, a constant, or arithmetic on sizes."""
     return value.reshape(-1).tolist() if isinstance(value, np.ndarray) else value
 
 
-def setting(node: Node, name: str, given: Array | None) -> list[Any] | None:
+def setting_of(node: Node, name: str, given: OnnxArray | None) -> list[Any] | None:
     """What newer operator sets take as an input and older ones as an attribute."""
     return listed(node.get(name) if given is None else given)
 
 
-def objects(values: Any) -> Array:
+def objects(values: Any) -> OnnxArray:
     """An array of objects; of a symbol too, which NumPy would look into."""
     values = list(values)
     array = np.empty(len(values), object)
@@ -49,10 +49,10 @@ def _gather(node: Node) -> Run:
     return lambda x, indices: np.asarray(np.take(x, indices.astype(np.int64), node.get("axis", 0)), object)
 
 
-def _axes(function: Callable[[Array, Any], Array]) -> Callable[[Node], Run]:
+def _axes(function: Callable[[OnnxArray, Any], OnnxArray]) -> Callable[[Node], Run]:
     def translate(node: Node) -> Run:
-        def run(x: Array, axes: Array | None = None) -> Array:
-            found = setting(node, "axes", axes)
+        def run(x: OnnxArray, axes: OnnxArray | None = None) -> OnnxArray:
+            found = setting_of(node, "axes", axes)
             return function(x, None if found is None else tuple(int(axis) for axis in found))
 
         return run
@@ -61,9 +61,11 @@ def _axes(function: Callable[[Array, Any], Array]) -> Callable[[Node], Run]:
 
 
 def _slice(node: Node) -> Run:
-    def run(x: Array, starts: Array | None = None, ends: Array | None = None, *rest: Array | None) -> Array:
+    def run(
+        x: OnnxArray, starts: OnnxArray | None = None, ends: OnnxArray | None = None, *rest: OnnxArray | None
+    ) -> OnnxArray:
         axes, steps = (*rest, None, None)[:2]
-        begin, end = setting(node, "starts", starts) or [], setting(node, "ends", ends) or []
+        begin, end = setting_of(node, "starts", starts) or [], setting_of(node, "ends", ends) or []
         return x[begin[0] : end[0] : (listed(steps) or [1])[0]] if listed(axes) in (None, [0], [-1]) else x
 
     return run

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import.layers import explicit_pads, same_padding, unsupported
-from trt_layermerge.network.onnx_import.onnx_graph import Array, Node
-from trt_layermerge.network.onnx_import.sizes import Run, listed, setting
+from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
+from trt_layermerge.network.onnx_import.sizes import Run, listed, setting_of
 
 
 def _pool_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
@@ -112,8 +112,8 @@ def pad(node: Node) -> Run:
     if mode not in _PAD_MODES:
         raise unsupported(node, f"PyTorch has no padding of mode {mode!r}")
 
-    def run(x: Tensor, pads: Array | None = None, value: Any = None, axes: Array | None = None) -> Tensor:
-        given = setting(node, "pads", pads) or []
+    def run(x: Tensor, pads: OnnxArray | None = None, value: Any = None, axes: OnnxArray | None = None) -> Tensor:
+        given = setting_of(node, "pads", pads) or []
         of = [axis % x.dim() for axis in listed(axes) or range(x.dim())]
         sides = {axis: (given[i], given[i + len(of)]) for i, axis in enumerate(of)}
         first = min((axis for axis, both in sides.items() if any(both)), default=x.dim())
@@ -143,7 +143,7 @@ def resize(node: Node) -> Run:
     if torch_mode is None or node.get("axes") not in (None, [2, 3], [0, 1, 2, 3]):
         raise unsupported(node, "only images are resized, by nearest, linear or cubic")
 
-    def run(x: Tensor, *given: Array | None) -> Tensor:
+    def run(x: Tensor, *given: OnnxArray | None) -> Tensor:
         scales, sizes = _targets(node, given)
         if mode == "nearest":
             return _nearest(node, x, scales, sizes)
@@ -163,10 +163,10 @@ def _exotic(node: Node) -> bool:
     return policy or bool(node.get("antialias", 0)) or bool(node.get("exclude_outside", 0))
 
 
-def _targets(node: Node, given: tuple[Array | None, ...]) -> tuple[list[float] | None, list[int] | None]:
+def _targets(node: Node, given: tuple[OnnxArray | None, ...]) -> tuple[list[float] | None, list[int] | None]:
     """Scales, or else sizes, of height and width; only one of both is given."""
     if node.op == "Upsample" or node.opset < 11:
-        scales, sizes = setting(node, "scales", given[0] if given else None), None
+        scales, sizes = setting_of(node, "scales", given[0] if given else None), None
     else:
         scales, sizes = (listed(value) for value in (*given, None, None, None)[1:3])
     if scales:
@@ -187,13 +187,13 @@ def _nearest(node: Node, x: Tensor, scales: list[float] | None, sizes: list[int]
     return x[:, :, picks[0].tolist()][:, :, :, picks[1].tolist()]
 
 
-def _interpolated(size: int, to: int, step: float, shift: float) -> Array:
+def _interpolated(size: int, to: int, step: float, shift: float) -> OnnxArray:
     """Which input pixels ``F.interpolate`` takes; where a place is near a pixel's edge, the rounding of it decides."""
     at = (np.arange(to, dtype=np.float32) + np.float32(shift)) * np.float32(step)
     return np.asarray(np.minimum(np.floor(at), size - 1))
 
 
-def _picked(node: Node, size: int, to: int, ratio: np.float32) -> Array:
+def _picked(node: Node, size: int, to: int, ratio: np.float32) -> OnnxArray:
     """Which input pixel each output pixel of one axis is."""
     out, half = np.arange(to, dtype=np.float32), np.float32(0.5)
     place = _coordinates(node)

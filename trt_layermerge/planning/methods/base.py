@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar, cast
 
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.candidate import Candidate
-from trt_layermerge.planning.intervals import Block, Interval
+from trt_layermerge.planning.intervals import Interval, Span
 from trt_layermerge.planning.problem import Problem
 
-T = TypeVar("T", int, float, str)
+_T = TypeVar("_T", int, float, str)
 
 
 class ChoiceTraits(Protocol):
@@ -55,7 +55,7 @@ class MethodSetting:
     help: str
 
 
-def method_setting(default: T, help: str) -> T:
+def method_setting(default: _T, help: str) -> _T:
     """A field of a method that is a setting."""
     return field(default=default, metadata={"help": help})
 
@@ -144,7 +144,7 @@ class TwoStage(Method):
     """
 
     @abstractmethod
-    def stage_one(self, length: int, latencies: Mapping[Block, int]) -> dict[Block, Interval]:
+    def stage_one(self, length: int, latencies: Mapping[Span, int]) -> dict[Span, Interval]:
         """The fastest arrangement of each interval that can be run at all, by start and end.
 
         Args:

@@ -14,7 +14,7 @@ import numpy as np
 
 from trt_layermerge.errors import InputError
 from trt_layermerge.planning.candidate import Candidate
-from trt_layermerge.planning.intervals import Block, Interval, extended, fastest
+from trt_layermerge.planning.intervals import Interval, Span, extended, fastest
 from trt_layermerge.planning.methods.base import ChoiceTraits, TwoStage, method_setting
 from trt_layermerge.planning.path import Floats
 from trt_layermerge.planning.problem import Item, Problem, check_timed, describe
@@ -59,7 +59,7 @@ class Depth(TwoStage):
         """Keeping a layer, and merging several without dropping any."""
         return choice.kind == "keep" or (choice.kind == "merge" and choice.layers > 1 and choice.dropped == 0)
 
-    def stage_one(self, length: int, latencies: Mapping[Block, int]) -> dict[Block, Interval]:
+    def stage_one(self, length: int, latencies: Mapping[Span, int]) -> dict[Span, Interval]:
         """T_opt."""
         return fastest(length, latencies)
 
@@ -90,7 +90,7 @@ class Depth(TwoStage):
     def _items(self, chain: int, length: int, admitted: Sequence[Candidate]) -> Iterator[Item]:
         mine = [one for one in admitted if one.chain == chain]
         worth: dict[tuple[int, int, bool, bool], float] = {}
-        merges: dict[Block, Candidate] = {}
+        merges: dict[Span, Candidate] = {}
         for one, value in zip(mine, self._normalised(mine), strict=True):
             state = one.start, one.end, one.start_activation, one.end_activation
             if state in worth:
@@ -113,7 +113,7 @@ class Depth(TwoStage):
         return lowered
 
 
-def _item(chain: int, interval: Interval, merges: Mapping[Block, Candidate], value: float) -> Item:
+def _item(chain: int, interval: Interval, merges: Mapping[Span, Candidate], value: float) -> Item:
     parts = [merges[block] for block in zip(interval.breaks, interval.breaks[1:], strict=False)]
     if len(parts) == 1:
         return parts[0].item(value)

@@ -16,7 +16,7 @@ from typing import Any
 from trt_layermerge.errors import UsageError
 from trt_layermerge.planning.methods.base import Method
 
-DEFAULT = "joint"
+DEFAULT_METHOD = "joint"
 
 METHOD_GROUP = "trt_layermerge.methods"
 

@@ -28,7 +28,7 @@ def default_path(device: str, compute_capability: str, version: str) -> Path:
     return root / "trt_layermerge" / f"{name}.timing"
 
 
-def load(path: Path, config: trt.IBuilderConfig) -> str | None:
+def read_into(path: Path, config: trt.IBuilderConfig) -> str | None:
     """Give a build what was timed before.
 
     Returns:

@@ -35,13 +35,13 @@ def main() -> None:
     """Build what standard input asks for; write the outcome, or the error, to the file that is named."""
     answer = Path(sys.argv[1])
     try:
-        fields: dict[str, Any] = asdict(build(BuildRequest.from_json(sys.stdin.read())))
+        fields: dict[str, Any] = asdict(build_here(BuildRequest.from_json(sys.stdin.read())))
     except LayerMergeError as error:
         fields = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     write_bytes(answer, json.dumps(fields).encode())
 
 
-def build(request: BuildRequest) -> BuildOutcome:
+def build_here(request: BuildRequest) -> BuildOutcome:
     """Build in this process; see ``building.build``."""
     module = load_library(request.library)
     globals()["trt"] = module
@@ -132,7 +132,7 @@ def _serialised(request: BuildRequest, messages: _Messages) -> bytes:
     if request.timing_cache is not None:
         from trt_layermerge.runtimes.nvidia import timing_cache
 
-        messages.add(timing_cache.load(request.timing_cache, config))
+        messages.add(timing_cache.read_into(request.timing_cache, config))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ModelError(f"{request.library} cannot build {request.model}{messages.last()}")

@@ -15,9 +15,9 @@ from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import evaluator, oneshot
-from trt_layermerge.importance.estimate import Estimation, measure, table_key
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.evaluator import WORST_LOSS, first
+from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.merging import patches
 from trt_layermerge.merging.algebra import to_module
@@ -358,7 +358,7 @@ def test_a_memory_limit_changes_no_row(network, task, table, tmp_path):
     tight = ImportanceTable.open(tmp_path / "tight.jsonl", table_key(network, task, HOW))
     measure(network, choices, task, table, HOW)
     with (
-        mock.patch.object(evaluator, "MEMORY", 0),
+        mock.patch.object(evaluator, "ACTIVATION_MEMORY", 0),
         mock.patch.object(oneshot, "in_memory", lambda all_: [[f] for f in all_]),
     ):
         measure(network, choices, task, tight, HOW)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Progress, Samples
+from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.network.network import Network
+from trt_layermerge.progress import Progress
 from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.task import Task
 

@@ -7,7 +7,7 @@ import pytest
 from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
 from trt_layermerge.runtimes import onnxruntime_cuda
 from trt_layermerge.runtimes.base import BuildOptions
-from trt_layermerge.runtimes.ort.session import OnnxRuntime
+from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.network.checkpoint import load_weights
+from trt_layermerge.network.weights_file import load_weights
 
 State = Mapping[str, Tensor]
 

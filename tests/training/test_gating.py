@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import UsageError
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.gates import Gate, GatedActivation, closed, gated, gates_of, nonlinearity
+from trt_layermerge.training.gating import Gate, GatedActivation, closed, gated, gates_of, nonlinearity
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
