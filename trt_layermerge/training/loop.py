@@ -94,8 +94,7 @@ def fine_tune(
         checkpoint: The file to resume from, which need not exist.
         teacher: Gives outputs of the model's shape for the same inputs; is not changed.
         progress: Called after each step, and once before the first.
-        group: The processes that share each batch, and where; if not given those that a launcher has started, on GPUs
-            if there are any.
+        group: The processes that share each batch, and where; if not given those that a launcher has started.
 
     Raises:
         UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
