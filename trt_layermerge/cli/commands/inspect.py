@@ -110,9 +110,10 @@ def _show(found: dict[str, Any], method: str) -> None:
         console.print(f"break after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:
         console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
+    regions = f", or in one of {found['regions']} regions," if found["regions"] else ""
     console.print(
-        f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers, or one "
-        f"of {found['regions']} regions, that one convolution can replace"
+        f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers{regions} "
+        "that one convolution can replace"
     )
     console.print(
         f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
