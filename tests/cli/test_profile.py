@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -51,3 +53,64 @@ def test_a_configuration_names_the_model_where_none_is_given(run: Any, desk: Any
     ran = run("profile", "--config", desk.folder / "c.toml", *places, "--dry-run", "--json")
     assert ran.code == 0 and [one["model"] for one in ran.json["networks"]] == [str(desk.folder / "model.py")]
     assert run("profile", *places).code == 2
+
+
+@pytest.fixture
+def filled(run: Any, desk: Any, models: list[Path], places: list[object]) -> Path:
+    assert run("profile", models[0], *places).code == 0
+    (path,) = (desk.folder / "profiles").rglob("*.jsonl")
+    return path  # type: ignore[no-any-return]
+
+
+def test_what_ci_reads_is_written(run: Any, desk: Any, models: list[Path], places: list[object]) -> None:
+    names = {"--summary": "ci/s.md", "--junit": "ci/j.xml", "--benchmark-json": "ci/b.json"}
+    files = [part for option, name in names.items() for part in (option, desk.folder / name)]
+    ran = run("profile", models[0], *places, *files, "--json")
+    assert ran.code == 0, ran.err
+    suite = ElementTree.parse(desk.folder / "ci/j.xml").getroot()[0]
+    assert suite.attrib["tests"] == str(ran.json["rows"]) and suite.attrib["failures"] == "0"
+    assert suite.attrib["skipped"] == str(ran.json["degraded"] + ran.json["failed"])
+    assert len(json.loads((desk.folder / "ci/b.json").read_text())) == ran.json["rows"]
+    text = (desk.folder / "ci/s.md").read_text()
+    assert "SIMULATED" in text and f"{models[0].name}" in text.replace("&#95;", "_")
+    assert run("profile", models[0], *places, *files).code == 0
+    assert len((desk.folder / "ci/s.md").read_text()) > len(text), "a summary is appended, as a step's has to be"
+
+
+def test_files_that_cannot_be_written_are_refused_first(run: Any, models: list[Path], places: list[object]) -> None:
+    ran = run("profile", models[0], *places, "--junit", models[0] / "j.xml")
+    assert ran.code == 3 and ran.out == "" and "model.py" in ran.err
+
+
+def test_show_tells_the_device_and_the_slowest_rows(run: Any, filled: Path) -> None:
+    shown, whole = run("profile", "show", filled), run("profile", "show", filled, "--json").json
+    assert shown.code == 0 and "RTX 2080 Ti" in shown.out and f"{whole['rows']}: " in shown.out
+    medians = [row["timing"]["median_ns"] for row in whole["slowest"]]
+    assert len(medians) == whole["rows"] and medians == sorted(medians, reverse=True)
+    assert whole["slowest"][0]["signature"] in shown.out
+    assert whole["slowest"][-1]["signature"] in run("profile", "show", filled, "--all").out
+    assert run("profile", "show", filled.parent / "none.jsonl").code == 3
+
+
+def test_merge_joins_shards_and_overwrites_nothing_else(run: Any, filled: Path, tmp_path: Path) -> None:
+    key, *rows = filled.read_text().splitlines(keepends=True)
+    shards = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
+    for path, part in zip(shards, (rows[:3], rows[2:]), strict=True):
+        path.write_text(key + "".join(part))
+    ran = run("profile", "merge", *shards, "--output", tmp_path / "whole.jsonl")
+    assert ran.code == 0 and (tmp_path / "whole.jsonl").read_text() == filled.read_text(), ran.err
+    refused = run("profile", "merge", *shards, "--output", filled)
+    assert refused.code == 2 and "not among what is merged" in refused.err
+    assert run("profile", "merge", *shards, "--output", shards[0]).code == 0
+    assert shards[0].read_text() == filled.read_text()
+    shards[1].write_text(key.replace('"threads": 1', '"threads": 2') + rows[0])
+    assert run("profile", "merge", *shards, "--output", tmp_path / "no.jsonl").code == 9
+    assert not (tmp_path / "no.jsonl").exists()
+
+
+def test_export_writes_a_row_an_operation(run: Any, filled: Path, tmp_path: Path) -> None:
+    printed = run("profile", "export", filled, "--csv", "-")
+    assert printed.code == 0 and len(printed.out.splitlines()) == len(filled.read_text().splitlines())
+    assert run("profile", "export", filled, "--csv", tmp_path / "out" / "t.csv").code == 0
+    assert (tmp_path / "out" / "t.csv").read_text() == printed.out
+    assert run("profile", "export", filled).code == 2

@@ -7,13 +7,13 @@ counts; two runs at once, and a second try after a failure, leave such files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trt_layermerge.blocks.gap_signature import AnySignature, parse_signature
-from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed
+from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed, write_whole
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import Device
 
@@ -118,6 +118,12 @@ class Profile:
             TableError: The file is not a profile, or a line is not a row.
         """
         return cls(Journal.read(path, _FORMAT))
+
+    @classmethod
+    def write(cls, path: Path, key: ProfileKey, rows: Iterable[ProfileRow]) -> Profile:
+        """Write a whole profile, in the place of what is there."""
+        write_whole(path, _FORMAT, key.record, map(_row_fields, rows))
+        return cls.read(path)
 
     @staticmethod
     def path_for(root: Path, key: ProfileKey) -> Path:

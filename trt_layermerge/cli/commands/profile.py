@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import click
 
+from trt_layermerge.ci.measured import report_of_profile
+from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     combined,
@@ -23,17 +25,30 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
-from trt_layermerge.pipeline.profiling import ProfilingPlan, open_sessions, profile_networks, profiling_plan
+from trt_layermerge.pipeline.profiling import (
+    ProfilingPlan,
+    open_sessions,
+    profile_networks,
+    profiling_plan,
+    wanted_signatures,
+)
 from trt_layermerge.pipeline.session import Session
+
+VARIANTS = {
+    "show": "what a file holds",
+    "merge": "several files of one device as one",
+    "export": "a file as CSV",
+    "estimate": "a table of convolutions, on a card that is elsewhere",
+}
 
 
 @click.command(
     "profile",
     cls=CommandWithVariants,
-    variants={"estimate": "trt_layermerge.cli.commands.profile_estimate"},
-    epilog="profile estimate: a table of convolutions, on a card that is elsewhere; see profile estimate -h.",
+    variants={name: f"trt_layermerge.cli.commands.profile_{name}" for name in VARIANTS},
+    epilog="; ".join(f"profile {name}: {what}" for name, what in VARIANTS.items()) + "; see profile show -h.",
 )
-@combined(several_network_options, device_options, data_options, config_option, dry_run_option, json_option)
+@combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
 @click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
 @click.option(
     "--max-minutes",
@@ -53,6 +68,8 @@ def command(
             f"--weights is a checkpoint of one network, and there are {len(model)}",
             hint="leave it out: no latency depends on weights",
         )
+    ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
+    ci_files.require_writable()
     job = make_job(**given, model=model[0])
     sessions = open_sessions(replace(job, policy=replace(job.policy, again=again)), model)
     plan = profiling_plan(sessions)
@@ -62,6 +79,9 @@ def command(
     began = time.monotonic()
     with screen() as reporter:
         measured = profile_networks(sessions, reporter, None if max_minutes is None else 60 * max_minutes)
+    wanted = [one for session in sessions for one in wanted_signatures(session)]
+    notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
+    ci_files.write(lambda: report_of_profile(sessions[0].profile, wanted, [*notes, f"{measured} measured now"]))
     _tell(sessions, plan, measured, time.monotonic() - began, as_json)
 
 
