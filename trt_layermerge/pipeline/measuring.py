@@ -60,7 +60,8 @@ def _gap_model(session: Session, signature: GapSignature) -> onnx.ModelProto:
         InputError: It cannot be written as ONNX.
     """
     gap = next(session.network.gaps[number] for number, one in session.gap_signatures.items() if one == signature)
-    part, given = between(fold_norms(session.network.module), gap.input, gap.output), as_inputs(gap.input_shape)
+    part = fold_norms(between(session.network.module, gap.input, gap.output))
+    given = as_inputs(gap.input_shape)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "gap.onnx"
         export_onnx(part, given, path)
