@@ -42,7 +42,7 @@ class Proof:
 
     Attributes:
         blocks: Merged blocks against their linearised form, and folded norms against theirs.
-        end_to_end: Largest difference of the two networks' outputs over the largest output, float32.
+        end_to_end: Largest difference of an output of the two networks over the largest value of it, float32.
         samples: Number of inputs of the end-to-end comparison.
     """
 
@@ -115,7 +115,8 @@ def prove_network(unmerged: nn.Module, merged: nn.Module, inputs: Values, blocks
     merged.eval()
     given = as_tuple(inputs)
     with torch.no_grad():
-        error = relative_error(merged(*given), unmerged(*given))
+        both = zip(as_tuple(merged(*given)), as_tuple(unmerged(*given)), strict=True)
+        error = max(relative_error(actual, expected) for actual, expected in both)
     if error > NETWORK_TOLERANCE:
         raise ProofError(
             f"the merged network differs from its unmerged form by {error:.1e} of its largest output "

@@ -12,6 +12,9 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.network import Network
 
+_WRITES = "writes"
+"""Where a node keeps which one it stands for; copies of a graph copy that."""
+
 
 def module_name(block: Block) -> str:
     """Name of the module that takes a block's place in the rewritten network."""
@@ -63,7 +66,15 @@ def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: 
             new = _like(graph.call_module(str(nodes[lowered.act].target), (new,)), old)
         for skip in lowered.late_skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
+    if new is not nodes[lowered.reads]:
+        new.meta[_WRITES] = lowered.writes
     old.replace_all_uses_with(new)
+
+
+def stands_for(node: fx.Node) -> str | None:
+    """Of a node that makes a replaced block's output, the original's node that did; ``None`` of any other node."""
+    found: str | None = node.meta.get(_WRITES)
+    return found
 
 
 def _like(new: fx.Node, old: fx.Node) -> fx.Node:
