@@ -243,7 +243,9 @@ torch_options = combined(
     ),
 )
 also_option = click.option(
-    "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
+    "--also",
+    metavar="RUNTIME",
+    help="Build the result for this as well, such as tensorrt-rtx:sm75; one that runs here, such as torch, times it.",
 )
 
 

@@ -119,7 +119,8 @@ def _gap_model(sessions: Sequence[Session], signature: GapSignature) -> onnx.Mod
         for number, one in session.gap_signatures.items()
         if one == signature
     )
-    part, given = between(fold_norms(session.network.module), gap.input, gap.output), as_inputs(gap.input_shape)
+    part = fold_norms(between(session.network.module, gap.input, gap.output))
+    given = as_inputs(gap.input_shape)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "gap.onnx"
         export_onnx(part, given, path)
