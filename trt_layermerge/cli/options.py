@@ -7,6 +7,7 @@ This module imports neither torch nor a runtime, which takes seconds: ``solve`` 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -41,6 +42,17 @@ def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -
     if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise click.BadParameter(f"{text!r} is not a shape like 3x224x224")
     return tuple(int(size) for size in sizes)
+
+
+def read_share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """Read a share as people write it: ``5%`` or ``0.05``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text.strip())
+    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is no share above 0 %; write 5% or 0.05")
+    return share
 
 
 def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
