@@ -11,6 +11,7 @@ import click
 
 from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import (
+    COUNT,
     PATH,
     combined,
     config_option,
@@ -49,7 +50,7 @@ table_options = combined(
 )
 output_options = combined(
     click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
-    click.option("--count", type=click.IntRange(1), default=1, metavar="K", help="Print the K best plans."),
+    click.option("--count", type=COUNT, default=1, metavar="K", help="Print the K best plans."),
     csv_option,
     click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'."),
 )
