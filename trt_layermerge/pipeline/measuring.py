@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from trt_layermerge.latency.anchored import anchored
 from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import read_timing
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.cut import between
 from trt_layermerge.network.device import placed
@@ -39,7 +41,11 @@ def profile_stage(session: Session, reporter: Reporter) -> None:
     options = block_options(session.job, session.runtime)
     policy, gap_model = session.job.policy, partial(_gap_model, session)
     _ = session.original  # compared with its source before anything is measured
-    fill(session.profile, _wanted(session), session.runtime, options, policy, reporter.progress, gap_model)
+    wanted, profile = _wanted(session), session.profile
+    # Two processes that measure on one device measure each other; and what one has measured the other need not.
+    with exclusive(profile.path.parent, wait=True) if missing(wanted, profile, policy) else nullcontext():
+        profile.reread()
+        fill(profile, wanted, session.runtime, options, policy, reporter.progress, gap_model)
 
 
 def profile_plan(session: Session) -> tuple[int, float]:

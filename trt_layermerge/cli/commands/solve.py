@@ -26,6 +26,7 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
+from trt_layermerge.locks import exclusive
 from trt_layermerge.planning.budget import Budget, BudgetUnit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
@@ -153,7 +154,8 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     plans = find(frontier, budget_ns, wanted)
     more: dict[str, Any] = {"original_ms": baseline.median_ns / 1e6}
     if not wanted.whole:
-        decide(session, plans[0], table)
+        with exclusive(session.job.output):
+            decide(session, plans[0], table)
         more["plan"] = str(session.job.plan_file)
     tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 
