@@ -25,10 +25,11 @@ from trt_layermerge.delivery.manifest import (
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
-from trt_layermerge.files import exclusive, write_json
+from trt_layermerge.files import write_json
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression
