@@ -24,11 +24,10 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.channel_choice import Reading, order_of
-from trt_layermerge.merging.correction import write_corrected
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.narrowing import Kept, narrow
 from trt_layermerge.merging.norms import estimate_norms
-from trt_layermerge.merging.readings import readings_of
+from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.network.cut import up_to

@@ -18,10 +18,9 @@ from tests.merging.conftest import randomise
 from tests.network.written import Net, conv
 from trt_layermerge.errors import TaskError
 from trt_layermerge.merging.channel_choice import Elimination, Reading, corrected, order_of
-from trt_layermerge.merging.correction import narrowed_alone, write_corrected
 from trt_layermerge.merging.narrowing import masked, narrow
 from trt_layermerge.merging.proof import relative_error
-from trt_layermerge.merging.readings import readings_of
+from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.network.network import Network, trace
 
 SHAPE = (4, 8, 8)
@@ -106,7 +105,7 @@ def narrowed_to(network: Network, count: int, batches: list[Tensor]) -> tuple[An
         write_corrected(wide, name, reading, kept)
     with torch.no_grad():
         assert relative_error(wide(batches[0]), masked(wide, {group: kept})(batches[0])) < 1e-5, "it reads what goes"
-    return narrowed_alone(network.module, group, found, kept), kept
+    return narrow(wide, {group: kept}), kept
 
 
 def flat(m: Any, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from trt_layermerge.merging.channel_choice import Reading
+from trt_layermerge.merging.channel_choice import Reading, corrected
 from trt_layermerge.merging.patches import (
     LARGEST_SYSTEM,
     at,
@@ -149,6 +149,26 @@ def _centred(total: Tensor) -> tuple[Tensor, Tensor]:
     return total[:-1, :-1] / samples - means[:, None] * means, means
 
 
+def write_corrected(module: fx.GraphModule, name: str, reading: Reading, kept: Sequence[int]) -> None:
+    """Give a consumer the weights with which it does without some channels; those for the others are 0 then.
+
+    What its bias needs goes into a norm behind it, if there is one.
+    """
+    (node,) = (node for node in module.graph.nodes if node.name == name)
+    part, norm = module.get_submodule(str(node.target)), _norm_behind(module, node)
+    weight, shift = corrected(reading, kept)
+    assert isinstance(part, nn.Conv2d | nn.Linear)
+    shift = shift.reshape(len(part.weight), -1).sum(1)
+    with torch.no_grad():
+        part.weight.copy_(_from_rows(weight, part))
+        if part.bias is not None:
+            part.bias.add_(shift)
+        elif norm is not None and norm.running_mean is not None:
+            norm.running_mean.sub_(shift)
+        else:
+            part.bias = nn.Parameter(shift.to(part.weight))
+
+
 def _rows(part: nn.Conv2d | nn.Linear, channels: int, geometry: Geometry) -> Tensor:
     """A consumer's weights ``[channels, each, outputs]``; of single pixels, each of its taps makes outputs."""
     weight = part.weight.detach().double().transpose(0, 1)
@@ -158,7 +178,16 @@ def _rows(part: nn.Conv2d | nn.Linear, channels: int, geometry: Geometry) -> Ten
     return rows.reshape(channels, unknowns_of(geometry) // channels, -1).contiguous()
 
 
-def norm_behind(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
+def _from_rows(rows: Tensor, part: nn.Conv2d | nn.Linear) -> Tensor:
+    """Weights as a layer has them, of those that a reading has: ``[channels, each, outputs]``."""
+    outputs, inputs = part.weight.shape[:2]
+    taps = part.weight[0, 0].numel()
+    whole = rows.shape[2] == outputs
+    weight = rows.reshape(inputs, taps, outputs).transpose(1, 2) if whole else rows.reshape(inputs, outputs, taps)
+    return weight.transpose(0, 1).reshape(part.weight.shape)
+
+
+def _norm_behind(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
     """The batch norm that alone reads a consumer's result."""
     user = sole_user(node)
     called = None if user is None or user.op != "call_module" else module.get_submodule(str(user.target))
@@ -167,7 +196,7 @@ def norm_behind(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
 
 def _scale(module: fx.GraphModule, node: fx.Node, rows: Tensor) -> Tensor:
     """What a norm behind a consumer multiplies its outputs by, those of each tap in a row."""
-    norm, outputs = norm_behind(module, node), len(_part(module, node).weight)
+    norm, outputs = _norm_behind(module, node), len(_part(module, node).weight)
     scale = torch.ones(outputs, dtype=torch.float64, device=rows.device)
     if norm is not None and norm.running_var is not None:
         scale = (norm.running_var.double() + norm.eps).rsqrt()

@@ -18,13 +18,12 @@ from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower,
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
-from trt_layermerge.merging.correction import write_corrected
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.patches import formed_part
-from trt_layermerge.merging.readings import readings_of
+from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.merging.width import Width
 from trt_layermerge.network.chain import Unit
