@@ -15,7 +15,7 @@ from torch import fx, nn
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
 from trt_layermerge.merging.algebra import Convolution, to_module
-from trt_layermerge.merging.calibration import CalibrationRuns
+from trt_layermerge.merging.calibration import CalibrationRuns, Teacher
 from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
 from trt_layermerge.merging.proof import BlockProof, prove_block
@@ -52,22 +52,24 @@ def execute(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
+    teacher: Teacher | None = None,
 ) -> Compression:
     """Merge, fit and drop the blocks of a plan, and prove the merges.
 
     Args:
-        network: The original, in evaluation mode; it is not changed.
+        network: The original, in evaluation mode, or that with fewer channels; it is not changed.
         choices: The plan's, in any order.
         inputs: Calibration batches, ``[batch, ...]`` for each input, for fits.
         progress: Told of every block.
         strength: What fits make use of; by default, of everything.
+        teacher: The original, where the network has fewer channels.
 
     Raises:
         ModelError: A block to fit has activations that are not finite.
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    runs = CalibrationRuns(network, inputs)
+    runs = CalibrationRuns(network, inputs, teacher)
     reconstruction = Reconstruction(runs, strength or Strength())
     merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
@@ -91,7 +93,7 @@ def execute(
             fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
-    if merged:
+    if merged or teacher is not None:
         reconstruction.estimate_norms(compressed, as_linearised)
         reconstruction.refit_heads(compressed, as_linearised)
     return Compression(compressed, as_linearised, tuple(proofs), fits, refits)
@@ -104,14 +106,15 @@ def execute_on(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
+    teacher: Teacher | None = None,
 ) -> Compression:
     """Execute a plan as ``execute`` does, on a device; the network and all that is made of it end on the CPU.
 
     Raises:
         LayerMergeError: As there.
     """
-    with placed(network.module, device):
-        made = execute(network, choices, inputs, progress, strength)
+    with placed(network.module, device), placed((teacher or Teacher(network.module)).module, device):
+        made = execute(network, choices, inputs, progress, strength, teacher)
         for module in (made.merged, made.linearised):
             move(module, CPU)
         return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))
