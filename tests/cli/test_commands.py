@@ -20,7 +20,7 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     found = ran.json
     assert found.keys() == {
         "model", "inputs", "outputs", "notes", "layers", "skips", "breaks", "convolutions", "replaceable", "regions",
-        "choices", "admitted", "signatures", "largest_merge",
+        "choices", "admitted", "signatures", "largest_merge", "channel_groups", "fixed_channels",
     }  # fmt: skip
     assert [item["shape"] for item in found["inputs"]] == [[1, 8, 8]]
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
