@@ -6,7 +6,7 @@ lowering or a signature, is worked out on the narrowed one by the same functions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from trt_layermerge.blocks.choice import Choice
@@ -17,9 +17,6 @@ from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network
 from trt_layermerge.network.region import Region
 
-Channels = Callable[[int], int]
-"""Number of channels of a tensor of a chain, by its number."""
-
 
 def narrowed_shapes(network: Network, widths: Mapping[int, int]) -> Network:
     """The network with so many channels in some of its groups; its module stays what it is.
@@ -29,10 +26,7 @@ def narrowed_shapes(network: Network, widths: Mapping[int, int]) -> Network:
         widths: Channels of groups, by their numbers; all others keep theirs.
     """
     fewer = {node: channels for number, channels in widths.items() for node in network.channel_groups[number].nodes}
-    chains = tuple(
-        narrowed_chain(chain, lambda index, chain=chain: fewer.get(chain.tensor(index), chain.shape(index)[0]))
-        for chain in network.chains
-    )
+    chains = tuple(narrowed_chain(chain, fewer) for chain in network.chains)
     regions = tuple(_region(region, fewer) for region in network.regions)
     return replace(network, chains=chains, regions=regions)
 
@@ -87,15 +81,19 @@ def _tensors(network: Network, choice: Choice, lowered: Lowering) -> tuple[str, 
     return chain.tensor(block.start), *beside, chain.tensor(block.end)
 
 
-def narrowed_chain(chain: Chain, channels: Channels) -> Chain:
-    """The chain with so many channels in each of its tensors.
+def narrowed_chain(chain: Chain, fewer: Mapping[str, int]) -> Chain:
+    """The chain with so many channels in some of its tensors.
 
     Args:
         chain: The chain.
-        channels: Channels of each tensor; those on both sides of what takes channel by channel have to be equal.
+        fewer: Channels of tensors, by their nodes; those on both sides of what takes channel by channel are equal.
     """
-    layers = tuple(_layer(layer, channels) for layer in chain.layers)
-    skips = tuple(_skip(skip, channels) for skip in chain.skips)
+
+    def channels(index: int) -> int:
+        return fewer.get(chain.tensor(index), chain.shape(index)[0])
+
+    layers = tuple(_layer(layer, channels(layer.index - 1), channels(layer.index)) for layer in chain.layers)
+    skips = tuple(_skip(skip, channels(skip.start), channels(skip.end)) for skip in chain.skips)
     return replace(chain, layers=layers, skips=skips)
 
 
@@ -114,8 +112,7 @@ def narrowed_geometry(geometry: Geometry, inputs: int, outputs: int) -> Geometry
     raise ValueError(f"{geometry} cannot have {inputs} channels in and {outputs} out")
 
 
-def _layer(layer: Layer, channels: Channels) -> Layer:
-    inputs, outputs = channels(layer.index - 1), channels(layer.index)
+def _layer(layer: Layer, inputs: int, outputs: int) -> Layer:
     return replace(
         layer,
         geometry=narrowed_geometry(layer.geometry, inputs, outputs),
@@ -124,13 +121,13 @@ def _layer(layer: Layer, channels: Channels) -> Layer:
     )
 
 
-def _skip(skip: Skip, channels: Channels) -> Skip:
+def _skip(skip: Skip, current: int, last: int) -> Skip:
     mixing = [number for number, unit in enumerate(skip.units) if not _by_channel(unit.geometry)]
-    current, units = channels(skip.start), list[Unit]()
+    units = list[Unit]()
     for number, unit in enumerate(skip.units):
         outputs = current
         if number in mixing:
-            outputs = channels(skip.end) if number == mixing[-1] else unit.geometry.out_channels
+            outputs = last if number == mixing[-1] else unit.geometry.out_channels
         units.append(replace(unit, geometry=narrowed_geometry(unit.geometry, current, outputs)))
         current = outputs
     return replace(skip, units=tuple(units))

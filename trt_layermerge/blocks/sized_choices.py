@@ -5,7 +5,7 @@ A group that no block of a plan touches has no tensor left, and stays as it is. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +21,7 @@ Widths = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class GroupWidths:
+class OfferedWidths:
     """A channel group and the widths that it may have.
 
     Attributes:
@@ -50,7 +50,7 @@ class SizedChoice:
     signatures: tuple[Signature, ...]
 
 
-def widths_of(network: Network, shares: Iterable[float], multiple: int) -> tuple[GroupWidths, ...]:
+def widths_of(network: Network, shares: Iterable[float], multiple: int) -> tuple[OfferedWidths, ...]:
     """The channel groups of a network that hold tensors of chains, with the widths that are worth looking at.
 
     Args:
@@ -64,12 +64,12 @@ def widths_of(network: Network, shares: Iterable[float], multiple: int) -> tuple
         rounded = {max(multiple, round(share * full / multiple) * multiple) for share in shares}
         fewer = sorted((channels for channels in rounded if channels < full), reverse=True)
         if fewer and group.tensors:
-            found.append(GroupWidths(group, (full, *fewer)))
+            found.append(OfferedWidths(group, (full, *fewer)))
     return tuple(found)
 
 
 def sized_choices(
-    network: Network, choices: Iterable[Choice], widths: Iterable[GroupWidths], setting: Setting
+    network: Network, choices: Iterable[Choice], widths: Iterable[OfferedWidths], setting: Setting
 ) -> tuple[SizedChoice, ...]:
     """Every choice in every combination of widths that it can have.
 
@@ -83,7 +83,7 @@ def sized_choices(
         touched = groups_of(network, choice)
         sizes = [options[group.index] for group in touched if group.index in options]
         for combination in _combinations(choice, sizes, alike=len(touched) == 1 and ends_alike(network, choice)):
-            fewer = tuple((number, channels) for number, channels in combination if channels < options[number].channels[0])
+            fewer = tuple((number, left) for number, left in combination if left < options[number].channels[0])
             if fewer not in shapes:
                 shapes[fewer] = narrowed_shapes(network, dict(fewer))
             try:
@@ -94,7 +94,7 @@ def sized_choices(
     return tuple(sized)
 
 
-def _combinations(choice: Choice, sizes: list[GroupWidths], *, alike: bool) -> Iterator[Widths]:
+def _combinations(choice: Choice, sizes: list[OfferedWidths], *, alike: bool) -> Iterator[Widths]:
     passes_on = choice.kind is Kind.IDENTITY or bool(choice.dropped)
     for channels in product(*(one.channels[:1] if passes_on and not alike else one.channels for one in sizes)):
         yield tuple((one.group.index, count) for one, count in zip(sizes, channels, strict=True))
