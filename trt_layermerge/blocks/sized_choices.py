@@ -34,6 +34,24 @@ class OfferedWidths:
 
 
 @dataclass(frozen=True)
+class NarrowedGroup:
+    """A channel group with fewer channels, the only change to a network: what importance has a row of.
+
+    Attributes:
+        group: The group.
+        channels: How many stay.
+    """
+
+    group: ChannelGroup
+    channels: int
+
+    @property
+    def key(self) -> str:
+        """Names it in tables: unique in a network, the same in every run."""
+        return f"{group_key(self.group)} {self.channels}"
+
+
+@dataclass(frozen=True)
 class SizedChoice:
     """A choice, and how wide what it reads and writes is.
 
@@ -48,6 +66,11 @@ class SizedChoice:
     widths: Widths
     executed: Choice
     signatures: tuple[Signature, ...]
+
+
+def group_key(group: ChannelGroup) -> str:
+    """Names a channel group in problems and plans."""
+    return f"g{group.index}"
 
 
 def widths_of(network: Network, shares: Iterable[float], multiple: int) -> tuple[OfferedWidths, ...]:
@@ -80,7 +103,7 @@ def sized_choices(
     shapes: dict[Widths, Network] = {(): network}
     sized = []
     for choice in choices:
-        touched = groups_of(network, choice)
+        touched = groups_of(network, choice) if options else ()
         sizes = [options[group.index] for group in touched if group.index in options]
         for combination in _combinations(choice, sizes, alike=len(touched) == 1 and ends_alike(network, choice)):
             fewer = tuple((number, left) for number, left in combination if left < options[number].channels[0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
@@ -47,12 +48,18 @@ def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
 
 
 def missing_rows(
-    network: Network, choices: Iterable[Choice], task: Task, table: ImportanceTable, how: Estimation
+    network: Network,
+    choices: Iterable[Choice],
+    task: Task,
+    table: ImportanceTable,
+    how: Estimation,
+    narrowed: Iterable[NarrowedGroup] = (),
 ) -> EstimationRequest:
-    """What is still to be measured: the choices that should have a row in the table, and have none."""
+    """What is still to be measured: the choices and widths that should have a row in the table, and have none."""
     missing = (one for one in choices if how.estimator.measures(one) and table.get(one.key) is None)
     todo = sorted(missing, key=lambda choice: choice.block)
-    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path)
+    widths = tuple(one for one in narrowed if table.get(one.key) is None)
+    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path, widths)
 
 
 def measure(
@@ -62,6 +69,7 @@ def measure(
     table: ImportanceTable,
     how: Estimation,
     progress: Progress = lambda done, total, label: None,
+    narrowed: Iterable[NarrowedGroup] = (),
 ) -> None:
     """Measure every choice that the table has no row of; each row is on disk before the next choice begins.
 
@@ -72,6 +80,7 @@ def measure(
         table: Where rows go.
         how: The estimator and what it looks at.
         progress: Told of every choice.
+        narrowed: The widths to measure as well.
 
     Raises:
         ModelError: The network itself has a loss or activations that are not finite.

@@ -102,7 +102,7 @@ class Reconstruction:
 
         The linearised network, which computes the same, gets the same ones.
         """
-        if not self.strength.norms or not self.runs.has_data:
+        if not self.strength.norms or not self.runs.has_data or not self.runs.done:
             return
         names = [node.name for node in self._module.graph.nodes]
         first = min(names.index(input_of(self.runs.network, one)) for one in self.runs.done)

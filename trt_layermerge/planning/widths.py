@@ -59,6 +59,7 @@ class PlannedWidth:
         full: Number of channels that the network has as it is.
         value: As of ``WidthOption``.
         latency_ns: As of ``WidthOption``.
+        kept: Which channels stay, where that is known.
     """
 
     group: str
@@ -66,6 +67,7 @@ class PlannedWidth:
     full: int
     value: float
     latency_ns: int = 0
+    kept: tuple[int, ...] = ()
 
 
 class Sized(Protocol):
