@@ -213,8 +213,8 @@ class _Finder:
         if isinstance(part, nn.Conv2d) and not part.groups == part.in_channels == part.out_channels:
             return GROUPED
         if isinstance(part, nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.PReLU):
-            shared = self.readers[str(node.target)] > 1 and any(value.numel() > 1 for value in part.parameters())
-            return SHARED if shared else None
+            each = any(value.numel() > 1 for value in (*part.parameters(), *part.buffers()))
+            return SHARED if each and self.readers[str(node.target)] > 1 else None
         if activation_name(part) is not None or isinstance(part, PLAIN):
             return None
         if isinstance(part, nn.Flatten):
