@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
@@ -87,14 +88,17 @@ def measure(
         TaskError: The task has no data to fit, to train or to evaluate on.
         UsageError: The estimator cannot measure one of the choices.
     """
-    wanted = [choice for choice in choices if how.estimator.measures(choice)]
-    request = missing_rows(network, wanted, task, table, how)
-    if not request.choices:
+    wanted, sizes = [choice for choice in choices if how.estimator.measures(choice)], tuple(narrowed)
+    request, total = missing_rows(network, wanted, task, table, how, sizes), len(wanted) + len(sizes)
+    if not request.missing:
         return
     how.estimator.require_measurable(network, request.choices)
     network.module.eval()
-    done = len(wanted) - len(request.choices)
-    for row in how.estimator.rows(request, progress):
+    done = total - request.missing
+    for row in chain(
+        how.estimator.rows(request, progress) if request.choices else (),
+        how.estimator.width_rows(request, progress) if request.narrowed else (),
+    ):
         table.add(row)
         done += 1
-        progress(done, len(wanted), row.choice)
+        progress(done, total, row.choice)

@@ -18,10 +18,14 @@ from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
+from trt_layermerge.planning.methods.narrowing import Narrowing
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
+
+SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Widths that are measured where all are asked for."""
 
 
 class Reporter(Protocol):
@@ -111,6 +115,14 @@ class Job:
             UsageError: There is none of that name, or it has no such setting.
         """
         return method_named(self.method, self.method_settings)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Widths of channel groups that are measured, as shares of their channels; none where nothing is narrowed."""
+        planner = self.planner
+        if not isinstance(planner, Narrowing) or "widths" not in self.method_settings:
+            return ()
+        return SHARES if planner.shares is None else tuple(map(float, planner.shares))
 
     @property
     def strength(self) -> Strength:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.gap_signature import GapSignature
-from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, SizedChoice, sized_choices, widths_of
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import UsageError, say
 from trt_layermerge.files import require_writable
@@ -111,9 +110,23 @@ class Session:
         write_original(self.network, inputs, self.job.original_onnx)
         return self.job.original_onnx
 
-    def signatures(self, choice: Choice) -> tuple[Signature, ...]:
-        """What a choice executes."""
-        return signatures(self.network, choice, self.job.setting)
+    @cached_property
+    def offered(self) -> tuple[OfferedWidths, ...]:
+        """The widths that channel groups may have; none where nothing is narrowed."""
+        return widths_of(self.network, self.job.shares, self.runtime.kind.channel_multiple)
+
+    @property
+    def narrowed(self) -> tuple[NarrowedGroup, ...]:
+        """The widths that importance is measured of."""
+        return tuple(NarrowedGroup(one.group, channels) for one in self.offered for channels in one.channels[1:])
+
+    @cached_property
+    def sized(self) -> Mapping[Choice, tuple[SizedChoice, ...]]:
+        """Each choice in all combinations of widths, first with all channels, and what it executes."""
+        found: dict[Choice, list[SizedChoice]] = {choice: [] for choice in self.choices}
+        for one in sized_choices(self.network, self.choices, self.offered, self.job.setting):
+            found[one.choice].append(one)
+        return {choice: tuple(sizes) for choice, sizes in found.items()}
 
     @cached_property
     def gap_signatures(self) -> dict[int, GapSignature]:

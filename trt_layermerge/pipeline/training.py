@@ -5,7 +5,6 @@ Where a launcher has started several processes, the first one does the whole job
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import safetensors
 from safetensors.torch import load_file, save
 from torch import fx
 
-from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.evaluator import first
@@ -25,7 +23,7 @@ from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.pipeline.solving import chosen
+from trt_layermerge.pipeline.solving import ChosenPlan, chosen
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
@@ -49,28 +47,28 @@ class Executed:
     training: TrainingResult | None
 
 
-def execute_and_train(session: Session, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Executed:
+def execute_and_train(session: Session, plan: ChosenPlan, inputs: Values, reporter: Reporter) -> Executed:
     """Execute a plan and train, in the order that the recipe asks for.
 
     Args:
         session: The job; its plan file is written.
-        choices: The plan's.
+        plan: What to execute.
         inputs: Real ones, to compare networks on.
         reporter: Told of the stages.
     """
     members = _members(session)
     members.wait()  # for those who need the plan
     if _decouples(session.job):
-        decoupled = decouple(session.network, choices)
+        decoupled = decouple(session.network, plan.choices)  # of methods that know no fits, and narrow nothing
         training = _fine_tune(session, decoupled, members, reporter)
         reporter.stage("merge")
         network = settled(session.network, decoupled)
-        compression = execute_on(members.device(session.computes_on), network, choices, (), reporter.progress)
+        compression = execute_on(members.device(session.computes_on), network, plan.choices, (), reporter.progress)
         proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
         return Executed(compression, proof, compression.merged, training)
-    compression = _execute(session, choices, members, reporter)
+    compression = _execute(session, plan, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    model = _trainable(session, compression, choices, members)
+    model = _trainable(session, compression, members)
     training = _fine_tune(session, model, members, reporter)
     return Executed(compression, proof, model, training)
 
@@ -86,11 +84,11 @@ def share_training(session: Session) -> None:
     if job.recipe is None:
         return
     members.wait()
-    choices = chosen(session, read_plan(job.plan_file).plan)
+    plan = chosen(session, read_plan(job.plan_file).plan)
     if _decouples(job):
-        model = decouple(session.network, choices)
+        model = decouple(session.network, plan.choices)
     else:
-        model = _trainable(session, _execute(session, choices, members, _Silent()), choices, members)
+        model = _trainable(session, _execute(session, plan, members, _Silent()), members)
     _fine_tune(session, model, members, _Silent())
 
 
@@ -112,23 +110,21 @@ class _Silent:
         pass
 
 
-def _execute(session: Session, choices: Sequence[Choice], members: ProcessGroup, reporter: Reporter) -> Compression:
+def _execute(session: Session, plan: ChosenPlan, members: ProcessGroup, reporter: Reporter) -> Compression:
     reporter.stage("merge")
-    device = members.device(session.computes_on)
-    return execute_on(device, session.network, choices, _calibration(session), reporter.progress, session.job.strength)
+    device, data, strength = members.device(session.computes_on), _calibration(session), session.job.strength
+    return execute_on(device, session.network, plan.choices, data, reporter.progress, strength, plan.kept)
 
 
 def _calibration(session: Session) -> list[Values]:
     return [inputs for inputs, _ in first(session.require_task().calibration_batches(), session.job.fit_samples)]
 
 
-def _trainable(
-    session: Session, compression: Compression, choices: Sequence[Choice], members: ProcessGroup
-) -> fx.GraphModule:
+def _trainable(session: Session, compression: Compression, members: ProcessGroup) -> fx.GraphModule:
     """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
     if session.job.recipe is not None:
         with placed(compression.merged, members.device(session.computes_on)):
-            restore_norms(compression.merged, session.network, choices, _calibration(session))
+            restore_norms(compression.merged, compression.network, compression.choices, _calibration(session))
     return compression.merged
 
 

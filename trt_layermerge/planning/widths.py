@@ -69,6 +69,11 @@ class PlannedWidth:
     latency_ns: int = 0
     kept: tuple[int, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Names group and width, as importance tables do."""
+        return f"{self.group} {self.channels}"
+
 
 class Sized(Protocol):
     """What names groups with widths and is worth something by itself: an item."""
