@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,47 +21,21 @@ from trt_layermerge.network.inputs import Values, samples_in
 from trt_layermerge.network.network import Network
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """What a network that is being compressed is to make: the original's tensors, in the channels that it has itself.
-
-    Attributes:
-        module: The original, in evaluation mode.
-        kept: Of nodes whose tensors have fewer channels in the other network, the original's that are left, in order.
-    """
-
-    module: fx.GraphModule
-    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def at(self, name: str) -> Callable[..., Tensor]:
-        """The function from the inputs to the tensor of a node, as the other network is to make it."""
-        module, kept = up_to(self.module, [name]), self.kept.get(name)
-
-        def made(*values: Tensor) -> Tensor:
-            tensor: Tensor = module(*values)[0]
-            return tensor if kept is None else tensor[:, torch.tensor(kept, device=tensor.device)]
-
-        return made
-
-
 class CalibrationRuns:
     """Runs of both networks on calibration data: what tensors look like now, and in the original.
 
     Args:
-        network: What is compressed, in evaluation mode: the original, or that with fewer channels; it is not changed.
+        network: The original, in evaluation mode; it is not changed.
         inputs: Calibration batches, ``[batch, ...]`` for each input.
-        teacher: The original, where the network has fewer channels.
 
     Attributes:
-        network: What is compressed.
-        teacher: The original.
-        working: A copy of the network, in which layers may get other weights.
+        original: The original.
+        working: A copy of it, in which layers may get other weights.
         done: What has taken the place of blocks so far; the compressed network is the working copy with these.
     """
 
-    def __init__(self, network: Network, inputs: Sequence[Values], teacher: Teacher | None = None) -> None:
-        self.network, self.working = network, replace(network, module=_copy(network.module))
-        self.teacher = teacher or Teacher(network.module)
+    def __init__(self, network: Network, inputs: Sequence[Values]) -> None:
+        self.original, self.working = network, replace(network, module=_copy(network.module))
         self.done: dict[Choice, nn.Module | None] = {}
         self._inputs, self._device = inputs, device_of(network.module)
 
@@ -76,12 +50,12 @@ class CalibrationRuns:
 
     def agree_at(self, name: str) -> bool:
         """Whether both networks compute just the same at a node, on one sample."""
-        if not self.done and self.teacher.module is self.network.module:
+        if not self.done:
             return True
-        student, teacher = up_to(self._compressed(), [name]), self.teacher.at(name)
+        student, teacher = up_to(self._compressed(), [name]), up_to(self.original.module, [name])
         some = [values[:1] for values in next(batch for batch in self.batches() if samples_in(batch))]
         with torch.no_grad():
-            return torch.equal(student(*some)[0], teacher(*some))
+            return torch.equal(student(*some)[0], teacher(*some)[0])
 
     def responses(self, choice: Choice, geometry: Geometry) -> Responses:
         """Patches of a block's input as it is now, and what the original has at the same pixels.
@@ -93,17 +67,17 @@ class CalibrationRuns:
             TaskError: There is no calibration data.
         """
         marker = replace(choice, kind=Kind.FIT, geometry=geometry, kept=())
-        lowered = lowered_in(self.network, marker)
+        lowered = lowered_in(self.original, marker)
         marked = self._compressed(marker)
         student = up_to(marked, _around(marked, marker, lowered))
-        teacher = self.teacher.at(lowered.sums if choice.activation is None else lowered.writes)
+        teacher = up_to(self.original.module, [lowered.sums if choice.activation is None else lowered.writes])
         generator, groups = torch.Generator().manual_seed(0), geometry.groups
         parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             counts = samples_by_batch(samples_kept(geometry), self._inputs)
             for batch, count in zip(self.batches(), counts, strict=True):
                 x, *added = student(*batch)
-                target = teacher(*batch)
+                (target,) = teacher(*batch)
                 positions = sample_positions(target.shape, count, generator)
                 rows = at(windows(x, geometry), positions, groups)
                 rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], 2)

@@ -64,7 +64,7 @@ class Reconstruction:
     """
 
     def __init__(self, runs: CalibrationRuns, strength: Strength) -> None:
-        self.runs, self.strength, self._module = runs, strength, runs.network.module
+        self.runs, self.strength, self._module = runs, strength, runs.original.module
 
     def changes(self, choice: Choice) -> bool:
         """Whether there is anything to be done for a choice."""
@@ -87,7 +87,7 @@ class Reconstruction:
 
     def refit(self, choice: Choice) -> Fitted | None:
         """Solve a kept layer again in the working copy; ``None`` where there is no need to, or no way."""
-        chain = self.runs.network.chains[choice.block.chain]
+        chain = self.runs.original.chains[choice.block.chain]
         layer, aim = chain.layers[choice.block.end - 1], lower(chain, replace(choice, kind=Kind.FIT, kept=()))
         # A skip around this one layer would be composed with a fit, and stays beside what is kept.
         if not self._solvable(layer) or aim.composed.skips or self.runs.agree_at(aim.sums):
@@ -102,10 +102,10 @@ class Reconstruction:
 
         The linearised network, which computes the same, gets the same ones.
         """
-        if not self.strength.norms or not self.runs.has_data or not self.runs.done:
+        if not self.strength.norms or not self.runs.has_data:
             return
         names = [node.name for node in self._module.graph.nodes]
-        first = min(names.index(input_of(self.runs.network, one)) for one in self.runs.done)
+        first = min(names.index(input_of(self.runs.original, one)) for one in self.runs.done)
         calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
         norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
         estimate_norms(compressed, self.runs.batches(), norms.values())
@@ -125,16 +125,16 @@ class Reconstruction:
             linear = compressed.get_submodule(head.target)
             assert isinstance(linear, nn.Linear)
             (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's
-            student, teacher = up_to(compressed, [source.name]), self.runs.teacher.at(head.name)
+            student, teacher = up_to(compressed, [source.name]), up_to(self._module, [head.name])
             with torch.no_grad():
-                solve_head(linear, ((student(*batch)[0], teacher(*batch)) for batch in self.runs.batches()))
+                solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self.runs.batches()))
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
     def _fit(self, choice: Choice, geometry: Geometry, prior: Convolution | None) -> tuple[Fitted, Responses]:
         responses = self.runs.responses(choice, geometry)
         if not all(part.isfinite().all() for part in (responses.patches, responses.wanted, responses.added)):
             raise not_finite(choice)
-        activation = lowered_in(self.runs.network, choice).activation
+        activation = lowered_in(self.runs.original, choice).activation
         clip = CLIPPED.get(activation or "") if self.strength.activations else None
         added = choice.activation is not None
         return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added), responses

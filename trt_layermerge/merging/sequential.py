@@ -14,16 +14,14 @@ from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
-from trt_layermerge.blocks.narrowed_shapes import narrowed_choice, narrowed_shapes
 from trt_layermerge.merging.algebra import Convolution, to_module
-from trt_layermerge.merging.calibration import CalibrationRuns, Teacher
+from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
-from trt_layermerge.merging.narrowing import Kept, masked, narrow
-from trt_layermerge.merging.proof import BlockProof, prove_block, prove_network
+from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_finite
 from trt_layermerge.merging.rewrite import rewrite
-from trt_layermerge.network.device import CPU, device_of, move, moved, placed
+from trt_layermerge.network.device import CPU, move, placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
@@ -39,8 +37,6 @@ class Compression:
         proofs: Of each merged block.
         fits: How well each fitted block could be fitted, by its choice's key.
         refits: The same of kept layers whose weights were re-solved.
-        network: What the plan was executed on: the original, or that with fewer channels.
-        choices: The plan's, as of that network.
     """
 
     merged: fx.GraphModule
@@ -48,8 +44,6 @@ class Compression:
     proofs: tuple[BlockProof, ...]
     fits: Mapping[str, Fitted]
     refits: Mapping[str, Fitted]
-    network: Network
-    choices: tuple[Choice, ...]
 
 
 def execute(
@@ -58,9 +52,8 @@ def execute(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
-    kept: Kept | None = None,
 ) -> Compression:
-    """Narrow a network, merge, fit and drop the blocks of a plan, and prove what can be proved.
+    """Merge, fit and drop the blocks of a plan, and prove the merges.
 
     Args:
         network: The original, in evaluation mode; it is not changed.
@@ -68,17 +61,13 @@ def execute(
         inputs: Calibration batches, ``[batch, ...]`` for each input, for fits.
         progress: Told of every block.
         strength: What fits make use of; by default, of everything.
-        kept: Which channels stay of groups that are narrowed.
 
     Raises:
         ModelError: A block to fit has activations that are not finite.
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    teacher = Teacher(network.module, {node: tuple(stay) for group, stay in (kept or {}).items() for node in group.nodes})
-    narrowed = narrowed_network(network, kept or {}, inputs)
-    choices = tuple(narrowed_choice(network, choice, narrowed) for choice in choices)
-    network, runs = narrowed, CalibrationRuns(narrowed, inputs, teacher)
+    runs = CalibrationRuns(network, inputs)
     reconstruction = Reconstruction(runs, strength or Strength())
     merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
@@ -102,25 +91,10 @@ def execute(
             fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
-    if merged or kept:
+    if merged:
         reconstruction.estimate_norms(compressed, as_linearised)
         reconstruction.refit_heads(compressed, as_linearised)
-    return Compression(compressed, as_linearised, tuple(proofs), fits, refits, network, choices)
-
-
-def narrowed_network(network: Network, kept: Kept, inputs: Sequence[Values] = ()) -> Network:
-    """A network without some channels, its layers as they were otherwise.
-
-    Raises:
-        ProofError: It does not compute what the original does when nothing reads these channels.
-    """
-    if not kept:
-        return network
-    module = narrow(network.module, kept)
-    for batch in inputs[:1]:
-        prove_network(masked(network.module, kept), module, moved(batch, device_of(network.module)))
-    shapes = narrowed_shapes(network, {group.index: len(channels) for group, channels in kept.items()})
-    return replace(shapes, module=module)
+    return Compression(compressed, as_linearised, tuple(proofs), fits, refits)
 
 
 def execute_on(
@@ -130,7 +104,6 @@ def execute_on(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
-    kept: Kept | None = None,
 ) -> Compression:
     """Execute a plan as ``execute`` does, on a device; the network and all that is made of it end on the CPU.
 
@@ -138,7 +111,7 @@ def execute_on(
         LayerMergeError: As there.
     """
     with placed(network.module, device):
-        made = execute(network, choices, inputs, progress, strength, kept)
+        made = execute(network, choices, inputs, progress, strength)
         for module in (made.merged, made.linearised):
             move(module, CPU)
         return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))

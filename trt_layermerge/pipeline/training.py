@@ -68,7 +68,7 @@ def execute_and_train(session: Session, plan: ChosenPlan, inputs: Values, report
         return Executed(compression, proof, compression.merged, training)
     compression = _execute(session, plan, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    model = _trainable(session, compression, members)
+    model = _trainable(session, compression, plan, members)
     training = _fine_tune(session, model, members, reporter)
     return Executed(compression, proof, model, training)
 
@@ -88,7 +88,7 @@ def share_training(session: Session) -> None:
     if _decouples(job):
         model = decouple(session.network, plan.choices)
     else:
-        model = _trainable(session, _execute(session, plan, members, _Silent()), members)
+        model = _trainable(session, _execute(session, plan, members, _Silent()), plan, members)
     _fine_tune(session, model, members, _Silent())
 
 
@@ -120,11 +120,13 @@ def _calibration(session: Session) -> list[Values]:
     return [inputs for inputs, _ in first(session.require_task().calibration_batches(), session.job.fit_samples)]
 
 
-def _trainable(session: Session, compression: Compression, members: ProcessGroup) -> fx.GraphModule:
+def _trainable(
+    session: Session, compression: Compression, plan: ChosenPlan, members: ProcessGroup
+) -> fx.GraphModule:
     """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
     if session.job.recipe is not None:
         with placed(compression.merged, members.device(session.computes_on)):
-            restore_norms(compression.merged, compression.network, compression.choices, _calibration(session))
+            restore_norms(compression.merged, session.network, plan.choices, _calibration(session))
     return compression.merged
 
 
