@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise, product
+from unittest import mock
 
 import pytest
 
 from trt_layermerge.errors import InputError
+from trt_layermerge.planning import states
 from trt_layermerge.planning.path import Path
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.widths import WidthGroup, WidthOption
@@ -46,3 +48,9 @@ def test_items_that_cannot_agree_are_refused() -> None:
     clash = [item for item in problem.items if (item.start == 0) == (("b", 2) in item.widths)]
     with pytest.raises(InputError, match="no tiling of the chains has items that agree"):
         Path.of(Problem(problem.lengths, tuple(clash), 0, 100, groups=problem.groups))
+
+
+def test_too_many_widths_at_once_are_refused() -> None:
+    names = [f"g{i}" for i in range(9)]
+    with mock.patch.object(states, "MOST_STATES", 500), pytest.raises(InputError, match="more than 500 combinations"):
+        Path.of(keeps(*names, *reversed(names)))

@@ -21,6 +21,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 UNNAMED = -1
+MOST_STATES = 1_000_000  # at all layers together; bounds take half a gigabyte for so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,11 @@ def expanded(problem: Problem, layers: Columns) -> tuple[Columns, Ints]:
             found.append((start, first[layer] + node, latency, value, item))
         states.append(known)
         first.append(first[-1] + len(known))
+        if first[-1] > MOST_STATES:
+            raise InputError(
+                f"more than {MOST_STATES} combinations of widths: {len(known)} behind layer {layer} alone",
+                hint="give groups fewer widths, or fix the widths of those that many layers lie between",
+            )
     if not len(states[-1]):
         raise InputError(
             "no tiling of the chains has items that agree about the widths of all groups",

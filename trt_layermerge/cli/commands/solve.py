@@ -71,7 +71,8 @@ def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path 
 
     For MODEL, from the profile and the importance table of the other stages; writes plan.json. For a network of
     anyone's, from two tables: --latency with the columns start,end,kernel,depthwise,latency_ms and --importance with
-    start,end,kernel,depthwise,importance.
+    start,end,kernel,depthwise,importance. For plans of width as well, the first has in_channels,out_channels, and the
+    second rows of tensors,channels,importance besides: tensors such as 1|3|5, which narrow together.
     """
     wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
     method = method_named(given["method"], given_settings(given))
