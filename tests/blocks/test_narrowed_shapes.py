@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trt_layermerge.merging.narrowing import narrow
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
@@ -21,6 +20,7 @@ from trt_layermerge.blocks.narrowed_shapes import (
     narrowed_shapes,
 )
 from trt_layermerge.blocks.sized_choices import sized_choices, widths_of
+from trt_layermerge.merging.narrowing import narrow
 from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.geometry import Geometry
 

@@ -120,9 +120,7 @@ def _calibration(session: Session) -> list[Values]:
     return [inputs for inputs, _ in first(session.require_task().calibration_batches(), session.job.fit_samples)]
 
 
-def _trainable(
-    session: Session, compression: Compression, plan: ChosenPlan, members: ProcessGroup
-) -> fx.GraphModule:
+def _trainable(session: Session, compression: Compression, plan: ChosenPlan, members: ProcessGroup) -> fx.GraphModule:
     """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
     if session.job.recipe is not None:
         with placed(compression.merged, members.device(session.computes_on)):
