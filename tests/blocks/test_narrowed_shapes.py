@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from tests.merging.conftest import SHAPE, random_modules
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.cost import Setting, signatures
@@ -27,10 +29,15 @@ from trt_layermerge.network.geometry import Geometry
 SETTING = Setting(2)
 
 
+@pytest.fixture(scope="module")
+def random_networks(quick):
+    return random_modules().map(lambda module: quick(module, SHAPE))
+
+
 @settings(max_examples=30)
 @given(data=st.data())
-def test_chains_are_those_of_the_narrowed_network(networks, data):
-    network = data.draw(networks)
+def test_chains_are_those_of_the_narrowed_network(random_networks, data):
+    network = data.draw(random_networks)
     widths = {group.index: data.draw(st.integers(1, group.channels)) for group in network.channel_groups}
     shaped = narrowed_shapes(network, widths)
     kept = {group: range(widths[group.index]) for group in network.channel_groups}
@@ -46,9 +53,9 @@ def _numbers(chain):
 
 @settings(max_examples=20)
 @given(data=st.data())
-def test_a_choice_costs_what_it_costs_in_the_network_with_all_its_widths(networks, data):
+def test_a_choice_costs_what_it_costs_in_the_network_with_all_its_widths(random_networks, data):
     """What lies outside of a block has no say."""
-    network = data.draw(networks)
+    network = data.draw(random_networks)
     offered = widths_of(network, (0.5,), 1)
     full = {one.group.index: one.channels[0] for one in offered}
     for sized in sized_choices(network, choices_of(network), offered, SETTING):
@@ -60,8 +67,8 @@ def test_a_choice_costs_what_it_costs_in_the_network_with_all_its_widths(network
 
 @settings(max_examples=20)
 @given(data=st.data())
-def test_every_choice_is_there_once_for_each_combination(networks, data):
-    network = data.draw(networks)
+def test_every_choice_is_there_once_for_each_combination(random_networks, data):
+    network = data.draw(random_networks)
     choices, offered = choices_of(network), widths_of(network, (0.5, 0.25), 1)
     numbers = {one.group.index: len(one.channels) for one in offered}
     sized = sized_choices(network, choices, offered, SETTING)
@@ -77,8 +84,6 @@ def test_every_choice_is_there_once_for_each_combination(networks, data):
 
 
 def test_widths_are_multiples_below_all_channels(quick):
-    from torch import nn
-
     torch.manual_seed(0)
     network = quick(
         nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU(), nn.Conv2d(40, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1)), (3, 9, 9)

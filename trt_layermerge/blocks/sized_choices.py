@@ -84,7 +84,7 @@ def widths_of(network: Network, shares: Iterable[float], multiple: int) -> tuple
     found = []
     for group in network.channel_groups:
         full = group.channels
-        rounded = {max(multiple, round(share * full / multiple) * multiple) for share in shares}
+        rounded = {max(multiple, int(share * full / multiple + 0.5) * multiple) for share in shares}
         fewer = sorted((channels for channels in rounded if channels < full), reverse=True)
         if fewer and group.tensors:
             found.append(OfferedWidths(group, (full, *fewer)))
