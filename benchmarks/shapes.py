@@ -7,10 +7,11 @@ distinct operation, so that equal operations take equally long. Losses are drawn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,27 @@ SHAPES = {
 }
 
 
+def write_tables(shape: Shape, folder: Path) -> tuple[Path, Path]:
+    """The same as two tables for ``solve``; of a shape without projections, which tables know nothing of."""
+    problem = shape.problem()
+    ends = [shape.steps[0].source, *(step.target for step in shape.steps)]
+    latency, importance = ["start,end,kernel,in_channels,out_channels,latency_ms"], dict[str, str]()
+    for item in problem.items:
+        read, written = (dict(item.widths).get(*ends[tensor]) for tensor in (item.start, item.end))
+        block = f"{item.start},{item.end},{shape.steps[item.start].kernel if item.kind == 'keep' else item.kernel}"
+        latency.append(f"{block},{read},{written},{item.latency_ns / 1e6:.6f}")
+        importance[block] = f"{block},{item.value!r},,"
+    for group in problem.groups:
+        tensors = "|".join(str(tensor) for tensor, (key, _) in enumerate(ends) if key == group.key)
+        for option in group.options:
+            importance[f"{tensors} {option.channels}"] = f",,,{option.value!r},{tensors},{option.channels}"
+    files = folder / "latency.csv", folder / "importance.csv"
+    header = "start,end,kernel,importance,tensors,channels"
+    for file, lines in zip(files, (latency, [header, *importance.values()]), strict=True):
+        file.write_text("\n".join(lines) + "\n")
+    return files
+
+
 class _Maker:
     """Draws a problem."""
 
@@ -193,8 +215,9 @@ class _Maker:
                 key, kind = f"{start}-{end} k{kernel}", "fit" if kernel else "identity"
                 yield Item(0, start, end, key, kind, latency, -harm, kernel=kernel, widths=tuple(widths.items()))
 
-    def combinations(self, named: object) -> Iterator[dict[str, int]]:
+    def combinations(self, ends: Iterable[tuple[str, int]]) -> Iterator[dict[str, int]]:
+        """All widths of the groups of some tensors."""
         known = {group.key: group for group in self.groups}
-        keys = [key for key in dict.fromkeys(key for key, _ in named) if key]
+        keys = [key for key, _ in dict(ends).items() if key]
         for options in product(*(known[key].options for key in keys)):
             yield {key: option.channels for key, option in zip(keys, options, strict=True)}

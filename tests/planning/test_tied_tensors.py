@@ -17,7 +17,7 @@ from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layer_only import LayerOnly
 from trt_layermerge.planning.methods.layermerge import LayerMerge
-from trt_layermerge.planning.methods.width import Width
+from trt_layermerge.planning.methods.width_only import WidthOnly
 from trt_layermerge.planning.tables import read_latencies
 from trt_layermerge.planning.tabulated import fastest_intervals, problem_from_tables
 
@@ -53,7 +53,7 @@ def points(method: Method, folder: Path, *tables: str) -> list[tuple[float, floa
 
 
 def test_tensors_that_narrow_together_do(tmp_path: Path) -> None:
-    assert points(Width(), tmp_path) == [(3.25, -0.5), (5.0, 0.0)]
+    assert points(WidthOnly(), tmp_path) == [(3.25, -0.5), (5.0, 0.0)]
     assert points(Joint(), tmp_path) == [(1.5, -1.5), (3.25, -0.5), (5.0, 0.0)]
     problem = problem_from_tables(Joint(), *write(tmp_path))
     assert [group.key for group in problem.groups] == ["1|3"] and problem.original_ns == 5_000_000
@@ -64,7 +64,7 @@ def test_tensors_that_narrow_together_do(tmp_path: Path) -> None:
 def test_without_widths_the_rows_of_all_channels_are_planned(tmp_path: Path) -> None:
     wide = [(3.5, -1.0), (5.0, 0.0)]
     assert points(Joint(widths="1.0"), tmp_path) == points(LayerMerge(), tmp_path) == wide
-    assert points(LayerOnly(), tmp_path) == points(Width(widths="1.0"), tmp_path) == [(5.0, 0.0)]
+    assert points(LayerOnly(), tmp_path) == points(WidthOnly(widths="1.0"), tmp_path) == [(5.0, 0.0)]
     assert points(Depth(), tmp_path) == wide
     rows = "".join(row + "\n" for row in IMPORTANCE.splitlines() if not row.startswith(",,,"))
     assert points(LayerMerge(), tmp_path, LATENCY, rows) == wide

@@ -18,7 +18,7 @@ from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
-from trt_layermerge.planning.methods.narrowing import Narrowing
+from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
@@ -120,7 +120,7 @@ class Job:
     def shares(self) -> tuple[float, ...]:
         """Widths of channel groups that are measured, as shares of their channels; none where nothing is narrowed."""
         planner = self.planner
-        if not isinstance(planner, Narrowing) or "widths" not in self.method_settings:
+        if not isinstance(planner, NarrowingMethod) or "widths" not in self.method_settings:
             return ()
         return SHARES if planner.shares is None else tuple(map(float, planner.shares))
 

@@ -185,8 +185,8 @@ def _execute(session: Session, plan: Plan, before: float) -> _Executed:
 
 def _digest(plan: Plan) -> str:
     """Names a plan by what it does, whatever its latencies are."""
-    widths = (width.key for width in plan.widths if width.channels < width.full)
-    return hashlib.sha256("\n".join((*plan.keys, *widths)).encode()).hexdigest()[:16]
+    named = (*plan.keys, *(width.key for width in plan.widths))
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
 def _onnx(job: Job, plan: Plan) -> Path:

@@ -13,7 +13,7 @@ from rich.table import Table
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
-from trt_layermerge.blocks.coverage import convolutions, replaceable
+from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
@@ -48,6 +48,11 @@ def command(as_json: bool, **given: Any) -> None:
         "fixed_channels": [_fixed(network, fixed) for fixed in network.fixed_channels],
         "convolutions": len(convolutions(network)),
         "replaceable": len(replaceable(network, choices)),
+        "replaceable_in_chains": len(replaceable(network, (one for one in choices if one.block.region is None))),
+        "irreplaceable": [
+            {"convolution": name, "reason": reason}
+            for name, reason in irreplaceable(network, choices, job.limits).items()
+        ],
         "regions": len(network.regions),
         "choices": len(choices),
         "admitted": len(for_method(choices, job.planner)),
@@ -142,6 +147,8 @@ def _show(found: dict[str, Any], method: str) -> None:
         f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers{regions} "
         "that one convolution can replace"
     )
+    for item in found["irreplaceable"]:
+        console.print(f"not {item['convolution']}: {item['reason']}")
     console.print(
         f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
         f"{found['signatures']} distinct signatures"

@@ -102,7 +102,7 @@ class Method(ABC):
 
     @property
     def narrows(self) -> bool:
-        """Whether it plans widths; one that does is a ``Narrowing`` method. Others leave every group as it is."""
+        """Whether it plans widths; one that does is a ``NarrowingMethod``. Others leave every group as it is."""
         return False
 
     def value(self, candidate: Candidate) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trt_layermerge.planning.methods.base import ChoiceTraits
-from trt_layermerge.planning.methods.narrowing import Narrowing
+from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
 
 
 @dataclass(frozen=True)
-class Joint(Narrowing):
+class Joint(NarrowingMethod):
     """Every choice there is, at every width, valued by the change of the loss; such changes add up, to first order.
 
         M[l, t] = max over blocks (k, l] and their choices c with T[k, l, c] <= t of M[k, t - T[k, l, c]] + I[k, l, c]

@@ -25,7 +25,7 @@ _OURS = {
     "layermerge": "layermerge:LayerMerge",
     "depth": "depth:Depth",
     "layer-only": "layer_only:LayerOnly",
-    "width": "width:Width",
+    "width": "width_only:WidthOnly",
 }
 """Name -> file and class, a line each."""
 

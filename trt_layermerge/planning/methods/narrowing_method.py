@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\d{1,30}\.?\d{0,30}|\.\d{1,30}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Narrowing(Method):
+class NarrowingMethod(Method):
     """A method that plans with the widths of channel groups, valued by the change of the loss like other choices.
 
     Attributes:

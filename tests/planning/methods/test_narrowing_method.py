@@ -12,7 +12,7 @@ from trt_layermerge.planning.candidate import MeasuredGroup, MeasuredWidth
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.joint import Joint
 from trt_layermerge.planning.methods.layermerge import LayerMerge
-from trt_layermerge.planning.methods.width import Width
+from trt_layermerge.planning.methods.width_only import WidthOnly
 from trt_layermerge.planning.widths import WidthGroup, WidthOption
 
 WIDTHS = tuple(MeasuredWidth(channels, 0.5, 0.5 + 1 / channels, latency_ns=-1) for channels in (8, 12, 4))
@@ -46,7 +46,7 @@ def test_shares_are_of_all_channels(widths: str, channels: list[int]) -> None:
 @pytest.mark.parametrize("widths", ["", "0", "1.5", "-0.5", "half", "0.5,", "1e0", "1/2", "nan", "9" * 5000])
 def test_shares_that_cannot_be_are_refused(widths: str) -> None:
     with pytest.raises(UsageError, match="method width: widths of"):
-        Width(widths=widths)
+        WidthOnly(widths=widths)
 
 
 def test_a_width_is_worth_the_change_of_the_loss_or_what_a_table_says() -> None:
@@ -83,7 +83,7 @@ def test_the_papers_methods_never_narrow() -> None:
 
 
 def test_width_keeps_every_layer() -> None:
-    problem = Width().problem([1], CANDIDATES, 0, 100, [GROUP, OTHER])
+    problem = WidthOnly().problem([1], CANDIDATES, 0, 100, [GROUP, OTHER])
     assert {item.kind for item in problem.items} == {"keep"} and len(problem.items) == 5
     (narrowest,) = solve(problem).fastest.widths[:1]
     assert (narrowest.channels, narrowest.full) == (2, 16)

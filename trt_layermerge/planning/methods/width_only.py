@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trt_layermerge.planning.methods.base import ChoiceTraits
-from trt_layermerge.planning.methods.narrowing import Narrowing
+from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
 
 
 @dataclass(frozen=True)
-class Width(Narrowing):
+class WidthOnly(NarrowingMethod):
     """Channel pruning against a table of latencies: which width each channel group has, exactly, for every budget.
 
         M[l, w, t] = max over w' of M[l - 1, w', t - T[l, w', w]] + I[w]
