@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import layers_of
 from trt_layermerge.blocks.sized_choices import NarrowedGroup, SizedChoice, group_key
 from trt_layermerge.errors import TableError
-from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
+from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.candidate import Candidate, MeasuredGroup, MeasuredWidth
 from trt_layermerge.planning.frontier import Frontier, solve
+
+
+class LossRows(Protocol):
+    """What choices do to the network: an importance table, or what stands in for one."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+
+    def get(self, choice: str) -> ImportanceRow | None:
+        """The row of a choice."""
 
 
 def latency_ns(session: Session, choice: Choice) -> int | None:
@@ -88,7 +101,7 @@ def kept_ns(session: Session) -> dict[tuple[int, int], int]:
     return kept
 
 
-def frontier_of(session: Session, baseline: Timing, table: ImportanceTable | None) -> Frontier:
+def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> Frontier:
     """The frontier of a job, from its tables.
 
     Args:
@@ -111,9 +124,7 @@ def frontier_of(session: Session, baseline: Timing, table: ImportanceTable | Non
     return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
 
 
-def _candidates(
-    session: Session, table: ImportanceTable | None, layers: Mapping[tuple[int, int], int]
-) -> Iterator[Candidate]:
+def _candidates(session: Session, table: LossRows | None, layers: Mapping[tuple[int, int], int]) -> Iterator[Candidate]:
     """The choices that pay, in all combinations of widths whose latency is known."""
     for choice in worthwhile(session):
         saved = _saved_ns(session, choice, layers)
@@ -124,7 +135,7 @@ def _candidates(
                 yield candidate
 
 
-def _groups(session: Session, table: ImportanceTable | None) -> tuple[MeasuredGroup, ...]:
+def _groups(session: Session, table: LossRows | None) -> tuple[MeasuredGroup, ...]:
     """The channel groups with what narrowing them does."""
     return tuple(
         MeasuredGroup(
@@ -136,14 +147,14 @@ def _groups(session: Session, table: ImportanceTable | None) -> tuple[MeasuredGr
     )
 
 
-def _width(narrowed: NarrowedGroup, table: ImportanceTable | None) -> MeasuredWidth:
+def _width(narrowed: NarrowedGroup, table: LossRows | None) -> MeasuredWidth:
     if table is None:
         return MeasuredWidth(narrowed.channels, 0.0, 0.0)
     row = _row(table, narrowed.key)
     return MeasuredWidth(narrowed.channels, row.loss_before, row.loss_after)
 
 
-def _row(table: ImportanceTable, key: str) -> ImportanceRow:
+def _row(table: LossRows, key: str) -> ImportanceRow:
     """The row of a choice or a width.
 
     Raises:
@@ -169,7 +180,7 @@ def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
     )
 
 
-def _candidate(session: Session, sized: SizedChoice, table: ImportanceTable | None, saved_ns: int) -> Candidate | None:
+def _candidate(session: Session, sized: SizedChoice, table: LossRows | None, saved_ns: int) -> Candidate | None:
     """A choice in one combination of widths; ``None`` where its latency is not known."""
     interval, choice, geometry = _interval_ns(session, sized), sized.choice, sized.executed.geometry
     if interval is None:

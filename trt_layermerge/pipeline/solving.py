@@ -13,7 +13,7 @@ from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.pipeline.job import Reporter
-from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
+from trt_layermerge.pipeline.job_frontier import LossRows, frontier_of, worthwhile
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.confidence import plan_for
@@ -59,12 +59,14 @@ def solve_stage(session: Session, baseline: Timing, table: ImportanceTable) -> P
     return decide(session, with_kept(plan, table), table)
 
 
-def with_kept(plan: Plan, table: ImportanceTable) -> Plan:
-    """A plan that says which channels of narrowed groups stay: those that were measured."""
+def with_kept(plan: Plan, table: LossRows) -> Plan:
+    """A plan that says which channels of narrowed groups stay: those that were measured, or else the first ones."""
 
     def known(width: PlannedWidth) -> PlannedWidth:
+        if width.channels == width.full:
+            return width
         row = table.get(width.key)
-        return width if row is None else replace(width, kept=row.kept)
+        return replace(width, kept=(() if row is None else row.kept) or tuple(range(width.channels)))
 
     return replace(plan, widths=tuple(map(known, plan.widths)))
 
