@@ -22,6 +22,7 @@ from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_finite
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.device import CPU, move, placed
+from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
@@ -46,6 +47,7 @@ class Compression:
     refits: Mapping[str, Fitted]
 
 
+@heap_kept()
 def execute(
     network: Network,
     choices: Iterable[Choice],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,26 @@ def single_threaded() -> Iterator[int]:
     try:
         yield threads
     finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def thread_beside() -> Iterator[ThreadPoolExecutor | None]:
+    """Inside, half of torch's threads are those of one thread of ours, and this one has the rest.
+
+    It yields what runs functions in that thread, one after the other, or ``None`` where there is nothing to halve.
+    What has not begun at the end never does, and what has is waited for.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield None
+        return
+    pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads // 2,))
+    torch.set_num_threads(threads - threads // 2)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 

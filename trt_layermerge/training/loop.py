@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,9 +21,11 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
+from trt_layermerge.network.heap import heap_kept
+from trt_layermerge.network.threads import thread_beside
 from trt_layermerge.progress import Progress
 from trt_layermerge.training.check import asking, checked_batches, described_value, require_steps
-from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
+from trt_layermerge.training.checkpoint import Checkpoint, Position
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.evaluate import in_mode
@@ -31,10 +35,12 @@ from trt_layermerge.training.layout import laid_out
 from trt_layermerge.training.process_group import ProcessGroup
 from trt_layermerge.training.process_group import group as whole_group
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.run_identity import run_identity
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task
+from trt_layermerge.training.teaching import Inputs, Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
 
@@ -66,6 +72,7 @@ class TrainingResult:
     backoffs: int
 
 
+@heap_kept()
 def fine_tune(
     model: nn.Module,
     task: Task,
@@ -118,8 +125,9 @@ def fine_tune(
         in_mode(model, training=True),
         nullcontext() if teacher is None else in_mode(teacher, training=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
+        nullcontext() if teacher is None or device.type != "cpu" else thread_beside() as beside,
     ):
-        run = _Run(model, teacher, task, recipe, checkpoint, progress, group)
+        run = _Run(model, teacher, task, recipe, checkpoint, progress, group, beside)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
@@ -137,6 +145,7 @@ class _Run:
         path: Path,
         progress: Progress,
         group: ProcessGroup,
+        beside: ThreadPoolExecutor | None,
     ) -> None:
         self.model, self.teacher, self.recipe = model, teacher, recipe
         self.path, self.progress, self.group = path, progress, group
@@ -145,9 +154,10 @@ class _Run:
         self.epoch_steps = task.steps_per_epoch
         self.steps = recipe.steps_of(self.epoch_steps)
         self.epochs = -(-self.steps // self.epoch_steps)
-        self.identity = _identity(model, teacher, task, recipe, group)
+        self.identity = run_identity(model, teacher, task, recipe, group)
         self.initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.wrapped = group.wrapped(model)
+        self.teaching = Teaching(self._taught, recipe.accumulation, beside)
         self.saved_time, self.backoffs = time.monotonic(), 0
         self._begin()
 
@@ -224,30 +234,34 @@ class _Run:
             lambda: task.training_batches(seed=seed, epoch=epoch, first_step=first),
             skipped=first,
         )
-        for _ in range(first, min(self.epoch_steps, self.steps - epoch * self.epoch_steps)):
-            batch = self._next(batches)
+        end = min((epoch + 1) * self.epoch_steps, self.steps)
+        coming = self.teaching.begin(partial(self._next, batches, self.step))
+        for step in range(self.step, end):
+            batch = coming()
             with held_back():
-                self._advance(*batch)
+                if step + 1 < end:
+                    coming = self.teaching.begin(partial(self._next, batches, step + 1))
+                self._advance(batch)
             self.progress(self.step, self.steps, self._label())
             if time.monotonic() - self.saved_time >= self.recipe.checkpoint_seconds:
                 self._save()
         if self.saved_step < self.step:
             self._save()
 
-    def _next(self, batches: Iterator[tuple[tuple[Tensor, ...], Tensor]]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """This member's part of the next batch, on its device."""
+    def _next(self, batches: Iterator[tuple[Inputs, Tensor]], step: int) -> tuple[Inputs, Tensor]:
+        """This member's part of the next batch, which is for this step, on its device."""
         batch = next(batches, None)
         if batch is None:
             raise TaskError(
-                f"task {self.task.name!r}: training_batches yields {self.step % self.epoch_steps} batches in epoch "
-                f"{self.step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
+                f"task {self.task.name!r}: training_batches yields {step % self.epoch_steps} batches in epoch "
+                f"{step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
             )
         given, target = batch
         every = slice(None) if isinstance(self.task, Shareable) else slice(self.group.rank, None, self.group.size)
         if not len(target[every]):
             raise TaskError(
                 f"task {self.task.name!r}: training_batches yields a batch of {len(target)} samples in step "
-                f"{self.step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
+                f"{step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
                 hint="make its batches larger, or leave out those that are too small",
             )
         return tuple(self._here(values[every]) for values in given), target[every].to(self.device)
@@ -257,13 +271,13 @@ class _Run:
             values = values.contiguous(memory_format=torch.channels_last)
         return values.to(self.device)
 
-    def _advance(self, inputs: tuple[Tensor, ...], target: Tensor) -> None:
+    def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
         self.whole = False
         torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
-        value = self.group.mean(self._gradients(inputs, target))
+        value = self.group.mean(self._gradients(batch))
         if self.step == 0:
             self.first_loss = value
         if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
@@ -283,25 +297,33 @@ class _Run:
                 self.model.load_state_dict(self.average.values)
         self.whole = True
 
-    def _gradients(self, inputs: tuple[Tensor, ...], target: Tensor) -> float:
-        """Gradients of the batch, run in the recipe's number of parts; its mean loss."""
-        number = min(self.recipe.accumulation, len(target))
-        parts = [values.tensor_split(number) for values in (*inputs, target)]
-        total = 0.0
-        for index, (*given, labels) in enumerate(zip(*parts, strict=True)):
-            with self.group.alone(self.wrapped) if index < number - 1 else nullcontext():
+    def _gradients(self, batch: Sequence[Part]) -> float:
+        """Gradients of the batch, run part by part; its mean loss."""
+        samples, total = sum(len(part.target) for part in batch), 0.0
+        for number, part in enumerate(batch, 1):
+            with self.group.alone(self.wrapped) if number < len(batch) else nullcontext():
                 with Unstrided():
-                    loss = self._loss(tuple(given), labels) * (len(labels) / len(target))
+                    loss = self._loss(part) * (len(part.target) / samples)
                 total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return total
 
-    def _loss(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        share, precision = self.recipe.distillation, self.recipe.precision
-        with torch.autocast(self.device.type, AUTOCAST[precision], enabled=precision != "fp32"):
-            output = self._output(inputs)
-            with torch.no_grad():
-                taught = None if self.teacher is None else self.teacher(*inputs)
+    def _taught(self, inputs: Inputs) -> Tensor | None:
+        """What the teacher makes of inputs; called in any thread."""
+        if self.teacher is None:
+            return None
+        with self._autocast(), torch.no_grad(), Unstrided():
+            taught: Tensor = self.teacher(*inputs)
+        return taught.float()
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.recipe.precision
+        return torch.autocast(self.device.type, AUTOCAST[precision], enabled=precision != "fp32")
+
+    def _loss(self, part: Part) -> Tensor:
+        share, target = self.recipe.distillation, part.target
+        with self._autocast():
+            output = self._output(part.inputs)
         output = output.float()
         with asking(self.task, "loss"):
             loss = self.task.loss(output, target)
@@ -313,8 +335,8 @@ class _Run:
                 f"task {self.task.name!r}: loss returns a number that does not depend on the network's output",
                 hint="compute it from the output in torch, without detach(), item() or no_grad()",
             )
-        if taught is not None:
-            loss = (1 - share) * loss + share * distillation_loss(output, taught.float(), self.recipe.temperature)
+        if (taught := part.taught()) is not None:
+            loss = (1 - share) * loss + share * distillation_loss(output, taught, self.recipe.temperature)
         if self.recipe.gate_penalty > 0:
             loss = loss + self.recipe.gate_penalty * nonlinearity(self.model)
         return loss
@@ -376,25 +398,3 @@ class _Run:
     def _position(self, finished: bool) -> Position:
         scaler = self.scaler.state_dict()
         return Position(self.step, tuple(self.losses), self.running, finished, scaler, self.first_loss, self.backoffs)
-
-
-def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe, group: ProcessGroup) -> Identity:
-    """Everything the result depends on."""
-    numbers = {
-        f"recipe {field}": str(value) if isinstance(value, tuple) else value
-        for field, value in recipe.result_fields().items()
-    }
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    tensors = {
-        f"tensor {name}": described(tensor) + (" frozen" if name in frozen else "")
-        for name, tensor in model.state_dict().items()
-    }
-    return {
-        "task": task.name,
-        "steps per epoch": task.steps_per_epoch,
-        "processes": group.size,
-        **numbers,
-        **tensors,
-        "initial weights": digest(model.state_dict()),
-        "teacher": None if teacher is None else digest(teacher.state_dict()),
-    }
