@@ -32,22 +32,27 @@ def single_threaded() -> Iterator[int]:
 
 
 @contextmanager
-def thread_beside() -> Iterator[ThreadPoolExecutor | None]:
-    """Inside, half of torch's threads are those of one thread of ours, and this one has the rest.
-
-    It yields what runs functions in that thread, one after the other, or ``None`` where there is nothing to halve.
-    What has not begun at the end never does, and what has is waited for.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield None
-        return
-    pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads // 2,))
-    torch.set_num_threads(threads - threads // 2)
+def workers(number: int, threads: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Threads of ours in which torch computes on so many of its own; what has not begun at the end never does."""
+    pool = ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(threads,))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def thread_beside() -> Iterator[ThreadPoolExecutor | None]:
+    """Inside, torch has half of its threads in one thread of ours, and the rest in this one; ``None`` if it has one."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield None
+        return
+    torch.set_num_threads(threads - threads // 2)
+    try:
+        with workers(1, threads // 2) as worker:
+            yield worker
+    finally:
         torch.set_num_threads(threads)
 
 
