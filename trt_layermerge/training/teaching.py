@@ -13,7 +13,10 @@ from functools import partial
 
 from torch import Tensor
 
-Inputs = tuple[Tensor, ...]
+from trt_layermerge.network.inputs import Values, as_tuple, each, parts_of, samples_in
+from trt_layermerge.training.check import Checked
+
+Teach = Callable[[tuple[Tensor, ...]], Values | None]
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,13 @@ class Part:
 
     Attributes:
         inputs: ``[samples, ...]`` each.
-        target: ``[samples, ...]``.
+        target: Likewise.
         taught: Gives the teacher's outputs, or raises what it did; ``None`` is that of no teacher.
     """
 
-    inputs: Inputs
-    target: Tensor
-    taught: Callable[[], Tensor | None]
+    inputs: tuple[Tensor, ...]
+    target: Values
+    taught: Callable[[], Values | None]
 
 
 class Teaching:
@@ -40,12 +43,10 @@ class Teaching:
         beside: A thread for the teacher; without one it is asked when its word is needed.
     """
 
-    def __init__(
-        self, teach: Callable[[Inputs], Tensor | None], parts: int, beside: ThreadPoolExecutor | None = None
-    ) -> None:
+    def __init__(self, teach: Teach, parts: int, beside: ThreadPoolExecutor | None = None) -> None:
         self._teach, self._number, self._beside = teach, parts, beside
 
-    def begin(self, load: Callable[[], tuple[Inputs, Tensor]]) -> Callable[[], list[Part]]:
+    def begin(self, load: Callable[[], Checked]) -> Callable[[], list[Part]]:
         """Begin with a batch, where that can be done beside something else.
 
         Args:
@@ -61,17 +62,17 @@ class Teaching:
         try:
             inputs, target = load()
             # Copies: a data set may hand out one buffer for all batches, and the one before is still in use.
-            batch.set_result(self._parts(tuple(values.clone() for values in inputs), target.clone()))
+            batch.set_result(self._parts(tuple(map(Tensor.clone, inputs)), each(target, Tensor.clone)))
         except Exception as error:  # told when it is this batch's turn, so that no step before it is lost
             batch.set_exception(error)
         return batch.result
 
-    def _parts(self, inputs: Inputs, target: Tensor) -> list[Part]:
-        number = min(self._number, len(target))
-        split = [values.tensor_split(number) for values in (*inputs, target)]
-        return [Part(tuple(given), labels, self._ask(tuple(given))) for *given, labels in zip(*split, strict=True)]
+    def _parts(self, inputs: tuple[Tensor, ...], target: Values) -> list[Part]:
+        number = min(self._number, samples_in(inputs))
+        given = map(as_tuple, parts_of(inputs, number))
+        return [Part(some, aims, self._ask(some)) for some, aims in zip(given, parts_of(target, number), strict=True)]
 
-    def _ask(self, inputs: Inputs) -> Callable[[], Tensor | None]:
+    def _ask(self, inputs: tuple[Tensor, ...]) -> Callable[[], Values | None]:
         if self._beside is None:
             return partial(self._teach, inputs)
         return self._beside.submit(self._teach, inputs).result
