@@ -70,15 +70,18 @@ check: lint test  ## all that CI checks
 bench: $(INSTALLED)  ## measure what is said to be fast, as ratios in one run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
-profiles: $(INSTALLED)  ## measure this device's latency lookup table for the example
-	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml
+# What profiles/ holds a table of, for each device that someone ran `make profiles` on.
+EXAMPLES := examples/fashion_mnist/model.py:resnet20 examples/fashion_mnist/vgg.py:vgg16
+
+profiles: $(INSTALLED)  ## measure this device's latency lookup table for the examples, as far as it is missing
+	$(BIN)/trt-layermerge profile $(EXAMPLES)
 
 # Into a fresh folder, for what a profile holds is not measured again. Tell how much may change: make compare TOLERANCE=10%
 FRESH := build/profiles
 TOLERANCE ?= 5%
 compare: $(INSTALLED)  ## measure this device again, and compare that with its tables in profiles/
 	rm -rf $(FRESH)
-	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml --profiles $(FRESH)
+	$(BIN)/trt-layermerge profile $(EXAMPLES) --profiles $(FRESH)
 	set -e; for file in $$(cd $(FRESH) && ls */*.jsonl); do \
 		$(BIN)/trt-layermerge compare profiles/$$file $(FRESH)/$$file --tolerance $(TOLERANCE); done
 

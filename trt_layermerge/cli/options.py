@@ -67,13 +67,14 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
             raise UsageError(f"{path}: {key} is neither text nor a number")
         if name in own:
             # As text, so that it is read as it would be on the command line.
-            ctx.default_map = {**(ctx.default_map or {}), own[name]: str(value)}
+            told = str(value) if own[name].nargs == 1 else (str(value),)
+            ctx.default_map = {**(ctx.default_map or {}), str(own[name].name): told}
 
 
-def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
-    """What parameters may be called in a file, with click's name for each: ``input`` is ``input_shape``."""
+def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
+    """Parameters by what they may be called in a file: ``input`` is the one that click calls ``input_shape``."""
     return {
-        spelling.removeprefix("--").replace("-", "_"): str(parameter.name)
+        spelling.removeprefix("--").replace("-", "_"): parameter
         for parameter in parameters
         for spelling in parameter.opts
         if parameter.expose_value
@@ -137,6 +138,9 @@ _network_options = (
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
+several_network_options = combined(
+    click.argument("model", nargs=-1, required=True, metavar="MODEL..."), *_network_options
+)
 
 
 def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[_F], _F]:
@@ -227,7 +231,9 @@ torch_options = combined(
     ),
 )
 also_option = click.option(
-    "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
+    "--also",
+    metavar="RUNTIME",
+    help="Build the result for this as well, such as tensorrt-rtx:sm75; one that runs here, such as torch, times it.",
 )
 
 

@@ -90,8 +90,9 @@ def _also(session: Session, reporter: Reporter) -> Also | None:
         return None
     reporter.stage("also")
     shapes = batched_shapes(session.network.inputs, job.batch)
-    onnx = typed_path(job.output / COMPRESSED_ONNX, job.options.precision)
-    return build_also(job.also, onnx, job.options, shapes)
+    sources = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX)
+    models = sources.map(lambda source: typed_path(source, job.options.precision))
+    return build_also(job.also, models, job.options, shapes, job.final_policy)
 
 
 @dataclass(frozen=True)

@@ -325,6 +325,10 @@ class RuntimeKind(ABC):
             RuntimeNotAvailableError: It is missing; the hint says how to install it.
         """
 
+    def usual_target(self) -> str | None:
+        """What it is opened for where nobody says; ``None`` where it has no targets."""
+        return next(iter(self.targets), None)
+
     def has_target(self, target: str) -> bool:
         """Whether it can be opened for a target: one of ``targets``, or whatever else the kind takes."""
         return target in self.targets

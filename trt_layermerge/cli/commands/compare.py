@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trt_layermerge.ci.compared import report_of_comparison
+from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.options import PATH, json_option
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.regression.comparable import compare_files
@@ -40,6 +42,7 @@ def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> f
     help="Manifests: largest loss of accuracy that does not matter.  [default: it is shown, not evaluated]",
 )
 @click.option("--across", type=click.Choice(ACROSS), multiple=True, help="Compare although this differs.")
+@ci_options
 @json_option
 def command(
     baseline: Path,
@@ -48,6 +51,7 @@ def command(
     accuracy_tolerance: float | None,
     across: tuple[str, ...],
     as_json: bool,
+    **ci_files: Path | None,
 ) -> None:
     """Compare NEW with BASELINE: two profiles, or two manifests of deliveries (engines/NAME/manifest.json).
 
@@ -59,5 +63,6 @@ def command(
         print_json(comparison_fields(found))
     else:
         click.echo("\n".join(comparison_lines(found)))
+    CiFiles(**ci_files).write(lambda: report_of_comparison(found))
     if found.objection is not None:
         raise found.objection
