@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+
+from trt_layermerge.cli.commands import profile_validate
+from trt_layermerge.pipeline.fidelity_correction import PlanTiming
 
 ELSEWHERE = ("--runtime", "estimate:rtx-2080-ti", "--max-layers", 2, "--max-kernel", 5)
 
@@ -114,3 +118,39 @@ def test_export_writes_a_row_an_operation(run: Any, filled: Path, tmp_path: Path
     assert run("profile", "export", filled, "--csv", tmp_path / "out" / "t.csv").code == 0
     assert (tmp_path / "out" / "t.csv").read_text() == printed.out
     assert run("profile", "export", filled).code == 2
+
+
+def test_validate_compares_predictions_with_engines(run: Any, models: list[Path], places: list[object]) -> None:
+    ran = run("profile", "validate", models[0], *places, "--plans", 3, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["simulated"] is True and 1 < len(ran.json["plans"]) <= 3
+    assert ran.json["plans"][0].keys() == {"predicted", "measured", "measured_ns", "removed", "doubt", "error"}
+    assert ran.json["errors"]["median"] < 0.1 and ran.json["rank_correlation"] == pytest.approx(1.0)
+    assert ran.json["correction"]["kind"] == "none", "three plans are too few to correct anything by"
+    told = run("profile", "validate", models[0], *places, "--plans", 3, "--max-error", "50%")
+    assert told.code == 0 and told.out.startswith("SIMULATED") and "rank correlation" in told.out
+
+
+@pytest.mark.parametrize(
+    ("doubt", "tolerance", "code", "words"),
+    [
+        (0.001, "5%", 5, "the median error of 10 predicted latencies is 11.1%, more than 5.0%"),
+        (0.001, "12%", 0, ""),
+        (0.07, "5%", 8, "measured to within 7.0%, and errors of 5.0% are asked for"),
+    ],
+)
+def test_validate_fails_where_errors_are_large_and_says_so_where_noise_is(
+    run: Any,
+    models: list[Path],
+    places: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    doubt: float,
+    tolerance: str,
+    code: int,
+    words: str,
+) -> None:
+    timed = [PlanTiming(share, 0.9 * share, 1000, 0.5, doubt) for share in np.linspace(0.3, 0.9, 10)]
+    monkeypatch.setattr(profile_validate, "validation_stage", lambda *_: timed)
+    ran = run("profile", "validate", models[0], *places, "--max-error", tolerance)
+    assert ran.code == code and words in ran.err and "median 11.1%" in ran.out, ran.err
+    assert "corrected by saved" in ran.out, "a tenth less of everything is not quite of what is saved, but nearly"

@@ -14,6 +14,7 @@ from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import file_name
+from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.cut import between
 from trt_layermerge.network.inputs import as_inputs, batched_shapes
@@ -90,11 +91,16 @@ def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_second
     """
     reporter.stage("profile")
     job, runtime, profile = sessions[0].job, sessions[0].runtime, sessions[0].profile
-    for session in sessions:
-        if missing(wanted_signatures(session), profile, job.policy):
-            _ = session.original  # compared with its source before anything is measured
+    if not (lacking := [session for session in sessions if missing(wanted_signatures(session), profile, job.policy)]):
+        return 0
+    for session in lacking:
+        _ = session.original  # compared with its source before anything is measured
     options, gap_model = block_options(job, runtime), partial(_gap_model, sessions)
-    return fill(profile, _together(sessions), runtime, options, job.policy, reporter.progress, gap_model, max_seconds)
+    # Two processes that measure on one device measure each other; and what one has measured the other need not.
+    with exclusive(profile.path.parent, wait=True):
+        profile.reread()
+        wanted = _together(sessions)
+        return fill(profile, wanted, runtime, options, job.policy, reporter.progress, gap_model, max_seconds)
 
 
 def wanted_signatures(session: Session) -> list[AnySignature]:

@@ -35,6 +35,7 @@ from trt_layermerge.pipeline.profiling import (
 from trt_layermerge.pipeline.session import Session
 
 VARIANTS = {
+    "validate": "predicted against measured latencies of whole plans",
     "show": "what a file holds",
     "merge": "several files of one device as one",
     "export": "a file as CSV",
