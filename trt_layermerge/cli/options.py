@@ -7,6 +7,7 @@ This module imports neither torch nor a runtime, which takes seconds: ``solve`` 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -23,7 +24,7 @@ from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_names
-from trt_layermerge.runtimes.base import PRECISIONS, BuilderSettings
+from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuilderSettings
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
@@ -31,6 +32,10 @@ from trt_layermerge.training.unlabelled.preprocessing import Colours, Layout, Pr
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+MOST = 1 << 24
+"""Images, layers and the like; larger numbers are a slip of the pen, and libraries do not take them."""
+
+COUNT = click.IntRange(1, MOST)
 
 
 def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -41,6 +46,17 @@ def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -
     if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise click.BadParameter(f"{text!r} is not a shape like 3x224x224")
     return tuple(int(size) for size in sizes)
+
+
+def read_share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """Read a share as people write it: ``5%`` or ``0.05``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text.strip())
+    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is no share above 0 %; write 5% or 0.05")
+    return share
 
 
 def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
@@ -68,13 +84,14 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
             raise UsageError(f"{path}: {key} is neither text nor a number")
         if name in own:
             # As text, so that it is read as it would be on the command line.
-            ctx.default_map = {**(ctx.default_map or {}), own[name]: str(value)}
+            told = str(value) if own[name].nargs == 1 else (str(value),)
+            ctx.default_map = {**(ctx.default_map or {}), str(own[name].name): told}
 
 
-def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
-    """What parameters may be called in a file, with click's name for each: ``input`` is ``input_shape``."""
+def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
+    """Parameters by what they may be called in a file: ``input`` is the one that click calls ``input_shape``."""
     return {
-        spelling.removeprefix("--").replace("-", "_"): str(parameter.name)
+        spelling.removeprefix("--").replace("-", "_"): parameter
         for parameter in parameters
         for spelling in parameter.opts
         if parameter.expose_value
@@ -122,15 +139,15 @@ _network_options = (
         metavar="CxHxW",
         help="Shape of one sample, such as 3x224x224; of the first input where INPUTS declares several.",
     ),
-    click.option("--max-kernel", type=click.IntRange(1), default=7, show_default=True, help="Of a merged block."),
-    click.option("--max-layers", type=click.IntRange(1), default=12, show_default=True, help="In one block."),
+    click.option("--max-kernel", type=COUNT, default=7, show_default=True, help="Of a merged block."),
+    click.option("--max-layers", type=COUNT, default=12, show_default=True, help="In one block."),
     click.option(
         "--bottleneck-activations/--no-bottleneck-activations",
         default=False,
         show_default=True,
         help="Offer blocks that end at a linear bottleneck with an activation, too.",
     ),
-    click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
+    click.option("--batch", type=COUNT, default=8, show_default=True, help="Images at once."),
     click.option(
         "--method", default=DEFAULT_METHOD, show_default=True, help=f"Of planning: {', '.join(method_names())}."
     ),
@@ -138,6 +155,9 @@ _network_options = (
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
+several_network_options = combined(
+    click.argument("model", nargs=-1, required=True, metavar="MODEL..."), *_network_options
+)
 
 
 def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[_F], _F]:
@@ -201,7 +221,9 @@ device_options = combined(
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."
     ),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
+    click.option(
+        "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of one run on a CPU."
+    ),
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
     settings_options,
 )
@@ -236,8 +258,8 @@ data_options = combined(
     ),
     *_unlabelled_options,
     click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
-    click.option("--calibration", type=click.IntRange(1), default=512, show_default=True, help="Images for fits."),
-    click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
+    click.option("--calibration", type=COUNT, default=512, show_default=True, help="Images for fits."),
+    click.option("--held-out", type=COUNT, default=1024, show_default=True, help="Images for losses."),
     click.option(
         "--estimator",
         type=click.Choice(tuple(estimators())),
@@ -267,13 +289,15 @@ torch_options = combined(
     ),
     click.option(
         "--cpu-threads",
-        type=click.IntRange(1),
+        type=COUNT,
         metavar="N",
         help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
     ),
 )
 also_option = click.option(
-    "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
+    "--also",
+    metavar="RUNTIME",
+    help="Build the result for this as well, such as tensorrt-rtx:sm75; one that runs here, such as torch, times it.",
 )
 
 
@@ -308,7 +332,7 @@ training_options = combined(
         default=False,
         help="Deliver a network whose held-out loss is far above what was planned, too.",
     ),
-    click.option("--fit-samples", type=click.IntRange(1), default=2048, show_default=True, help="Images for the fits."),
+    click.option("--fit-samples", type=COUNT, default=2048, show_default=True, help="Images for the fits."),
 )
 
 

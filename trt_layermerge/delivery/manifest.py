@@ -32,8 +32,7 @@ FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="beside the 
 def _of_an_engine(device: Device) -> Device:
     if device.precision not in PRECISIONS:
         raise ValueError(f"precision {device.precision!r} is none of {', '.join(PRECISIONS)}")
-    if device.threads < 1:
-        raise ValueError(f"threads must be at least 1, not {device.threads}")
+    BuildOptions(device.threads)  # which refuses what no runtime can build
     return device
 
 

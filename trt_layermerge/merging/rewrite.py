@@ -12,8 +12,8 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.network import Network
 
-_WRITES = "writes"
-"""Where a node keeps which one it stands for; copies of a graph copy that."""
+STANDS_FOR = "stands_for"
+"""Under this name, the ``meta`` of a node tells which nodes of the original it has taken the place of."""
 
 
 def module_name(block: Block) -> str:
@@ -27,8 +27,8 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     """The network with each block replaced.
 
     Requires: the blocks do not overlap; ``keep`` choices are ignored, ``identity`` ones have no module.
-    Ensures: nodes outside of the blocks keep their names, modules and order; what nothing reads is gone; the original
-    is not changed.
+    Ensures: nodes outside of the blocks keep their names, modules and order; what holds a block's output tells its
+    name; what nothing reads is gone; the original is not changed.
 
     Args:
         network: The original.
@@ -66,14 +66,13 @@ def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: 
             new = _like(graph.call_module(str(nodes[lowered.act].target), (new,)), old)
         for skip in lowered.late_skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
-    if new is not nodes[lowered.reads]:
-        new.meta[_WRITES] = lowered.writes
+    new.meta[STANDS_FOR] = (*stands_for(new), old.name, *stands_for(old))
     old.replace_all_uses_with(new)
 
 
-def stands_for(node: fx.Node) -> str | None:
-    """Of a node that makes a replaced block's output, the original's node that did; ``None`` of any other node."""
-    found: str | None = node.meta.get(_WRITES)
+def stands_for(node: fx.Node) -> tuple[str, ...]:
+    """The nodes of the original that a node has taken the place of: none, or the outputs of replaced blocks."""
+    found: tuple[str, ...] = node.meta.get(STANDS_FOR, ())
     return found
 
 

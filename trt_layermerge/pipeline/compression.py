@@ -25,10 +25,11 @@ from trt_layermerge.delivery.manifest import (
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
-from trt_layermerge.files import exclusive, write_json
+from trt_layermerge.files import write_json
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.merging.sequential import Compression
@@ -91,8 +92,9 @@ def _also(session: Session, reporter: Reporter) -> Also | None:
         return None
     reporter.stage("also")
     shapes = batched_shapes(session.network.inputs, job.batch)
-    onnx = typed_path(job.output / COMPRESSED_ONNX, job.options.precision)
-    return build_also(job.also, onnx, job.options, shapes)
+    sources = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX)
+    models = sources.map(lambda source: typed_path(source, job.options.precision))
+    return build_also(job.also, models, job.options, shapes, job.final_policy)
 
 
 @dataclass(frozen=True)

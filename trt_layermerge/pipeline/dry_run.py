@@ -14,7 +14,8 @@ from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import as_tuple, samples_in
 from trt_layermerge.pipeline.job_frontier import worthwhile
-from trt_layermerge.pipeline.measuring import importance_table, profile_plan
+from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.profiling import profiling_plan
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.training.check import first_batch
 
@@ -58,14 +59,15 @@ def importance_plan(session: Session, choices: Collection[Choice]) -> tuple[int,
 def job_plan(session: Session) -> list[StagePlan]:
     """What every stage of the job would do, and how long it should take."""
     job, task = session.job, session.training_task()
-    pending, profiling = profile_plan(session)
+    profiling = profiling_plan([session])
+    pending = profiling.missing
     choices = session.choices if pending else worthwhile(session)
     measured, importance = importance_plan(session, choices)
     if pending:
         importance /= 2  # about half of all choices turn out to be slower than keeping
     pace = seconds_per_image(session)
     stages: list[StagePlan] = [
-        {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling},
+        {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling.seconds},
         {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},
         {"stage": "merge", "what": f"fits on {job.fit_samples} images", "seconds": 20 * pace * job.fit_samples},
     ]

@@ -54,8 +54,7 @@ class Result:
         said |= {} if self.slowed_lr is None else {"slowed_lr": self.slowed_lr}
         said |= {what: str(path) for what, path in self.files.items()}
         if self.also is not None:
-            engine = None if self.also.engine is None else str(self.also.engine)
-            said |= {"also": {"runtime": self.also.runtime, "engine": engine, "skipped": self.also.skipped}}
+            said |= {"also": self.also.as_json()}
         return said
 
     def _figures(self, figures: Figures) -> dict[str, Any]:

@@ -44,11 +44,13 @@ def observe_blocks(network: Network, student: fx.GraphModule, choices: Iterable[
         student: With the choices executed.
         choices: Of the plan.
     """
-    found = {writes: node.name for node in student.graph.nodes if (writes := stands_for(node)) is not None}
-    replaced = [lowered_in(network, choice).writes for choice in choices if choice.kind is not Kind.KEEP]
-    names = [name for name in replaced if name in found]
+    found = {writes: node for node in student.graph.nodes for writes in stands_for(node)}
+    shapes = {node.name: node.meta.get("shape") for node in network.module.graph.nodes}
+    replaced = [lowered_in(network, choice).writes for choice in choices if choice.kind in (Kind.MERGE, Kind.FIT)]
+    # A narrowed tensor has other channels than the original's.
+    names = [name for name in replaced if name in found and found[name].meta.get("shape") == shapes[name]]
     teacher = fold_norms(_returning(network.module, names))
-    return Observed(_returning(student, [found[name] for name in names]), teacher)
+    return Observed(_returning(student, [found[name].name for name in names]), teacher)
 
 
 def inner_error(state: Tensor, original: Tensor) -> Tensor:
