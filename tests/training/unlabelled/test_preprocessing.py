@@ -31,7 +31,7 @@ def test_the_size_is_what_was_said_before(
     made = prepared(image(height, width, channels), steps)
     shape = (1 if colours == "grey" else 3, *steps.size_of(height, width))
     assert made.shape == (shape if layout == "chw" else (*shape[1:], shape[0]))
-    assert made.dtype == torch.float32 and made.isfinite().all() and 0 <= made.min() and made.max() <= 1
+    assert made.dtype == torch.float32 and made.isfinite().all() and made.min() >= 0 and made.max() <= 1
 
 
 def test_values_are_scaled_then_normalised() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from trt_layermerge.errors import Caution, ExitCode, TaskError
+from trt_layermerge.errors import Caution, ExitCode, RuntimeNotAvailableError, TaskError
 from trt_layermerge.training.unlabelled import arrays, image_files
 from trt_layermerge.training.unlabelled.arrays import Arrays
 from trt_layermerge.training.unlabelled.comparing import Comparing
@@ -63,7 +64,8 @@ def test_the_same_images_of_a_folder_an_array_and_a_function_are_the_same(folder
         "    for n in range(10):\n        yield np.random.default_rng(n).integers(0, 256, (6, 5, 3), np.uint8)\n"
     )
     steps = Preprocessing(resize=(4, 4), channels="bgr", mean=(0.5,))
-    ways = [unlabelled(place, Comparing(steps)).samples for place in (folder, tmp_path / "all.npy", tmp_path / "gen.py")]
+    places = (folder, tmp_path / "all.npy", tmp_path / "gen.py")
+    ways = [unlabelled(place, Comparing(steps)).samples for place in places]
     first, *others = ([values.numpy().tobytes() for values in read_all(way)] for way in ways)
     assert all(sorted(other) == sorted(first) for other in others)
 
@@ -90,7 +92,8 @@ def test_real_and_whole_numbers_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_a_function_that_never_ends_is_taken_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "MOST_GENERATED", 12)
     (tmp_path / "gen.py").write_text(
-        "import itertools, numpy as np\ndef images():\n    return (np.full((4, 4), n, 'f') for n in itertools.count())\n"
+        "import itertools, numpy as np\n"
+        "def images():\n    return (np.full((4, 4), n, 'f') for n in itertools.count())\n"
     )
     with pytest.warns(Caution, match="the first 12 samples"):
         assert len(unlabelled(tmp_path / "gen.py", Comparing()).samples.digests) == 12
@@ -125,8 +128,8 @@ def test_images_smaller_than_their_middle_are_told(folder: Path) -> None:
 
 
 def test_without_pillow_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(Exception, match="Pillow, which is not installed.*\n.*pip install pillow"):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(RuntimeNotAvailableError, match="Pillow, which is not installed"):
         image_files.ImageFiles.below(folder, PLAIN)
 
 
@@ -155,7 +158,7 @@ def test_what_is_wrong_with_an_array_is_told(tmp_path: Path, array: Any, words: 
 
 def test_steps_for_what_is_prepared_already_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npy", np.arange(48, dtype=np.float32).reshape(12, 4))
-    with pytest.raises(TaskError, match="no image of bytes but float32.*\n.*leave --resize"):
+    with pytest.raises(TaskError, match="no image of bytes but float32"):
         unlabelled(path, Comparing(Preprocessing(mean=(0.5,))))
 
 
