@@ -266,7 +266,7 @@ def _require_evaluable(network: Network, task: Task) -> None:
     try:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     except TaskError as error:
-        if len(network.outputs) == 1:
+        if len(network.outputs) == 1 or isinstance(task, Comparison):
             raise
         raise TaskError(
             f"{error.message}; {network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
