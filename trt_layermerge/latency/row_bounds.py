@@ -30,6 +30,9 @@ FEWEST = 8
 MOST = 600
 """Measured rows that a process is fitted to; its cost grows with their third power."""
 
+_LONGEST = log(1e15)
+"""Above what planning counts in; a trend that leads so far says that the operation is not to be taken."""
+
 _LEAST_WIDTH = 2.0
 """Half-width of an interval in standard deviations, if no row that was measured asks for more."""
 
@@ -64,9 +67,10 @@ def bound_rows(
     ratios: dict[Signature, float] = {}
     for row in known:
         one = row.signature
-        if isinstance(one, Signature) and row.timing is not None and row.timing.median_ns > 0:
-            if estimate := 1.0 if prior is None else prior(one):
-                ratios[one] = log(row.timing.median_ns / estimate)
+        if not isinstance(one, Signature) or row.timing is None or not row.timing.median_ns:
+            continue
+        if estimate := 1.0 if prior is None else prior(one):
+            ratios[one] = log(row.timing.median_ns / estimate)
     found = {one.key: RowBound(0, 0) for one in unknown}
     asked = [one for one, estimate in expected.items() if estimate]
     if not asked or len(ratios) < FEWEST:
@@ -77,7 +81,8 @@ def bound_rows(
     middle, spread = _process(about[: len(rows)], np.array([ratios[one] for one in rows]), about[len(rows) :])
     for one, m, s in zip(asked, middle.tolist(), spread.tolist(), strict=True):
         estimate = expected[one] or 0.0
-        found[one.key] = RowBound(int(estimate * exp(m - s)), ceil(estimate * exp(m)))
+        low, likely = (estimate * exp(min(power, _LONGEST)) for power in (m - s, m))
+        found[one.key] = RowBound(int(low), ceil(likely))
     return found
 
 
