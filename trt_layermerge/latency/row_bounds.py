@@ -30,14 +30,15 @@ FEWEST = 8
 MOST = 600
 """Measured rows that a process is fitted to; its cost grows with their third power."""
 
-_LONGEST = log(1e15)
-"""Above what planning counts in; a trend that leads so far says that the operation is not to be taken."""
+_LONGEST = log(1e12)
+"""A quarter of an hour, in ns: of a trend that leads so far no more is to be known."""
 
-_LEAST_WIDTH = 2.0
+_LEAST_WIDTH = 3.0
 """Half-width of an interval in standard deviations, if no row that was measured asks for more."""
 
-_TRENDS, _DEVIATIONS, _LENGTHS, _NOISES = (0.3, 1.0), (0.1, 0.3, 1.0), (1.0, 2.0, 4.0), (0.02, 0.05)
-"""What the most likely process is looked for among: amplitudes, length of a deviation, and noise, in logarithms."""
+_TRENDS, _DEVIATIONS = (0.05, 0.3, 1.0), (0.03, 0.1, 0.3, 1.0)
+_LENGTHS, _NOISES = (1.0, 2.0, 4.0), (0.02, 0.05)
+"""What the most likely process is looked for among: amplitudes, lengths of deviations, and noise, in logarithms."""
 
 
 @dataclass(frozen=True)

@@ -137,15 +137,15 @@ def _tell(
     found: BudgetedProfile | None,
 ) -> None:
     profile = sessions[0].profile
-    found = Counter(row.status for row in profile)
-    counts = {status: found[status] for status in ("ok", "degraded", "failed")}
+    told = Counter(row.status for row in profile)
+    counts = {status: told[status] for status in ("ok", "degraded", "failed")}
     simulated, left = profile.key.device.simulated, plan.missing - measured
     if as_json:
         about = {"simulated": True} if simulated else {}
-        told = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
+        of = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
         more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
         settled = {} if found is None else {"for_budget": budgeted_fields(found)}
-        print_json(told | more | counts | about | settled)
+        print_json(of | more | counts | about | settled)
         return
     verb = "SIMULATED, no device was timed" if simulated else f"measured in {minutes(seconds)}"
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
