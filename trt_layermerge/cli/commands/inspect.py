@@ -17,7 +17,7 @@ from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip
-from trt_layermerge.network.network import load_network
+from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.session import for_method
 
 
@@ -53,7 +53,7 @@ def command(as_json: bool, **given: Any) -> None:
         "choices": len(choices),
         "admitted": len(for_method(choices, job.planner)),
         "signatures": len(distinct),
-        "largest_merge": _largest_merge(choices),
+        "largest_merge": _largest_merge(network, choices),
     }
     if as_json:
         print_json(found)
@@ -87,13 +87,17 @@ def _skip(chain: Chain, skip: Skip) -> dict[str, Any]:
     }
 
 
-def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
+def _largest_merge(network: Network, choices: Iterable[Choice]) -> dict[str, Any] | None:
     """The exact merge of most convolutions, then of the longest block; ``None`` where nothing can be merged."""
-    merges = [choice for choice in choices if choice.kind is Kind.MERGE and len(choice.kept) > 1]
-    if not merges:
+    sizes = {
+        choice: len(choice.kept) if choice.block.region is None else network.regions[choice.block.region].convolutions
+        for choice in choices
+        if choice.kind is Kind.MERGE
+    }
+    largest = max(sizes, key=lambda choice: (sizes[choice], len(choice.block)), default=None)
+    if largest is None or sizes[largest] < 2:
         return None
-    largest = max(merges, key=lambda choice: (len(choice.kept), len(choice.block)))
-    return {"block": str(largest.block), "convolutions": len(largest.kept), "into": str(largest.geometry)}
+    return {"block": str(largest.block), "convolutions": sizes[largest], "into": str(largest.geometry)}
 
 
 def _show(found: dict[str, Any], method: str) -> None:
