@@ -17,16 +17,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from shapes import SHAPES, write_tables
 
-from trt_layermerge.planning.frontier import solve
+from trt_layermerge.planning.frontier import Labels, solve
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.reference import discretised
 
 ROUNDS = 5  # of which the median counts; one for what takes longer than a second
 BUDGETS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the original
+WIDTHS = {"depth": (1.0,), "widths": (1.0, 0.75, 0.5, 0.25), "8 widths": tuple(i / 8 for i in range(8, 0, -1))}
 COARSE, FINE = 100_000, 10_000  # bins of 0.1 ms and of 0.01 ms
 
 
@@ -96,9 +102,8 @@ def nested(stages: int, modules: int, kernels: int, seed: int = 0) -> Problem:
         regions += [(stage + 4 * first, 0, stage + 4 * last + 3, 1) for first, last in runs]
     items = []
     for number, (chain, start, end_chain, end) in enumerate([*taken, *regions]):
-        inside = (
-            keep[chain][start:end] if chain == end_chain else [ms for one in keep[chain : end_chain + 1] for ms in one]
-        )
+        among = range(chain, end_chain + 1)
+        inside = keep[chain][start:end] if len(among) == 1 else [ms for one in among for ms in keep[one]]
         single, region = len(inside) == 1, number >= len(taken)
         for kernel in range(1 if single else kernels):
             latency = sum(inside) * (1.0 if single else random.uniform(0.2, 1.0)) - (0.1 if region else 0.0)
@@ -107,6 +112,10 @@ def nested(stages: int, modules: int, kernels: int, seed: int = 0) -> Problem:
             kind = "fit" if region else "keep" if single else "merge"
             items.append(Item(chain, start, end, key, kind, math.ceil(latency * 1e6), -loss, end_chain=last))
     return Problem(lengths, tuple(items), 0, math.ceil(sum(map(sum, keep)) * 1e6))
+
+
+def narrowed(name: str, shares: tuple[float, ...]) -> Problem:
+    return SHAPES[name]().problem(shares)
 
 
 INSTANCES: dict[str, Callable[[], Problem]] = {
@@ -124,6 +133,9 @@ INSTANCES: dict[str, Callable[[], Problem]] = {
     "correlated, 100": lambda: correlated(100, 8, 5),
 }
 SMALL = tuple(INSTANCES)[:3]  # where the reference, in plain Python, comes to an end
+NARROWED = tuple(f"{name}, {note}" for name in SHAPES for note in WIDTHS)
+for _name, (_note, _shares) in product(SHAPES, WIDTHS.items()):
+    INSTANCES[f"{_name}, {_note}"] = partial(narrowed, _name, _shares)
 
 
 def budgets(problem: Problem) -> list[int]:
@@ -143,7 +155,12 @@ def exact(problem: Problem, resolution_ns: int | None) -> dict[str, Any]:
     frontier = solve(problem, resolution_ns)
     met = [budget for budget in budgets(problem) if budget >= frontier.fastest.latency_ns]
     every = [(frontier.best(budget).latency_ns, budget) for budget in met]
-    return {"plans": len(frontier), "over": worst(every), "error_ms": frontier.error_ns / 1e6}
+    counts = {"plans": len(frontier), "nodes": len(frontier.labels), "labels": sum(map(_size, frontier.labels))}
+    return counts | {"over": worst(every), "error_ms": frontier.error_ns / 1e6}
+
+
+def _size(labels: Labels) -> int:
+    return len(labels.value)
 
 
 def ten_best(problem: Problem) -> dict[str, Any]:
@@ -189,6 +206,21 @@ def child(name: str, task: str) -> None:
     print(json.dumps(result | {"choices": len(problem.items)}))
 
 
+def process() -> None:
+    """Print what ``solve`` takes as a process, for plain tables of MobileNetV2 with four widths a group."""
+    with TemporaryDirectory() as folder:
+        latency, importance = write_tables(SHAPES["MobileNetV2"](), Path(folder))
+        tables = ["--latency", str(latency), "--importance", str(importance)]
+        for arguments in (["--version"], ["solve", *tables, "--budget", "0.5"]):
+            times = []
+            for _ in range(ROUNDS):
+                began = time.perf_counter()
+                command = [sys.executable, "-m", "trt_layermerge.cli.main", *arguments]
+                subprocess.run(command, check=True, capture_output=True)
+                times.append(time.perf_counter() - began)
+            print(f"process: {arguments[0]:<10}{np.median(times):>9.4f} s")
+
+
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
@@ -214,7 +246,7 @@ def report(names: Iterable[str]) -> None:
             row = measured(name, task)
             base = base or row["seconds"]
             notes = {
-                "exact": f"{row.get('plans')} plans; all budgets",
+                "exact": f"{row.get('plans')} plans; {row.get('nodes')} nodes, {row.get('labels')} labels; all budgets",
                 "10 us": f"{row.get('plans')} plans; error at most {row.get('error_ms', 0):.3f} ms",
                 "ten best": "one budget, after the frontier",
             }.get(task, f"one budget; rounded down: {percent(row.get('down'))} over")
@@ -226,13 +258,14 @@ def report(names: Iterable[str]) -> None:
 
 
 def main() -> None:
-    """The whole table, with ``--quick`` the three shapes of the papers' networks, or those whose names have a part."""
+    """The whole table, with ``--quick`` the shapes of the papers' networks, or those whose names have a part."""
     if sys.argv[1:2] == ["--task"]:
         child(*sys.argv[2:4])
     elif sys.argv[1:2] == ["--only"]:
         report(name for name in INSTANCES if sys.argv[2] in name)
     else:
-        report(SMALL if "--quick" in sys.argv else INSTANCES)
+        report((*SMALL, *NARROWED) if "--quick" in sys.argv else INSTANCES)
+        process()
 
 
 if __name__ == "__main__":

@@ -95,6 +95,10 @@ class BuilderSettings:
         return cls(**{name: getattr(given, name) for name in cls.options() if hasattr(given, name)})
 
 
+MOST_THREADS = 1024
+"""Of one run on a CPU; more are a slip of the pen, and libraries take no larger numbers."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """How an engine is built.
@@ -118,8 +122,8 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         """Refuse what no runtime can build."""
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, not {self.threads}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be 1 to {MOST_THREADS}, not {self.threads}")
         if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1]:
             raise ValueError(f"batches must be a range from 1 upwards, not {self.batches}")
 
@@ -324,6 +328,10 @@ class RuntimeKind(ABC):
         Raises:
             RuntimeNotAvailableError: It is missing; the hint says how to install it.
         """
+
+    def usual_target(self) -> str | None:
+        """What it is opened for where nobody says; ``None`` where it has no targets."""
+        return next(iter(self.targets), None)
 
     def has_target(self, target: str) -> bool:
         """Whether it can be opened for a target: one of ``targets``, or whatever else the kind takes."""
