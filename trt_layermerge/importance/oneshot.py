@@ -18,14 +18,14 @@ from threading import Lock
 from torch import nn
 
 from trt_layermerge.blocks.choice import Choice, Kind, Place
-from trt_layermerge.blocks.lowering import lower, lowered_in
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.evaluator import Evaluator, first
 from trt_layermerge.importance.frames import EQUATION_MEMORY, Accumulated, Frame, accumulate, frames_of, in_memory
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.algebra import to_module
-from trt_layermerge.merging.linear import folded, normed
-from trt_layermerge.merging.sequential import solved
+from trt_layermerge.merging.linear import normed
+from trt_layermerge.merging.sequential import product, solved
 from trt_layermerge.network.device import device_of
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
@@ -143,8 +143,7 @@ def _replacement(
     if choice.kind is Kind.IDENTITY:
         return None, None
     if choice.kind is Kind.MERGE:
-        lowered = lower(network.chains[choice.block.chain], choice)
-        return normed(network.module, lowered, to_module(folded(network.module, lowered.composed))), None
+        return normed(network.module, lowered_in(network, choice), to_module(product(network, choice))), None
     found = equations[choice.place]
     fitted = solved(found.equations, network, choice, found.index)
     return to_module(fitted.convolution), fitted.unexplained
