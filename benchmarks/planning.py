@@ -17,16 +17,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from shapes import SHAPES, write_tables
 
-from trt_layermerge.planning.frontier import solve
+from trt_layermerge.planning.frontier import Labels, solve
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.reference import discretised
 
 ROUNDS = 5  # of which the median counts; one for what takes longer than a second
 BUDGETS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the original
+WIDTHS = {"depth": (1.0,), "widths": (1.0, 0.75, 0.5, 0.25), "8 widths": tuple(i / 8 for i in range(8, 0, -1))}
 COARSE, FINE = 100_000, 10_000  # bins of 0.1 ms and of 0.01 ms
 
 
@@ -74,6 +80,10 @@ def correlated(layers: int, span: int, kernels: int, seed: int = 0) -> Problem:
     return replace(problem, items=tuple(losing(item) if item.value else item for item in problem.items))
 
 
+def narrowed(name: str, shares: tuple[float, ...]) -> Problem:
+    return SHAPES[name]().problem(shares)
+
+
 INSTANCES: dict[str, Callable[[], Problem]] = {
     "MobileNetV2 shape": lambda: chain(50, 8, 2, choices=391),
     "ResNet-34 shape": lambda: chain(32, 5, 1),
@@ -87,6 +97,9 @@ INSTANCES: dict[str, Callable[[], Problem]] = {
     "correlated, 100": lambda: correlated(100, 8, 5),
 }
 SMALL = tuple(INSTANCES)[:3]  # where the reference, in plain Python, comes to an end
+NARROWED = tuple(f"{name}, {note}" for name in SHAPES for note in WIDTHS)
+for _name, (_note, _shares) in product(SHAPES, WIDTHS.items()):
+    INSTANCES[f"{_name}, {_note}"] = partial(narrowed, _name, _shares)
 
 
 def budgets(problem: Problem) -> list[int]:
@@ -106,7 +119,12 @@ def exact(problem: Problem, resolution_ns: int | None) -> dict[str, Any]:
     frontier = solve(problem, resolution_ns)
     met = [budget for budget in budgets(problem) if budget >= frontier.fastest.latency_ns]
     every = [(frontier.best(budget).latency_ns, budget) for budget in met]
-    return {"plans": len(frontier), "over": worst(every), "error_ms": frontier.error_ns / 1e6}
+    counts = {"plans": len(frontier), "nodes": len(frontier.labels), "labels": sum(map(_size, frontier.labels))}
+    return counts | {"over": worst(every), "error_ms": frontier.error_ns / 1e6}
+
+
+def _size(labels: Labels) -> int:
+    return len(labels.value)
 
 
 def ten_best(problem: Problem) -> dict[str, Any]:
@@ -152,6 +170,21 @@ def child(name: str, task: str) -> None:
     print(json.dumps(result | {"choices": len(problem.items)}))
 
 
+def process() -> None:
+    """Print what ``solve`` takes as a process, for plain tables of MobileNetV2 with four widths a group."""
+    with TemporaryDirectory() as folder:
+        latency, importance = write_tables(SHAPES["MobileNetV2"](), Path(folder))
+        tables = ["--latency", str(latency), "--importance", str(importance)]
+        for arguments in (["--version"], ["solve", *tables, "--budget", "0.5"]):
+            times = []
+            for _ in range(ROUNDS):
+                began = time.perf_counter()
+                command = [sys.executable, "-m", "trt_layermerge.cli.main", *arguments]
+                subprocess.run(command, check=True, capture_output=True)
+                times.append(time.perf_counter() - began)
+            print(f"process: {arguments[0]:<10}{np.median(times):>9.4f} s")
+
+
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
@@ -177,7 +210,7 @@ def report(names: Iterable[str]) -> None:
             row = measured(name, task)
             base = base or row["seconds"]
             notes = {
-                "exact": f"{row.get('plans')} plans; all budgets",
+                "exact": f"{row.get('plans')} plans; {row.get('nodes')} nodes, {row.get('labels')} labels; all budgets",
                 "10 us": f"{row.get('plans')} plans; error at most {row.get('error_ms', 0):.3f} ms",
                 "ten best": "one budget, after the frontier",
             }.get(task, f"one budget; rounded down: {percent(row.get('down'))} over")
@@ -189,11 +222,12 @@ def report(names: Iterable[str]) -> None:
 
 
 def main() -> None:
-    """The whole table, or with ``--quick`` the three shapes of the papers' networks."""
+    """The whole table, or with ``--quick`` the shapes of the papers' networks."""
     if sys.argv[1:2] == ["--task"]:
         child(*sys.argv[2:4])
     else:
-        report(SMALL if "--quick" in sys.argv else INSTANCES)
+        report((*SMALL, *NARROWED) if "--quick" in sys.argv else INSTANCES)
+        process()
 
 
 if __name__ == "__main__":

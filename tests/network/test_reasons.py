@@ -93,7 +93,7 @@ REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], dict[str, Callable[[],
     "projection of an activation": (lambda m, x: m.b(m.a(x).relu()) + m.p(x).relu(), {**TWO, "p": lambda: conv(k=1)},
         [["a", "b"], ["p"]], f"{OUTSIDE} (ReLU relu_1)"),
     "transposed": (lambda m, x: m.b(m.a(x)), {"a": conv, "b": lambda: nn.ConvTranspose2d(4, 4, 2)}, [["a"]],
-        "feeds a transposed convolution, which reads a grid finer than its input's (conv_transpose2d)"),
+        "feeds a transposed convolution, which reads a grid finer than its input's (ConvTranspose2d b)"),
 }  # fmt: skip
 
 

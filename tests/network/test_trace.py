@@ -215,7 +215,7 @@ def test_what_cannot_be_traced_is_one_message(
 
 def test_what_does_nothing_is_left_out() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
-        y = F.dropout((m.a(x) / 1.0)[:] * 1, 0.0)
+        y = F.dropout((0 + m.a(x) / 1.0)[:] * 1 - 0, 0.0)
         return m.b(y.to(torch.float32)) / 2 + x[:, :, :8] * 1.5
 
     module = normal_form(Net(forward, a=conv(), b=conv()), (4, 8, 8))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.instances import Point, brute_force, pareto, problems, totals
+from tests.planning.instances import Point, brute_force, narrowable, pareto, problems, totals
 from trt_layermerge.errors import ExitCode, InfeasibleBudgetError, UsageError
 from trt_layermerge.planning import frontier as solver
 from trt_layermerge.planning.frontier import Frontier, solve
@@ -46,7 +46,7 @@ def points(frontier: Frontier) -> list[Point]:
 
 
 @settings(max_examples=250, deadline=None)
-@given(problems(), st.sampled_from([0, solver.FEW]))
+@given(problems() | narrowable(), st.sampled_from([0, solver.FEW]))
 def test_it_is_what_brute_force_finds(problem: Problem, few: int) -> None:
     with mock.patch.object(solver, "FEW", few):  # 0: bounds are used even where they do not pay
         assert points(solve(problem)) == brute_force(problem)
@@ -71,7 +71,7 @@ def test_bounds_drop_most_labels() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(problems())
+@given(problems() | narrowable())
 def test_every_plan_tiles_the_chains_and_adds_up(problem: Problem) -> None:
     frontier = solve(problem)
     assert len(frontier) == len(frontier.value) >= 1
@@ -85,13 +85,13 @@ def test_every_plan_tiles_the_chains_and_adds_up(problem: Problem) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(problems())
+@given(problems() | narrowable())
 def test_it_rises_strictly(problem: Problem) -> None:
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(points(solve(problem))))
 
 
 @settings(max_examples=100, deadline=None)
-@given(problems(), st.integers(-50, 10**9))
+@given(problems() | narrowable(), st.integers(-50, 10**9))
 def test_the_best_plan_keeps_the_budget_and_none_within_it_is_better(problem: Problem, budget_ns: int) -> None:
     frontier = solve(problem)
     within = [value for latency, value in brute_force(problem) if latency <= budget_ns]
@@ -105,7 +105,7 @@ def test_the_best_plan_keeps_the_budget_and_none_within_it_is_better(problem: Pr
 
 
 @settings(max_examples=100, deadline=None)
-@given(problems(st.integers(0, 60)), st.integers(-20, 150), st.integers(1, 9))
+@given(problems(st.integers(0, 60)) | narrowable(st.integers(0, 60)), st.integers(-20, 150), st.integers(1, 9))
 def test_bins_never_beat_it(problem: Problem, budget_ns: int, bin_ns: int) -> None:
     binned = discretised(problem, budget_ns, bin_ns)
     if binned is not None:
@@ -127,7 +127,7 @@ def test_bins_that_divide_all_latencies_match_it(data: st.DataObject, bin_ns: in
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.integers(1, 40) | st.integers(1, 10**9), st.sampled_from([1, 3, solver.BATCH]))
+@given(problems() | narrowable(), st.integers(1, 40) | st.integers(1, 10**9), st.sampled_from([1, 3, solver.BATCH]))
 def test_a_resolution_costs_no_more_than_it_says(problem: Problem, resolution_ns: int, batch: int) -> None:
     with mock.patch.object(solver, "BATCH", batch):
         coarse = solve(problem, resolution_ns)

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
+from operator import itemgetter
 from threading import Lock
 
 import torch
@@ -25,13 +26,13 @@ from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
-from trt_layermerge.network.inputs import samples_in
+from trt_layermerge.network.inputs import Values, as_tuple, each, samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Task
 
-Sample = tuple[tuple[Tensor, ...], Tensor]
+Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
 
 WORST_LOSS = 1e6
@@ -113,7 +114,7 @@ class Evaluator:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
         with torch.inference_mode():
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
-            return score(((output, target.to(output.device)) for output, target in outputs), self.task)
+            return score(((output, _beside(output, target)) for output, target in outputs), self.task)
 
     def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
         """The table's row of a choice."""
@@ -129,6 +130,12 @@ class Evaluator:
         known += [node.name for node in before if "shape" in node.meta]  # numbers, such as the batch, are no tensors
         tail, names = onward(changed, known)
         return tail.eval(), names
+
+
+def _beside(output: Values, target: Values) -> Values:
+    """Targets on the outputs' device."""
+    device = as_tuple(output)[0].device
+    return each(target, lambda values: values.to(device))
 
 
 def _fast(module: fx.GraphModule) -> fx.GraphModule:
@@ -220,8 +227,8 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
         TaskError: What it yields is no batch, or it raises.
     """
     for inputs, target in checked_batches(None, "one of its data sets", lambda: batches):
-        if count > 0 and len(target):
-            yield tuple(values[:count] for values in inputs), target[:count]
-        count -= len(target)
+        if count > 0 and samples_in(target):
+            yield tuple(values[:count] for values in inputs), each(target, itemgetter(slice(count)))
+        count -= samples_in(target)
         if count <= 0:
             return

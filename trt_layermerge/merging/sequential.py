@@ -14,10 +14,12 @@ from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
+from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, to_module
 from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
+from trt_layermerge.merging.narrowing import Kept, narrow
 from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_finite
 from trt_layermerge.merging.rewrite import rewrite
@@ -33,7 +35,7 @@ class Compression:
 
     Attributes:
         merged: The compressed network.
-        linearised: The same with merged blocks in their unmerged form; it computes the same.
+        linearised: The same with merged blocks in their unmerged form, as wide as the original; it computes the same.
         proofs: Of each merged block.
         fits: How well each fitted block could be fitted, by its choice's key.
         refits: The same of kept layers whose weights were re-solved.
@@ -52,8 +54,12 @@ def execute(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
+    kept: Kept | None = None,
 ) -> Compression:
-    """Merge, fit and drop the blocks of a plan, and prove the merges.
+    """Merge, fit and drop the blocks of a plan, narrow what is left, and prove the merges.
+
+    While blocks are made, the network is as wide as it was, but nothing reads channels that do not stay. What reads
+    the others is solved for what it made of all of them.
 
     Args:
         network: The original, in evaluation mode; it is not changed.
@@ -61,20 +67,25 @@ def execute(
         inputs: Calibration batches, ``[batch, ...]`` for each input, for fits.
         progress: Told of every block.
         strength: What fits make use of; by default, of everything.
+        kept: What stays of channel groups of the network.
 
     Raises:
-        ModelError: A block to fit has activations that are not finite.
+        ModelError: A block to fit has activations that are not finite, or a group cannot be narrowed with these blocks.
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    runs = CalibrationRuns(network, inputs)
+    runs = CalibrationRuns(network, inputs, kept)
     reconstruction = Reconstruction(runs, strength or Strength())
     merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
     todo = sorted((choice for choice in choices if reconstruction.changes(choice)), key=lambda choice: choice.block)
+    if kept:
+        reconstruction.correct(todo)
     for number, choice in enumerate(todo):
         if progress is not None:
             progress(number, len(todo), choice.key)
+        if kept:
+            reconstruction.refit_beside(choice)
         if choice.kind is Kind.KEEP:
             if (refitted := reconstruction.refit(choice)) is not None:
                 refits[choice.key] = refitted
@@ -82,8 +93,8 @@ def execute(
             merged[choice] = linearised[choice] = None
         elif choice.kind is Kind.MERGE:
             lowered = lower(network.chains[choice.block.chain], choice)
-            convolution = folded(network.module, lowered.composed)
-            unmerged = LinearisedBlock(network.module, lowered.composed)
+            convolution = folded(runs.working.module, lowered.composed)
+            unmerged = LinearisedBlock(runs.working.module, lowered.composed)
             proofs.append(prove_block(unmerged, convolution))
             merged[choice] = normed(network.module, lowered, to_module(convolution))
             linearised[choice] = normed(network.module, lowered, unmerged)
@@ -91,10 +102,24 @@ def execute(
             fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
-    if merged:
+    if merged or kept:
         reconstruction.estimate_norms(compressed, as_linearised)
         reconstruction.refit_heads(compressed, as_linearised)
-    return Compression(compressed, as_linearised, tuple(proofs), fits, refits)
+    return Compression(_narrowed(network, compressed, kept), as_linearised, tuple(proofs), fits, refits)
+
+
+def _narrowed(network: Network, compressed: fx.GraphModule, kept: Kept | None) -> fx.GraphModule:
+    """A network without what does not stay."""
+    if not kept:
+        return compressed
+    whole = {group: range(group.channels) for group in network.channel_groups}
+    try:  # all groups are told: one that stays whole may have become one with another
+        return narrow(compressed, {**whole, **kept})
+    except ValueError as error:
+        raise ModelError(
+            f"channels cannot be left out behind these blocks: {error}",
+            hint="groups that a block joins when it is left out must keep the same channels",
+        ) from error
 
 
 def execute_on(
@@ -104,6 +129,7 @@ def execute_on(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
+    kept: Kept | None = None,
 ) -> Compression:
     """Execute a plan as ``execute`` does, on a device; the network and all that is made of it end on the CPU.
 
@@ -111,7 +137,7 @@ def execute_on(
         LayerMergeError: As there.
     """
     with placed(network.module, device):
-        made = execute(network, choices, inputs, progress, strength)
+        made = execute(network, choices, inputs, progress, strength, kept)
         for module in (made.merged, made.linearised):
             move(module, CPU)
         return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))

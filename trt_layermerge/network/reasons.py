@@ -117,6 +117,8 @@ class Reasons:
             kind = "average pooling" if isinstance(module, nn.AvgPool2d) else "a batch norm"
             reason = self.units.unusable(node)
             return f"{kind}: {reason}" if reason == SHARED else reason or kind
+        if isinstance(module, nn.ConvTranspose2d):
+            return WORDS["conv_transpose2d"]
         if isinstance(module, nn.GroupNorm):
             return WORDS["group_norm"]
         if isinstance(module, nn.Linear):

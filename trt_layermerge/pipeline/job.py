@@ -22,6 +22,7 @@ from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_name
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.unlabelled.comparing import Comparing
 
 
 class Reporter(Protocol):
@@ -45,7 +46,8 @@ class Job:
         output: Folder for all files of the job but the profile.
         weights: Checkpoint of the model.
         input_shape: Shape of one sample, where neither model nor task tells.
-        task: Task file; needed from ``importance`` on.
+        task: Task file, or a named task; needed from ``importance`` on.
+        comparing: How samples of a task without labels are prepared, and outputs compared.
         profiles: Folder of the profiles.
         runtime: Name of the runtime.
         options: How engines are built.
@@ -73,6 +75,7 @@ class Job:
     weights: Path | None = None
     input_shape: tuple[int, ...] | None = None
     task: Path | None = None
+    comparing: Comparing = field(default_factory=Comparing)
     profiles: Path = Path("profiles")
     runtime: str = DEFAULT_RUNTIME
     options: BuildOptions = field(default_factory=BuildOptions)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import layers_of
 from trt_layermerge.errors import TableError
-from trt_layermerge.importance.table import ImportanceTable
+from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.candidate import Candidate
 from trt_layermerge.planning.frontier import Frontier, solve
+
+
+class LossRows(Protocol):
+    """What choices do to the network: an importance table, or what stands in for one."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+
+    def get(self, choice: str) -> ImportanceRow | None:
+        """The row of a choice."""
 
 
 def latency_ns(session: Session, choice: Choice) -> int | None:
@@ -87,7 +100,7 @@ def kept_ns(session: Session) -> dict[tuple[int, int], int]:
     return kept
 
 
-def frontier_of(session: Session, baseline: Timing, table: ImportanceTable | None) -> Frontier:
+def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> Frontier:
     """The frontier of a job, from its tables.
 
     Args:
@@ -125,7 +138,7 @@ def _kept_ns(candidates: Iterable[Candidate]) -> int:
     return sum(item.latency_ns for item in candidates if item.kind == Kind.KEEP)
 
 
-def _candidate(session: Session, choice: Choice, table: ImportanceTable | None, saved_ns: int) -> Candidate:
+def _candidate(session: Session, choice: Choice, table: LossRows | None, saved_ns: int) -> Candidate:
     row = None if table is None else table.get(choice.key)
     if row is None and table is not None and choice.kind is not Kind.KEEP:
         raise TableError(

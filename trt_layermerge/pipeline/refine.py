@@ -183,7 +183,8 @@ def _execute(session: Session, plan: Plan, before: float) -> _Executed:
 
 def _digest(plan: Plan) -> str:
     """Names a plan by what it does, whatever its latencies are."""
-    return hashlib.sha256("\n".join(plan.keys).encode()).hexdigest()[:16]
+    named = (*plan.keys, *(f"{width.group} {width.channels}" for width in plan.widths))
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 
 def _onnx(job: Job, plan: Plan) -> Path:

@@ -5,6 +5,7 @@ Where a launcher has started several processes, the first one does the whole job
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import fx
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.errors import TableError
+from trt_layermerge.errors import TableError, say
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.fold import fold_norms
@@ -24,12 +25,15 @@ from trt_layermerge.merging.sequential import Compression, execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.outcome import held_out_loss
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.process_group import Alone, ProcessGroup, group
+from trt_layermerge.training.task import Comparison
+from trt_layermerge.training.unlabelled.inner_states import Observed, observe_blocks
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,14 @@ class Executed:
         proof: That the merged network computes what its unmerged form does.
         trained: The merged network, trained; batch norms that training was given are in it still.
         training: How that went; ``None`` where nothing was trained.
+        cautions: What is to be known of it.
     """
 
     compression: Compression
     proof: Proof
     trained: fx.GraphModule
     training: TrainingResult | None
+    cautions: tuple[str, ...] = ()
 
 
 def execute_and_train(session: Session, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Executed:
@@ -62,7 +68,7 @@ def execute_and_train(session: Session, choices: Sequence[Choice], inputs: Value
     members.wait()  # for those who need the plan
     if _decouples(session.job):
         decoupled = decouple(session.network, choices)
-        training = _fine_tune(session, decoupled, members, reporter)
+        training = _fine_tune(session, decoupled, choices, members, reporter)
         reporter.stage("merge")
         network = settled(session.network, decoupled)
         compression = execute_on(members.device(session.computes_on), network, choices, (), reporter.progress)
@@ -71,8 +77,27 @@ def execute_and_train(session: Session, choices: Sequence[Choice], inputs: Value
     compression = _execute(session, choices, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
     model = _trainable(session, compression, choices, members)
-    training = _fine_tune(session, model, members, reporter)
+    before = None if session.comparison is None or session.job.recipe is None else copy.deepcopy(model)
+    training = _fine_tune(session, model, choices, members, reporter)
+    if before is not None and (worse := _worsened(session, before, model)):
+        return Executed(compression, proof, before, training, worse)
     return Executed(compression, proof, model, training)
+
+
+def _worsened(session: Session, before: fx.GraphModule, trained: fx.GraphModule) -> tuple[str, ...]:
+    """What to say where training without labels has led away from the original; nothing where it has not.
+
+    Fits are close to it already, and few images, or steps that are too long, do more harm than good.
+    """
+    was, loss = (held_out_loss(session, module) for module in (before, trained))
+    if loss <= was:
+        return ()
+    message = (
+        f"training led away from the original and is not used: its held-out distance is {loss:.4g}, before it was "
+        f"{was:.4g}; more images, a lower --lr or more --epochs may help"
+    )
+    say(message)
+    return (message,)
 
 
 def leads(session: Session) -> bool:
@@ -91,7 +116,7 @@ def share_training(session: Session) -> None:
         model = decouple(session.network, choices)
     else:
         model = _trainable(session, _execute(session, choices, members, _Silent()), choices, members)
-    _fine_tune(session, model, members, _Silent())
+    _fine_tune(session, model, choices, members, _Silent())
 
 
 def _members(session: Session) -> ProcessGroup:
@@ -133,7 +158,7 @@ def _trainable(
 
 
 def _fine_tune(
-    session: Session, model: fx.GraphModule, members: ProcessGroup, reporter: Reporter
+    session: Session, model: fx.GraphModule, choices: Sequence[Choice], members: ProcessGroup, reporter: Reporter
 ) -> TrainingResult | None:
     """Train a model in place, if the job does."""
     job = session.job
@@ -147,12 +172,18 @@ def _fine_tune(
     members.wait()
     if members.rank > 0:
         _start_from_the_same(model, start)
+    task, network = session.training_task(), session.network
+    # The teacher has its norms folded, which computes the same in less time.
+    if isinstance(task, Comparison):
+        seen = observe_blocks(network, model, choices)
+    else:
+        seen = Observed(model, fold_norms(network.module))
     return fine_tune(
-        model,
-        session.training_task(),
+        seen.student,  # whose weights are the model's
+        task,
         job.recipe,
         checkpoint=job.output / f"{name}.checkpoint.safetensors",
-        teacher=fold_norms(session.network.module),  # which computes the same in less time
+        teacher=seen.teacher,
         progress=reporter.progress,
         group=members,
     )

@@ -78,9 +78,7 @@ class Frontier:
         Raises:
             IndexError: There is no such plan.
         """
-        latency_ns, objective = int(self.latency_ns[index]), float(self.value[index])
-        problem = self.problem
-        return Plan(problem.method, self._items(range(len(self))[index]), latency_ns, objective, problem.original_ns)
+        return Plan.of(self.problem, self._items(range(len(self))[index]))
 
     def best(self, budget_ns: int) -> Plan:
         """The plan of largest value whose latency is at most the budget.

@@ -180,9 +180,4 @@ def _plan(problem: Problem, edges: Edges) -> Plan:
     while edges is not None:
         item, edges = edges
         items.append(problem.items[item])
-    items.reverse()
-    objective = 0.0
-    for chosen in items:  # one after the other, as the frontier adds
-        objective += chosen.value
-    latency_ns = problem.fixed_ns + sum(chosen.latency_ns for chosen in items)
-    return Plan(problem.method, tuple(items), latency_ns, objective, problem.original_ns)
+    return Plan.of(problem, reversed(items))

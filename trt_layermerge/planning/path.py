@@ -1,4 +1,8 @@
-"""A problem as arrays: its chains laid end to end as one path of nodes, and its items as edges from node to node."""
+"""A problem as arrays: its chains laid end to end as one path of nodes, and its items as edges from node to node.
+
+Where items name channel groups, there is a node for each combination of the widths that are settled and will still be
+asked for: the state between two blocks is (layer, widths).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_layermerge.planning.problem import Problem
+from trt_layermerge.planning.states import Columns, expanded
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -27,6 +32,7 @@ class Path:
         value: Importance of each edge.
         item: Index of each edge in the items of the problem.
         first: Edges ``first[n]`` to ``first[n + 1]`` end at node n.
+        stages: Nodes ``stages[k]`` to ``stages[k + 1]`` lie behind one layer: no edge leads from one to another.
     """
 
     nodes: int
@@ -36,25 +42,37 @@ class Path:
     value: Floats
     item: Ints
     first: Ints
+    stages: Ints
 
     @staticmethod
     def of(problem: Problem, *, dominated: bool = False) -> Path:
-        """The path of a problem, without items that another item for the same block beats, or with ``dominated``."""
+        """The path of a problem, without items that another item for the same block beats, or with ``dominated``.
+
+        Raises:
+            InputError: There are channel groups, and no tiling whose items agree about them.
+        """
         items = problem.items
         offset = np.concatenate([[0], np.cumsum(problem.lengths, dtype=np.int64)])
-        start = offset[_column([item.chain for item in items])] + _column([item.start for item in items])
-        end = offset[_column([item.last_chain for item in items])] + _column([item.end for item in items])
-        latency = _column([item.latency_ns for item in items])
-        value = np.array([item.value for item in items], np.float64)
-        order = np.lexsort((-value, latency, start, end))
+        edges = Columns(
+            offset[_column([item.chain for item in items])] + _column([item.start for item in items]),
+            offset[_column([item.last_chain for item in items])] + _column([item.end for item in items]),
+            _column([item.latency_ns for item in items]),
+            np.array([item.value for item in items], np.float64),
+            np.arange(len(items)),
+        )
+        stages = np.arange(offset[-1] + 2)
+        if problem.groups:
+            edges, stages = expanded(problem, edges)
+        order = np.lexsort((-edges.value, edges.latency, edges.start, edges.end))
         if not dominated:
-            order = order[_worthwhile(start[order], end[order], value[order])]
-        return _indexed(int(offset[-1]) + 1, start[order], end[order], latency[order], value[order], order)
+            order = order[_worthwhile(edges.start[order], edges.end[order], edges.value[order])]
+        start, end, item = edges.start[order], edges.end[order], edges.item[order]
+        return _indexed(stages, start, end, edges.latency[order], edges.value[order], item)
 
     def only(self, mask: Mask) -> Path:
         """The same nodes with some of the edges."""
         start, end, item = self.start[mask], self.end[mask], self.item[mask]
-        return _indexed(self.nodes, start, end, self.latency[mask], self.value[mask], item)
+        return _indexed(self.stages, start, end, self.latency[mask], self.value[mask], item)
 
     def into(self, node: int) -> slice:
         """The edges that end at a node."""
@@ -90,9 +108,10 @@ def _worthwhile(start: Ints, end: Ints, value: Floats) -> Mask:
     return rises
 
 
-def _indexed(nodes: int, start: Ints, end: Ints, latency: Ints, value: Floats, item: Ints) -> Path:
+def _indexed(stages: Ints, start: Ints, end: Ints, latency: Ints, value: Floats, item: Ints) -> Path:
+    nodes = int(stages[-1])
     first = np.searchsorted(end, np.arange(nodes + 1))
-    return Path(nodes, start, end, latency, value, item, first)
+    return Path(nodes, start, end, latency, value, item, first, stages)
 
 
 def _column(numbers: list[Any]) -> Ints:

@@ -122,7 +122,7 @@ class Checkpoint:
             return
         more = [f"and {len(differ) - 5} more"] if len(differ) > 5 else []
         raise IncompatibleError(
-            f"checkpoint {path} belongs to another run:\n    " + "\n    ".join(differ[:5] + more),
+            f"checkpoint {path} belongs to another run: " + "; ".join(differ[:5] + more),
             hint="repeat the command as it was, name another checkpoint, or delete this one to start afresh",
         )
 

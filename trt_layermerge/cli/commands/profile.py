@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import click
 
+from trt_layermerge.ci.measured import report_of_profile
+from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     combined,
@@ -15,43 +20,102 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
-    network_options,
+    several_network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
-from trt_layermerge.pipeline.measuring import profile_plan, profile_stage
-from trt_layermerge.pipeline.session import open_session
+from trt_layermerge.errors import UsageError
+from trt_layermerge.pipeline.profiling import (
+    ProfilingPlan,
+    open_sessions,
+    profile_networks,
+    profiling_plan,
+    wanted_signatures,
+)
+from trt_layermerge.pipeline.session import Session
+
+VARIANTS = {
+    "validate": "predicted against measured latencies of whole plans",
+    "show": "what a file holds",
+    "merge": "several files of one device as one",
+    "export": "a file as CSV",
+    "estimate": "a table of convolutions, on a card that is elsewhere",
+}
 
 
 @click.command(
     "profile",
     cls=CommandWithVariants,
-    variants={"estimate": "trt_layermerge.cli.commands.profile_estimate"},
-    epilog="profile estimate: a table of convolutions, on a card that is elsewhere; see profile estimate -h.",
+    variants={name: f"trt_layermerge.cli.commands.profile_{name}" for name in VARIANTS},
+    epilog="; ".join(f"profile {name}: {what}" for name, what in VARIANTS.items()) + "; see profile show -h.",
 )
-@combined(network_options, device_options, data_options, config_option, dry_run_option, json_option)
+@combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
 @click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
-def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:
-    """Measure every candidate block of MODEL on this device; what the profile holds is not measured again."""
-    job = make_job(**given)
-    session = open_session(replace(job, policy=replace(job.policy, again=again)))
-    pending, seconds = profile_plan(session)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0),
+    metavar="M",
+    help="Begin nothing new after that; the same command goes on with the rest.",
+)
+def command(
+    model: tuple[str, ...], as_json: bool, dry_run: bool, again: bool, max_minutes: float | None, **given: Any
+) -> None:
+    """Measure every candidate block of the networks MODEL... on this device, into one table.
+
+    What the table holds is not measured again; rows of another driver are.
+    """
+    if len(model) > 1 and given["weights"] is not None:
+        raise UsageError(
+            f"--weights is a checkpoint of one network, and there are {len(model)}",
+            hint="leave it out: no latency depends on weights",
+        )
+    ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
+    ci_files.require_writable()
+    job = make_job(**given, model=model[0])
+    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again)), model)
+    plan = profiling_plan(sessions)
     if dry_run:
-        found = {"profile": str(session.profile.path), "to_measure": pending, "seconds": round(seconds, 1)}
-        if as_json:
-            print_json(found)
-        else:
-            click.echo(f"{pending} signatures to measure into {session.profile.path}, about {minutes(seconds)}")
+        _tell_plan(plan, as_json)
         return
+    began = time.monotonic()
     with screen() as reporter:
-        profile_stage(session, reporter)
-    rows = [row.status for row in session.profile]
-    counts = {status: rows.count(status) for status in ("ok", "degraded", "failed")}
-    simulated = session.profile.key.device.simulated
+        measured = profile_networks(sessions, reporter, None if max_minutes is None else 60 * max_minutes)
+    wanted = [one for session in sessions for one in wanted_signatures(session)]
+    notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
+    ci_files.write(lambda: report_of_profile(sessions[0].profile, wanted, [*notes, f"{measured} measured now"]))
+    _tell(sessions, plan, measured, time.monotonic() - began, as_json)
+
+
+def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "profile": str(plan.path),
+                "networks": [asdict(one) for one in plan.networks],
+                "to_measure": plan.missing,
+                "seconds": round(plan.seconds, 1),
+            }
+        )
+        return
+    if len(plan.networks) > 1:
+        for one in plan.networks:
+            click.echo(f"{one.model}: {one.missing} of {one.operations} operations to measure")
+    click.echo(f"{plan.missing} signatures to measure into {plan.path}, about {minutes(plan.seconds)}")
+
+
+def _tell(sessions: Sequence[Session], plan: ProfilingPlan, measured: int, seconds: float, as_json: bool) -> None:
+    profile = sessions[0].profile
+    found = Counter(row.status for row in profile)
+    counts = {status: found[status] for status in ("ok", "degraded", "failed")}
+    simulated, left = profile.key.device.simulated, plan.missing - measured
     if as_json:
         about = {"simulated": True} if simulated else {}
-        print_json({"profile": str(session.profile.path), "measured": pending, "rows": len(rows), **counts, **about})
-    else:
-        verb = "SIMULATED, no device was timed" if simulated else "measured"
-        states = ", ".join(f"{count} {status}" for status, count in counts.items())
-        click.echo(f"{session.profile.path}: {pending} {verb}; {len(rows)} signatures in all: {states}")
+        told = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
+        more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
+        print_json(told | more | counts | about)
+        return
+    verb = "SIMULATED, no device was timed" if simulated else f"measured in {minutes(seconds)}"
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    click.echo(f"{plan.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
+    if left:
+        click.echo(f"{left} are left, for the time was up; the same command goes on with them")

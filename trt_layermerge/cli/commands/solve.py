@@ -11,6 +11,7 @@ import click
 
 from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import (
+    COUNT,
     PATH,
     combined,
     config_option,
@@ -25,11 +26,11 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
+from trt_layermerge.locks import exclusive
 from trt_layermerge.planning.budget import Budget, BudgetUnit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.methods.registry import method_named, registered_methods
-from trt_layermerge.planning.tables import read_latencies
 from trt_layermerge.planning.tabulated import fastest_intervals, problem_from_tables
 from trt_layermerge.planning.views import fastest_csv, fastest_view
 from trt_layermerge.report.plans import FoundPlans
@@ -49,7 +50,7 @@ table_options = combined(
 )
 output_options = combined(
     click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
-    click.option("--count", type=click.IntRange(1), default=1, metavar="K", help="Print the K best plans."),
+    click.option("--count", type=COUNT, default=1, metavar="K", help="Print the K best plans."),
     csv_option,
     click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'."),
 )
@@ -71,7 +72,8 @@ def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path 
 
     For MODEL, from the profile and the importance table of the other stages; writes plan.json. For a network of
     anyone's, from two tables: --latency with the columns start,end,kernel,depthwise,latency_ms and --importance with
-    start,end,kernel,depthwise,importance.
+    start,end,kernel,depthwise,importance. For plans of width as well, the first has in_channels,out_channels, and the
+    second rows of tensors,channels,importance besides: tensors such as 1|3|5, which narrow together.
     """
     wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
     method = method_named(given["method"], given_settings(given))
@@ -120,15 +122,16 @@ class _Tables:
 
 
 def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
-    known = tables.original_ns is not None or read_latencies(tables.latency).original_ns is not None
     asked = given["budget"] is not None or given["speedup"] is not None
     budget = read_budget(given["budget"], given["speedup"]) if asked or not wanted.whole else None
+    problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
+    kept = {item.end for item in problem.items if item.kind == "keep"}
+    known = tables.original_ns is not None or len(kept) == sum(problem.lengths)
     if budget is not None and budget.unit is not BudgetUnit.MILLISECONDS and not known:
         raise UsageError(
             f"a budget of {budget} refers to the original, and {tables.latency} lacks rows of single layers",
             hint="write the budget in ms, such as 22.3ms, or say what the original takes: --original 22.3ms",
         )
-    problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
     frontier = solve(problem, tables.resolution_ns)
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
     tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
@@ -152,7 +155,8 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     plans = find(frontier, budget_ns, wanted)
     more: dict[str, Any] = {"original_ms": baseline.median_ns / 1e6}
     if not wanted.whole:
-        decide(session, plans[0], table)
+        with exclusive(session.job.output):
+            decide(session, plans[0], table)
         more["plan"] = str(session.job.plan_file)
     tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 

@@ -23,6 +23,7 @@ from onnx import helper
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.estimation.workload import MemoryOperation, Workload
+from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.runtimes.base import Shape
 from trt_layermerge.runtimes.models import shapes_of
 
@@ -102,10 +103,7 @@ def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
-    try:
-        return onnx.shape_inference.infer_shapes(bare, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"the shapes of the model contradict each other: {error}") from error
+    return infer_types(bare, values=True)
 
 
 class _Graph:
