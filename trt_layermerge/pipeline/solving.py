@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.blocks.sized_choices import group_key
+from trt_layermerge.blocks.sized_choices import SizedChoice, group_key
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
@@ -106,6 +106,18 @@ def chosen(session: Session, plan: Plan) -> ChosenPlan:
                 hint="it was made for another network or other limits; run solve again",
             )
     return ChosenPlan(tuple(by_key[key] for key in plan.keys), dict(_kept(session, plan)))
+
+
+def sized_in(session: Session, plan: Plan) -> Iterator[SizedChoice]:
+    """The choices of a plan, each as wide as the plan has it."""
+    channels = {width.group: width.channels for width in plan.widths}
+    groups = session.network.channel_groups
+    for choice in chosen(session, plan).choices:
+        yield next(
+            one
+            for one in session.sized[choice]
+            if all(channels.get(group_key(groups[number]), left) == left for number, left in one.widths)
+        )
 
 
 def _kept(session: Session, plan: Plan) -> Iterator[tuple[ChannelGroup, tuple[int, ...]]]:
