@@ -130,7 +130,7 @@ class Job:
     @property
     def strength(self) -> Strength:
         """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
-        return Strength() if self.planner.fits else PAPERS
+        return Strength() if self.planner.fits or self.planner.narrows else PAPERS
 
     @property
     def importance_file(self) -> Path:

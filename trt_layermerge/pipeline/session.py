@@ -218,6 +218,8 @@ def open_session(job: Job) -> Session:
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     session = Session(job, network, choices, runtime, profile, task, device)
+    if session.offered:
+        job.estimator.require_widths()
     if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = session.training_task()
         require_steps(trained)

@@ -142,6 +142,18 @@ class Estimator(ABC):
         """
         return  # any will do
 
+    def require_widths(self) -> None:
+        """See that it can tell what narrowing does; called before anything long begins.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        if not self.measures_widths:
+            raise UsageError(
+                f"the estimator {self.name} does not measure widths",
+                hint="leave out --widths, or measure with --estimator fit",
+            )
+
     @abstractmethod
     def rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
         """Measure; the next choice begins when the row before it is on disk.
@@ -164,10 +176,8 @@ class Estimator(ABC):
         Raises:
             UsageError: It cannot.
         """
-        raise UsageError(
-            f"the estimator {self.name} does not measure widths",
-            hint="plan with --widths 1.0, or measure with --estimator fit",
-        )
+        self.require_widths()
+        raise NotImplementedError(f"{type(self).__name__}.width_rows")
 
     @abstractmethod
     def seconds(self, request: EstimationRequest, per_image: float) -> float:
