@@ -35,6 +35,9 @@ from trt_layermerge.training.process_group import Alone, ProcessGroup, group
 from trt_layermerge.training.task import Comparison
 from trt_layermerge.training.unlabelled.inner_states import Observed, observe_blocks
 
+ROUNDING = 1e-6
+"""Of a distance: so much worse is no worse."""
+
 
 @dataclass(frozen=True)
 class Executed:
@@ -90,7 +93,7 @@ def _worsened(session: Session, before: fx.GraphModule, trained: fx.GraphModule)
     Fits are close to it already, and few images, or steps that are too long, do more harm than good.
     """
     was, loss = (held_out_loss(session, module) for module in (before, trained))
-    if loss <= was:
+    if loss <= was + ROUNDING:
         return ()
     message = (
         f"training led away from the original and is not used: its held-out distance is {loss:.4g}, before it was "
