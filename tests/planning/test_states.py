@@ -26,8 +26,8 @@ def keeps(*named: str) -> Problem:
 
 
 def sizes(problem: Problem) -> list[int]:
-    stages = Path.of(problem).stages.tolist()
-    return [end - start for start, end in pairwise(stages)]
+    layers = Path.of(problem).layers.tolist()
+    return [end - start for start, end in pairwise(layers)]
 
 
 def test_a_group_is_open_from_its_first_tensor_to_its_last() -> None:
@@ -52,5 +52,5 @@ def test_items_that_cannot_agree_are_refused() -> None:
 
 def test_too_many_widths_at_once_are_refused() -> None:
     names = [f"g{i}" for i in range(9)]
-    with mock.patch.object(states, "MOST_STATES", 500), pytest.raises(InputError, match="more than 500 combinations"):
+    with mock.patch.object(states, "MOST_EDGES", 500), pytest.raises(InputError, match="too many widths at once"):
         Path.of(keeps(*names, *reversed(names)))

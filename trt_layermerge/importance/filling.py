@@ -10,6 +10,7 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
+from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
 from trt_layermerge.training.checked import content_of
@@ -55,6 +56,7 @@ def missing_rows(
     return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path)
 
 
+@heap_kept()
 def measure(
     network: Network,
     choices: Iterable[Choice],

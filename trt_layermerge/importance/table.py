@@ -129,6 +129,11 @@ class ImportanceTable:
         return self._journal.path
 
     @property
+    def weights(self) -> str:
+        """Hash of the network's state that its rows are of."""
+        return str(self._journal.key["weights"])
+
+    @property
     def sha256(self) -> str:
         """Hash of the file as it is now."""
         return self._journal.sha256

@@ -6,7 +6,6 @@ What is solved anew is solved without these channels; what does not stay of a re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,12 +29,12 @@ class Width:
     outputs: Int[Tensor, " outputs"]
 
     @classmethod
-    def of(cls, geometry: Geometry, inputs: Sequence[int] | None, outputs: Sequence[int] | None) -> Width:
+    def of(cls, geometry: Geometry, inputs: Tensor | None, outputs: Tensor | None) -> Width:
         """All channels where none are told, and where groups tie inputs to outputs."""
         tied = geometry.groups > 1
         return cls(
-            torch.arange(geometry.in_channels) if tied or inputs is None else torch.tensor(inputs),
-            torch.arange(geometry.out_channels) if tied or outputs is None else torch.tensor(outputs),
+            torch.arange(geometry.in_channels) if tied or inputs is None else inputs,
+            torch.arange(geometry.out_channels) if tied or outputs is None else outputs,
         )
 
     def geometry(self, whole: Geometry) -> Geometry:

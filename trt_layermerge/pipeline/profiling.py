@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from trt_layermerge.network.cut import between
 from trt_layermerge.network.inputs import as_inputs, batched_shapes
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.session import Session, block_options, open_session
+from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.models import with_shapes
 
 
@@ -90,17 +91,29 @@ def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_second
         ProofError: A network as ONNX is another one; nothing was measured.
     """
     reporter.stage("profile")
+    return measure_rows(sessions, _together(sessions), reporter.progress, max_seconds)
+
+
+def measure_rows(
+    sessions: Sequence[Session],
+    signatures: Iterable[AnySignature],
+    progress: Progress,
+    max_seconds: float | None = None,
+) -> int:
+    """Measure those of some operations of networks that their profile does not hold yet; see ``profile_networks``."""
     job, runtime, profile = sessions[0].job, sessions[0].runtime, sessions[0].profile
-    if not (lacking := [session for session in sessions if missing(wanted_signatures(session), profile, job.policy)]):
+    wanted = {one.key: one for one in signatures}
+    if not missing(wanted.values(), profile, job.policy):
         return 0
-    for session in lacking:
-        _ = session.original  # compared with its source before anything is measured
+    for session in sessions:
+        own = [one for one in wanted_signatures(session) if one.key in wanted]
+        if missing(own, profile, job.policy):
+            _ = session.original  # compared with its source before anything is measured
     options, gap_model = block_options(job, runtime), partial(_gap_model, sessions)
     # Two processes that measure on one device measure each other; and what one has measured the other need not.
     with exclusive(profile.path.parent, wait=True):
         profile.reread()
-        wanted = _together(sessions)
-        return fill(profile, wanted, runtime, options, job.policy, reporter.progress, gap_model, max_seconds)
+        return fill(profile, wanted.values(), runtime, options, job.policy, progress, gap_model, max_seconds)
 
 
 def wanted_signatures(session: Session) -> list[AnySignature]:

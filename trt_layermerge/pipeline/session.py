@@ -278,9 +278,11 @@ def _require_evaluable(network: Network, task: Task) -> None:
 def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     """The choices that a method admits, but of a ``merge`` and a ``fit`` of the same convolution the fit alone.
 
+    Methods without fits are the papers', which know layers in a row and no regions.
     Both have the same latency, and the product of the weights is one of the points that the fit is the best of.
     """
-    admitted = tuple(choice for choice in choices if method.admits(choice))
+    known = (choice for choice in choices if method.fits or choice.block.region is None)
+    admitted = tuple(choice for choice in known if method.admits(choice))
     fitted = {(choice.place, choice.geometry) for choice in admitted if choice.kind is Kind.FIT}
     return tuple(
         choice for choice in admitted if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted

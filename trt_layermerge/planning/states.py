@@ -20,8 +20,11 @@ from trt_layermerge.planning.problem import Problem
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+States = npt.NDArray[np.int16]
+"""Numbers of options, states by groups."""
+
 UNNAMED = -1
-MOST_STATES = 1_000_000  # at all layers together; bounds take half a gigabyte for so many
+MOST_EDGES = 6_000_000  # they take about two gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,7 @@ def expanded(problem: Problem, layers: Columns) -> tuple[Columns, Ints]:
         InputError: No tiling has items that agree about all widths.
     """
     groups, runs = _read(problem, layers)
-    states, first = [np.full((1, len(problem.groups)), UNNAMED)], [0, 1]
+    states, first = [np.full((1, len(problem.groups)), UNNAMED, np.int16)], [0, 1]
     found: list[tuple[npt.NDArray[np.generic], ...]] = []
     for layer in range(1, sum(problem.lengths) + 1):
         steps = [_extended(run, first[run.start], states[run.start], groups, layers) for run in runs[layer]]
@@ -98,9 +101,9 @@ def expanded(problem: Problem, layers: Columns) -> tuple[Columns, Ints]:
             found.append((start, first[layer] + node, latency, value, item))
         states.append(known)
         first.append(first[-1] + len(known))
-        if first[-1] > MOST_STATES:
+        if sum(len(item) for *_, item in found) > MOST_EDGES:
             raise InputError(
-                f"more than {MOST_STATES} combinations of widths: {len(known)} behind layer {layer} alone",
+                f"too many widths at once: {len(known)} combinations of them behind layer {layer} alone",
                 hint="give groups fewer widths, or fix the widths of those that many layers lie between",
             )
     if not len(states[-1]):
@@ -135,8 +138,8 @@ def _read(problem: Problem, layers: Columns) -> tuple[_Groups, list[list[_Run]]]
 
 
 def _extended(
-    run: _Run, first: int, states: Ints, groups: _Groups, layers: Columns
-) -> tuple[Ints, Ints, Ints, Floats, Ints]:
+    run: _Run, first: int, states: States, groups: _Groups, layers: Columns
+) -> tuple[States, Ints, Ints, Floats, Ints]:
     """States behind a block, with start, latency, value and item of the edge that leads to each."""
     before = states[:, None, run.groups]
     agrees = ((before == UNNAMED) | (before == run.options)).all(axis=2)
@@ -152,7 +155,7 @@ def _extended(
     return after, first + state, latency, value, item
 
 
-def _distinct(rows: Ints) -> tuple[Ints, Ints]:
+def _distinct(rows: States) -> tuple[Ints, States]:
     """The number of each row among those that differ, and one of each."""
     number = np.zeros(len(rows), np.int64)
     for column in rows.T:
