@@ -56,7 +56,8 @@ def test_stages_and_dry_runs(job: list[object], run: Any, tmp_path: Path) -> Non
     estimated = ["--runtime", "estimate:rtx-2080-ti"]
     ran = run("compress", *job, *SIZED, *estimated, "--dry-run")
     assert ran.code == 0, ran.err
-    for words in ("40 images below", "shorter side to 12, middle 12x12, RGB, over 255", "24 to train", "boxes by error"):
+    steps = "shorter side to 12, middle 12x12, RGB, over 255"
+    for words in ("40 images below", steps, "24 to train", "boxes by error"):
         assert words in ran.out
     assert len(run("compress", *job, *SIZED, *estimated, "--dry-run", "--json").json["data"]) == 3
     config = tmp_path / "job.toml"
