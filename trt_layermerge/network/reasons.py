@@ -124,7 +124,8 @@ class Reasons:
         if isinstance(module, nn.Linear):
             return WORDS["linear"]
         if module is not None and activation_name(module) is not None:
-            return "an activation shared with others"
+            shared = self.units.readers[str(node.target)] > 1
+            return "an activation shared with others" if shared else "an activation, beside what else reads it"
         name = self._operator(node)
         if self._whole_image(node):
             return "global average pooling, behind which no image is left"
