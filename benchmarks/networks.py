@@ -148,7 +148,8 @@ class Row:
     def text(self) -> str:
         """Its page."""
         found = self.found
-        inputs = ", ".join("x".join(map(str, item["shape"])) for item in found["inputs"])
+        shapes = ("x".join(map(str, item["shape"])) or f"a number below {item['below']}" for item in found["inputs"])
+        inputs = " and ".join(shapes)
         lines = [f"# {self.name}", "", f"{self.origin.capitalize()}, input {inputs}. [All networks](index.md)", ""]
         lines += [f"| {name} | {value} |" for name, value in zip(COLUMNS[1:], self.cells()[1:], strict=True)]
         lines.insert(5, "|---|---|")
