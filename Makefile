@@ -41,7 +41,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
 # Tests run as many processes as there are cores, and benchmarks compare on one.
-test fuzz test-gpu check bench: export OMP_NUM_THREADS ?= 1
+test fuzz test-fuzz test-crash test-gpu check bench: export OMP_NUM_THREADS ?= 1
 
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -55,9 +55,24 @@ check-cpus: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests with oneDNN's 
 fuzz: $(INSTALLED)  ## try the properties on a thousand new examples each: what a run of the tests may miss
 	$(BIN)/python -m pytest --numprocesses auto -m hypothesis --hypothesis-profile=fuzz
 
+<<<<<<< HEAD
+# Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
+test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
+	$(if $(wildcard $(BIN)/pytest),$(BIN)/python,$(PYTHON)) -m tests.gpu
+=======
+# A campaign goes on where it was stopped; its results, and inputs that found a fault, are in build/fuzz.
+INPUTS ?= 100000
+test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of numbers for each
+	$(BIN)/python -m tests.fuzz.campaign build/fuzz --inputs $(INPUTS)
+
+# Which of the commands, and how many random moments for each: tests/crash/killing.py has the options.
+test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it, in an hour
+	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
+
 test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
 	$(BIN)/python -m pytest -m gpu
+>>>>>>> main
 
 lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -96,4 +111,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-gpu lint check bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint check bench profiles compare wheel format clean

@@ -134,28 +134,6 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pyt
         files.require_writable(tmp_path / "x")
 
 
-def test_a_folder_takes_one_process_at_a_time(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from trt_layermerge import files\n"
-        "with files.exclusive(Path(sys.argv[1])): pass"
-    )
-    other = [sys.executable, "-c", code, str(tmp_path / "job")]
-    with files.exclusive(tmp_path / "job"):
-        refused = subprocess.run(other, capture_output=True, text=True)
-        assert refused.returncode == 1 and "another process is at work" in refused.stderr
-    assert subprocess.run(other).returncode == 0
-
-
-def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys; from pathlib import Path; from trt_layermerge import files\n"
-        "with files.exclusive(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -signal.SIGKILL
-    with files.exclusive(tmp_path):
-        pass
-
-
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_the_umask_decides_who_may_read(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
@@ -230,3 +208,23 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 @given(value=st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**64) | TEXTS, st.lists, max_leaves=9))
 def test_what_we_write_we_read(value: Any) -> None:
     assert files.parse_json(json.dumps(value)) == value
+
+
+def test_what_a_kill_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from trt_layermerge import files
+with files.replacing(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "file.json"
+    python(code, path).wait()
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".file.json").write_bytes(b"the user's")
+    with files.replacing(path) as outer:
+        outer.write_bytes(b"outer")
+        files.write_bytes(path, b"inner")
+        assert path.read_bytes() == b"inner"
+    assert path.read_bytes() == b"outer"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".file.json", "file.json"]

@@ -10,6 +10,9 @@ from __future__ import annotations
 import warnings
 from enum import IntEnum
 
+LONGEST = 2000
+"""Characters of a message; a file may hold a name of megabytes."""
+
 
 class ExitCode(IntEnum):
     """What a process tells the shell, a Makefile or a CI job."""
@@ -37,11 +40,22 @@ class LayerMergeError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = _legible(message)
         self.hint = hint
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+
+def said(error: Exception, longest: int = 400) -> str:
+    """What an error of a library says, on one line."""
+    return " ".join(str(error).split())[:longest]
+
+
+def _legible(message: str) -> str:
+    """One line without what a terminal would obey, cut where it is long: names in it come from files of others."""
+    shown = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 4 :]}"
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
 
 
 class Caution(UserWarning):

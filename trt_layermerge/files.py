@@ -6,19 +6,20 @@ depth and numbers, and lets no text pass that is no path and cannot be printed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from trt_layermerge.errors import InputError
+from trt_layermerge.locks import lock, locked_by_nobody
 
 MOST_BYTES = 1 << 28
 """Of a file that is read as a whole; the largest profile has a thousandth of it."""
@@ -41,33 +42,14 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for the same folder out of it; the lock ends with the process, however that ends.
-
-    Raises:
-        InputError: Another process is in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process is at work in {folder}", hint="wait for it, or name another folder with --output"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of ``path`` to write to; on success it is fsynced and takes the place of ``path``."""
+    """A temporary neighbour of ``path`` to write to; on success it is fsynced and takes the place of ``path``.
+
+    What a killed process left of an earlier try is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{path.suffix}")
-    # Not tempfile's, which are private and would have to be opened up whatever the umask says.
-    os.close(os.open(neighbour, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    _remove_left(path)
+    neighbour, handle = _neighbour(path)
     try:
         yield neighbour
         _fsync(neighbour)
@@ -75,6 +57,32 @@ def replacing(path: Path) -> Iterator[Path]:
         _fsync(path.parent)  # the rename itself
     finally:
         neighbour.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _neighbour(path: Path) -> tuple[Path, int]:
+    """A new file beside another one, locked while it is open, so that nobody takes it for what a kill left."""
+    while True:
+        # Not tempfile's, which are private and would have to be opened up whatever the umask says.
+        neighbour = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{path.suffix}")
+        handle = os.open(neighbour, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        lock(handle, path.parent)
+        if os.fstat(handle).st_nlink:  # else somebody was between the two lines above
+            return neighbour, handle
+        os.close(handle)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove neighbours that no process is writing to; none of this must keep anybody from writing."""
+    named = re.compile(rf"\.{re.escape(path.stem[:100])}\.[0-9a-f]{{16}}{re.escape(path.suffix)}")
+    for left in [one for one in path.parent.iterdir() if named.fullmatch(one.name)]:
+        with suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if locked_by_nobody(handle):
+                    left.unlink()
+            finally:
+                os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -107,7 +115,7 @@ def append_line(path: Path, line: str, *, first: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # closing lets it go
+        lock(file.fileno(), path, wait=True)  # closing lets it go
         size = _cut_torn_line(file.fileno())
         file.write((f"{line}\n" if size else f"{first}\n{line}\n").encode())
         file.flush()

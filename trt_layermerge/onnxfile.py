@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, said
 
 OPSET = 18
 """Old enough for TensorRT 10 and ONNX Runtime 1.14, new enough for what torch emits."""
@@ -30,12 +30,29 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
         else:
             proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
     except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{where} cannot be read as ONNX: {error}") from error
+        raise ModelError(f"{where} cannot be read as ONNX: {said(error)}") from error
     if not proto.graph.node:
         raise ModelError(f"{where} is not an ONNX model: it has no graph")
     if weights and any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
     return proto
+
+
+def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = False) -> onnx.ModelProto:
+    """A model with the types and shapes that follow from those of its inputs.
+
+    Args:
+        model: The model; it is left as it is.
+        strict: Whether a node that nothing can be inferred of is an error.
+        values: Whether to follow shapes that are computed.
+
+    Raises:
+        ModelError: They contradict each other.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=values)
+    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the shapes and types of the model contradict each other: {said(error)}") from error
 
 
 def inputs_of(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trt_layermerge.errors import InputError, LayerMergeError, ModelError
+from trt_layermerge.errors import InputError, LayerMergeError, ModelError, said
 
 MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
 """Bytes that the process may take beyond what its libraries take, and those for each byte of the file."""
@@ -108,8 +108,7 @@ def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str,
     except MemoryError:
         return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": None}
     except Exception as error:  # of the libraries' many own kinds
-        said = " ".join(str(error).split())[:400]
-        return {"message": f"{path} cannot be read: {type(error).__name__}: {said}", "hint": None}
+        return {"message": f"{path} cannot be read: {type(error).__name__}: {said(error)}", "hint": None}
     return {}
 
 

@@ -176,6 +176,8 @@ ARGUMENTS: dict[str, tuple[list[object], int, str]] = {
     "epochs": (["--epochs", 0], 2, "epochs"),
     "lr": (["--lr", "-1"], 2, "lr"),
     "threads": (["--threads", 0], 2, "threads"),
+    "threads beyond any number": (["--threads", 2**63], 2, "threads"),
+    "batch beyond any number": (["--batch", 2**63], 2, "batch"),
     "precision": (["--precision", "fp8"], 2, "fp8"),
     "shape of the task": (["--input", "3x8x8"], 3, "shape|channels"),
     "weights missing": (["--weights", "/no/such/file"], 3, "/no/such/file"),

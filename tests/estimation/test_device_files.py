@@ -77,3 +77,11 @@ def test_a_data_sheet_alone_takes_the_constants_of_a_card_that_is_known(tmp_path
     mine, known = read_card(str(tmp_path / "mine.toml")), read_card("t4")
     assert mine.constants == known.constants and not mine.own
     assert mine.sheet == replace(known.sheet, name="t4-at-50-w", clock_ghz=0.8)
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 3000, "a = 1e300", "a = " + "9" * 5000, "a", "sheet = 1"])
+def test_a_file_of_nobodys_card_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(content)
+    with pytest.raises(UsageError, match=r"mine\.toml|there is no device") as caught:
+        read_card(str(tmp_path / "mine.toml"))
+    assert "\n" not in caught.value.message

@@ -105,3 +105,9 @@ def test_a_table_without_usable_latencies_is_refused(text: str, words: str, tmp_
         return
     with pytest.raises(TableError, match=words):
         read_measured(path)
+
+
+def test_a_profile_with_a_convolution_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    none = replace(PLAIN, input_shape=(16, 28, 1), convolution=Geometry(16, 32, (3, 5), groups=2))
+    with pytest.raises(TableError, match=r"p\.jsonl.* does not fit"):
+        read_measured(_profile(tmp_path / "p.jsonl", DEVICE, ProfileRow(none, TIMING)))

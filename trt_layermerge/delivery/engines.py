@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from trt_layermerge.delivery.engine_manifest import (
     EngineManifest,
     manifest_path,
@@ -20,7 +22,7 @@ from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
 from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
-from trt_layermerge.runtimes.graph_precision import require_precision
+from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
 from trt_layermerge.runtimes.registry import get_runtime
 
 
@@ -47,6 +49,9 @@ def try_model(path: str) -> None:
     """
     proto = read_onnx(Path(path))
     require_bounded(proto, path)
+    graph_precision(proto)
+    for tensor in proto.graph.initializer:
+        onnx.numpy_helper.to_array(tensor)
     with suppress(ModelError):
         get_runtime("onnxruntime").build(proto, BuildOptions())
 

@@ -7,7 +7,6 @@ another card, from the one that ``constants_of`` names.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,18 +50,20 @@ def read_card(device: str) -> Card:
             hint=f"there are {', '.join(device_names())}; or name a FILE.toml that --save wrote",
         )
     try:
-        values = tomllib.loads(path.read_text())
+        values = files.parse_toml(files.read_bytes(path))
         if "constants" in values:
             return _card.validate_json(json.dumps(values, default=str))
         base = read_card(Path(str(values.get("constants_of"))).stem)  # one of ours: files could name each other
         sheet = _sheet.validate_json(json.dumps(values.get("sheet"), default=str))
         return replace(base, sheet=sheet, provenance=str(values.get("provenance")), own={})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the device {path}: {error}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = ".".join(map(str, fault["loc"])) or "the file"
         raise UsageError(f"device {path}: {field}: {fault['msg']}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the device {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot read the device {path}: it {error}") from error
 
 
 def write_card(path: Path, card: Card) -> None:

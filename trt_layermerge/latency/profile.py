@@ -110,6 +110,14 @@ class Profile:
         """
         return cls(Journal.open(path, _FORMAT, key.record))
 
+    def reread(self) -> None:
+        """Take in what other processes have added.
+
+        Raises:
+            TableError: See ``open``.
+        """
+        self.__init__(Journal.open(self.path, _FORMAT, self._key.record))  # type: ignore[misc]
+
     @classmethod
     def read(cls, path: Path) -> Profile:
         """Read a profile, whatever its key.

@@ -8,7 +8,7 @@ import numpy as np
 
 from trt_layermerge.blocks.gap_signature import AnySignature
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.errors import InputError
+from trt_layermerge.errors import InputError, TableError
 from trt_layermerge.estimation.constants_fit import Measured
 from trt_layermerge.estimation.tactic_sources import DEFAULT_LIBRARY
 from trt_layermerge.estimation.workload import Workload
@@ -37,11 +37,14 @@ def read_measured(path: Path) -> Measured:
         raise InputError(
             f"{path} is of {profile.key.device.runtime}", hint="estimates are of TensorRT, and so must its rows be"
         )
-    rows = [
-        (workload, 1e-6 * row.timing.median_ns)
-        for row in profile
-        if row.timing is not None and row.timing.median_ns > 0 and (workload := plain_convolution(row.signature))
-    ]
+    try:
+        rows = [
+            (workload, 1e-6 * row.timing.median_ns)
+            for row in profile
+            if row.timing is not None and row.timing.median_ns > 0 and (workload := plain_convolution(row.signature))
+        ]
+    except ValueError as error:
+        raise TableError(f"{path} has a row of what is no convolution: {error}", hint="remove that row") from error
     return Measured(
         tuple(workload for workload, _ in rows),
         np.array([latency for _, latency in rows]),
@@ -51,7 +54,11 @@ def read_measured(path: Path) -> Measured:
 
 
 def plain_convolution(signature: AnySignature) -> Workload | None:
-    """The workload of a signature in FP32 that is a convolution, perhaps with an activation, and nothing else."""
+    """The workload of a signature in FP32 that is a convolution, perhaps with an activation, and nothing else.
+
+    Raises:
+        ValueError: There can be no such convolution.
+    """
     if not isinstance(signature, Signature):
         return None
     c = signature.convolution

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, fx, nn
 
-from trt_layermerge.merging.rewrite import STANDS_FOR, tidy
+from trt_layermerge.merging.rewrite import stands_for, tidy
 from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.network.channel_groups import find_channel_groups
 from trt_layermerge.network.placing import operator_name
@@ -82,7 +82,7 @@ def _here(module: fx.GraphModule, kept: Kept) -> Iterator[tuple[ChannelGroup, tu
     """The groups of a module and what stays of them, in order."""
     groups, _ = find_channel_groups(module)
     of = {name: group for group in groups for name in group.nodes}
-    holds = {name: node.name for node in module.graph.nodes for name in (node.name, *node.meta.get(STANDS_FOR, ()))}
+    holds = {name: node.name for node in module.graph.nodes for name in (node.name, *stands_for(node))}
     found: dict[ChannelGroup, tuple[int, ...]] = {}
     for given, channels in kept.items():
         stay = tuple(sorted(set(channels)))

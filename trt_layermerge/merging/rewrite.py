@@ -66,8 +66,14 @@ def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: 
             new = _like(graph.call_module(str(nodes[lowered.act].target), (new,)), old)
         for skip in lowered.late_skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
-    new.meta[STANDS_FOR] = (*new.meta.get(STANDS_FOR, ()), old.name, *old.meta.get(STANDS_FOR, ()))
+    new.meta[STANDS_FOR] = (*stands_for(new), old.name, *stands_for(old))
     old.replace_all_uses_with(new)
+
+
+def stands_for(node: fx.Node) -> tuple[str, ...]:
+    """The nodes of the original that a node has taken the place of: none, or the outputs of replaced blocks."""
+    found: tuple[str, ...] = node.meta.get(STANDS_FOR, ())
+    return found
 
 
 def _like(new: fx.Node, old: fx.Node) -> fx.Node:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, said
 
 
 def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
@@ -30,7 +30,7 @@ def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
             program = torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
             return program.run_decompositions({}) if _reads_what_was_overwritten(program.graph) else program
     except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
-        message = " ".join(str(error).split())[:400]
+        message = said(error)
         shapes = ", ".join(str(tuple(value.shape)) for value in example)
         raise ModelError(
             f"cannot trace {type(source).__name__} for an input of {shapes}: {message}",

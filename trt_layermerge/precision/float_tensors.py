@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import numpy_helper
 
-from trt_layermerge.errors import ModelError
+from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.runtimes.base import Array
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -55,10 +55,7 @@ def float_tensors(model: onnx.ModelProto) -> Mapping[str, onnx.ValueInfoProto]:
     Raises:
         ModelError: A type cannot be inferred.
     """
-    try:
-        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"the types in the ONNX graph cannot be inferred: {error}") from error
+    graph = infer_types(model, strict=True).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     return {value.name: value for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
 

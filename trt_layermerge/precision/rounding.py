@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.precision.casting import FLOAT, HALF
 from trt_layermerge.precision.float_tensors import constants, copy_of
 
 
 def rounded(half: onnx.ModelProto) -> onnx.ModelProto:
     """The FP32 model of an FP16 one; tensors keep their names."""
-    result, inferred = copy_of(half), onnx.shape_inference.infer_shapes(half).graph
+    result, inferred = copy_of(half), infer_types(half).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     for name, value in constants(half).items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_layermerge.delivery.also import Also
-from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.delivery.manifest import Figures, Manifest
 
 MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
 """Names of the files that tell of a job, in its folder."""
@@ -44,7 +44,8 @@ class Result:
         said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
         said |= {"warnings": list(self.cautions)} if self.cautions else {}
         said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
-        said |= {name: figures.model_dump(mode="json") for name, figures in manifest.figures.named.items()}
+        said |= {"agreement": manifest.agreement} if manifest.agreement else {}
+        said |= {name: self._figures(figures) for name, figures in manifest.figures.named.items()}
         said |= {
             "speedup": manifest.speedup,
             "predicted_latency_ms": manifest.predicted_latency_ms,
@@ -55,3 +56,10 @@ class Result:
         if self.also is not None:
             said |= {"also": self.also.as_json()}
         return said
+
+    def _figures(self, figures: Figures) -> dict[str, Any]:
+        """A network's figures; without labels, what they agree in is no accuracy."""
+        fields = figures.model_dump(mode="json")
+        if self.manifest.agreement is None:
+            return fields
+        return {"agreement" if name == "accuracy" else name: value for name, value in fields.items()}

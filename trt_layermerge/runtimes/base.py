@@ -95,6 +95,10 @@ class BuilderSettings:
         return cls(**{name: getattr(given, name) for name in cls.options() if hasattr(given, name)})
 
 
+MOST_THREADS = 1024
+"""Of one run on a CPU; more are a slip of the pen, and libraries take no larger numbers."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """How an engine is built.
@@ -118,8 +122,8 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         """Refuse what no runtime can build."""
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, not {self.threads}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be 1 to {MOST_THREADS}, not {self.threads}")
         if self.batches is not None and not 1 <= self.batches[0] <= self.batches[1]:
             raise ValueError(f"batches must be a range from 1 upwards, not {self.batches}")
 
@@ -295,6 +299,7 @@ class RuntimeKind(ABC):
         settings: What its builder is told besides the model.
         suffix: What its engines' files end in.
         targets: What it compiles for, the usual one first; empty where it builds for the device that is here.
+        channel_multiple: Numbers of channels that its kernels take in one go: others cost as much as the next multiple.
     """
 
     name: ClassVar[str]
@@ -305,6 +310,7 @@ class RuntimeKind(ABC):
     settings: ClassVar[type[BuilderSettings]] = BuilderSettings
     suffix: ClassVar[str] = ".engine"
     targets: ClassVar[tuple[str, ...]] = ()
+    channel_multiple: ClassVar[int] = 8
 
     @abstractmethod
     def open(self, target: str | None) -> Runtime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.runtimes.base import PRECISIONS
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -20,7 +21,7 @@ def graph_precision(model: onnx.ModelProto) -> str:
     Raises:
         ModelError: None of it is in a precision that is known here.
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = infer_types(model).graph
     types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         types.setdefault(value.name, value.type.tensor_type.elem_type)
@@ -29,7 +30,7 @@ def graph_precision(model: onnx.ModelProto) -> str:
     for node in inferred.node:
         if node.op_type in _PRODUCTS:
             quantised = dequantised.issuperset(node.input[:2])
-            found.add("int8" if quantised else _TYPES.get(types.get(node.input[1], 0)))
+            found.add("int8" if quantised else _TYPES.get(types.get("".join(node.input[1:2]), 0)))
     found = found or {_TYPES.get(types.get(value.name, 0)) for value in inferred.input}
     known = [precision for precision in PRECISIONS if precision in found]
     if not known:

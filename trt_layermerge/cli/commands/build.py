@@ -9,14 +9,14 @@ import click
 import onnx
 from click.core import ParameterSource
 
-from trt_layermerge.cli.options import PATH, json_option, read_settings, settings_options
+from trt_layermerge.cli.options import COUNT, MOST, PATH, json_option, read_settings, settings_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.probe import probe
-from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, RuntimeKind
+from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuildOptions, RuntimeKind
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, get_runtime, runtime_kind, runtime_kinds, runtime_names
 
@@ -26,7 +26,7 @@ def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) 
     if text is None:
         return None
     low, _, high = text.partition("-")
-    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high)):
+    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high) <= MOST):
         raise click.BadParameter(f"{text!r} is not a range like 1-32")
     return int(low), int(high)
 
@@ -49,8 +49,10 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), help="What MODEL is written in.  [default: read off its graph]"
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of one run on a CPU.")
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images at once.")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of one run on a CPU."
+)
+@click.option("--batch", type=COUNT, default=8, show_default=True, help="Images at once.")
 @click.option(
     "--batches", callback=_read_range, metavar="MIN-MAX", help=f"{_RANGES}: every batch that the engine takes, as 1-32."
 )

@@ -18,6 +18,7 @@ from trt_layermerge.cli.options import (
     torch_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.locks import exclusive
 from trt_layermerge.pipeline.dry_run import importance_plan
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_stage
@@ -42,7 +43,7 @@ def command(as_json: bool, dry_run: bool, everything: bool, **given: Any) -> Non
         else:
             click.echo(f"{pending} choices to measure into {session.job.importance_file}, about {minutes(seconds)}")
         return
-    with screen() as reporter:
+    with exclusive(session.job.output), screen() as reporter:
         table = importance_stage(session, reporter, choices)
     if as_json:
         print_json({"table": str(table.path), "rows": len(table)})

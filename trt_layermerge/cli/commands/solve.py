@@ -11,6 +11,7 @@ import click
 
 from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import (
+    COUNT,
     PATH,
     combined,
     config_option,
@@ -25,6 +26,7 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, tell
 from trt_layermerge.errors import UsageError
+from trt_layermerge.locks import exclusive
 from trt_layermerge.planning.budget import Budget, BudgetUnit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
@@ -48,7 +50,7 @@ table_options = combined(
 )
 output_options = combined(
     click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
-    click.option("--count", type=click.IntRange(1), default=1, metavar="K", help="Print the K best plans."),
+    click.option("--count", type=COUNT, default=1, metavar="K", help="Print the K best plans."),
     csv_option,
     click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'."),
 )
@@ -153,7 +155,8 @@ def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
     plans = find(frontier, budget_ns, wanted)
     more: dict[str, Any] = {"original_ms": baseline.median_ns / 1e6}
     if not wanted.whole:
-        decide(session, plans[0], table)
+        with exclusive(session.job.output):
+            decide(session, plans[0], table)
         more["plan"] = str(session.job.plan_file)
     tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
 

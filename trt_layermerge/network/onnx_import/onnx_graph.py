@@ -17,7 +17,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, said
 from trt_layermerge.onnxfile import inputs_of
 
 OnnxArray = NDArray[Any]
@@ -136,7 +136,7 @@ def _checked(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, int]:
     try:
         proto = inline_local_functions(proto) if proto.functions else proto
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{where} has functions that cannot be written out: {_line(error)}") from error
+        raise ModelError(f"{where} has functions that cannot be written out: {said(error)}") from error
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, where)
     return proto, opset
@@ -198,7 +198,7 @@ def _check_nodes(proto: onnx.ModelProto, where: str) -> None:
             if node.domain in OWN:  # others are not supported, if they matter
                 onnx.checker.check_node(node, context)
         except onnx.checker.ValidationError as error:
-            raise ModelError(f"{where} is malformed at {node.op_type} node {_name(node)!r}: {_line(error)}") from error
+            raise ModelError(f"{where} is malformed at {node.op_type} node {_name(node)!r}: {said(error)}") from error
         for name in node.input:
             if name not in known:
                 raise ModelError(
@@ -208,10 +208,6 @@ def _check_nodes(proto: onnx.ModelProto, where: str) -> None:
     for value in proto.graph.output:
         if value.name not in known:
             raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _image_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, tuple[int | None, ...]]:

@@ -180,4 +180,4 @@ def _last(messages: IO[bytes]) -> str:
     end = messages.seek(0, os.SEEK_END)
     messages.seek(max(0, end - _LAST_BYTES))
     lines = messages.read().decode(errors="replace").splitlines()[-_LAST_MESSAGES:]
-    return "; its last messages:\n  " + "\n  ".join(lines) if lines else ""
+    return "; its last messages: " + " | ".join(lines) if lines else ""

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.runtimes.base import Array
 
 _SUFFIX = "/as_convolution"
@@ -42,7 +43,7 @@ class _Graph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         """Learn the constants and the ranks of a model."""
-        inferred = onnx.shape_inference.infer_shapes(model).graph
+        inferred = infer_types(model).graph
         self._graph = model.graph
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._ranks = {

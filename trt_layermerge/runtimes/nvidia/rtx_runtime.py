@@ -15,7 +15,7 @@ import onnx
 
 from trt_layermerge import files
 from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError
-from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.onnxfile import infer_types, inputs_of, read_onnx
 from trt_layermerge.runtimes.base import (
     PRECISIONS,
     Array,
@@ -197,7 +197,7 @@ def _output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
-    shapes = shapes_of(onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output)
+    shapes = shapes_of(infer_types(bare, values=True).graph.output)
     for name, shape in shapes.items():
         if not all(shape):
             raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")

@@ -7,7 +7,6 @@ another name, and one that cannot be written is not.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trt_layermerge import files
+from trt_layermerge.locks import lock
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -92,6 +92,6 @@ def _read(path: Path) -> bytes:
 def _locked(path: Path) -> Iterator[None]:
     """Keep other processes from the cache; the lock is a file beside it, for the cache itself is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # closing lets it go
+    with open(path.with_name(f"{path.name}.lock"), "ab") as file:
+        lock(file.fileno(), path, wait=True)  # closing lets it go
         yield

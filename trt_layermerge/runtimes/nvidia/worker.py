@@ -103,7 +103,7 @@ class _Messages:
 
     def last(self) -> str:
         """The gravest end of it, to be put behind a sentence."""
-        return "; its last messages:\n  " + "\n  ".join(self.warnings[-5:]) if self.warnings else ""
+        return "; its last messages: " + " | ".join(self.warnings[-5:]) if self.warnings else ""
 
 
 def _serialised(request: BuildRequest, messages: _Messages) -> bytes:

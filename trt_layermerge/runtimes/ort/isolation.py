@@ -21,6 +21,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.runtimes.base import Shape
 
 _PREFIX = "neighbour/"
@@ -38,7 +39,7 @@ def isolated(model: onnx.ModelProto, optimise: Callable[[onnx.ModelProto], onnx.
     Raises:
         ModelError: The neighbours cannot be told from the model once they are optimised together.
     """
-    model = onnx.shape_inference.infer_shapes(model)
+    model = infer_types(model)
     inputs = {value.name: shape for value in model.graph.input if (shape := _image_shape(value))}
     outputs = {value.name: shape for value in model.graph.output if (shape := _image_shape(value))}
     graph = _Graph(optimise(_with_neighbours(model, inputs, outputs)).graph)

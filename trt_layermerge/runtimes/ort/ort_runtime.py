@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from trt_layermerge import files
-from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.errors import ModelError, RuntimeNotAvailableError, said
 from trt_layermerge.onnxfile import read_onnx
 from trt_layermerge.runtimes import machine
 from trt_layermerge.runtimes.base import Array, BuildOptions, Device, Model, Nanoseconds, Runtime, Shape
@@ -198,7 +198,7 @@ def _model_errors(what: str) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        raise ModelError(f"{what}: {error}") from error
+        raise ModelError(f"{what}: {said(error)}") from error
 
 
 def _session_options(options: BuildOptions, *, optimise: bool) -> ort.SessionOptions:
@@ -224,5 +224,8 @@ def _random_feed(value: ort.NodeArg, generator: np.random.Generator) -> Array:
         raise ModelError(f"input {value.name!r} is {value.type} of shape {value.shape}, not a tensor of fixed shape")
     dtype = _DTYPES[value.type]
     # Floats as activations are; whole numbers that are an index of anything.
-    drawn = generator.standard_normal(value.shape) if np.issubdtype(dtype, np.floating) else np.zeros(value.shape)
-    return drawn.astype(dtype)
+    try:
+        drawn = generator.standard_normal(value.shape) if np.issubdtype(dtype, np.floating) else np.zeros(value.shape)
+        return drawn.astype(dtype)
+    except (MemoryError, ValueError) as error:
+        raise ModelError(f"input {value.name!r} of shape {value.shape} cannot be made: {said(error)}") from error

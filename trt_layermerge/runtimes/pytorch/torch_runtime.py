@@ -9,6 +9,7 @@ Never run on a GPU by us.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,8 @@ class TorchRuntime(Runtime):
             threads=options.threads,
             timing=f"wall clock of one run{_AMID if options.isolated else ''}",
             clocks=machine.cpu_clock_policy(),
-            settings=f"channels-last, oneDNN {_onednn()} with {torch.backends.cpu.get_cpu_capability()}",
+            settings=f"channels-last, oneDNN {_onednn()} with {torch.backends.cpu.get_cpu_capability()}"
+            f"{_waiting(options.threads)}",
         )
 
     def _gpu(self, options: BuildOptions) -> Device:
@@ -129,6 +131,12 @@ class TorchRuntime(Runtime):
 def _nvml(device: torch.device) -> Nvml | None:
     found: Any = torch.cuda.get_device_properties(device)  # torch's own stub leaves out where it is
     return open_nvml(f"{found.pci_domain_id:04x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0")
+
+
+def _waiting(threads: int) -> str:
+    """What OpenMP's threads do between two operations, where that is decided: waking them takes time."""
+    policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
+    return f", waiting threads {policy}" if threads > 1 and policy else ""
 
 
 def _cudnn() -> int | None:
