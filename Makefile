@@ -68,6 +68,9 @@ test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
 	$(BIN)/python -m pytest -m gpu
 
+docs/errors.md: trt_layermerge/errors.py tests/error_table.py | $(INSTALLED)
+	$(BIN)/python -m tests.error_table > $@
+
 lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
