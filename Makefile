@@ -74,6 +74,9 @@ test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
 	$(BIN)/python -m pytest -m gpu
 >>>>>>> main
 
+docs/errors.md: trt_layermerge/errors.py tests/error_table.py | $(INSTALLED)
+	$(BIN)/python -m tests.error_table > $@
+
 lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

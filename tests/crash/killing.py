@@ -187,8 +187,9 @@ def warm(folder: Path) -> None:
     """Do in this process what takes seconds the first time, but no training: torch's threads for it survive no fork."""
     oneshot.time = SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment]
     build.probe = lambda function, path: function(str(path))  # a process that would import everything for each kill
+    os.chdir(fresh(folder).parent)  # manifests have the state of git, which may change
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
-        main([str(one) for one in COMMANDS["importance"](fresh(folder))])
+        main([str(one) for one in COMMANDS["importance"](folder)])
 
 
 @dataclass
@@ -254,7 +255,7 @@ def chains(points: str, seconds: float, random: int, rng: Random) -> Iterator[li
     yield from ([AtWrite(point, torn=True)] for point, kind in enumerate(points, 1) if kind == "s")
     errors = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT]
     yield from ([AtWrite(point, error=errors[point % 4])] for point, _ in enumerate(points, 1))
-    yield from ([SmallFiles(size)] for size in (0, 100, 1000, 3000, 10_000))
+    yield from ([SmallFiles(size)] for size in (3000, 10_000))  # room for messages
     while random > 0:
         length = min(random, rng.choice([1, 2, 4, 8]))
         yield [After(rng.uniform(0, seconds)) for _ in range(length)]
