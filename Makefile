@@ -64,9 +64,9 @@ test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of number
 test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it, in an hour
 	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
 
-test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
-	$(BIN)/python -m pytest -m gpu
+# Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
+test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
+	$(if $(wildcard $(BIN)/pytest),$(BIN)/python,$(PYTHON)) -m tests.gpu
 
 docs/errors.md: trt_layermerge/errors.py tests/error_table.py | $(INSTALLED)
 	$(BIN)/python -m tests.error_table > $@
@@ -82,15 +82,18 @@ check: lint test  ## all that CI checks
 bench: $(INSTALLED)  ## measure what is said to be fast, as ratios in one run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
-profiles: $(INSTALLED)  ## measure this device's latency lookup table for the example
-	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml
+# What profiles/ holds a table of, for each device that someone ran `make profiles` on.
+EXAMPLES := examples/fashion_mnist/model.py:resnet20 examples/fashion_mnist/vgg.py:vgg16
+
+profiles: $(INSTALLED)  ## measure this device's latency lookup table for the examples, as far as it is missing
+	$(BIN)/trt-layermerge profile $(EXAMPLES)
 
 # Into a fresh folder, for what a profile holds is not measured again. Tell how much may change: make compare TOLERANCE=10%
 FRESH := build/profiles
 TOLERANCE ?= 5%
 compare: $(INSTALLED)  ## measure this device again, and compare that with its tables in profiles/
 	rm -rf $(FRESH)
-	$(BIN)/trt-layermerge profile --config examples/fashion_mnist/demo.toml --profiles $(FRESH)
+	$(BIN)/trt-layermerge profile $(EXAMPLES) --profiles $(FRESH)
 	set -e; for file in $$(cd $(FRESH) && ls */*.jsonl); do \
 		$(BIN)/trt-layermerge compare profiles/$$file $(FRESH)/$$file --tolerance $(TOLERANCE); done
 

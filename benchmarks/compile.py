@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from networks import random_plan, randomise_norms
+from random_plans import random_plan, randomise_norms
 from torch import nn
 
 from trt_layermerge.delivery.export import INPUT, export_onnx

@@ -1,11 +1,9 @@
-"""Every network of the papers and those that people bring: what merges, what does not, and that merges are right.
+"""The networks that people bring: how much of each can be replaced or merged, what cannot and why, time and memory.
 
-Without options, one row for each network from ``inspect --json`` in a process of its own, with its time and peak
-memory. ``--markdown`` writes docs/networks.md. ``--plans N`` executes N random plans of each of the papers' networks
-on a small input: every merge is proved in float64, the merged network is compared with the linearised one in float32,
-and, of the first ``--exports`` plans, the exported ONNX in ONNX Runtime with PyTorch.
+Each is inspected in a process of its own, on one thread; what was found is written below build/networks/, and is not
+asked again. ``--pages`` writes docs/networks/ from it: a table, and a page for each network.
 
-    python benchmarks/networks.py [--markdown] [--plans 10 [--exports 1]] [--only NAME]
+    python benchmarks/networks.py [--only NAME] [--pages]
 """
 
 from __future__ import annotations
@@ -13,102 +11,84 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import onnx
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
-from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.delivery.verification import verify_engine
-from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.proof import prove_network
-from trt_layermerge.merging.sequential import execute
-from trt_layermerge.network.inputs import batched_shapes, examples
-from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.runtimes.base import BuildOptions
-from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.files import write_json
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = "examples/fashion_mnist/model.py"
-PAGE = ROOT / "docs" / "networks.md"
+PAGES = ROOT / "docs" / "networks"
+FOUND = ROOT / "build" / "networks"
 INSPECT = "from trt_layermerge.cli.main import main; main()"
-
-PAPERS = {
-    "ResNet-20 (CIFAR form)": (f"{EXAMPLE}:resnet20", (1, 28, 28)),
-    "ResNet-56 (CIFAR form)": (f"{EXAMPLE}:resnet56", (1, 28, 28)),
-    "ResNet-34": ("torchvision:resnet34", (3, 64, 64)),
-    "ResNet-50": ("torchvision:resnet50", (3, 64, 64)),
-    "MobileNetV2-1.0": ("torchvision:mobilenet_v2", (3, 64, 64)),
-    "MobileNetV2-1.4": ("timm:mobilenetv2_140", (3, 64, 64)),
-    "VGG-16": ("torchvision:vgg16", (3, 32, 32)),
-    "VGG-16 BN": ("torchvision:vgg16_bn", (3, 32, 32)),
-    "VGG-19": ("torchvision:vgg19", (3, 32, 32)),
-    "VGG-19 BN": ("torchvision:vgg19_bn", (3, 32, 32)),
-    "DDPM U-Net (CIFAR-10)": ("examples/ddpm_cifar10/model.py:unet", (3, 32, 32)),
+NETWORKS = {
+    "of the papers": (
+        "examples/fashion_mnist/model.py:resnet20 examples/fashion_mnist/model.py:resnet56 torchvision:resnet34 "
+        "torchvision:resnet50 torchvision:mobilenet_v2 timm:mobilenetv2_140 torchvision:vgg16 torchvision:vgg16_bn "
+        "torchvision:vgg19 torchvision:vgg19_bn examples/ddpm_cifar10/model.py:unet"
+    ),
+    "of torchvision": (
+        "alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 mnasnet1_0 mobilenet_v3_small "
+        "regnet_x_400mf regnet_y_400mf resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_1 wide_resnet50_2"
+    ),
+    "of timm": (
+        "botnet26t_256 convnextv2_atto cs3darknet_s cspdarknet53 cspresnet50 darknet53 dla34 dm_nfnet_f0 dpn68 "
+        "ecaresnet26t edgenext_small efficientnet_lite0 ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
+        "gernet_s ghostnet_100 hardcorenas_a hgnetv2_b0 hrnet_w18_small inception_resnet_v2 inception_v4 lcnet_100 "
+        "mixnet_s mobilenetv1_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0 "
+        "mobilevit_s nf_regnet_b0 poolformer_s12 regnety_004 regnetz_b16 repghostnet_100 repvgg_a0 res2net50_26w_4s "
+        "resnest14d resnet50d resnetv2_50 rexnet_100 selecsls42b seresnet50 skresnet18 starnet_s1 "
+        "tf_efficientnet_lite0 tf_efficientnetv2_b0 tinynet_a xception41"
+    ),
+    "of the ONNX package's tests": (
+        "bvlc_alexnet densenet121 inception_v1 inception_v2 resnet50 shufflenet squeezenet vgg19 zfnet512"
+    ),
+    "for dense prediction, detection and speech": "deeplab ds_cnn edsr fcn lraspp unet yolo",
 }
-"""Spec, and the input that random plans are tried on."""
+"""Where networks are from, and their names there."""
 
-BROUGHT = {
-    name.partition(":")[2]: name
-    for name in (
-        "torchvision:densenet121",
-        "torchvision:googlenet",
-        "timm:efficientnet_lite0",
-        "timm:tf_efficientnet_lite0",
-        "timm:repvgg_a0",
-        "timm:mobilenetv3_large_100",
-        "timm:darknet53",
-        "timm:dla34",
-        "timm:hrnet_w18_small",
-        "timm:convnext_tiny",
-        "timm:regnety_004",
-        "timm:resnet50d",
-        "timm:resnetv2_50",
-        "timm:efficientnet_b0",
-    )
+SPECS = {
+    "of torchvision": "torchvision:{}",
+    "of timm": "timm:{}",
+    "of the ONNX package's tests": f"{Path(onnx.__file__).parent}/backend/test/data/light/light_{{}}.onnx",
+    "for dense prediction, detection and speech": "benchmarks/zoo.py:{}",
 }
-
-LIMITS = Limits(max_kernel=5, max_layers=6)
-"""Of random plans, so that merges of thousands of channels fit in memory in float64."""
+"""Where they are from -> spec."""
 
 COLUMNS = (
     "network",
-    "layers",
-    "chains",
-    "skips",
+    "convolutions",
+    "replaceable",
+    "without regions",
+    "longest chain",
+    "regions",
     "choices",
     "signatures",
     "largest exact merge",
-    "why chains end (how often)",
-    "time",
-    "memory",
+    "CPU seconds",
+    "MiB",
 )
-
 
 HEAD = """# Networks
 
-What `trt-layermerge inspect` finds in the networks of the papers and in others that people bring. Written by
-`python benchmarks/networks.py --markdown`, not by hand. Time and memory are those of the whole command on one core.
+What `trt-layermerge inspect` finds in {networks} networks. Written by `python benchmarks/networks.py --pages`, not by
+hand. Each name leads to a page with why its chains end, and which convolutions nothing replaces.
 
-A *layer* is a convolution of a chain with its norm and activation, or an average pooling or a norm between
-convolutions; what a skip leads through is no layer. In DDPM's U-Net group norms stand before convolutions, and go or
-move when those are merged. The largest exact merge is that of most layers into one kernel of at most 7x7: how many,
-which block (chain:start-end), and the kernel. Every chain ends once, at the network's head at the latest; a convolution
-that is in no chain has its reason too. Why a chain ends is said in words, with the operator that stands there in
-brackets.
+**{replaceable} of {convolutions} convolutions ({share:.1%}) are replaceable**: they lie in a block of two layers or
+more, or in a region of two convolutions or more, that one convolution can take the place of. Without regions
+({before:.1%}) only blocks of one chain count. Every convolution of a network counts, in a chain or not; transposed
+ones, too. The longest chain is counted in layers: convolutions with their norms and activations, average poolings and
+lone norms. The largest exact merge is that of most layers into one kernel of at most 7x7: how many, which block
+(chain:start-end), and the kernel. CPU seconds and MiB are those of the whole command, on one thread.
 """
 
 
@@ -118,165 +98,137 @@ class Row:
 
     Attributes:
         name: For people.
+        origin: Where it is from, in words.
         found: The JSON of ``inspect``.
-        seconds: Of the whole command.
+        seconds: Of the CPU, for the whole command: other work on the machine does not count.
         mebibytes: Peak memory of its process.
     """
 
     name: str
+    origin: str
     found: dict[str, Any]
     seconds: float
     mebibytes: float
 
+    @property
+    def page(self) -> str:
+        """File name of its page."""
+        return f"{self.name}.md"
+
     def cells(self) -> tuple[str, ...]:
         """As the columns of the table."""
-        layers, largest = self.found["layers"], self.found["largest_merge"]
-        merge = "none"
-        if largest:
-            kernel = re.search(r"k(\d+x\d+)", largest["into"])
-            merge = f"{largest['convolutions']} ({largest['block']}) into {kernel[1] if kernel else '?'}"
+        found, layers = self.found, Counter(layer["chain"] for layer in self.found["layers"])
+        counts = ("convolutions", "replaceable", "replaceable_in_chains")
+        more = ("regions", "choices", "signatures")
         return (
-            self.name,
-            str(len(layers)),
-            str(len({layer["chain"] for layer in layers})),
-            str(len(self.found["skips"])),
-            str(self.found["choices"]),
-            str(self.found["signatures"]),
-            merge,
-            "; ".join(f"{reason} ({count})" for reason, count in self.reasons().most_common()),
-            f"{self.seconds:.1f} s",
-            f"{self.mebibytes / 1024:.1f} GiB",
+            f"[{self.name}]({self.page})",
+            *(str(found[key]) for key in counts),
+            str(max(layers.values(), default=0)),
+            *(str(found[key]) for key in more),
+            self.largest_merge,
+            f"{self.seconds:.1f}",
+            f"{self.mebibytes:.0f}",
         )
 
+    @property
+    def largest_merge(self) -> str:
+        """How many, which block, and the kernel."""
+        if (largest := self.found["largest_merge"]) is None:
+            return "none"
+        kernel = re.search(r"k(\d+x\d+)", largest["into"])
+        return f"{largest['convolutions']} ({largest['block']}) into {kernel[1] if kernel else '?'}"
+
+    @cached_property
     def reasons(self) -> Counter[str]:
         """Why chains end, without the names of modules."""
         named = re.compile(r"\b(convolution|[A-Z]\w+) [\w.]+")
-        return Counter(_once(named.sub(r"\1", item["reason"])) for item in self.found["breaks"])
+        found = (named.sub(r"\1", item["reason"]) for item in self.found["breaks"])
+        return Counter(" and ".join(dict.fromkeys(reason.split(" and "))) for reason in found)
+
+    def text(self) -> str:
+        """Its page."""
+        found = self.found
+        shapes = ("x".join(map(str, item["shape"])) or f"a number below {item['below']}" for item in found["inputs"])
+        inputs = " and ".join(shapes)
+        lines = [f"# {self.name}", "", f"{self.origin.capitalize()}, input {inputs}. [All networks](index.md)", ""]
+        lines += [f"| {name} | {value} |" for name, value in zip(COLUMNS[1:], self.cells()[1:], strict=True)]
+        lines.insert(5, "|---|---|")
+        lines += ["", "## Why chains end", ""]
+        lines += [f"- {count} x {reason}" for reason, count in self.reasons.most_common()]
+        if found["irreplaceable"]:
+            lines += ["", "## Convolutions that nothing replaces", ""]
+            lines += [f"- `{item['convolution']}`: {item['reason']}" for item in found["irreplaceable"]]
+        return "\n".join(lines) + "\n"
 
 
-def _once(reason: str) -> str:
-    """A reason in which nothing is listed twice."""
-    return " and ".join(dict.fromkeys(reason.split(" and ")))
+def names() -> Iterator[tuple[str, str, str]]:
+    """Name, origin and spec of all networks."""
+    for origin, listed in NETWORKS.items():
+        for name in listed.split():
+            spec = SPECS.get(origin, "{}").format(name)
+            folder = Path(spec).parent.name if spec.startswith("examples/") else "light" if "ONNX" in origin else ""
+            yield "_".join(filter(None, (folder, name.rpartition(":")[2]))), origin, spec
 
 
-def inspect(name: str, spec: str) -> Row:
-    """Run ``inspect --json`` in a process of its own, on one thread."""
+def inspect(name: str, origin: str, spec: str) -> Row | None:
+    """Run ``inspect --json`` in a process of its own, on one thread; ``None`` where it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as output:
-        begin = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-c", INSPECT, "inspect", spec, "--json"], stdout=output, cwd=ROOT, env=environment
+            [sys.executable, "-W", "ignore", "-c", INSPECT, "inspect", spec, "--json"],
+            stdout=output,
+            cwd=ROOT,
+            env=environment,
         )
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            sys.exit(f"inspect {spec} ended with exit code {process.returncode}")
+            return None
         output.seek(0)
-        return Row(name, json.load(output), seconds, usage.ru_maxrss / 1024)
+        return Row(name, origin, json.load(output), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-EXACT = (Kind.KEEP, Kind.MERGE, Kind.IDENTITY)
-"""What can be proved: a fit is not equal to what it replaces."""
-
-
-def random_plan(network: Network, generator: random.Random, kinds: Collection[Kind] = EXACT) -> list[Choice]:
-    """A plan that tiles all chains with choices of these kinds, each block as likely as any other."""
-    first = [0, *accumulate(map(len, network.chains))]  # numbers of the layers, all chains laid end to end
-    starting: dict[int, dict[tuple[int, Block], list[Choice]]] = {}
-    for choice in choices_of(network, LIMITS):
-        if choice.kind in kinds:
-            block = choice.block
-            end = first[block.chain if block.end_chain is None else block.end_chain] + block.end
-            starting.setdefault(first[block.chain] + block.start, {}).setdefault((end, block), []).append(choice)
-    plan, layer = [], 0
-    while layer < first[-1]:
-        ends = starting[layer]
-        chosen = generator.choice(sorted(ends))
-        plan.append(generator.choice(ends[chosen]))
-        layer = chosen[0]
-    return plan
-
-
-def randomise_norms(module: nn.Module) -> None:
-    """Statistics and scales as training leaves them, so that folding a norm does something."""
-    for part in module.modules():
-        if isinstance(part, nn.GroupNorm):
-            nn.init.uniform_(part.weight, 0.5, 1.0)
-            nn.init.normal_(part.bias, 0, 0.1)
-        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None and part.running_var is not None:
-            part.running_mean.normal_(0, 0.1)
-            part.running_var.uniform_(0.5, 1.5)
-            if part.affine:
-                nn.init.uniform_(part.weight, 0.5, 1.0)
-                nn.init.normal_(part.bias, 0, 0.1)
-
-
-def check_plan(network: Network, plan: list[Choice], *, export: bool) -> tuple[float, float, float | None]:
-    """Execute a plan; any error above its tolerance raises.
-
-    Returns:
-        The worst block's error in float64, the networks' in float32, and ONNX Runtime's against PyTorch if exported.
-    """
-    result = execute(network, plan, [])
-    x = examples(network.inputs, batch=2)
-    proof = prove_network(result.linearised, result.merged, x, result.proofs)
-    engine_error = None
-    if export:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "network.onnx"
-            folded = fold_norms(result.merged)
-            export_onnx(folded, network.inputs, path)
-            shapes = batched_shapes(network.inputs, batch=2)
-            engine = get_runtime("onnxruntime").build(path, BuildOptions(), shapes)
-            engine_error, _ = verify_engine(engine, folded, x)
-    return proof.worst_block, proof.end_to_end, engine_error
-
-
-def check_plans(spec: str, shape: tuple[int, ...], plans: int, exports: int) -> Iterator[str]:
-    """Random plans of one network: a line for each."""
-    torch.manual_seed(0)
-    network = load_network(str(ROOT / spec) if spec.startswith("examples/") else spec, None, shape)
-    randomise_norms(network.module)
-    generator = random.Random(0)
-    for number in range(plans):
-        plan = random_plan(network, generator)
-        block, end_to_end, engine = check_plan(network, plan, export=number < exports)
-        kinds = Counter(str(choice.kind) for choice in plan)
-        counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("keep", "merge", "identity"))
-        exported = "" if engine is None else f", ONNX Runtime {engine:.0e}"
-        yield f"plan {number + 1} ({counts}): blocks {block:.0e}, network {end_to_end:.0e}{exported}"
-
-
-def markdown(rows: list[Row]) -> str:
-    """The page for people."""
-    lines = [HEAD, "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+def index(rows: Sequence[Row]) -> str:
+    """The table with its summary."""
+    total = {
+        key: sum(row.found[key] for row in rows) for key in ("convolutions", "replaceable", "replaceable_in_chains")
+    }
+    share, before = (total[key] / total["convolutions"] for key in ("replaceable", "replaceable_in_chains"))
+    lines = [HEAD.format(networks=len(rows), share=share, before=before, **total)]
+    for origin in dict.fromkeys(row.origin for row in rows):
+        lines += [f"## Networks {origin}", "", "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+        lines += ["| " + " | ".join(row.cells()) + " |" for row in rows if row.origin == origin]
+        lines.append("")
+    lines += ["## Why chains end", "", "| reason | how often |", "|---|---|"]
+    reasons = sum((row.reasons for row in rows), Counter[str]())
+    lines += [f"| {reason} | {count} |" for reason, count in reasons.most_common(20)]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Print the rows, write the page, or check plans."""
+    """Print a row for each network, and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--markdown", action="store_true", help="write docs/networks.md")
-    parser.add_argument("--plans", type=int, default=0, help="random plans of each of the papers' networks")
-    parser.add_argument("--exports", type=int, default=1, help="of which so many are exported")
-    parser.add_argument("--only", help="names of networks must contain this")
+    parser.add_argument("--only", default="", help="names of networks must contain this")
+    parser.add_argument("--pages", action="store_true", help="write docs/networks/ from what was found")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    if given.plans:
-        for name, (spec, shape) in PAPERS.items():
-            if (given.only or "") in name:
-                for line in check_plans(spec, shape, given.plans, given.exports):
-                    print(f"{name} {'x'.join(map(str, shape))} {line}", flush=True)
-        return
     rows = []
-    for name, spec in ({name: spec for name, (spec, _) in PAPERS.items()} | BROUGHT).items():
-        if (given.only or "") in name:
-            rows.append(inspect(name, spec))
-            print(*rows[-1].cells(), sep=" | ", flush=True)
-    if given.markdown:
-        PAGE.write_text(markdown(rows), encoding="utf-8")
+    for name, origin, spec in names():
+        path = FOUND / f"{name}.json"
+        if path.is_file():
+            rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
+        elif not given.pages and given.only in name:
+            if (row := inspect(name, origin, spec)) is None:
+                print(f"{name} cannot be inspected", file=sys.stderr)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, vars(row))
+            rows.append(row)
+            print(*row.cells(), sep=" | ", flush=True)
+    if given.pages:
+        PAGES.mkdir(exist_ok=True)
+        (PAGES / "index.md").write_text(index(rows), encoding="utf-8")
+        for row in rows:
+            (PAGES / row.page).write_text(row.text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Each figure is of a process of its own, so that peak memory is its own too; what
 one run. "Over budget" says by how much plans exceed their budget: those of bins rounded down, as in the published
 program of LayerMerge, and those of every solver here, which must be none.
 
-    python benchmarks/planning.py [--quick]
+    python benchmarks/planning.py [--quick | --only NAME]
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from shapes import SHAPES, write_tables
 
-from trt_layermerge.planning.frontier import solve
+from trt_layermerge.planning.frontier import Labels, solve
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.reference import discretised
 
 ROUNDS = 5  # of which the median counts; one for what takes longer than a second
 BUDGETS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the original
+WIDTHS = {"depth": (1.0,), "widths": (1.0, 0.75, 0.5, 0.25), "8 widths": tuple(i / 8 for i in range(8, 0, -1))}
 COARSE, FINE = 100_000, 10_000  # bins of 0.1 ms and of 0.01 ms
 
 
@@ -74,6 +80,44 @@ def correlated(layers: int, span: int, kernels: int, seed: int = 0) -> Problem:
     return replace(problem, items=tuple(losing(item) if item.value else item for item in problem.items))
 
 
+def nested(stages: int, modules: int, kernels: int, seed: int = 0) -> Problem:
+    """Stages of modules of branches, regions nested three deep, as in the networks with the most of them.
+
+    A module is four chains of 2, 1, 3 and 1 layers, the first two of them a region of their own; modules in a row are
+    regions, too, up to a whole stage. A region takes 0.2 to 1 times as long as its layers, less what else is in it.
+
+    Args:
+        stages: How many of them.
+        modules: In each stage.
+        kernels: Choices of a block of several layers, and of a region.
+        seed: Of the random numbers.
+    """
+    random, lengths = np.random.default_rng(seed), (2, 1, 3, 1) * (stages * modules)
+    keep = [[float(random.uniform(0.05, 0.5)) for _ in range(length)] for length in lengths]
+    taken = [(chain, start, chain, end) for chain, length in enumerate(lengths) for start in range(length)
+             for end in range(start + 1, length + 1)]  # fmt: skip
+    regions = [(module, 0, module + 1, 1) for module in range(0, len(lengths), 4)]
+    for stage in range(0, len(lengths), 4 * modules):
+        runs = ((first, last) for first in range(modules) for last in range(first, modules))
+        regions += [(stage + 4 * first, 0, stage + 4 * last + 3, 1) for first, last in runs]
+    items = []
+    for number, (chain, start, end_chain, end) in enumerate([*taken, *regions]):
+        among = range(chain, end_chain + 1)
+        inside = keep[chain][start:end] if len(among) == 1 else [ms for one in among for ms in keep[one]]
+        single, region = len(inside) == 1, number >= len(taken)
+        for kernel in range(1 if single else kernels):
+            latency = sum(inside) * (1.0 if single else random.uniform(0.2, 1.0)) - (0.1 if region else 0.0)
+            loss = 0.0 if single else float(random.exponential(0.01)) * len(inside) ** 1.5
+            key, last = f"{number} {kernel}", end_chain if region else None
+            kind = "fit" if region else "keep" if single else "merge"
+            items.append(Item(chain, start, end, key, kind, math.ceil(latency * 1e6), -loss, end_chain=last))
+    return Problem(lengths, tuple(items), 0, math.ceil(sum(map(sum, keep)) * 1e6))
+
+
+def narrowed(name: str, shares: tuple[float, ...]) -> Problem:
+    return SHAPES[name]().problem(shares)
+
+
 INSTANCES: dict[str, Callable[[], Problem]] = {
     "MobileNetV2 shape": lambda: chain(50, 8, 2, choices=391),
     "ResNet-34 shape": lambda: chain(32, 5, 1),
@@ -83,10 +127,15 @@ INSTANCES: dict[str, Callable[[], Problem]] = {
     "dense, 400 layers": lambda: chain(400, 400, 5),
     "local, 200 layers": lambda: chain(200, 8, 5),
     "local, 400 layers": lambda: chain(400, 8, 5),
+    "nested, 210 layers": lambda: nested(3, 10, 4),
+    "nested, 420 layers": lambda: nested(3, 20, 4),
     "correlated, 50": lambda: correlated(50, 50, 5),
     "correlated, 100": lambda: correlated(100, 8, 5),
 }
 SMALL = tuple(INSTANCES)[:3]  # where the reference, in plain Python, comes to an end
+NARROWED = tuple(f"{name}, {note}" for name in SHAPES for note in WIDTHS)
+for _name, (_note, _shares) in product(SHAPES, WIDTHS.items()):
+    INSTANCES[f"{_name}, {_note}"] = partial(narrowed, _name, _shares)
 
 
 def budgets(problem: Problem) -> list[int]:
@@ -106,7 +155,12 @@ def exact(problem: Problem, resolution_ns: int | None) -> dict[str, Any]:
     frontier = solve(problem, resolution_ns)
     met = [budget for budget in budgets(problem) if budget >= frontier.fastest.latency_ns]
     every = [(frontier.best(budget).latency_ns, budget) for budget in met]
-    return {"plans": len(frontier), "over": worst(every), "error_ms": frontier.error_ns / 1e6}
+    counts = {"plans": len(frontier), "nodes": len(frontier.labels), "labels": sum(map(_size, frontier.labels))}
+    return counts | {"over": worst(every), "error_ms": frontier.error_ns / 1e6}
+
+
+def _size(labels: Labels) -> int:
+    return len(labels.value)
 
 
 def ten_best(problem: Problem) -> dict[str, Any]:
@@ -152,6 +206,21 @@ def child(name: str, task: str) -> None:
     print(json.dumps(result | {"choices": len(problem.items)}))
 
 
+def process() -> None:
+    """Print what ``solve`` takes as a process, for plain tables of MobileNetV2 with four widths a group."""
+    with TemporaryDirectory() as folder:
+        latency, importance = write_tables(SHAPES["MobileNetV2"](), Path(folder))
+        tables = ["--latency", str(latency), "--importance", str(importance)]
+        for arguments in (["--version"], ["solve", *tables, "--budget", "0.5"]):
+            times = []
+            for _ in range(ROUNDS):
+                began = time.perf_counter()
+                command = [sys.executable, "-m", "trt_layermerge.cli.main", *arguments]
+                subprocess.run(command, check=True, capture_output=True)
+                times.append(time.perf_counter() - began)
+            print(f"process: {arguments[0]:<10}{np.median(times):>9.4f} s")
+
+
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 
@@ -177,7 +246,7 @@ def report(names: Iterable[str]) -> None:
             row = measured(name, task)
             base = base or row["seconds"]
             notes = {
-                "exact": f"{row.get('plans')} plans; all budgets",
+                "exact": f"{row.get('plans')} plans; {row.get('nodes')} nodes, {row.get('labels')} labels; all budgets",
                 "10 us": f"{row.get('plans')} plans; error at most {row.get('error_ms', 0):.3f} ms",
                 "ten best": "one budget, after the frontier",
             }.get(task, f"one budget; rounded down: {percent(row.get('down'))} over")
@@ -189,11 +258,14 @@ def report(names: Iterable[str]) -> None:
 
 
 def main() -> None:
-    """The whole table, or with ``--quick`` the three shapes of the papers' networks."""
+    """The whole table, with ``--quick`` the shapes of the papers' networks, or those whose names have a part."""
     if sys.argv[1:2] == ["--task"]:
         child(*sys.argv[2:4])
+    elif sys.argv[1:2] == ["--only"]:
+        report(name for name in INSTANCES if sys.argv[2] in name)
     else:
-        report(SMALL if "--quick" in sys.argv else INSTANCES)
+        report((*SMALL, *NARROWED) if "--quick" in sys.argv else INSTANCES)
+        process()
 
 
 if __name__ == "__main__":

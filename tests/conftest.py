@@ -68,10 +68,10 @@ def quick() -> Callable[[nn.Module, tuple[int, ...]], Network]:
 
 
 @pytest.fixture(scope="session")
-def networks() -> ModuleType:
-    """The code of ``benchmarks/networks.py``, which makes and checks random plans."""
-    path = Path(__file__).parents[1] / "benchmarks" / "networks.py"
-    spec = importlib.util.spec_from_file_location("networks", path)
+def random_plans() -> ModuleType:
+    """The code of ``benchmarks/random_plans.py``, which makes and checks random plans."""
+    path = Path(__file__).parents[1] / "benchmarks" / "random_plans.py"
+    spec = importlib.util.spec_from_file_location("random_plans", path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
     spec.loader.exec_module(module)

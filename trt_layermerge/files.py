@@ -96,6 +96,13 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def append_text(path: Path, text: str) -> None:
+    """Append to a text that several programs write, with one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        file.write(text.encode())
+
+
 def append_line(path: Path, line: str, *, first: str) -> None:
     """Append one line with one write and one fsync; a torn last line of an earlier kill is cut off first.
 

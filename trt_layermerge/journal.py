@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,12 @@ class Journal:
     def sha256(self) -> str:
         """Hash of the file as it is now; before the first row, of nothing."""
         return files.sha256(self.path) if self._begun else hashlib.sha256().hexdigest()
+
+
+def write_whole(path: Path, form: Format, key: Record, records: Iterable[Record]) -> None:
+    """Write a whole table: after a kill the file is the old or the new one."""
+    lines = [_first_line(form, key), *map(_line, records)]
+    files.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def typed(record: Record, types: Types, also: tuple[str, ...] = ()) -> Record:

@@ -102,7 +102,7 @@ def test_one_engine_takes_a_range_of_batches(run, model, compiler) -> None:
 @pytest.mark.parametrize("option", [["--batches", "1-4"], ["--workspace", 64]])
 def test_what_only_a_builder_knows_is_refused_elsewhere(run, model, option) -> None:
     assert run("build", model, *option).code == 2
-    assert run("build", model, *RTX, "--lock-clocks", 1500).code == 2
+    assert run("build", model, *RTX, "--timing-cache", "file").code == 2
 
 
 def test_a_compiler_that_is_missing_is_6(run, model, monkeypatch) -> None:
@@ -120,6 +120,16 @@ def test_compress_builds_for_a_gpu_elsewhere_as_well(run, done, compiler) -> Non
     assert read_header(engine).targets == ("sm75",)
     manifest = json.loads((engine.parent / f"{engine.name}.manifest.json").read_text())
     assert manifest["files"].keys() == {engine.name, "compressed.onnx"} and manifest["inputs"]["input"][0] == 8
+
+
+def test_compress_times_both_networks_where_the_other_runtime_runs_here(run, done) -> None:
+    """The papers' second column."""
+    ran = run("compress", *done.job, "--also", "torch:cpu", "--json")
+    assert ran.code == 0, ran.err
+    also = ran.json["also"]
+    assert also["runtime"] == "torch:cpu" and also["engine"].endswith("compressed.torch-cpu.torch.onnx")
+    assert also["speedup"] == also["original_latency_ms"] / also["compressed_latency_ms"] > 0
+    assert "in torch:cpu, ms" in ran.err and f"{also['speedup']:.2f}x" in ran.err
 
 
 def test_compress_goes_on_without_the_compiler(run, done, monkeypatch) -> None:

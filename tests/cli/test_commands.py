@@ -19,8 +19,9 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     assert ran.code == 0 and ran.err == ""
     found = ran.json
     assert found.keys() == {
-        "model", "inputs", "outputs", "notes", "layers", "skips", "breaks", "convolutions", "replaceable", "regions",
-        "choices", "admitted", "signatures", "largest_merge",
+        "model", "inputs", "outputs", "notes", "layers", "skips", "breaks", "convolutions", "replaceable",
+        "replaceable_in_chains", "irreplaceable", "regions", "choices", "admitted", "signatures", "largest_merge",
+        "channel_groups", "fixed_channels",
     }  # fmt: skip
     assert [item["shape"] for item in found["inputs"]] == [[1, 8, 8]]
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
@@ -109,7 +110,8 @@ def test_each_precision_has_a_profile_of_its_own(run: Any, done: Any, precision:
 def test_stages_find_what_was_measured(run: Any, done: Any) -> None:
     before = done.files()
     profile, importance = run("profile", *done.stage, "--json"), run("importance", *done.stage, "--json")
-    assert profile.json.keys() == {"profile", "measured", "rows", "ok", "degraded", "failed"}
+    counted = {"measured", "left", "seconds", "rows", "ok", "degraded", "failed"}
+    assert profile.json.keys() == {"profile", "networks"} | counted
     assert profile.json["rows"] == sum(profile.json[status] for status in ("ok", "degraded", "failed")) > 4
     assert importance.json.keys() == {"table", "rows"} and importance.json["rows"] > 0
     solved = run("solve", *done.stage, "--budget", "0.9", "--json").json

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -110,6 +111,18 @@ def test_json_is_complete_and_alone(run: Any, baseline: Path, tmp_path: Path) ->
     worst = found["rows"][0]
     assert worst["verdict"] == "slower" and worst["new"]["median_ms"] == 0.12
     assert worst["simultaneous_ci"][0] < worst["ci"][0] < worst["ratio"] < worst["ci"][1] < worst["simultaneous_ci"][1]
+
+
+def test_what_ci_reads_is_written_before_the_command_fails(run: Any, baseline: Path, tmp_path: Path) -> None:
+    names = {"--summary": "s.md", "--junit": "j.xml", "--benchmark-json": "b.json"}
+    files = [part for option, name in names.items() for part in (option, tmp_path / name)]
+    ran = run("compare", baseline, write_profile(tmp_path / "new.jsonl", width=120, slow=1.2), *files)
+    assert ran.code == 7
+    (suite,) = ElementTree.parse(tmp_path / "j.xml").getroot()
+    assert {"tests": "20", "failures": "1", "skipped": "0"}.items() <= suite.attrib.items()
+    assert "| slower | 1.200 |" in (tmp_path / "s.md").read_text()
+    entries = json.loads((tmp_path / "b.json").read_text())
+    assert len(entries) == COUNT and entries[0].keys() == {"name", "unit", "value", "range"}
 
 
 def test_what_fails_and_what_is_missing_is_listed(run: Any, baseline: Path, tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ def test_every_finding_that_is_missing_says_what_to_do(monkeypatch) -> None:
     assert all(finding.fix for finding in found.values() if finding.found is None)
 
 
+def test_every_finding_has_a_name_of_its_own() -> None:
+    names = [finding.what for finding in survey.survey()]
+    assert len(names) == len(set(names))
+
+
 def test_a_gpu_is_told_with_its_compute_capability(monkeypatch) -> None:
     monkeypatch.setattr(survey, "driver", lambda: TURING)
     monkeypatch.setattr(survey, "open_nvml", lambda bus: None)
@@ -45,7 +50,7 @@ def test_a_torch_whose_cuda_is_too_new_for_the_driver_is_named(doubles, monkeypa
     old = replace(DRIVER, version="570.86.15", cuda="12.8")
     monkeypatch.setattr(survey, "driver", lambda: old)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    found = findings()["torch"]
+    found = findings()["PyTorch"]
     assert torch.__version__ in str(found.found) and found.fix is None if fits else "570.86.15" in str(found.fix)
     assert fits or "constraints-cuda12.txt" in str(found.fix)
 

@@ -32,7 +32,7 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.depth import Depth
 from trt_layermerge.runtimes.base import BuilderSettings
-from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
+from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings, TensorRtSettings
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
 
@@ -72,8 +72,9 @@ def test_builder_settings_are_those_of_the_runtimes_kind(config: Any) -> None:
     assert job_of("m", "--cuda-graph").options.settings == BuilderSettings(), "what is the default says nothing"
     with pytest.raises(UsageError, match="--workspace is for tensorrt and tensorrt-rtx, and the runtime is onnxrun"):
         job_of("m", "--workspace", "64")
-    with pytest.raises(UsageError, match="--cuda-graph is for tensorrt, and the runtime is tensorrt-rtx:sm75"):
-        job_of("m", "--runtime", "tensorrt-rtx:sm75", "--no-cuda-graph")
+    with pytest.raises(UsageError, match="--timing-cache is for tensorrt, and the runtime is torch:cpu"):
+        job_of("m", "--runtime", "torch:cpu", "--timing-cache", "file")
+    assert job_of("m", "--runtime", "torch", "--no-cuda-graph").options.settings == GpuSettings(cuda_graph=False)
     with pytest.raises(click.BadParameter):
         job_of("m", "--runtime", "tensorrt", "--optimization-level", "6")
 

@@ -134,7 +134,7 @@ def test_stage_one_of_depth_needs_latencies_alone(run: Any, tables: Any) -> None
     assert given["intervals"][2] == {"start": 0, "end": 3, "latency_ms": 4.5, "breaks": [0, 2, 3]}
 
 
-@pytest.mark.parametrize("method", ["joint", "layermerge", "depth", "layer-only"])
+@pytest.mark.parametrize("method", ["joint", "layermerge", "depth", "layer-only", "width"])
 def test_every_method_plans(run: Any, tables: Any, method: str) -> None:
     plan = run("solve", *tables(), "--method", method, "--budget", "1", "--json").json
     assert plan["method"] == method and plan["latency_ms"] <= plan["budget_ms"] == 6.0
@@ -148,6 +148,50 @@ def test_alpha_lowers_what_depth_values(run: Any, tables: Any) -> None:
     )
     assert (plain["objective"], len(plain["blocks"])) == (pytest.approx(0.3), 3)
     assert weighted["objective"] == pytest.approx(0.0)
+
+
+WIDE = """start,end,kernel,in_channels,out_channels,latency_ms
+0,1,3,3,16,1.0
+0,1,3,3,8,0.5
+1,2,3,16,10,2.0
+1,2,3,8,10,1.0
+0,2,5,3,10,1.25
+"""
+WORTH = """start,end,kernel,importance,tensors,channels
+0,1,3,0,,
+1,2,3,0,,
+0,2,5,-1,,
+,,,-0.25,1,8
+"""
+
+
+def test_widths_are_planned(run: Any, tables: Any) -> None:
+    plan = run("solve", *tables(WIDE, WORTH), "--budget", "0.5", "--json").json
+    assert (plan["latency_ms"], plan["objective"]) == (1.5, -0.25)
+    assert plan["widths"] == [{"group": "1", "channels": 8, "of": 16, "importance": -0.25}]
+    told = run("solve", *tables(WIDE, WORTH), "--budget", "0.5").out.split()
+    assert "width of 1 8 of 16 channels -0.2500" in " ".join(told)
+    rows = csv.DictReader(StringIO(run("solve", *tables(WIDE, WORTH), "--budget", "0.5", "--csv").out))
+    assert [row["widths"] for row in rows] == ["1=8", "1=8"]
+    several = run("solve", *tables(WIDE, WORTH), "--budget", "1", "--count", 9, "--csv").out
+    assert [row["widths"] for row in csv.DictReader(StringIO(several))] == ["1=16", "1=16", "1=8", "1=8", ""]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "latencies"),
+    [
+        ([], [1.25, 1.5, 3.0]),
+        (["--widths", "1.0,0.5"], [1.25, 1.5, 3.0]),
+        (["--widths", "1.0"], [1.25, 3.0]),
+        (["--method", "width"], [1.5, 3.0]),
+        (["--method", "layermerge"], [1.25, 3.0]),
+        (["--method", "depth"], [1.25, 3.0]),
+        (["--method", "layer-only"], [3.0]),
+    ],
+)
+def test_who_narrows(run: Any, tables: Any, arguments: list[str], latencies: list[float]) -> None:
+    points = run("solve", *tables(WIDE, WORTH), *arguments, "--frontier", "--json").json["frontier"]
+    assert [point["latency_ms"] for point in points] == latencies
 
 
 def test_without_every_layer_shares_mean_nothing(run: Any, tables: Any) -> None:
@@ -193,6 +237,8 @@ ARGUMENTS: dict[str, tuple[list[object], str]] = {
     "original": (["--original", "0.5"], "has no unit"),
     "plot": (["--plot", "frontier.pdf"], r"neither \.png nor \.svg"),
     "fastest": (["--fastest"], "--method depth"),
+    "widths": (["--widths", "half"], "widths of 'half' cannot be"),
+    "widths of depth": (["--method", "depth", "--widths", "0.5"], "that is of joint, width"),
 }
 
 

@@ -1,4 +1,4 @@
-"""DDPM's U-Net as diffusers has it; ``benchmarks/networks.py --plans 10 --only DDPM`` tries more plans, and engines."""
+"""DDPM's U-Net as diffusers has it; ``benchmarks/random_plans.py --only DDPM`` tries more plans, and engines."""
 
 from __future__ import annotations
 

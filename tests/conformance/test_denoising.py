@@ -257,11 +257,11 @@ def test_chains_of_a_unet(unet: Network) -> None:
         assert layer.pre_norm is None or (layer.pre_norm.groups, layer.pre_norm.activation) == (2, "silu")
 
 
-def test_plans_of_a_unet_agree_down_to_the_engine(unet: Network, networks: ModuleType) -> None:
+def test_plans_of_a_unet_agree_down_to_the_engine(unet: Network, random_plans: ModuleType) -> None:
     generator = random.Random(0)
     for number in range(10):
-        plan = networks.random_plan(unet, generator)
-        block, end_to_end, engine = networks.check_plan(unet, plan, export=number < 2)
+        plan = random_plans.random_plan(unet, generator)
+        block, end_to_end, engine = random_plans.check_plan(unet, plan, export=number < 2)
         assert block <= 1e-10 and end_to_end <= 1e-4 and (engine is None or engine <= 1e-4)
 
 

@@ -66,9 +66,9 @@ class Nosy(Sound):
 class Forgetful(Sound):
     """It admits fits, and plans without them."""
 
-    def problem(self, lengths: Any, candidates: Any, fixed_ns: int, original_ns: int) -> Any:
+    def problem(self, lengths: Any, candidates: Any, fixed_ns: int, original_ns: int, groups: Any = ()) -> Any:
         known = [one for one in candidates if one.kind != "fit"]
-        return super().problem(lengths, known, fixed_ns, original_ns)
+        return super().problem(lengths, known, fixed_ns, original_ns, groups)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,23 @@ class Greedy(Sound):
     def admits(self, choice: ChoiceTraits) -> bool:
         return choice.kind in ("keep", "fit")
 
-    def problem(self, lengths: Any, candidates: Any, fixed_ns: int, original_ns: int) -> Any:
-        return Joint().problem(lengths, candidates, fixed_ns, original_ns)
+    def problem(self, lengths: Any, candidates: Any, fixed_ns: int, original_ns: int, groups: Any = ()) -> Any:
+        return Joint().problem(lengths, candidates, fixed_ns, original_ns, groups)
+
+
+@dataclass(frozen=True)
+class Coy(Sound):
+    """It narrows, and says that it does not."""
+
+    narrows = False
+
+
+@dataclass(frozen=True)
+class Stiff(Sound):
+    """It says that it narrows, and does not."""
+
+    def offered(self, groups: Any) -> Any:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,8 @@ FAULTS: list[tuple[type[Sound], str]] = [
     (Nosy, "test_a_choice_is_admitted_measured_or_not"),
     (Forgetful, "test_what_it_admits_can_be_planned"),
     (Greedy, "test_plans_tile_the_chains_with_what_it_admits"),
+    (Coy, "test_what_it_says_of_widths_is_so"),
+    (Stiff, "test_what_it_says_of_widths_is_so"),
     (Reversed, "test_a_smaller_loss_is_never_worth_less"),
     (Crowded, "test_settings_can_be_options"),
 ]

@@ -1,4 +1,4 @@
-"""Random plans of real networks, small inputs: a quick part of ``benchmarks/networks.py --plans``, whose code runs."""
+"""Random plans of real networks, small inputs: a quick part of ``benchmarks/random_plans.py``, whose code runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "fashion_mnist" / "model.py")
 
 
-def agree(networks: ModuleType, network: Network, *, export: bool) -> None:
+def agree(random_plans: ModuleType, network: Network, *, export: bool) -> None:
     (chain,) = network.chains
-    networks.randomise_norms(network.module)
-    plan = networks.random_plan(network, random.Random(1))
+    random_plans.randomise_norms(network.module)
+    plan = random_plans.random_plan(network, random.Random(1))
     assert plan[-1].block.end == len(chain)
     assert any(choice.kind is Kind.MERGE for choice in plan)
-    block, end_to_end, engine = networks.check_plan(network, plan, export=export)
+    block, end_to_end, engine = random_plans.check_plan(network, plan, export=export)
     assert block <= 1e-10 and end_to_end <= 1e-4
     assert engine <= 1e-4 if export else engine is None
 
@@ -38,10 +38,22 @@ def agree(networks: ModuleType, network: Network, *, export: bool) -> None:
     ],
 )
 def test_merged_linearised_and_exported_networks_agree(
-    networks: ModuleType, spec: str, shape: tuple[int, ...], export: bool
+    random_plans: ModuleType, spec: str, shape: tuple[int, ...], export: bool
 ) -> None:
     torch.manual_seed(0)
-    agree(networks, load_network(spec, None, shape), export=export)
+    agree(random_plans, load_network(spec, None, shape), export=export)
+
+
+@pytest.mark.parametrize(("name", "shape", "plans"), [("unet", (3, 32, 32), 2), ("yolo", (3, 64, 64), 1)])
+def test_plans_with_fits_and_regions_are_what_their_engines_compute(
+    random_plans: ModuleType, name: str, shape: tuple[int, ...], plans: int
+) -> None:
+    torch.manual_seed(0)
+    network = load_network(f"{ROOT / 'benchmarks' / 'zoo.py'}:{name}", None, shape)
+    random_plans.randomise_norms(network.module)
+    found = [random_plans.tried(name, network, number) for number in range(plans)]
+    assert all(one.block <= 1e-10 and max(one.network_error, one.engine) <= 1e-4 for one in found)
+    assert {"fit", "region"} <= {kind for one in found for kind in one.kinds}
 
 
 class Branches(nn.Module):
@@ -59,9 +71,9 @@ class Branches(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-def test_uneven_padding_and_branches_are_exported(networks: ModuleType) -> None:
+def test_uneven_padding_and_branches_are_exported(random_plans: ModuleType) -> None:
     torch.manual_seed(0)
     network = trace("branches", Branches(), (3, 16, 16))
-    agree(networks, network, export=True)
+    agree(random_plans, network, export=True)
     kept = [choice for choice in choices_of(network) if choice.kind is Kind.KEEP]
-    assert networks.check_plan(network, kept, export=True)[2] <= 1e-4
+    assert random_plans.check_plan(network, kept, export=True)[2] <= 1e-4

@@ -113,10 +113,10 @@ def test_merges_of_linear_bottlenecks_change_no_word(
 
 @pytest.mark.parametrize("seed", [0])
 def test_random_plans_compute_their_linearised_form(
-    networks: ModuleType, network: Network, images: tuple[Tensor, Tensor], seed: int
+    random_plans: ModuleType, network: Network, images: tuple[Tensor, Tensor], seed: int
 ) -> None:
     """Of keeping and merging all: with trained weights no product of many vanishes or explodes unseen."""
-    plan = networks.random_plan(network, random.Random(seed), kinds=(Kind.KEEP, Kind.MERGE))
+    plan = random_plans.random_plan(network, random.Random(seed), kinds=(Kind.KEEP, Kind.MERGE))
     assert any(choice.kind is Kind.MERGE for choice in plan)
     result = execute(network, plan, [])
     assert max(proof.error for proof in result.proofs) <= 1e-10

@@ -11,6 +11,7 @@ import pytest
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, ModelError
+from trt_layermerge.latency import measure
 from trt_layermerge.latency.measure import SENTINEL, MeasurementPolicy, compare, estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -102,6 +103,17 @@ def filled(tmp_path: Path, machine: Machine, signatures=SIGNATURES, policy=POLIC
     profile = open_profile(tmp_path)
     fill(profile, signatures, machine, OPTIONS, policy)
     return Profile.open(profile.path, profile.key)
+
+
+def test_no_group_begins_when_the_time_is_up(tmp_path: Path) -> None:
+    machine, profile = Machine(), open_profile(tmp_path)
+    assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=0.0) == 0 and machine.built == []
+    seconds = iter([0.0, 1.0, 59.0, 60.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure.time, "monotonic", lambda: next(seconds))
+        measured = fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=60.0)
+    assert measured == len(profile) == 2 * POLICY.group < len(SIGNATURES)
+    assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY) == len(SIGNATURES) - measured
 
 
 def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.errors import ExitCode, IncompatibleError, TableError
+from trt_layermerge.errors import Caution, ExitCode, IncompatibleError, TableError
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry
@@ -118,9 +118,7 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
         Profile.open(tmp_path, KEY)
 
 
-@pytest.mark.parametrize(
-    "change", [{"threads": 2}, {"runtime_version": "9"}, {"driver": "595.1"}, {"name": "other"}, {"timing": "t"}]
-)
+@pytest.mark.parametrize("change", [{"threads": 2}, {"runtime_version": "9"}, {"name": "other"}, {"timing": "t"}])
 def test_a_profile_of_something_else_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     before = write(tmp_path / "p.jsonl").path.read_bytes()
     (name, value), *_ = change.items()
@@ -128,6 +126,26 @@ def test_a_profile_of_something_else_is_refused(tmp_path: Path, change: dict[str
         Profile.open(tmp_path / "p.jsonl", on(**change))
     assert caught.value.exit_code is ExitCode.INCOMPATIBLE
     assert (tmp_path / "p.jsonl").read_bytes() == before
+
+
+def test_rows_of_another_driver_are_stale_and_set_aside(tmp_path: Path) -> None:
+    before = write(tmp_path / "p.jsonl").path.read_bytes()
+    with pytest.warns(Caution, match="driver: None, here 595.1; none of its rows hold"):
+        profile = Profile.open(tmp_path / "p.jsonl", on(driver="595.1"))
+    assert len(profile) == 0 and (tmp_path / "p.jsonl").read_bytes() == before, "looking changes nothing"
+    profile.add(ROWS[0])
+    (aside,) = tmp_path.glob("p-*.jsonl")
+    assert aside.read_bytes() == before and [row.signature for row in Profile.read(profile.path)] == [ROWS[0].signature]
+
+
+def test_rows_are_not_lent_to_a_name_that_says_more(tmp_path: Path) -> None:
+    """A profile of a time when a CPU was known by its model name alone may be another machine's."""
+    old, new = on(name="AMD EPYC"), on(name="AMD EPYC, family 26 model 2 stepping 1")
+    assert Profile.path_for(tmp_path, old).parent.name == "amd-epyc"
+    assert Profile.path_for(tmp_path, new).parent.name == "amd-epyc-family-26-model-2-stepping-1"
+    Profile.open(tmp_path / "p.jsonl", old).add(ROWS[0])
+    with pytest.raises(IncompatibleError, match="device: AMD EPYC, here AMD EPYC, family 26 model 2 stepping 1"):
+        Profile.open(tmp_path / "p.jsonl", new)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,18 @@ def test_a_network_in_training_mode_is_folded_as_it_evaluates(images):
     folded, x = fold_norms(module), images(2)
     assert module.training and not folded.training
     assert torch.allclose(folded(x), module.eval()(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": False}, {"groups": 2, "stride": 2, "output_padding": 1}])
+def test_the_norm_of_a_transposed_convolution_is_folded_into_it(settings, images):
+    norm = nn.BatchNorm2d(6)
+    for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        nn.init.uniform_(values, 0.5, 2)
+    module = fx.symbolic_trace(nn.Sequential(nn.ConvTranspose2d(4, 6, 3, **settings), norm).eval())
+    folded, x = fold_norms(module), images(2)
+    assert [type(part) for part in folded.children()] == [nn.ConvTranspose2d]
+    torch.testing.assert_close(folded(x), module(x))
+    assert [shown.block for shown in prove_folds(module)] == ["fold 0"]
 
 
 def test_names_and_types_of_the_convolutions_stay():

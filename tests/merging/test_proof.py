@@ -15,7 +15,6 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ExitCode, ProofError
 from trt_layermerge.merging import proof
-from trt_layermerge.merging.algebra import from_modules
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.proof import prove_block, prove_folds, prove_network, relative_error
 
@@ -82,12 +81,28 @@ def test_proving_changes_nothing(block):
 def test_folds_are_proved_and_named():
     module = fx.symbolic_trace(nn.Sequential(nn.Conv2d(2, 3, (3, 2), 2, dilation=3), nn.BatchNorm2d(3)).eval())
     assert [item.block for item in prove_folds(module)] == ["fold 0"]
-    without_norm = mock.patch.object(proof, "from_modules", lambda conv, norm: from_modules(conv))
+    without_norm = mock.patch.object(proof, "with_norm", lambda conv, norm: conv)
     with without_norm, pytest.raises(ProofError, match="fold 0"):
         prove_folds(module)
     module.get_submodule("1").running_var[1] = -1
     with pytest.raises(ProofError, match="fold 0"):
         prove_folds(module)
+
+
+class Several(nn.Module):
+    def __init__(self, small):
+        super().__init__()
+        self.small = small
+
+    def forward(self, x):
+        return 1e6 * x, self.small * x
+
+
+def test_each_of_several_outputs_is_compared_on_its_own_scale():
+    x = torch.ones(3, 1, 2, 2)
+    assert prove_network(Several(1.0), Several(1.00001), x).end_to_end == pytest.approx(1e-5, rel=0.1)
+    with pytest.raises(ProofError, match="merged network differs"):
+        prove_network(Several(1.0), Several(1.001), x)
 
 
 def test_networks_are_compared_end_to_end():

@@ -13,16 +13,17 @@ from trt_layermerge.pipeline import dry_run
 from trt_layermerge.pipeline.dry_run import importance_plan, job_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
-from trt_layermerge.pipeline.measuring import importance_stage, profile_plan
+from trt_layermerge.pipeline.measuring import importance_stage
+from trt_layermerge.pipeline.profiling import profiling_plan
 from trt_layermerge.pipeline.session import open_session
 
 
 def test_looking_writes_nothing(tmp_path: Path, quick_job: Any) -> None:
     session = open_session(quick_job(tmp_path))
-    pending, seconds = profile_plan(session)
+    profiling = profiling_plan([session])
     planned = job_plan(session)
     assert [stage["stage"] for stage in planned] == ["profile", "importance", "merge", "fine-tune", "deliver"]
-    assert pending > 5 and seconds > 0 and all(stage["seconds"] > 0 for stage in planned)
+    assert profiling.missing > 5 and profiling.seconds > 0 and all(stage["seconds"] > 0 for stage in planned)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,6 +61,7 @@ def test_gates_that_are_trained_are_not_announced_again(
 
 def test_what_is_known_is_not_announced_again(done: Job) -> None:
     session = open_session(done)
-    assert profile_plan(session) == (0, 0.0)
+    profiling = profiling_plan([session])
+    assert (profiling.missing, profiling.seconds) == (0, 0.0)
     assert importance_plan(session, worthwhile(session))[0] == 0
     assert len(job_plan(open_session(replace(done, recipe=None)))) == 4

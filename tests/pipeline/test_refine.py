@@ -23,6 +23,7 @@ from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import Plan, read_plan
 from trt_layermerge.planning.problem import Item
+from trt_layermerge.planning.widths import PlannedWidth
 
 
 @pytest.fixture
@@ -167,3 +168,9 @@ def test_a_budget_in_ms_is_one_of_the_clock() -> None:
     for text, rank in (("0.6", 1), ("0.00006ms", 1), ("0.000055ms", 2), ("1.7x", 2)):
         refined = ranked(Job("m", Path("out"), budget=Budget.parse(text)), plans, measured)
         assert [one.rank for one in refined if one.chosen] == [rank]
+
+
+def test_plans_of_other_widths_are_other_plans() -> None:
+    (plan,), _ = known([(50, 0.0)])
+    widths = [(PlannedWidth("g", channels, 8, 0.0),) for channels in (8, 4)]
+    assert len({refine._digest(plan), *(refine._digest(replace(plan, widths=one)) for one in widths)}) == 3

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.instances import all_plans, problems, totals
+from tests.planning.instances import all_plans, narrowable, problems, totals
 from trt_layermerge.errors import InfeasibleBudgetError, InputError, UsageError
 from trt_layermerge.planning import confidence
 from trt_layermerge.planning.confidence import plan_for, probability
@@ -28,7 +28,7 @@ FAST = Item(0, 0, 1, "fast", "fit", 400, 0.0, low_ns=390, high_ns=410)
 @st.composite
 def uncertain(draw: st.DrawFn) -> Problem:
     """Small problems of which some latencies have an interval."""
-    problem, items = draw(problems(st.integers(0, 60))), []
+    problem, items = draw(problems(st.integers(0, 60)) | narrowable(st.integers(0, 60))), []
     for item in problem.items:
         low, high = item.latency_ns - draw(st.integers(0, item.latency_ns)), item.latency_ns + draw(st.integers(0, 30))
         items.append(replace(item, low_ns=low, high_ns=high) if draw(st.booleans()) else item)

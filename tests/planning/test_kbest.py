@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.instances import all_plans, problems, totals
+from tests.planning.instances import all_plans, narrowable, problems, totals
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.planning import kbest
 from trt_layermerge.planning.frontier import Frontier, solve
@@ -30,7 +30,7 @@ def large(seed: int, layers: int = 9) -> Problem:
 
 
 @settings(max_examples=250, deadline=None)
-@given(problems(), BUDGETS, st.integers(1, 12), st.sampled_from([1, kbest.DEPTHS]), st.booleans())
+@given(problems() | narrowable(), BUDGETS, st.integers(1, 12), st.sampled_from([1, kbest.DEPTHS]), st.booleans())
 def test_they_are_what_brute_force_finds(
     problem: Problem, budget_ns: int, count: int, depths: int, best_is_known: bool
 ) -> None:
@@ -60,7 +60,7 @@ def test_bounds_lose_nothing(seed: int, count: int) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(problems(), BUDGETS, st.integers(1, 6))
+@given(problems() | narrowable(), BUDGETS, st.integers(1, 6))
 def test_the_frontier_gives_its_own_plan_first(problem: Problem, budget_ns: int, count: int) -> None:
     frontier = solve(problem)
     if budget_ns < frontier.fastest.latency_ns:

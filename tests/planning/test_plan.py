@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.planning.instances import narrowable
 from trt_layermerge.errors import ExitCode, InputError, TableError
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
-from trt_layermerge.planning.problem import Item
+from trt_layermerge.planning.problem import Item, Problem
+from trt_layermerge.planning.widths import PlannedWidth, WidthGroup, WidthOption
 
 ITEMS = (
     Item(0, 0, 2, "a", "fit", 40, -0.1),
@@ -51,6 +54,77 @@ def test_all_numbers_come_back_exactly(tmp_path_factory: pytest.TempPathFactory,
     file, path = PlanFile.of(plan, Budget.parse("1"), {}), tmp_path_factory.mktemp("plans") / "plan.json"
     write_plan(path, file)
     assert read_plan(path) == file
+
+
+@given(narrowable(), st.data())
+def test_widths_come_back_as_they_went(
+    tmp_path_factory: pytest.TempPathFactory, problem: Problem, data: st.DataObject
+) -> None:
+    frontier = solve(replace(problem, original_ns=10**12, fixed_ns=10**6))
+    plan = frontier.plan(data.draw(st.integers(0, len(frontier) - 1)))
+    file, path = PlanFile.of(plan, Budget.parse("1"), {}), tmp_path_factory.mktemp("plans") / "plan.json"
+    write_plan(path, file)
+    assert read_plan(path) == file
+    named = {key: channels for item in plan.items for key, channels in item.widths}
+    assert {width.group: width.channels for width in plan.widths} == named
+
+
+def test_a_plan_without_widths_is_written_and_read_as_before_there_were_any(path: Path) -> None:
+    golden = Path(__file__).parent / "assets" / "plan-without-widths.json"
+    assert path.read_bytes() == golden.read_bytes()
+    assert read_plan(golden) == FILE
+
+
+NARROWED = Plan.of(
+    Problem(
+        (2,),
+        items := (
+            Item(0, 0, 1, "a", "keep", 10, 0.0, widths=(("g", 8),)),
+            Item(0, 1, 2, "b", "keep", 10, -0.5, widths=(("g", 8), ("h", 4))),
+        ),
+        fixed_ns=1,
+        original_ns=100,
+        groups=(
+            WidthGroup("h", (WidthOption(4, 0.0),)),
+            WidthGroup("g", (WidthOption(16, 0.0), WidthOption(8, -0.25, -2))),
+        ),
+    ),
+    items,
+)
+
+
+def test_widths_count_once_and_stand_in_the_order_of_the_items() -> None:
+    assert NARROWED.widths == (PlannedWidth("g", 8, 16, -0.25, -2), PlannedWidth("h", 4, 4, 0.0))
+    assert (NARROWED.latency_ns, NARROWED.objective, NARROWED.fixed_ns) == (19, -0.75, 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "field", "value", "named"),
+    [
+        (0, "channels", 16, r"items: item 'a' .* there is no group 'g' of 8 channels"),
+        (0, "group", "h", "items: group 'h' is there twice"),
+        (0, "value", -0.5, "objective"),
+        (1, "latency_ns", 1, "latency_ns"),
+        (1, "group", "i", "items: item 'b' .* there is no group 'h' of 4 channels"),
+        (1, "full", "4", r"widths\[1\]\.full"),
+    ],
+)
+def test_a_wrong_width_is_named(path: Path, width: int, field: str, value: object, named: str) -> None:
+    write_plan(path, PlanFile.of(NARROWED, Budget.parse("0.6"), {}))
+    document = json.loads(path.read_text())
+    document["widths"][width][field] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(TableError, match=rf"field ({named})"):
+        read_plan(path)
+
+
+def test_widths_that_no_item_names_are_refused(path: Path) -> None:
+    write_plan(path, PlanFile.of(NARROWED, Budget.parse("0.6"), {}))
+    document = json.loads(path.read_text())
+    document["widths"].reverse()
+    path.write_text(json.dumps(document))
+    with pytest.raises(TableError, match=r"field widths: the items name the groups \['g', 'h'\]"):
+        read_plan(path)
 
 
 REFINED = (

@@ -8,11 +8,14 @@ import pytest
 
 from trt_layermerge.errors import ExitCode, InputError
 from trt_layermerge.planning.problem import Item, Problem, tiling_fault
+from trt_layermerge.planning.widths import WidthGroup, WidthOption
 
 KEEP = Item(0, 0, 1, "keep 1", "keep", 10, 0.0)
 NEXT = Item(0, 1, 2, "keep 2", "keep", 10, 0.0)
 MERGE = Item(0, 0, 2, "merge", "merge", 15, -0.1)
 OTHER = Item(1, 0, 1, "other", "fit", 5, 0.0)
+NARROW = replace(KEEP, widths=(("g", 8),))
+GROUP = WidthGroup("g", (WidthOption(16, 0.0), WidthOption(8, -0.1)))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,36 @@ def test_a_wrong_item_is_named(item: Item, fault: str) -> None:
         Problem((2,), (KEEP, NEXT, item), fixed_ns=0, original_ns=20)
     assert repr(item.key) in error.value.message
     assert error.value.exit_code is ExitCode.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("groups", "fault"),
+    [
+        ((replace(GROUP, key="h"),), "item 'keep 1' .* there is no group 'g' of 8 channels"),
+        ((GROUP, GROUP), "group 'g' is there twice"),
+        ((WidthGroup("g", (WidthOption(8, 0.0), WidthOption(8, 0.0))),), r"its widths are \[8, 8\]"),
+        ((WidthGroup("g", ()),), r"its widths are \[\]"),
+        ((WidthGroup("g", (WidthOption(8, 0.0), WidthOption(0, 0.0))),), r"its widths are \[8, 0\]"),
+        ((WidthGroup("g", (WidthOption(8, float("nan")),)),), "of 8 channels: not finite"),
+        ((WidthGroup("g", (WidthOption(8, 0.0, 10**19),)),), "of 8 channels: .* absurdly large"),
+    ],
+)
+def test_a_wrong_group_is_named(groups: tuple[WidthGroup, ...], fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        Problem((1,), (NARROW,), 0, 20, groups=groups)
+
+
+def test_an_item_names_a_group_once() -> None:
+    twice = replace(NARROW, widths=(("g", 8), ("g", 16)))
+    with pytest.raises(InputError, match=r"item 'keep 1' .* names a group twice"):
+        Problem((1,), (twice,), 0, 20, groups=(GROUP,))
+
+
+def test_a_choice_is_there_once_for_each_width() -> None:
+    wide = replace(NARROW, widths=(("g", 16),))
+    assert len(Problem((1,), (NARROW, wide), 0, 20, groups=(GROUP,)).items) == 2
+    with pytest.raises(InputError, match="key is also that of"):
+        Problem((1,), (NARROW, wide, replace(wide, latency_ns=5)), 0, 20, groups=(GROUP,))
 
 
 @pytest.mark.parametrize(

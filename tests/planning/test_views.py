@@ -15,6 +15,7 @@ from trt_layermerge.planning.intervals import Interval
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item, Problem
 from trt_layermerge.planning.views import fastest_view, frontier_csv, frontier_view, plan_csv, plan_view
+from trt_layermerge.planning.widths import WidthGroup, WidthOption
 
 ITEMS = (
     Item(0, 0, 2, "a", "merge", 1_500_000, 0.25, kernel=5, depthwise=False),
@@ -38,6 +39,31 @@ def test_a_plan_as_json() -> None:
     }
     assert plan_view(PLAN)["budget_ms"] is None
     assert plan_view(PLAN, 2_400_000, 0.75) == view | {"probability": 0.75}
+
+
+def narrowed() -> Plan:
+    items = (
+        Item(0, 0, 1, "a", "keep", 1_000_000, 0.0, widths=(("g", 8),)),
+        Item(0, 1, 2, "b", "keep", 2_000_000, 0.0, kernel=3, depthwise=True, widths=(("g", 8), ("h", 4))),
+    )
+    groups = (
+        WidthGroup("g", (WidthOption(16, 0.0), WidthOption(8, -0.25))),
+        WidthGroup("h", (WidthOption(4, 0.0),)),
+    )
+    return Plan.of(Problem((2,), items, 0, 10**7, groups=groups), items)
+
+
+def test_a_plan_with_widths() -> None:
+    view = json.loads(json.dumps(plan_view(narrowed()), allow_nan=False))
+    assert view["widths"] == [
+        {"group": "g", "channels": 8, "of": 16, "importance": -0.25},
+        {"group": "h", "channels": 4, "of": 4, "importance": 0.0},
+    ]
+    assert plan_csv(narrowed(), widths=True).splitlines() == [
+        "start,end,kernel,depthwise,latency_ms,importance,widths",
+        "0,1,,,1,0.0,g=8",
+        "1,2,3,1,2,0.0,g=8 h=4",
+    ]
 
 
 def test_several_chains_are_told_apart() -> None:

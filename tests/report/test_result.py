@@ -6,6 +6,8 @@ import pytest
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.delivery.per_network import PerNetwork
+from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.result import Result
 
 KEYS = ["original", "compressed", "speedup", "predicted_latency_ms", "proof", "engine", "manifest", "report"]
@@ -39,3 +41,11 @@ def test_one_more_engine_is_told_or_why_there_is_none(
 ) -> None:
     found = Result(manifest, Path("job"), also).as_json()
     assert found["also"] == {"runtime": "tensorrt", "engine": engine, "skipped": skipped}
+
+
+def test_a_speed_up_in_another_runtime_is_told_with_its_latencies(manifest: Manifest) -> None:
+    timings = PerNetwork(Timing.of([3e6] * 6), Timing.of([2e6] * 6))
+    also = Also("estimate", Path("job/a.engine"), timings=timings, simulated=True)
+    found = Result(manifest, Path("job"), also).as_json()["also"]
+    assert (found["speedup"], found["original_latency_ms"], found["compressed_latency_ms"]) == (1.5, 3.0, 2.0)
+    assert found["simulated"] is True

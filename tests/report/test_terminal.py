@@ -7,6 +7,8 @@ import pytest
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.delivery.per_network import PerNetwork
+from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import summarise
 from trt_layermerge.report.terminal import print_result
@@ -49,6 +51,18 @@ def test_a_double_and_a_conversion_are_told(fp16: Manifest, capsys: pytest.Captu
 def test_one_more_engine_is_told(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
     assert "also       skipped: no GPU\n" in printed(capsys, manifest, Also("tensorrt", skipped="no GPU"))
     assert "also       job/a, for tensorrt\n" in printed(capsys, manifest, Also("tensorrt", Path("job/a")))
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_the_speed_up_in_another_runtime_stands_beside_the_first(
+    manifest: Manifest, capsys: pytest.CaptureFixture[str], simulated: bool
+) -> None:
+    timings = PerNetwork(Timing.of([3e6] * 6), Timing.of([2e6] * 6))
+    lines = printed(capsys, manifest, Also("torch:cpu", Path("a"), timings=timings, simulated=simulated)).splitlines()
+    first = next(index for index, line in enumerate(lines) if "latency, ms" in line)
+    name = "in torch:cpu, SIMULATED, ms" if simulated else "in torch:cpu, ms"
+    cells = [cell.strip() for cell in lines[first + 1].split("│")[1:-1]]
+    assert cells == [name, "3.000 (3.000 to 3.000)", "2.000 (2.000 to 2.000)", "1.50x"]
 
 
 @pytest.mark.parametrize("name", ["[bold]", "[/x]", "a[0]", ":smile:", "[red]b[/red]"])

@@ -4,7 +4,7 @@ import pytest
 
 from trt_layermerge.errors import ExitCode, ModelError
 from trt_layermerge.runtimes.base import BuilderSettings, is_installed, require_computed
-from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings, TensorRtSettings
+from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings, GpuSettings, TensorRtSettings
 from trt_layermerge.runtimes.registry import runtime_kinds
 
 
@@ -16,7 +16,8 @@ def test_a_setting_out_of_range_is_refused(wrong: dict[str, int]) -> None:
 
 def test_a_kind_takes_what_it_has_of_anothers_settings() -> None:
     given = TensorRtSettings(workspace_mib=64, tf32=True, cuda_graph=False)
-    assert CompilerSettings.of(given) == CompilerSettings(workspace_mib=64, tf32=True)
+    assert CompilerSettings.of(given) == CompilerSettings(workspace_mib=64, tf32=True, cuda_graph=False)
+    assert GpuSettings.of(given) == GpuSettings(tf32=True, cuda_graph=False)
     assert TensorRtSettings.of(CompilerSettings(tf32=True)) == TensorRtSettings(tf32=True)
     assert (
         TensorRtSettings.of(BuilderSettings()) == TensorRtSettings() and BuilderSettings.of(given) == BuilderSettings()

@@ -20,6 +20,7 @@ PAPERS = {
     "vgg16-cifar10": {"batch_size": 128},
     "resnet56-cifar10": {"schedule": "step", "milestones": (0.5, 0.75)},
     "default": {"distillation": 0.9, "epochs": Recipe.epochs, "lr": Recipe.lr},
+    "no-labels": {"optimizer": "adam", "fixed_norms": True, "distillation": 0.0},
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.training.load import is_unlabelled
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
+from trt_layermerge.training.unlabelled.comparing import Comparing
+from trt_layermerge.training.unlabelled.preprocessing import Preprocessing
 
 OF_RECIPE = [
     "epochs",
@@ -59,6 +62,7 @@ def make_job(**given: Any) -> Job:
         weights=given.get("weights"),
         input_shape=given.get("input_shape"),
         task=given.get("task"),
+        comparing=_comparing(given),
         profiles=given.get("profiles", known.profiles),
         runtime=given.get("runtime", known.runtime),
         options=BuildOptions(
@@ -84,6 +88,13 @@ def make_job(**given: Any) -> Job:
     )
 
 
+def _comparing(given: dict[str, Any]) -> Comparing:
+    """How samples without labels are prepared and outputs compared, as options say."""
+    told = {field.name: given.get(field.name) for field in fields(Preprocessing)}
+    steps = {name: value for name, value in told.items() if value is not None}
+    return Comparing(Preprocessing(**steps), given.get("distances") or (), given.get("metric"))
+
+
 def _require_also(name: str, precision: str) -> None:
     """See that there is such a runtime, and that it has the precision; one that is not here is told of at the end.
 
@@ -107,4 +118,6 @@ def _recipe(given: dict[str, Any]) -> Recipe | None:
     told = {field: value for field, value in options.items() if value is not None}
     if "epochs" in told:
         told["steps"] = None
-    return replace(read_recipe(given["recipe"]), **told)
+    task = given.get("task")
+    usual = "no-labels" if task is not None and is_unlabelled(task) else "default"
+    return replace(read_recipe(given.get("recipe") or usual), **told)

@@ -7,6 +7,7 @@ This module imports neither torch nor a runtime, which takes seconds: ``solve`` 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -27,6 +28,7 @@ from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuilderSettin
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
+from trt_layermerge.training.unlabelled.preprocessing import Colours, Layout, Preprocessing
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -44,6 +46,17 @@ def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -
     if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise click.BadParameter(f"{text!r} is not a shape like 3x224x224")
     return tuple(int(size) for size in sizes)
+
+
+def read_share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
+    """Read a share as people write it: ``5%`` or ``0.05``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text.strip())
+    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if not 0 < share <= 1:
+        raise click.BadParameter(f"{text!r} is no share above 0 %; write 5% or 0.05")
+    return share
 
 
 def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
@@ -71,13 +84,14 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
             raise UsageError(f"{path}: {key} is neither text nor a number")
         if name in own:
             # As text, so that it is read as it would be on the command line.
-            ctx.default_map = {**(ctx.default_map or {}), own[name]: str(value)}
+            told = str(value) if own[name].nargs == 1 else (str(value),)
+            ctx.default_map = {**(ctx.default_map or {}), str(own[name].name): told}
 
 
-def _keys(parameters: Iterable[click.Parameter]) -> dict[str, str]:
-    """What parameters may be called in a file, with click's name for each: ``input`` is ``input_shape``."""
+def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
+    """Parameters by what they may be called in a file: ``input`` is the one that click calls ``input_shape``."""
     return {
-        spelling.removeprefix("--").replace("-", "_"): str(parameter.name)
+        spelling.removeprefix("--").replace("-", "_"): parameter
         for parameter in parameters
         for spelling in parameter.opts
         if parameter.expose_value
@@ -141,6 +155,9 @@ _network_options = (
 )
 network_options = combined(click.argument("model"), *_network_options)
 optional_network_options = combined(click.argument("model", required=False), *_network_options)
+several_network_options = combined(
+    click.argument("model", nargs=-1, required=True, metavar="MODEL..."), *_network_options
+)
 
 
 def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[_F], _F]:
@@ -171,6 +188,28 @@ def _settings() -> dict[str, tuple[str, type[BuilderSettings], list[str]]]:
     return found
 
 
+def _of_images(field: str) -> dict[str, Any]:
+    """Default of an option of preprocessing."""
+    value = getattr(Preprocessing(), field)
+    return {"default": None, "show_default": f"{value[0]:g}" if isinstance(value, tuple) else str(value)}
+
+
+def _numbers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Read numbers as people write them: ``0.485,0.456,0.406``."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not numbers like 0.485,0.456,0.406") from None
+
+
+def _pairs(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[tuple[str, str], ...]:
+    """Read ``boxes=error,scores=logits``."""
+    pairs = [part.strip().rpartition("=") for part in (text or "").split(",") if part.strip()]
+    if not all(name and kind for name, _, kind in pairs):
+        raise click.BadParameter(f"{text!r} is not like boxes=error,scores=logits")
+    return tuple((name, kind) for name, _, kind in pairs)
+
+
 settings_options = combined(*(_setting_option(*one) for one in _settings().values()))
 device_options = combined(
     click.option(
@@ -188,13 +227,36 @@ device_options = combined(
     click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
     settings_options,
 )
+_unlabelled_options = (
+    click.option(
+        "--resize", callback=read_shape, metavar="SIZE", help="Images without labels: shorter side, or height x width."
+    ),
+    click.option("--crop", callback=read_shape, metavar="SIZE", help="Their middle, likewise: 224, or 48x320."),
+    click.option("--scale", type=float, **_of_images("scale"), help="What values of 0..255 are divided by."),
+    click.option("--mean", callback=_numbers, metavar="R,G,B", **_of_images("mean"), help="Subtracted then."),
+    click.option("--std", callback=_numbers, metavar="R,G,B", **_of_images("std"), help="Divided by then."),
+    click.option("--channels", type=click.Choice(get_args(Colours)), **_of_images("channels")),
+    click.option(
+        "--layout", type=click.Choice(get_args(Layout)), **_of_images("layout"), help="Of the network's input."
+    ),
+    click.option(
+        "--distances",
+        callback=_pairs,
+        metavar="OUTPUT=KIND,...",
+        help="How outputs are compared with the original's: logits, probabilities, error.  [default: by what they are]",
+    ),
+    click.option(
+        "--metric", type=PATH, metavar="FILE.py", help="With metric(outputs, original_outputs): one number a sample."
+    ),
+)
 data_options = combined(
     click.option(
         "--task",
         type=PATH,
         help="Python file with a function task() that returns data, loss and metric; or imagefolder:FOLDER, "
-        "cifar10:FOLDER, denoise-cifar10:FOLDER.",
+        "cifar10:FOLDER, denoise-cifar10:FOLDER; or, without labels, images:FOLDER, images:FILE.py, FILE.npy.",
     ),
+    *_unlabelled_options,
     click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
     click.option("--calibration", type=COUNT, default=512, show_default=True, help="Images for fits."),
     click.option("--held-out", type=COUNT, default=1024, show_default=True, help="Images for losses."),
@@ -233,7 +295,9 @@ torch_options = combined(
     ),
 )
 also_option = click.option(
-    "--also", metavar="RUNTIME", help="Build the result for this as well, such as tensorrt-rtx:sm75."
+    "--also",
+    metavar="RUNTIME",
+    help="Build the result for this as well, such as tensorrt-rtx:sm75; one that runs here, such as torch, times it.",
 )
 
 
@@ -246,8 +310,7 @@ training_options = combined(
     click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),
     click.option(
         "--recipe",
-        default="default",
-        show_default=True,
+        show_default="default, or no-labels for a task without",
         metavar="NAME",
         help=f"How to train: {', '.join(recipe_names())}, or a FILE.toml; the options below go before what it says.",
     ),

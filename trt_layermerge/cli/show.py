@@ -19,6 +19,7 @@ STAGES = {
     "importance": "measure importance",
     "solve": "plan",
     "refine": "measure plans",
+    "validate": "measure plans",
     "merge": "merge and fit",
     "fine-tune": "fine-tune",
     "prove": "prove",

@@ -13,7 +13,7 @@ from trt_layermerge.planning.confidence import plan_for, require_confidence
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.plot import require_plot, write_plot
-from trt_layermerge.planning.views import frontier_csv, plan_csv
+from trt_layermerge.planning.views import frontier_csv
 from trt_layermerge.report.plans import FoundPlans
 
 
@@ -84,7 +84,7 @@ def tell(solution: FoundPlans, wanted: Wanted) -> None:
         fields = [solution.plan_fields(plan) for plan in solution.plans]
         print_json({"plans": fields} if wanted.count > 1 else fields[0])
     elif wanted.as_csv:
-        print_text(solution.plans_csv() if wanted.count > 1 else plan_csv(solution.plans[0]))
+        print_text(solution.plans_csv() if wanted.count > 1 else solution.plan_csv(solution.plans[0]))
     else:
         click.echo("\n\n".join("\n".join(solution.plan_lines(plan)) for plan in solution.plans))
 

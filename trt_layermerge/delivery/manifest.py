@@ -151,6 +151,8 @@ class Manifest(_Frozen):
         model: Spec of the original.
         task: Name of the task.
         metric: What the figures' ``accuracy`` is; ``None`` for the share of right answers.
+        agreement: Of each output of the engine with the original's, where there were no labels: the figures'
+            ``accuracy`` is their mean, or what the user's own metric says. ``None`` where there were.
         original: Figures of the original, measured interleaved with ``compressed``.
         compressed: Figures of the engine.
         speedup: Ratio of their latencies.
@@ -183,6 +185,7 @@ class Manifest(_Frozen):
     model: str
     task: str | None
     metric: str | None = None
+    agreement: dict[str, float] | None = None
     original: Figures
     compressed: Figures
     speedup: float
@@ -220,8 +223,8 @@ class Manifest(_Frozen):
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
-    # Without an unset metric, so that what knows none still reads the others.
-    unsaid = {"checksum"} if manifest.metric else {"checksum", "metric"}
+    # Without what is not set, so that what does not know it still reads the others.
+    unsaid = {"checksum", *(name for name in ("metric", "agreement") if getattr(manifest, name) is None)}
     write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}))
 
 

@@ -47,16 +47,16 @@ class Verification:
     samples: int
 
 
-def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+def engine_outputs(engine: Engine, batches: Iterable[Batch]) -> Iterator[tuple[Values, Values]]:
     """An engine's outputs for a data set, with the targets."""
     for inputs, target in batches:
         yield run_engine(engine, inputs), target
 
 
-def run_engine(engine: Engine, inputs: Values) -> Tensor:
-    """The output of an engine that has one, for any number of samples."""
-    (output,) = run_outputs(engine, inputs).values()
-    return output
+def run_engine(engine: Engine, inputs: Values) -> Values:
+    """What an engine makes of any number of samples: one tensor, or several in the order of its outputs."""
+    outputs = tuple(run_outputs(engine, inputs).values())
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def run_outputs(engine: Engine, inputs: Values) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.evaluator import Evaluator, first
 from trt_layermerge.importance.subset import Subset
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.reconstruction import PLAIN
 from trt_layermerge.merging.restored_norms import restore_norms
@@ -82,7 +83,8 @@ def _trained(model: fx.GraphModule, subset: Subset, how: Finetune, checkpoint: P
     """Score of a network after its training; infinitely bad where that diverges."""
     try:
         # Alone: other processes of the job wait for the plan.
-        fine_tune(model, subset, how.recipe, checkpoint=checkpoint, group=Alone())
+        teacher = fold_norms(evaluator.network.module)  # asked where there are no labels
+        fine_tune(model, subset, how.recipe, checkpoint=checkpoint, teacher=teacher, group=Alone())
     except DivergedError:
         return Score(inf, -inf, subset.images)
     return evaluate(model, evaluator.held_out, subset.whole)

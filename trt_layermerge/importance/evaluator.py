@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
+from operator import itemgetter
 from threading import Lock
 
 import torch
@@ -17,21 +18,22 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.lowering import input_of
+from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
-from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
-from trt_layermerge.network.inputs import samples_in
+from trt_layermerge.network.inputs import Values, as_tuple, each, samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Task
 
-Sample = tuple[tuple[Tensor, ...], Tensor]
+Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
 
 WORST_LOSS = 1e6
@@ -66,7 +68,7 @@ class Evaluator:
         self.network, self.task, self.held_out = network, task, list(held_out)
         device = device_of(network.module)
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
-        self.before = self.score(_fast(network.module), given)
+        self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task)
         self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out])
         self._calibration = _Kept(network, [inputs for inputs, _ in calibration])
@@ -75,10 +77,19 @@ class Evaluator:
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
         tail, names = self._tail(choice, replacement)
+        return self._improved(copy.deepcopy(tail), names)  # its norms are the original's
+
+    def narrowed(self, module: fx.GraphModule) -> Score:
+        """Score of a narrowed network; it is changed."""
+        placeholders = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
+        return self._improved(module, placeholders)
+
+    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...]) -> Score:
+        """Score of the rest of a changed network, once what costs nothing is done about the change."""
+        tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
-            tail = copy.deepcopy(tail).to(memory_format=torch.channels_last)  # its norms are the original's
             estimate_norms(tail, self._calibration.at(names))
-        tail = _fast(tail)
+        tail = fold_in_place(tail).to(memory_format=torch.channels_last)
         self._solve_heads(tail, names)
         return self.score(tail, self._evaluated.at(names))
 
@@ -113,10 +124,12 @@ class Evaluator:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
         with torch.inference_mode():
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
-            return score(((output, target.to(output.device)) for output, target in outputs), self.task)
+            return score(((output, _beside(output, target)) for output, target in outputs), self.task)
 
-    def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-        """The table's row of a choice."""
+    def row(
+        self, choice: Choice | NarrowedGroup, after: Score, unexplained: float | None, seconds: float
+    ) -> ImportanceRow:
+        """The table's row of a change."""
         return row(choice, self.before, after, unexplained, seconds)
 
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -131,9 +144,10 @@ class Evaluator:
         return tail.eval(), names
 
 
-def _fast(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy that computes the same in about half the time on a CPU: norms folded, images in NHWC layout."""
-    return fold_norms(module).to(memory_format=torch.channels_last)
+def _beside(output: Values, target: Values) -> Values:
+    """Targets on the outputs' device."""
+    device = as_tuple(output)[0].device
+    return each(target, lambda values: values.to(device))
 
 
 def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
@@ -196,8 +210,10 @@ def require_finite(before: Score, network: Network, task: Task) -> None:
         )
 
 
-def row(choice: Choice, before: Score, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-    """The table's row of a choice, from the scores before and after."""
+def row(
+    choice: Choice | NarrowedGroup, before: Score, after: Score, unexplained: float | None, seconds: float
+) -> ImportanceRow:
+    """The table's row of a change, from the scores before and after."""
     loss = within(after.loss, before.loss)
     accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
     return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))
@@ -220,8 +236,8 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
         TaskError: What it yields is no batch, or it raises.
     """
     for inputs, target in checked_batches(None, "one of its data sets", lambda: batches):
-        if count > 0 and len(target):
-            yield tuple(values[:count] for values in inputs), target[:count]
-        count -= len(target)
+        if count > 0 and samples_in(target):
+            yield tuple(values[:count] for values in inputs), each(target, itemgetter(slice(count)))
+        count -= samples_in(target)
         if count <= 0:
             return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
+from typing import Any
 
 from torch import Tensor
 
+from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.training.check import first_batch, require_steps
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Batch, Comparison, Task
+from trt_layermerge.training.unlabelled.distances import Distance
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Subset:
         """
         steps = max(1, ceil(round(share * require_steps(task), 9)))
         _, target = first_batch(task, "training_batches")
-        return cls(task, steps, steps * len(target))
+        kind = ComparedSubset if isinstance(task, Comparison) else cls
+        return kind(task, steps, steps * samples_in(target))
 
     @property
     def name(self) -> str:
@@ -56,8 +60,17 @@ class Subset:
     def test_batches(self) -> Iterator[Batch]:
         return self.whole.test_batches()
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         return self.whole.loss(output, target)
 
-    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+    def metric(self, output: Any, target: Any) -> Tensor:
         return self.whole.metric(output, target)
+
+
+class ComparedSubset(Subset):
+    """A part of the data of a task without labels, which is one."""
+
+    @property
+    def distances(self) -> Mapping[str, Distance]:
+        assert isinstance(self.whole, Comparison)
+        return self.whole.distances

@@ -99,11 +99,25 @@ def fill(
     policy: MeasurementPolicy,
     progress: Progress | None = None,
     gap_model: GapModel | None = None,
-) -> None:
+    max_seconds: float | None = None,
+) -> int:
     """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
 
     A candidate that cannot be built gets a row that says so, and another try the next time. One whose latency stayed
     less sure than the policy asks is ``degraded``; it gets another try where the policy says so.
+
+    Args:
+        profile: Of this device, runtime and precision.
+        signatures: What is to be known.
+        runtime: Builds and times.
+        options: How.
+        policy: How sure latencies have to be.
+        progress: Told of every row.
+        gap_model: Writes gaps as ONNX, where there are any.
+        max_seconds: Time after which no group of candidates is begun any more; ``None`` for no limit.
+
+    Returns:
+        How many rows were measured.
 
     Raises:
         IncompatibleError: The profile is not of this runtime and these options.
@@ -116,16 +130,21 @@ def fill(
         )
     pending = missing(signatures, profile, policy)
     sentinel: _Sentinel | None = None
+    measured, began = 0, time.monotonic()
     for begin in range(0, len(pending), policy.group):
+        if max_seconds is not None and time.monotonic() - began >= max_seconds:
+            break
         sentinel = sentinel or _Sentinel(
             _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
         )
         group = pending[begin : begin + policy.group]
         rows = _measured(group, runtime, options, sentinel, policy, gap_model or _no_model)
-        for done, row in enumerate(rows, start=begin + 1):
+        for row in rows:
             profile.add(replace(row, simulated=profile.key.device.simulated))
+            measured += 1
             if progress is not None:
-                progress(done, len(pending), row.signature.key)
+                progress(measured, len(pending), row.signature.key)
+    return measured
 
 
 def missing(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> list[AnySignature]:

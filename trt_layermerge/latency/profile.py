@@ -7,13 +7,14 @@ counts; two runs at once, and a second try after a failure, leave such files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trt_layermerge.blocks.gap_signature import AnySignature, parse_signature
-from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed
+from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed, write_whole
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import Device
 
@@ -127,14 +128,20 @@ class Profile:
         """
         return cls(Journal.read(path, _FORMAT))
 
+    @classmethod
+    def write(cls, path: Path, key: ProfileKey, rows: Iterable[ProfileRow]) -> Profile:
+        """Write a whole profile, in the place of what is there."""
+        write_whole(path, _FORMAT, key.record, map(_row_fields, rows))
+        return cls.read(path)
+
     @staticmethod
     def path_for(root: Path, key: ProfileKey) -> Path:
         """Where a profile lies: ``<root>/<device>/<runtime>-<version>-<precision>.jsonl``, with threads if several."""
         device = key.device
-        name = f"{_slug(device.runtime)}-{_slug(device.runtime_version)}-{_slug(device.precision)}"
+        name = f"{file_name(device.runtime)}-{file_name(device.runtime_version)}-{file_name(device.precision)}"
         threads = "" if device.threads == 1 else f"-{device.threads}threads"
         place = f"simulated {device.name}" if device.simulated else device.name
-        return root / _slug(place) / f"{name}{threads}.jsonl"
+        return root / file_name(place) / f"{name}{threads}.jsonl"
 
     @property
     def path(self) -> Path:
@@ -159,6 +166,12 @@ class Profile:
         """Append a row; when this returns it is on disk."""
         self._journal.append(_row_fields(row))
         self._rows[row.signature.key] = row
+
+    def supposing(self, rows: Iterable[ProfileRow]) -> Profile:
+        """The same in memory with rows of signatures that it does not hold; it is for looking at, not for adding to."""
+        supposed = copy(self)
+        supposed._rows = {row.signature.key: row for row in rows} | self._rows
+        return supposed
 
     def __len__(self) -> int:
         """Number of signatures."""
@@ -203,8 +216,8 @@ def _row_fields(row: ProfileRow) -> dict[str, Any]:
     return {"signature": row.signature.key, "status": others.pop("status")} | timing | others
 
 
-def _slug(text: str) -> str:
-    """Fit for a file name: ``Intel(R) Xeon(R) Processor`` becomes ``intel-xeon-processor``."""
+def file_name(text: str) -> str:
+    """A text as it is fit for a file name: ``Intel(R) Xeon(R) Processor`` becomes ``intel-xeon-processor``."""
     plain = re.sub(r"\((r|tm|c)\)", " ", text.lower())
     return re.sub(r"[^a-z0-9._]+", "-", plain).strip("-.") or "unknown"
 
@@ -235,4 +248,5 @@ _FORMAT = Format(
     _KEY_TYPES,
     "restore the file from version control, or remove the line to have its signature measured again",
     defaults={"settings": "", "simulated": False},
+    renewing=frozenset({"driver"}),
 )

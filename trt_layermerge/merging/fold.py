@@ -1,4 +1,4 @@
-"""Folding batch norms into the convolutions before them, over a whole network."""
+"""Folding batch norms into the convolutions before them, transposed ones too, over a whole network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 
 from torch import fx, nn
 
-from trt_layermerge.merging.algebra import from_modules, to_module
+from trt_layermerge.merging.algebra import from_modules, identity, normalised, to_module
 from trt_layermerge.merging.rewrite import tidy
 from trt_layermerge.network.placing import reader_counts
 
@@ -17,15 +17,32 @@ def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
     Requires: evaluation mode is what counts. Ensures: the same function there, computed in float64 and rounded once;
     ``proof.py`` shows it.
     """
-    module = copy.deepcopy(module).eval()
+    return fold_in_place(copy.deepcopy(module))
+
+
+def fold_in_place(module: fx.GraphModule) -> fx.GraphModule:
+    """As ``fold_norms``, of a module that is needed no more: what is returned shares its other weights."""
     for conv, norm in norm_pairs(module):
-        source = module.get_submodule(str(conv.target))
-        assert isinstance(source, nn.Conv2d)
-        folded = from_modules(source, module.get_submodule(str(norm.target)))
-        module.set_submodule(str(conv.target), to_module(folded, source.weight.dtype))
+        source, norm_module = (module.get_submodule(str(node.target)) for node in (conv, norm))
+        module.set_submodule(str(conv.target), with_norm(source, norm_module))
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
     return tidy(module).eval()
+
+
+def with_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """A convolution and the batch norm behind it as one, computed in float64 and rounded to the convolution's type."""
+    if isinstance(conv, nn.Conv2d):
+        return to_module(from_modules(conv, norm), conv.weight.dtype)
+    assert isinstance(conv, nn.ConvTranspose2d)
+    like, groups, channels = conv.weight, conv.groups, conv.out_channels
+    scaling = normalised(identity(channels, device=like.device), norm)
+    scale = scaling.weight.reshape(groups, 1, channels // groups, 1, 1)
+    weight = like.detach().double().reshape(groups, -1, *like.shape[1:]) * scale
+    bias = scaling.bias if conv.bias is None else conv.bias.detach().double() * scaling.weight.flatten() + scaling.bias
+    folded = copy.deepcopy(conv)
+    folded.weight, folded.bias = nn.Parameter(weight.reshape(like.shape).to(like)), nn.Parameter(bias.to(like))
+    return folded
 
 
 def norm_pairs(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
@@ -36,7 +53,8 @@ def norm_pairs(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
         if not _is(module, norm, nn.BatchNorm2d) or readers[str(norm.target)] > 1:
             continue
         conv = norm.all_input_nodes[0]
-        if len(conv.users) == 1 and readers[str(conv.target)] == 1 and _is(module, conv, nn.Conv2d):
+        alone = len(conv.users) == 1 and readers[str(conv.target)] == 1
+        if alone and (_is(module, conv, nn.Conv2d) or _is(module, conv, nn.ConvTranspose2d)):
             pairs.append((conv, norm))
     return pairs
 

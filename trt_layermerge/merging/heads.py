@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, fx, nn
 
 from trt_layermerge.merging.patches import LARGEST_SYSTEM
@@ -51,7 +52,12 @@ def heads_of(module: fx.GraphModule) -> Iterator[Head]:
             behind.add(node)
 
 
-def solve_head(linear: nn.Linear, pairs: Iterable[tuple[Tensor, Tensor]], ridge: float = RIDGE) -> None:
+def solve_head(
+    linear: nn.Linear,
+    pairs: Iterable[tuple[Tensor, Tensor]],
+    ridge: float = RIDGE,
+    reads: Int[Tensor, " features"] | None = None,
+) -> None:
     """Give a linear layer the weights that best make wanted outputs of its inputs, drawn to those that it has.
 
     Where the network is so broken that they are not finite, nothing could, and it stays as it is.
@@ -60,17 +66,21 @@ def solve_head(linear: nn.Linear, pairs: Iterable[tuple[Tensor, Tensor]], ridge:
         linear: Has a bias; is changed.
         pairs: Inputs and wanted outputs, ``[..., features]`` each.
         ridge: How strongly it is drawn, in mean squares of a feature.
+        reads: The features that it may read, all by default; the weights of others become 0.
     """
-    weight, size = linear.weight.double(), linear.in_features + 1
+    taken = torch.arange(linear.in_features) if reads is None else reads
+    taken = taken.to(linear.weight.device)
+    weight, size = linear.weight[:, taken].double(), len(taken) + 1
     gram, cross = weight.new_zeros(1, size, size), weight.new_zeros(1, size, len(weight))
     with torch.no_grad():
         for given, wanted in pairs:
-            x = given.flatten(0, -2).double()
+            x = given.flatten(0, -2)[:, taken].double()
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
             gram, cross = gram + x.T @ x, cross + x.T @ wanted.flatten(0, -2).double()
         if not (gram.isfinite().all() and cross.isfinite().all()):
             return
         prior = torch.cat([weight, linear.bias.double()[:, None]], 1).T[None]
         solution = Primal(gram, ridge).solve(cross, prior)[0]
-        linear.weight.copy_(solution[:-1].T)
+        linear.weight.zero_()
+        linear.weight[:, taken] = solution[:-1].T.to(linear.weight)
         linear.bias.copy_(solution[-1])

@@ -7,23 +7,26 @@ changed before it. That holds for layers that are kept, too: they cost nothing m
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.lowering import input_of, lower, lowered_in
+from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower, lowered_in
 from trt_layermerge.errors import ModelError
-from trt_layermerge.merging.algebra import Convolution
+from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.patches import formed_part
+from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
-from trt_layermerge.network.chain import Layer
+from trt_layermerge.merging.width import Width
+from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
 
@@ -68,7 +71,7 @@ class Reconstruction:
 
     def changes(self, choice: Choice) -> bool:
         """Whether there is anything to be done for a choice."""
-        return choice.kind is not Kind.KEEP or (self.strength.layers and self.runs.has_data)
+        return choice.kind is not Kind.KEEP or (self.runs.has_data and (self.strength.layers or bool(self.runs.kept)))
 
     def fit(self, choice: Choice, prior: Convolution | None) -> Fitted:
         """The convolution that best takes a block's place in the compressed network so far.
@@ -77,24 +80,28 @@ class Reconstruction:
             ModelError: The block's activations are not finite.
             TaskError: There is no calibration data.
         """
-        geometry = choice.geometry
-        assert geometry is not None
+        assert choice.geometry is not None
+        lowered = lowered_in(self.runs.original, choice)
+        width = self.runs.width(choice.geometry, lowered.reads, lowered.writes)
+        geometry, prior = width.geometry(choice.geometry), None if prior is None else width.part(prior)
         part = formed_part(geometry)
         if part is not None and part != geometry:
             # Few patches for its unknowns: it is drawn to what many patches say of a smaller kernel.
-            prior = self._fit(choice, part, admissible_prior(prior, part))[0].convolution
-        return self._fit(choice, geometry, prior)[0]
+            prior = self._fit(choice, part, width, admissible_prior(prior, part))[0].convolution
+        fitted, _ = self._fit(choice, geometry, width, prior)
+        return replace(fitted, convolution=width.whole(fitted.convolution, choice.geometry))
 
     def refit(self, choice: Choice) -> Fitted | None:
         """Solve a kept layer again in the working copy; ``None`` where there is no need to, or no way."""
         chain = self.runs.original.chains[choice.block.chain]
         layer, aim = chain.layers[choice.block.end - 1], lower(chain, replace(choice, kind=Kind.FIT, kept=()))
-        # A skip around this one layer would be composed with a fit, and stays beside what is kept.
-        if not self._solvable(layer) or aim.composed.skips or self.runs.agree_at(aim.sums):
+        wanted = self.strength.layers or self.runs.narrowed(aim.reads)
+        if not wanted or not self._refits(choice) or self.runs.agree_at(aim.sums):
             return None
-        prior = folded(self._module, lower(chain, choice).composed)
-        fitted, responses = self._fit(choice, layer.geometry, prior)
-        _write_back(self.runs.working.module, layer, fitted.convolution, responses)
+        width = self.runs.width(layer.geometry, aim.reads, aim.writes)
+        prior = width.part(folded(self._module, lower(chain, choice).composed))
+        fitted, responses = self._fit(choice, width.geometry(layer.geometry), width, prior)
+        _write_back(self.runs.working.module, layer, fitted.convolution, responses, width)
         return fitted
 
     def estimate_norms(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
@@ -105,7 +112,9 @@ class Reconstruction:
         if not self.strength.norms or not self.runs.has_data:
             return
         names = [node.name for node in self._module.graph.nodes]
-        first = min(names.index(input_of(self.runs.original, one)) for one in self.runs.done)
+        changed = [input_of(self.runs.original, one) for one in self.runs.done]
+        changed += [name for group in self.runs.kept for name in group.producers]
+        first = min(map(names.index, changed))
         calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
         norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
         estimate_norms(compressed, self.runs.batches(), norms.values())
@@ -122,16 +131,22 @@ class Reconstruction:
             return
         called_by = {node.name: node for node in compressed.graph.nodes}
         for head in heads_of(self._module):
+            if head.name not in called_by:
+                continue  # it lay in a region that was replaced
             linear = compressed.get_submodule(head.target)
             assert isinstance(linear, nn.Linear)
             (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's
             student, teacher = up_to(compressed, [source.name]), up_to(self._module, [head.name])
+            width = self.runs.width(Geometry(linear.in_features, linear.out_features, (1, 1)), head.source, head.name)
             with torch.no_grad():
-                solve_head(linear, ((student(*batch)[0], teacher(*batch)[0]) for batch in self.runs.batches()))
+                pairs = ((student(*batch)[0], teacher(*batch)[0]) for batch in self.runs.batches())
+                solve_head(linear, pairs, reads=width.inputs)
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
-    def _fit(self, choice: Choice, geometry: Geometry, prior: Convolution | None) -> tuple[Fitted, Responses]:
-        responses = self.runs.responses(choice, geometry)
+    def _fit(
+        self, choice: Choice, geometry: Geometry, width: Width, prior: Convolution | None
+    ) -> tuple[Fitted, Responses]:
+        responses = self.runs.responses(choice, geometry, width)
         if not all(part.isfinite().all() for part in (responses.patches, responses.wanted, responses.added)):
             raise not_finite(choice)
         activation = lowered_in(self.runs.original, choice).activation
@@ -139,7 +154,65 @@ class Reconstruction:
         added = choice.activation is not None
         return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added), responses
 
-    def _solvable(self, layer: Layer) -> bool:
+    def correct(self, choices: Iterable[Choice]) -> None:
+        """Let those consumers of narrowed groups do without what goes that no choice of a plan solves anew.
+
+        They are corrected for what they read in the original, and not for what changes before them.
+        """
+        if not self.runs.has_data:
+            return
+        solved = {name for choice in choices for name in self._solved_by(choice)}
+        if self.strength.head:
+            solved |= {head.name for head in heads_of(self._module)}
+        left = {
+            replace(group, consumers=rest): kept
+            for group, kept in self.runs.kept.items()
+            if (rest := tuple(name for name in group.consumers if name not in solved))
+        }
+        for group, readings in readings_of(self._module, list(left), list(self.runs.batches())):
+            for name, reading in readings.items():
+                write_corrected(self.runs.working.module, name, reading, left[group])
+
+    def _solved_by(self, choice: Choice) -> Iterator[str]:
+        """The convolutions that a choice solves anew, or drops."""
+        lowered, block = lowered_in(self.runs.original, choice), choice.block
+        for unit in _units_beside(lowered):
+            if self._solvable(unit):
+                yield unit.first
+        if choice.kind is Kind.MERGE:
+            return
+        for chain, number in layers_of(self.runs.original, block):
+            layer = self.runs.original.chains[chain].layers[number - 1]
+            if choice.kind is not Kind.KEEP or self._refits(choice):
+                yield layer.first
+
+    def _refits(self, choice: Choice) -> bool:
+        """Whether a kept layer can be solved again.
+
+        A skip around this one layer would be composed with a fit, and stays beside what is kept.
+        """
+        chain = self.runs.original.chains[choice.block.chain]
+        around = lower(chain, replace(choice, kind=Kind.FIT, kept=())).composed.skips
+        return self._solvable(chain.layers[choice.block.end - 1]) and not around
+
+    def refit_beside(self, choice: Choice) -> None:
+        """Solve units anew through which skips are added to a block's result, if they read channels that go."""
+        if not self.runs.has_data:
+            return
+        nodes = {node.name: node for node in self._module.graph.nodes}
+        for unit in _units_beside(lowered_in(self.runs.original, choice)):
+            reads = nodes[unit.first].all_input_nodes[0].name
+            if not self.runs.narrowed(reads) or not self._solvable(unit):
+                continue
+            conv, norm = (None if name is None else called(self._module, name) for name in (unit.conv, unit.norm))
+            assert isinstance(conv, nn.Conv2d)
+            width = self.runs.width(unit.geometry, reads, unit.last)
+            prior = width.part(from_modules(conv, norm))
+            responses = self.runs.unit_responses(unit, prior.geometry, width)
+            fitted = fit_responses(responses, prior.geometry, prior, None, self.strength.ridge)
+            _write_back(self.runs.working.module, unit, fitted.convolution, responses, width)
+
+    def _solvable(self, layer: Unit) -> bool:
         """Whether a layer is a convolution whose weights can be set: its own, and a norm's with a scale and a shift."""
         if layer.conv is None or layer.pooling or layer.shift is not None or layer.geometry.dilation != (1, 1):
             return False
@@ -150,6 +223,11 @@ class Reconstruction:
         return plain and not shared
 
 
+def _units_beside(lowered: Lowering) -> tuple[Unit, ...]:
+    """What skips lead through that are added to a block's result."""
+    return tuple(unit for skip in (*lowered.skips, *lowered.late_skips) for unit in skip.units)
+
+
 def not_finite(choice: Choice) -> ModelError:
     """The error for a block whose activations cannot be fitted."""
     return ModelError(
@@ -158,8 +236,8 @@ def not_finite(choice: Choice) -> ModelError:
     )
 
 
-def _write_back(module: fx.GraphModule, layer: Layer, fitted: Convolution, responses: Responses) -> None:
-    """Give a layer new weights.
+def _write_back(module: fx.GraphModule, layer: Unit, fitted: Convolution, responses: Responses, width: Width) -> None:
+    """Give a layer new weights, those that are left of it.
 
     The convolution gets them as they are. A norm behind it gets the statistics of what now reaches it, re-estimated,
     and a scale and shift that undo them: its training mode then starts from what its evaluation mode computes.
@@ -167,22 +245,23 @@ def _write_back(module: fx.GraphModule, layer: Layer, fitted: Convolution, respo
     assert layer.conv is not None
     conv, bias = called(module, layer.conv), fitted.bias
     assert isinstance(conv, nn.Conv2d)
+    stay = width.outputs.to(bias.device)
     with torch.no_grad():
-        conv.weight.copy_(fitted.weight)
+        conv.weight.copy_(width.whole(fitted, layer.geometry).weight)
         if layer.norm is not None:
             plain = replace(fitted, bias=torch.zeros_like(bias))
             variance, mean = _statistics(plain, responses)
             norm = called(module, layer.norm)
             assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-            norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
-            norm.bias.copy_(bias + norm.running_mean.double())
+            norm.running_mean[stay] = mean.to(norm.running_mean)
+            norm.running_var[stay] = variance.to(norm.running_var)
+            norm.weight[stay] = (norm.running_var[stay].double() + norm.eps).sqrt().to(norm.weight)
+            norm.bias[stay] = (bias + norm.running_mean[stay].double()).to(norm.bias)
             bias = torch.zeros_like(bias)
+        if conv.bias is None and layer.norm is None:
+            conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)))
         if conv.bias is not None:
-            conv.bias.copy_(bias)
-        elif layer.norm is None:
-            conv.bias = nn.Parameter(bias.to(conv.weight))
+            conv.bias[stay] = bias.to(conv.bias)
 
 
 def _statistics(convolution: Convolution, responses: Responses) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,9 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.network import Network
 
+STANDS_FOR = "stands_for"
+"""Under this name, the ``meta`` of a node tells which nodes of the original it has taken the place of."""
+
 
 def module_name(block: Block) -> str:
     """Name of the module that takes a block's place in the rewritten network."""
@@ -24,8 +27,8 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     """The network with each block replaced.
 
     Requires: the blocks do not overlap; ``keep`` choices are ignored, ``identity`` ones have no module.
-    Ensures: nodes outside of the blocks keep their names, modules and order; what nothing reads is gone; the original
-    is not changed.
+    Ensures: nodes outside of the blocks keep their names, modules and order; what holds a block's output tells its
+    name; what nothing reads is gone; the original is not changed.
 
     Args:
         network: The original.
@@ -63,7 +66,14 @@ def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: 
             new = _like(graph.call_module(str(nodes[lowered.act].target), (new,)), old)
         for skip in lowered.late_skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
+    new.meta[STANDS_FOR] = (*stands_for(new), old.name, *stands_for(old))
     old.replace_all_uses_with(new)
+
+
+def stands_for(node: fx.Node) -> tuple[str, ...]:
+    """The nodes of the original that a node has taken the place of: none, or the outputs of replaced blocks."""
+    found: tuple[str, ...] = node.meta.get(STANDS_FOR, ())
+    return found
 
 
 def _like(new: fx.Node, old: fx.Node) -> fx.Node:

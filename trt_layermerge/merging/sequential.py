@@ -13,15 +13,20 @@ import torch
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
+from trt_layermerge.blocks.lowering import ChainLowering, lowered_in
+from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, to_module
 from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
+from trt_layermerge.merging.linear_region import LinearisedRegion, folded_region
+from trt_layermerge.merging.narrowing import Kept, narrow
 from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_finite
 from trt_layermerge.merging.rewrite import rewrite
+from trt_layermerge.network.bookkeeping import Bookkeeping, LinearForm
 from trt_layermerge.network.device import CPU, move, placed
+from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
@@ -33,7 +38,7 @@ class Compression:
 
     Attributes:
         merged: The compressed network.
-        linearised: The same with merged blocks in their unmerged form; it computes the same.
+        linearised: The same with merged blocks in their unmerged form, as wide as the original; it computes the same.
         proofs: Of each merged block.
         fits: How well each fitted block could be fitted, by its choice's key.
         refits: The same of kept layers whose weights were re-solved.
@@ -46,14 +51,19 @@ class Compression:
     refits: Mapping[str, Fitted]
 
 
+@heap_kept()
 def execute(
     network: Network,
     choices: Iterable[Choice],
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
+    kept: Kept | None = None,
 ) -> Compression:
-    """Merge, fit and drop the blocks of a plan, and prove the merges.
+    """Merge, fit and drop the blocks of a plan, narrow what is left, and prove the merges.
+
+    While blocks are made, the network is as wide as it was, but nothing reads channels that do not stay. What reads
+    the others is solved for what it made of all of them.
 
     Args:
         network: The original, in evaluation mode; it is not changed.
@@ -61,40 +71,82 @@ def execute(
         inputs: Calibration batches, ``[batch, ...]`` for each input, for fits.
         progress: Told of every block.
         strength: What fits make use of; by default, of everything.
+        kept: What stays of channel groups of the network.
 
     Raises:
-        ModelError: A block to fit has activations that are not finite.
+        ModelError: A block to fit has activations that are not finite, or a group cannot be narrowed with these blocks.
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    runs = CalibrationRuns(network, inputs)
+    runs = CalibrationRuns(network, inputs, kept)
     reconstruction = Reconstruction(runs, strength or Strength())
     merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
     todo = sorted((choice for choice in choices if reconstruction.changes(choice)), key=lambda choice: choice.block)
+    if kept:
+        reconstruction.correct(todo)
     for number, choice in enumerate(todo):
         if progress is not None:
             progress(number, len(todo), choice.key)
+        if kept:
+            reconstruction.refit_beside(choice)
         if choice.kind is Kind.KEEP:
             if (refitted := reconstruction.refit(choice)) is not None:
                 refits[choice.key] = refitted
         elif choice.kind is Kind.IDENTITY:
             merged[choice] = linearised[choice] = None
         elif choice.kind is Kind.MERGE:
-            lowered = lower(network.chains[choice.block.chain], choice)
-            convolution = folded(network.module, lowered.composed)
-            unmerged = LinearisedBlock(network.module, lowered.composed)
+            convolution, unmerged = product(runs.working, choice), linearised_form(runs.working, choice)
             proofs.append(prove_block(unmerged, convolution))
+            lowered = lowered_in(network, choice)
             merged[choice] = normed(network.module, lowered, to_module(convolution))
             linearised[choice] = normed(network.module, lowered, unmerged)
         else:
             fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
-    if merged:
+    if merged or kept:
         reconstruction.estimate_norms(compressed, as_linearised)
         reconstruction.refit_heads(compressed, as_linearised)
-    return Compression(compressed, as_linearised, tuple(proofs), fits, refits)
+    return Compression(_narrowed(network, compressed, kept), as_linearised, tuple(proofs), fits, refits)
+
+
+def _narrowed(network: Network, compressed: fx.GraphModule, kept: Kept | None) -> fx.GraphModule:
+    """A network without what does not stay."""
+    if not kept:
+        return compressed
+    whole = {group: range(group.channels) for group in network.channel_groups}
+    try:  # all groups are told: one that stays whole may have become one with another
+        return narrow(compressed, {**whole, **kept})
+    except ValueError as error:
+        raise ModelError(
+            f"channels cannot be left out behind these blocks: {error}",
+            hint="groups that a block joins when it is left out must keep the same channels",
+        ) from error
+
+
+def product(network: Network, choice: Choice) -> Convolution:
+    """The convolution of a ``merge`` choice, in float64."""
+    lowered = lowered_in(network, choice)
+    if isinstance(lowered, ChainLowering):
+        return folded(network.module, lowered.composed)
+    return folded_region(network.module, _linear_form(network, choice))
+
+
+def linearised_form(network: Network, choice: Choice) -> LinearisedBlock | LinearisedRegion:
+    """What a ``merge`` choice merges, unmerged."""
+    lowered = lowered_in(network, choice)
+    if isinstance(lowered, ChainLowering):
+        return LinearisedBlock(network.module, lowered.composed)
+    return LinearisedRegion(network.module, _linear_form(network, choice))
+
+
+def _linear_form(network: Network, choice: Choice) -> LinearForm:
+    assert choice.block.region is not None
+    form = Bookkeeping(network.module).linear_form(network.regions[choice.block.region])
+    if form is None:
+        raise ValueError(f"{choice.block} is not linear: it has no merge")
+    return form
 
 
 def execute_on(
@@ -104,6 +156,7 @@ def execute_on(
     inputs: Sequence[Values],
     progress: Progress | None = None,
     strength: Strength | None = None,
+    kept: Kept | None = None,
 ) -> Compression:
     """Execute a plan as ``execute`` does, on a device; the network and all that is made of it end on the CPU.
 
@@ -111,7 +164,7 @@ def execute_on(
         LayerMergeError: As there.
     """
     with placed(network.module, device):
-        made = execute(network, choices, inputs, progress, strength)
+        made = execute(network, choices, inputs, progress, strength, kept)
         for module in (made.merged, made.linearised):
             move(module, CPU)
         return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))

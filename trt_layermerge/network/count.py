@@ -45,8 +45,8 @@ def size_of(module: fx.GraphModule) -> Size:
 
 
 def _convolutions(module: fx.GraphModule, node: fx.Node) -> int:
-    called = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return sum(isinstance(part, nn.Conv2d) for part in ([] if called is None else called.modules()))
+    called = module.get_submodule(str(node.target)).modules() if node.op == "call_module" else ()
+    return sum(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in called)
 
 
 def _flops(module: fx.GraphModule) -> int:

@@ -5,7 +5,7 @@ Every input has the batch as its first dimension, which the shapes here leave ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -16,7 +16,7 @@ INPUT = "input"
 """Name of the one input of a network that has only one."""
 
 Values = Tensor | tuple[Tensor, ...]
-"""One batch for a network: a tensor, or one for each of its inputs."""
+"""One batch: a tensor, or one for each of a network's inputs, or of its outputs."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,18 @@ def as_inputs(given: Sequence[int] | Sequence[Input]) -> tuple[Input, ...]:
 def as_tuple(values: Values) -> tuple[Tensor, ...]:
     """A batch as one tensor for each input."""
     return (values,) if isinstance(values, Tensor) else values
+
+
+def each(values: Values, change: Callable[[Tensor], Tensor]) -> Values:
+    """Every tensor of a batch changed, in the form in which they came."""
+    return change(values) if isinstance(values, Tensor) else tuple(map(change, values))
+
+
+def parts_of(values: Values, number: int) -> list[Values]:
+    """A batch in so many parts."""
+    if isinstance(values, Tensor):
+        return list(values.tensor_split(number))
+    return list(zip(*(part.tensor_split(number) for part in values), strict=True))
 
 
 def samples_in(values: Values) -> int:

@@ -119,6 +119,33 @@ def _conv2d(
     return owned
 
 
+def _conv_transpose2d(
+    _dims: int,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = (1, 1),
+    padding: Any = (0, 0),
+    output_padding: Any = (0, 0),
+    groups: int = 1,
+    dilation: Any = (1, 1),
+) -> ModuleCall | None:
+    if not isinstance(weight, Parameter) or not (bias is None or isinstance(bias, Parameter)):
+        return None  # as of a convolution
+    in_channels, per_group, height, width = weight.value.shape
+    module = nn.ConvTranspose2d(
+        in_channels,
+        per_group * groups,
+        (height, width),
+        _pair(stride),
+        _pair(padding),
+        _pair(output_padding),
+        groups,
+        bias is not None,
+        _pair(dilation),
+    )
+    return _owned(module, weight=weight, bias=bias)
+
+
 def _batch_norm(
     dims: int,
     weight: Any,
@@ -198,7 +225,9 @@ def _gelu(approximate: Literal["none", "tanh"] = "none") -> nn.Module:
 MODULE_RULES: dict[Any, ModuleRule] = {
     aten.conv2d.default: _conv2d,
     aten.conv2d.padding: _conv2d,
+    aten.conv_transpose2d.input: _conv_transpose2d,
     aten.batch_norm.default: _batch_norm,
+    aten.instance_norm.default: _batch_norm,  # the same arguments: with running statistics, it is one
     aten._native_batch_norm_legit_no_training.default: _native_batch_norm,
     aten.avg_pool2d.default: _avg_pool2d,
     aten.group_norm.default: _group_norm,
@@ -228,6 +257,8 @@ ASSERTIONS = {aten._assert_tensor_metadata.default, aten._assert_scalar.default,
 """Operators that only check what tracing has checked already."""
 
 WITHOUT_EFFECT: dict[Any, Callable[..., bool]] = {
+    aten.add.Tensor: lambda other, **_: _is_zero(other),
+    aten.sub.Tensor: lambda other, **_: _is_zero(other),
     aten.div.Tensor: lambda other, **kwargs: _is_one(other) and not kwargs,
     aten.mul.Tensor: lambda other: _is_one(other),
     aten.dropout.default: lambda p, _train: p == 0,
@@ -235,6 +266,10 @@ WITHOUT_EFFECT: dict[Any, Callable[..., bool]] = {
     aten.slice.Tensor: lambda _dim=0, start=None, end=None, step=1: not start and _is_end(end) and step == 1,
 }
 """Operators that return their first argument for such other ones, if the type of numbers stays."""
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value == 0
 
 
 def _is_one(value: Any) -> bool:

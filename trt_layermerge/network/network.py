@@ -13,6 +13,8 @@ from torch import fx, nn
 
 from trt_layermerge.errors import ModelError, UsageError
 from trt_layermerge.network.chain import Break, Chain, Layer
+from trt_layermerge.network.channel_group import ChannelGroup, FixedChannels
+from trt_layermerge.network.channel_groups import find_channel_groups
 from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.inputs import Input, as_inputs, resized
 from trt_layermerge.network.outputs import output_names
@@ -67,6 +69,20 @@ class Network:
     def layers(self) -> tuple[Layer, ...]:
         """The layers of all chains."""
         return tuple(layer for chain in self.chains for layer in chain.layers)
+
+    @property
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Channels that may be left out together."""
+        return self._channels[0]
+
+    @property
+    def fixed_channels(self) -> tuple[FixedChannels, ...]:
+        """What convolutions make and none of which may be left out, with reasons."""
+        return self._channels[1]
+
+    @cached_property
+    def _channels(self) -> tuple[tuple[ChannelGroup, ...], tuple[FixedChannels, ...]]:
+        return find_channel_groups(self.module, self.chains)
 
     @cached_property
     def weights_hash(self) -> str:

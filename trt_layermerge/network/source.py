@@ -128,7 +128,7 @@ def _onnx_here(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]
     content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     graph = read_graph(proto, str(path))
     shape = tuple(size for size in graph.shape if size is not None)
-    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content, graph.input
+    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content, graph.inputs[0]
 
 
 def _optional(name: str) -> Any:

@@ -19,13 +19,15 @@ from trt_layermerge.network.exporting import exported, hushed
 from trt_layermerge.network.inputs import Input, as_inputs, examples
 from trt_layermerge.network.outputs import let_export_return, name_outputs, named_outputs
 from trt_layermerge.network.padding import absorb_padding
+from trt_layermerge.network.passes.batch_sizes import infer_batch_sizes
 from trt_layermerge.network.passes.channel_maps import fold_channel_maps
 from trt_layermerge.network.passes.computed_filters import compute_filters
 from trt_layermerge.network.passes.constant_borders import shift_constant_borders
 from trt_layermerge.network.rewriting import with_modules
 
 PASSES: tuple[Callable[[fx.GraphModule], fx.GraphModule], ...] = (
-    compute_filters,  # first, for the others look at layers
+    infer_batch_sizes,
+    compute_filters,  # before the others, which look at layers
     shift_constant_borders,  # leaves shifts to the next
     fold_channel_maps,  # before padding is part of a convolution, which then takes no shift
     absorb_padding,

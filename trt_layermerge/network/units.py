@@ -21,6 +21,8 @@ from trt_layermerge.network.pre_norms import shift_of
 
 SHARED = "its weights are shared: it is called more than once, or something else reads them"
 
+TRANSPOSED_NORM = "the norm of a transposed convolution, which it is folded into"
+
 
 class Units:
     """The units of one normal form."""
@@ -56,7 +58,8 @@ class Units:
             return "the size of its input is not fixed"
         if isinstance(module, nn.AvgPool2d):
             return why_no_convolution(module, input_shape[1:], shape[1:])
-        return None
+        before = self.own(node.all_input_nodes[0]) if isinstance(module, nn.BatchNorm2d) else None
+        return TRANSPOSED_NORM if isinstance(before, nn.ConvTranspose2d) else None
 
     def starts(self, node: fx.Node) -> bool:
         """Whether a node is the first of a unit."""

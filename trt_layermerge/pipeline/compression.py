@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, fx
 
 from trt_layermerge.delivery.also import Also, build_also
@@ -74,13 +75,13 @@ def _compress(session: Session, reporter: Reporter) -> Result:
     executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
     reporter.stage("prove")
     delivered = fold_norms(executed.trained)
-    cautions += require_as_planned(session, file.plan, delivered)
+    cautions += executed.cautions + require_as_planned(session, file.plan, delivered)
     fold = prove_network(executed.trained, delivered, inputs, prove_folds(executed.trained))
     reporter.stage("deliver")
     made = _build(session, delivered, inputs)
     figures = _measured(session, made.engines, delivered, reporter)
     proof = _proof_figures(executed.proof, fold, made.difference, executed.compression)
-    manifest = _manifest(session, file, figures, proof, made.onnx)
+    manifest = _manifest(session, file, figures, proof, made)
     slowed_lr = executed.training.lr if executed.training is not None and executed.training.backoffs else None
     return _write(session.job, Result(manifest, session.job.output, _also(session, reporter), slowed_lr, cautions))
 
@@ -91,8 +92,9 @@ def _also(session: Session, reporter: Reporter) -> Also | None:
         return None
     reporter.stage("also")
     shapes = batched_shapes(session.network.inputs, job.batch)
-    onnx = typed_path(job.output / COMPRESSED_ONNX, job.options.precision)
-    return build_also(job.also, onnx, job.options, shapes)
+    sources = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX)
+    models = sources.map(lambda source: typed_path(source, job.options.precision))
+    return build_also(job.also, models, job.options, shapes, job.final_policy)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _build(session: Session, delivered: fx.GraphModule, inputs: Values) -> _Buil
     session.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(session))
     engine = session.runtime.load(job.output / _engine_name(session), job.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
-    write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs)
+    write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs, session.network.outputs)
     return _Built(onnx, PerNetwork(original, engine), difference)
 
 
@@ -149,6 +151,15 @@ def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task,
     )
 
 
+def _agreement(session: Session, engine: Engine) -> dict[str, float] | None:
+    """Agreement of each output on the test data; ``None`` where there are labels."""
+    task = session.comparison
+    if task is None:
+        return None
+    found = [task.agreements(*pair) for pair in engine_outputs(engine, task.test_batches())]
+    return {name: float(torch.cat(one).mean()) for name, *one in zip(task.distances, *found, strict=True)}
+
+
 def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compression) -> ProofFigures:
     return ProofFigures(
         merged_blocks=len(merge.blocks),
@@ -177,9 +188,9 @@ def _manifest(
     file: PlanFile,
     figures: PerNetwork[Figures],
     proof: ProofFigures,
-    onnx: PerNetwork[Typed],
+    made: _Built,
 ) -> Manifest:
-    job, original, compressed = session.job, figures.original, figures.compressed
+    job, original, compressed, onnx = session.job, figures.original, figures.compressed, made.onnx
     delivered = onnx.compressed
     device = session.runtime.describe(job.options)
     converted = delivered.path != delivered.source
@@ -199,6 +210,7 @@ def _manifest(
         model=job.model,
         task=session.require_task().name,
         metric=metric_name(session.require_task()),
+        agreement=_agreement(session, made.engines.compressed),
         original=original,
         compressed=compressed,
         speedup=original.latency_ms / compressed.latency_ms,

@@ -12,10 +12,12 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
-from trt_layermerge.network.inputs import samples_in
+from trt_layermerge.network.inputs import as_tuple, samples_in
 from trt_layermerge.pipeline.job_frontier import worthwhile
-from trt_layermerge.pipeline.measuring import importance_table, profile_plan
+from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.profiling import profiling_plan
 from trt_layermerge.pipeline.session import Session
+from trt_layermerge.training.check import first_batch
 
 TRAINING_STEP = 3.5
 """A step of the compressed network and its teacher, in forward passes of the original."""
@@ -29,6 +31,11 @@ class StagePlan(TypedDict):
     seconds: float
 
 
+def data_plan(session: Session) -> tuple[str, ...]:
+    """What a task without labels reads, how it splits that, and what it compares; nothing of any other."""
+    return () if session.comparison is None else session.comparison.in_words
+
+
 def seconds_per_image(session: Session) -> float:
     """Time of the original for one image where the job computes, in seconds: the fastest of three batches."""
     inputs, _ = next(first(session.require_task().calibration_batches(), 64))
@@ -36,7 +43,7 @@ def seconds_per_image(session: Session) -> float:
     with placed(module, device), torch.inference_mode():
         for _ in range(3):
             began = time.perf_counter()
-            module(*moved(inputs, device)).cpu()  # which waits for a GPU
+            as_tuple(module(*moved(inputs, device)))[0].cpu()  # which waits for a GPU
             times.append(time.perf_counter() - began)
     return min(times) / samples_in(inputs)
 
@@ -44,22 +51,24 @@ def seconds_per_image(session: Session) -> float:
 def importance_plan(session: Session, choices: Collection[Choice]) -> tuple[int, float]:
     """How many choices are still to be measured, and an estimate of the seconds it takes."""
     how = session.job.estimation
-    request = missing_rows(session.network, choices, session.require_task(), importance_table(session), how)
-    todo = len(request.choices)
+    table, task = importance_table(session), session.require_task()
+    request = missing_rows(session.network, choices, task, table, how, session.narrowed)
+    todo = request.missing
     return todo, how.estimator.seconds(request, seconds_per_image(session)) if todo else 0.0
 
 
 def job_plan(session: Session) -> list[StagePlan]:
     """What every stage of the job would do, and how long it should take."""
     job, task = session.job, session.training_task()
-    pending, profiling = profile_plan(session)
+    profiling = profiling_plan([session])
+    pending = profiling.missing
     choices = session.choices if pending else worthwhile(session)
     measured, importance = importance_plan(session, choices)
     if pending:
         importance /= 2  # about half of all choices turn out to be slower than keeping
     pace = seconds_per_image(session)
     stages: list[StagePlan] = [
-        {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling},
+        {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling.seconds},
         {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},
         {"stage": "merge", "what": f"fits on {job.fit_samples} images", "seconds": 20 * pace * job.fit_samples},
     ]
@@ -70,7 +79,7 @@ def job_plan(session: Session) -> list[StagePlan]:
         )
     if job.recipe is not None:
         steps = job.recipe.steps_of(task.steps_per_epoch)
-        batch = len(next(iter(task.calibration_batches()))[1])
+        batch = samples_in(first_batch(task, "training_batches")[0])
         seconds = steps * batch * pace * TRAINING_STEP
         stages.append({"stage": "fine-tune", "what": f"{steps} steps of {batch} images", "seconds": seconds})
     stages.append({"stage": "deliver", "what": "engines, proof, timing, test", "seconds": 60.0})

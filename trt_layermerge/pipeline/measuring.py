@@ -3,74 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnx
-
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
-from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.importance.filling import measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
-from trt_layermerge.latency.measure import estimate_seconds, fill, missing
 from trt_layermerge.latency.profile import read_timing
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.locks import exclusive
-from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.network.cut import between
 from trt_layermerge.network.device import placed
-from trt_layermerge.network.inputs import as_inputs, batched_shapes
+from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.job import Reporter
+from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
-from trt_layermerge.runtimes.models import with_shapes
 
 BASELINE = "trt_layermerge.baseline"
 
 
 def profile_stage(session: Session, reporter: Reporter) -> None:
     """Measure every signature that the profile does not hold yet."""
-    reporter.stage("profile")
-    options = block_options(session.job, session.runtime)
-    policy, gap_model = session.job.policy, partial(_gap_model, session)
-    _ = session.original  # compared with its source before anything is measured
-    wanted, profile = _wanted(session), session.profile
-    # Two processes that measure on one device measure each other; and what one has measured the other need not.
-    with exclusive(profile.path.parent, wait=True) if missing(wanted, profile, policy) else nullcontext():
-        profile.reread()
-        fill(profile, wanted, session.runtime, options, policy, reporter.progress, gap_model)
-
-
-def profile_plan(session: Session) -> tuple[int, float]:
-    """How many signatures are still to be measured, and an estimate of the seconds it takes."""
-    wanted, policy = _wanted(session), session.job.policy
-    return len(missing(wanted, session.profile, policy)), estimate_seconds(wanted, session.profile, policy)
-
-
-def _wanted(session: Session) -> list[AnySignature]:
-    executed = [signature for choice in session.choices for signature in session.signatures(choice)]
-    return [*executed, *session.gap_signatures.values()]
-
-
-def _gap_model(session: Session, signature: GapSignature) -> onnx.ModelProto:
-    """A gap of the network as ONNX, for the batch of its signature.
-
-    Raises:
-        InputError: It cannot be written as ONNX.
-    """
-    gap = next(session.network.gaps[number] for number, one in session.gap_signatures.items() if one == signature)
-    part, given = between(fold_norms(session.network.module), gap.input, gap.output), as_inputs(gap.input_shape)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "gap.onnx"
-        export_onnx(part, given, path)
-        return with_shapes(onnx.load(path), batched_shapes(given, signature.batch))
+    profile_networks([session], reporter)
 
 
 def baseline_stage(session: Session, reporter: Reporter) -> Timing:
@@ -86,7 +42,8 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     reporter.stage("baseline")
     shapes = batched_shapes(session.network.inputs, job.batch)
     engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
-    blocks = (one for choice in session.choices if choice.kind is Kind.KEEP for one in session.signatures(choice))
+    kept = (sizes[0] for choice, sizes in session.sized.items() if choice.kind is Kind.KEEP)
+    blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
@@ -101,7 +58,8 @@ def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Cho
     _ = session.original  # as above
     wanted = session.choices if choices is None else choices
     with placed(session.network.module, session.computes_on):
-        measure(session.network, wanted, session.require_task(), table, session.job.estimation, reporter.progress)
+        task, how = session.require_task(), session.job.estimation
+        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed)
     return table
 
 

@@ -3,7 +3,8 @@
 A plan predicts the held-out loss as the original's and the sum of what each of its choices costs alone. That is no
 bound: choices add up differently, and training takes most of it back. So the rule is wide: the loss may grow by twice
 the prediction, and beyond that by the original's own loss; in classification, by half a nat at least, since the loss of
-a good network is next to nothing.
+a good network is next to nothing; without labels, where it is nothing, by half a nat or half the variance of each
+output.
 """
 
 from __future__ import annotations
@@ -17,21 +18,28 @@ from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.task import metric_name
+from trt_layermerge.training.task import Comparison, Task, metric_name
 
-GROWTH, NATS = 2.0, 0.5
-"""Of the loss: in predictions, and beyond them in classification."""
+GROWTH, MARGIN = 2.0, 0.5
+"""Of the loss: in predictions, and beyond them where losses are known to be in nats or shares of a variance."""
 
 
-def allowed_loss(original: float, predicted: float, *, classification: bool) -> float:
+def allowed_loss(original: float, predicted: float, margin: float = 0.0) -> float:
     """The largest held-out loss that is delivered.
 
     Args:
         original: Held-out loss of the original.
         predicted: What the plan predicts; at least the original's.
-        classification: Whether losses are in nats.
+        margin: What it may grow by in any case.
     """
-    return original + GROWTH * (predicted - original) + max(abs(original), NATS if classification else 0.0)
+    return original + GROWTH * (predicted - original) + max(abs(original), margin)
+
+
+def margin_of(task: Task) -> float:
+    """What a task's loss may grow by in any case; 0 where nothing is known of its size."""
+    if isinstance(task, Comparison):
+        return MARGIN * len(task.distances)
+    return MARGIN if metric_name(task) is None else 0.0
 
 
 def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> tuple[str, ...]:
@@ -43,11 +51,12 @@ def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> 
     Raises:
         RegressionError: It is, and the job does not.
     """
-    original, loss = _loss(session, session.network.module), _loss(session, module)
+    original, loss = held_out_loss(session, session.network.module), held_out_loss(session, module)
     table = importance_table(session)
-    rows = [row for key in plan.keys if (row := table.get(key)) is not None]
+    keys = (*plan.keys, *(width.key for width in plan.widths))
+    rows = [row for key in keys if (row := table.get(key)) is not None]
     predicted = original + sum(max(0.0, row.loss_after - row.loss_before) for row in rows)
-    most = allowed_loss(original, predicted, classification=metric_name(session.require_task()) is None)
+    most = allowed_loss(original, predicted, margin_of(session.require_task()))
     if loss <= most:
         return ()
     message = (
@@ -62,7 +71,8 @@ def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> 
     return (message,)
 
 
-def _loss(session: Session, module: fx.GraphModule) -> float:
+def held_out_loss(session: Session, module: fx.GraphModule) -> float:
+    """On as much data as importance is measured on."""
     task = session.require_task()
     with placed(module, session.computes_on):
         return evaluate(module, first(task.held_out_batches(), session.job.samples.held_out), task).loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.gap_signature import GapSignature
-from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, SizedChoice, sized_choices, widths_of
 from trt_layermerge.delivery.typed import Typed, write_typed
-from trt_layermerge.errors import UsageError, say
+from trt_layermerge.errors import TaskError, UsageError, say
 from trt_layermerge.files import require_writable
 from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
 from trt_layermerge.importance.evaluator import first
@@ -34,12 +33,14 @@ from trt_layermerge.runtimes.base import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.checked import CheckedTask, content_of
-from trt_layermerge.training.datasets import Settings
+from trt_layermerge.training.datasets import UNLABELLED, Settings
 from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.identity import source_digest
-from trt_layermerge.training.load import is_named, load_task, task_file
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.load import is_named, is_unlabelled, load_task, task_file
+from trt_layermerge.training.task import Comparison, Task
+from trt_layermerge.training.unlabelled.comparing import Comparing
+from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 
 CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
@@ -71,6 +72,12 @@ class Session:
     profile: Profile
     task: Task | None
     computes_on: torch.device
+
+    @property
+    def comparison(self) -> Agreement | None:
+        """The task, if it has no labels."""
+        given = self.task.given if isinstance(self.task, CheckedTask) else self.task
+        return given if isinstance(given, Agreement) else None
 
     @property
     def device(self) -> dict[str, Any]:
@@ -111,9 +118,23 @@ class Session:
         write_original(self.network, inputs, self.job.original_onnx)
         return self.job.original_onnx
 
-    def signatures(self, choice: Choice) -> tuple[Signature, ...]:
-        """What a choice executes."""
-        return signatures(self.network, choice, self.job.setting)
+    @cached_property
+    def offered(self) -> tuple[OfferedWidths, ...]:
+        """The widths that channel groups may have; none where nothing is narrowed."""
+        return widths_of(self.network, self.job.shares, self.runtime.kind.channel_multiple)
+
+    @property
+    def narrowed(self) -> tuple[NarrowedGroup, ...]:
+        """The widths that importance is measured of."""
+        return tuple(NarrowedGroup(one.group, channels) for one in self.offered for channels in one.channels[1:])
+
+    @cached_property
+    def sized(self) -> Mapping[Choice, tuple[SizedChoice, ...]]:
+        """Each choice in all combinations of widths, first with all channels, and what it executes."""
+        found: dict[Choice, list[SizedChoice]] = {choice: [] for choice in self.choices}
+        for one in sized_choices(self.network, self.choices, self.offered, self.job.setting):
+            found[one.choice].append(one)
+        return {choice: tuple(sizes) for choice, sizes in found.items()}
 
     @cached_property
     def gap_signatures(self) -> dict[int, GapSignature]:
@@ -160,10 +181,12 @@ class Session:
             UsageError: The job names none.
         """
         job, task = self.job, self.require_task()
+        if isinstance(task, CheckedTask) and self.comparison is not None and job.recipe is not None:
+            return task.as_trained(job.recipe.batch_size, job.recipe.temperature)
         if job.task is None or job.recipe is None or not is_named(job.task):
             return task
         settings = Settings(_size(job), job.recipe.batch_size, job.recipe.label_smoothing)
-        return _checked(job.task, settings).for_inputs(self.network.inputs)
+        return _checked(job.task, settings).for_network(self.network, self.computes_on)
 
 
 def open_session(job: Job) -> Session:
@@ -178,24 +201,25 @@ def open_session(job: Job) -> Session:
         require_writable(folder)
     _require_method(job)
     runtime = _timing_runtime(job)
-    task = None if job.task is None else _checked(job.task, Settings(_size(job)))
+    task = None if job.task is None else _checked(job.task, Settings(_size(job), comparing=_comparing(job)))
     # The data decides: a factory's own input shape is only a default.
     shape = job.input_shape or (None if task is None else sample_shape(task))
     network = load_network(job.model, job.weights, shape)
     if task is not None:
-        _require_one_output(network)
+        task = task.for_network(network, device)
         job.estimator.require_task(task, network)
-        if job.recipe is not None and job.recipe.distillation > 0:
+        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Comparison):
             hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
             require_logits(network, task, "the recipe distils", hint)
-        task = task.for_inputs(network.inputs)
         check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
-        evaluate(network.module, first(task.held_out_batches(), 2), task)
+        _require_evaluable(network, task)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     session = Session(job, network, choices, runtime, profile, task, device)
+    if session.offered:
+        job.estimator.require_widths()
     if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = session.training_task()
         require_steps(trained)
@@ -234,27 +258,46 @@ def _size(job: Job) -> int | None:
     return None if job.input_shape is None else job.input_shape[-1]
 
 
-def _require_one_output(network: Network) -> None:
-    """See that a task knows what it is told.
+def _comparing(job: Job) -> Comparing:
+    """How samples without labels are prepared, and outputs compared.
 
     Raises:
-        UsageError: The network has several outputs, and a task's loss and metric are of one.
+        UsageError: The job says so, and its task has labels.
     """
-    if len(network.outputs) > 1:
+    if job.comparing != Comparing() and not (job.task is not None and is_unlabelled(job.task)):
         raise UsageError(
-            f"{network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), and a task's loss "
-            "and metric are of one",
-            hint="which of them matters is for the task to decide: wrap the network in a module that returns that one; "
-            "inspect, profile, build and verify take all of them",
+            "--resize, --mean and their like, --distances and --metric are for tasks without labels",
+            hint=f"pass --task {UNLABELLED}:FOLDER; a task of your own prepares its images itself",
         )
+    return job.comparing
+
+
+def _require_evaluable(network: Network, task: Task) -> None:
+    """See that a task's loss and metric take what the network returns.
+
+    Raises:
+        TaskError: They do not.
+    """
+    try:
+        evaluate(network.module, first(task.held_out_batches(), 2), task)
+    except TaskError as error:
+        if len(network.outputs) == 1 or isinstance(task, Comparison):
+            raise
+        raise TaskError(
+            f"{error.message}; {network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
+            "and loss and metric get a tuple of them",
+            hint=f"take that tuple in a task of your own; or compare with the original: --task {UNLABELLED}:FOLDER",
+        ) from error
 
 
 def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     """The choices that a method admits, but of a ``merge`` and a ``fit`` of the same convolution the fit alone.
 
+    Methods without fits are the papers', which know layers in a row and no regions.
     Both have the same latency, and the product of the weights is one of the points that the fit is the best of.
     """
-    admitted = tuple(choice for choice in choices if method.admits(choice))
+    known = (choice for choice in choices if method.fits or choice.block.region is None)
+    admitted = tuple(choice for choice in known if method.admits(choice))
     fitted = {(choice.place, choice.geometry) for choice in admitted if choice.kind is Kind.FIT}
     return tuple(
         choice for choice in admitted if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted

@@ -140,17 +140,14 @@ def _surest(frontier: Frontier, budget_ns: int, seed: int) -> Plan:
     """The most probable to keep the budget of the plans that are fast and steady, and keep it as measured."""
     problem = frontier.problem
     steady = tuple(replace(item, value=-_moments(item)[1]) for item in problem.items)
-    other = solve(replace(problem, items=steady))
+    groups = tuple(
+        replace(group, options=tuple(replace(one, value=0.0) for one in group.options)) for group in problem.groups
+    )
+    other = solve(replace(problem, items=steady, groups=groups))
     within = range(int(np.searchsorted(other.latency_ns, budget_ns, side="right")))
     rough = sorted(((_roughly(other.plan(index), budget_ns), -index) for index in within), reverse=True)[:CLOSEST]
-    own = {item.key: item for item in problem.items}
-    plans = []
-    for _, index in rough:
-        items = tuple(own[item.key] for item in other.plan(-index).items)
-        objective = 0.0
-        for item in items:
-            objective += item.value
-        plans.append(replace(other.plan(-index), items=items, objective=objective))
+    own = {(item.key, item.widths): item for item in problem.items}
+    plans = [Plan.of(problem, (own[item.key, item.widths] for item in other.plan(-index).items)) for _, index in rough]
     return max(plans, key=lambda plan: (probability(plan, budget_ns, seed), plan.objective))
 
 

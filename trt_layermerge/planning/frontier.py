@@ -1,8 +1,9 @@
 """The exact Pareto frontier of a problem: every plan that is the best one for some latency budget, by one solve.
 
-Partial plans that end at one node of the path are labels; a label that is slower and not better than another one, or
-that provably leads to no plan of the frontier (``bounds``), is dropped. Nothing is rounded or binned, unless a
-``resolution`` is asked for, to bound the memory that huge tables take; the error this causes is worked out and stated.
+Partial plans that end at one node of the path, behind one layer and with the same open widths, are labels; a label that
+is slower and not better than another one, or that provably leads to no plan of the frontier (``bounds``), is dropped.
+Nothing is rounded or binned, unless a ``resolution`` is asked for, to bound the memory that huge tables take; the error
+this causes is worked out and stated.
 """
 
 from __future__ import annotations
@@ -78,9 +79,7 @@ class Frontier:
         Raises:
             IndexError: There is no such plan.
         """
-        latency_ns, objective = int(self.latency_ns[index]), float(self.value[index])
-        problem = self.problem
-        return Plan(problem.method, self._items(range(len(self))[index]), latency_ns, objective, problem.original_ns)
+        return Plan.of(self.problem, self._items(range(len(self))[index]))
 
     def best(self, budget_ns: int) -> Plan:
         """The plan of largest value whose latency is at most the budget.

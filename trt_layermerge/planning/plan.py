@@ -17,6 +17,7 @@ from trt_layermerge.errors import InputError, TableError, UsageError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.problem import Item, Problem, tiling_fault
+from trt_layermerge.planning.widths import PlannedWidth, WidthGroup, WidthOption
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Plan:
         method: Name of the method that set the values.
         items: The chosen items, chain after chain, block after block.
         latency_ns: Predicted end-to-end latency in ns, with what lies outside of all blocks.
-        objective: Sum of the items' values, from first to last.
+        objective: Sum of the values of items and widths, block after block.
         original_ns: Measured end-to-end latency of the original network, in ns.
+        widths: The width of each channel group that has a tensor left; none where nothing could be narrowed.
     """
 
     method: str
@@ -36,6 +38,15 @@ class Plan:
     latency_ns: int
     objective: float
     original_ns: int
+    widths: tuple[PlannedWidth, ...] = ()
+
+    @classmethod
+    def of(cls, problem: Problem, items: Iterable[Item]) -> Plan:
+        """The plan of a problem that has these items, in order."""
+        items = tuple(items)
+        widths = _planned(problem.groups, items)
+        latency_ns = problem.fixed_ns + _added_ns(items, widths)
+        return cls(problem.method, items, latency_ns, _objective(items, widths), problem.original_ns, widths)
 
     @property
     def latency_ms(self) -> float:
@@ -49,8 +60,8 @@ class Plan:
 
     @property
     def fixed_ns(self) -> int:
-        """Latency outside of all blocks in ns, possibly negative."""
-        return self.latency_ns - sum(item.latency_ns for item in self.items)
+        """Latency outside of all blocks in ns, possibly negative; without what widths add to it."""
+        return self.latency_ns - _added_ns(self.items, self.widths)
 
     @property
     def speedup(self) -> float:
@@ -68,7 +79,7 @@ class Refined:
         predicted_ns: Latency that the plan predicts, in ns.
         measured_ns: Measured end-to-end latency of its engine, in ns.
         original_ns: The same of the original network, measured interleaved with it.
-        objective: Sum of its items' values.
+        objective: Sum of the values of its items and widths.
         loss: Held-out loss after fitting, before any training.
         chosen: Whether it is the one that was decided for.
     """
@@ -132,10 +143,12 @@ def write_plan(path: Path, file: PlanFile) -> None:
         objective=file.plan.objective,
         tables=dict(file.certificate.tables),
         refined=file.certificate.refined,
+        widths=file.plan.widths,
         items=file.plan.items,
     )
     _file_of(document)
-    fields = document.model_dump(exclude={"items"} if document.refined else {"items", "refined"})
+    absent = {name for name in ("refined", "widths") if not getattr(document, name)}  # as before there were any
+    fields = document.model_dump(exclude={"items", *absent})
     write_json(path, fields | {"items": [_record(item) for item in document.items]})
 
 
@@ -178,6 +191,7 @@ class _Document(BaseModel):
     objective: float
     tables: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     refined: tuple[Refined, ...] = ()
+    widths: tuple[PlannedWidth, ...] = ()
     items: tuple[Item, ...]
 
 
@@ -192,12 +206,15 @@ def _file_of(document: _Document) -> PlanFile:
     Raises:
         InputError: They do not; the message begins with the name of the field.
     """
-    items = document.items
-    plan = Plan(document.method, items, document.latency_ns, document.objective, document.original_ns)
+    items, widths = document.items, document.widths
+    plan = Plan(document.method, items, document.latency_ns, document.objective, document.original_ns, widths)
     try:
         _check_items(plan)
     except InputError as error:
         raise InputError(f"field items: {error.message}") from error
+    named = [one.group for one in _planned(_groups(plan), items)]
+    if named != [one.group for one in widths]:
+        raise InputError(f"field widths: the items name the groups {named}, in this order")
     try:
         file = PlanFile.of(plan, Budget.parse(document.budget), document.tables, document.refined)
     except UsageError as error:
@@ -205,13 +222,14 @@ def _file_of(document: _Document) -> PlanFile:
     if file.certificate.budget_ns != document.budget_ns:
         raise InputError(f"field budget_ns: {document.budget} of the original is {file.certificate.budget_ns} ns")
     if document.fixed_ns != plan.fixed_ns:
-        raise InputError(f"field latency_ns: items and fixed_ns add up to {_latency(document)} ns")
+        added = document.fixed_ns + _added_ns(items, widths)
+        raise InputError(f"field latency_ns: what is planned and fixed_ns add up to {added} ns")
     if (fault := _refined_fault(document)) is not None:
         raise InputError(f"field refined: {fault}")
     if plan.latency_ns > document.budget_ns and not document.refined:
         raise InputError(f"field latency_ns: {plan.latency_ns} ns is more than the budget of {document.budget_ns} ns")
-    if plan.objective != _objective(items):
-        raise InputError("field objective: it is not the sum of the items' values")
+    if plan.objective != _objective(items, widths):
+        raise InputError("field objective: it is not the sum of the items' and the widths' values")
     return file
 
 
@@ -232,18 +250,49 @@ def _check_items(plan: Plan) -> None:
         raise InputError(fault)
     ends = {item.last_chain: item.end for item in plan.items}
     lengths = tuple(ends.get(chain, 1) for chain in range(max(ends, default=-1) + 1))  # of chains within regions, any
-    Problem(lengths, plan.items, plan.fixed_ns, plan.original_ns)  # which checks every item
+    Problem(lengths, plan.items, plan.fixed_ns, plan.original_ns, groups=_groups(plan))  # which checks every item
 
 
-def _objective(items: tuple[Item, ...]) -> float:
+def _groups(plan: Plan) -> tuple[WidthGroup, ...]:
+    """The groups of a plan, of which only the planned widths are left."""
+    return tuple(WidthGroup(one.group, (WidthOption(one.channels, one.value, one.latency_ns),)) for one in plan.widths)
+
+
+def _planned(groups: Iterable[WidthGroup], items: Iterable[Item]) -> tuple[PlannedWidth, ...]:
+    """The widths that items which agree with each other settle, in the order in which they name the groups first.
+
+    Args:
+        groups: All groups that the items name, and maybe more.
+        items: The items of a plan, in order.
+    """
+    known = {
+        (group.key, option.channels): PlannedWidth(
+            group.key, option.channels, group.full, option.value, option.latency_ns
+        )
+        for group in groups
+        for option in group.options
+    }
+    settled = {key: channels for item in items for key, channels in item.widths}
+    return tuple(known[named] for named in settled.items())
+
+
+def _objective(items: Iterable[Item], widths: Iterable[PlannedWidth]) -> float:
+    """Sum of the values of a plan's items and widths: block after block, and with each what it names first.
+
+    Floats are added in the very order in which the solver adds them; ``sum`` rounds differently from Python 3.12 on.
+    """
+    worth = {width.group: width.value for width in widths}
     total = 0.0
-    for item in items:  # one after the other, as the solver adds: sum() rounds differently from Python 3.12 on
-        total += item.value
+    for item in items:
+        gain = item.value
+        for key, _ in item.widths:
+            gain += worth.pop(key, 0.0)
+        total += gain
     return total
 
 
-def _latency(document: _Document) -> int:
-    return document.fixed_ns + sum(item.latency_ns for item in document.items)
+def _added_ns(items: Iterable[Item], widths: Iterable[PlannedWidth]) -> int:
+    return sum(item.latency_ns for item in items) + sum(width.latency_ns for width in widths)
 
 
 def _first_fault(error: ValidationError) -> str:

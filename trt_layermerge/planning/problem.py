@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from trt_layermerge.errors import InputError
+from trt_layermerge.planning.widths import GroupWidths, WidthGroup
 
 CHOICE_KINDS = frozenset({"keep", "merge", "fit", "identity"})
 LARGEST_VALUE = 1e100  # sums stay finite
@@ -27,7 +28,9 @@ class TimedChoice:
         end: Last layer of the block.
         end_chain: Index of the chain of that last layer, where it is a later one: the block is a region, and takes the
             rest of its first chain, all chains between and the beginning of this one.
-        key: Name of the choice, unique in a problem; its meaning is the caller's.
+        widths: The channel groups that the block reads or writes, each with the width that this latency is of; none
+            where nothing is narrowed. A choice is there once for each combination of widths.
+        key: Name of the choice; in a problem, it and the widths are unique. Its meaning is the caller's.
         kind: ``keep``, ``merge``, ``fit`` or ``identity``.
         latency_ns: Latency of the block under this choice, in ns, rounded up. Of a region, less what between its layers
             is saved with it, and that may be more.
@@ -48,6 +51,7 @@ class TimedChoice:
     kernel: int | None = field(default=None, kw_only=True)
     depthwise: bool | None = field(default=None, kw_only=True)
     end_chain: int | None = field(default=None, kw_only=True)
+    widths: GroupWidths = field(default=(), kw_only=True)
 
     @property
     def last_chain(self) -> int:
@@ -80,16 +84,19 @@ class Item(TimedChoice):
 class Problem:
     """Tile every chain with blocks and pick a choice for each: the largest sum of values under a latency budget.
 
+    Choices that name channel groups agree about the width of each, and each width adds its value and latency once.
+
     Attributes:
         lengths: Number of layers of each chain.
         items: All choices, in any order.
         fixed_ns: Latency outside of all blocks, in ns; a difference of two measurements, so it may be negative.
         original_ns: Measured end-to-end latency of the original network, in ns.
         method: Name of the method that set the values.
+        groups: The channel groups that items name.
 
     Raises:
-        InputError: An item lies outside its chain, is not finite, is negative, or shares its key; or a chain
-            cannot be tiled.
+        InputError: An item lies outside its chain, is not finite, is negative, shares key and widths, or names a width
+            that there is not; or a chain cannot be tiled.
     """
 
     lengths: tuple[int, ...]
@@ -97,6 +104,7 @@ class Problem:
     fixed_ns: int
     original_ns: int
     method: str = "custom"
+    groups: tuple[WidthGroup, ...] = ()
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -110,6 +118,7 @@ class Problem:
         for item in self.items:
             _check(item, self.lengths)
         _check_keys(self.items)
+        _check_widths(self.groups, self.items)
         _check_reach(self.lengths, self.items)
 
 
@@ -187,11 +196,31 @@ def _in_parts(item: Item) -> bool:
 
 
 def _check_keys(items: Iterable[Item]) -> None:
-    seen: dict[str, Item] = {}
+    seen: dict[tuple[str, GroupWidths], Item] = {}
     for item in items:
-        other = seen.setdefault(item.key, item)
+        other = seen.setdefault((item.key, item.widths), item)
         if other is not item:
             raise InputError(f"{describe(item)}: its key is also that of block ({other.start}, {other.end}]")
+
+
+def _check_widths(groups: Iterable[WidthGroup], items: Iterable[Item]) -> None:
+    known: dict[str, set[int]] = {}
+    for group in groups:
+        channels = [option.channels for option in group.options]
+        if group.key in known:
+            raise InputError(f"group {group.key!r} is there twice")
+        if len(set(channels)) < len(channels) or min(channels, default=0) < 1:
+            raise InputError(f"group {group.key!r}: its widths are {channels}; each is 1 or more, and there once")
+        for option in group.options:
+            if not (abs(option.value) <= LARGEST_VALUE and abs(option.latency_ns) <= LONGEST_NS):
+                raise InputError(f"group {group.key!r} of {option.channels} channels: not finite, or absurdly large")
+        known[group.key] = set(channels)
+    for item in items:
+        if len({key for key, _ in item.widths}) < len(item.widths):
+            raise InputError(f"{describe(item)}: it names a group twice")
+        for key, width in item.widths:
+            if width not in known.get(key, ()):
+                raise InputError(f"{describe(item)}: there is no group {key!r} of {width} channels")
 
 
 def _least(one: TimedChoice) -> int:

@@ -55,6 +55,17 @@ class Row:
             raise self.error(f"{column} is {text!r}, not a whole number from 0 on")
         return int(text)
 
+    def wholes(self, column: str) -> tuple[int, ...]:
+        """Whole numbers that are not negative, such as ``1|3|5``.
+
+        Raises:
+            TableError: There is something else.
+        """
+        numbers = self.cells[column].split("|")
+        if not all(_COUNT.fullmatch(number.strip()) for number in numbers):
+            raise self.error(f"{column} is {self.cells[column]!r}, not whole numbers such as 1|3|5")
+        return tuple(int(number) for number in numbers)
+
     def flag(self, column: str) -> bool:
         """0 or 1, or false or true.
 

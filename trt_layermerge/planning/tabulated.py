@@ -18,6 +18,8 @@ from trt_layermerge.planning.tables import (
     read_importances,
     read_latencies,
 )
+from trt_layermerge.planning.tied_tensors import TiedTensors
+from trt_layermerge.planning.widths import GroupWidths
 
 
 def problem_from_tables(
@@ -26,7 +28,8 @@ def problem_from_tables(
     """The problem of two tables as a method sees it; importances are taken as they are, in the method's own scale.
 
     The row of a layer's largest kernel keeps it, and one of kernel 0 or 1 beside that is what is left when its
-    convolution is dropped; all other rows merge. A method of two stages sees one merge of each block.
+    convolution is dropped; all other rows merge. A method of two stages sees one merge of each block. A method that
+    does not narrow sees the rows of all channels.
 
     Args:
         method: The method.
@@ -40,15 +43,18 @@ def problem_from_tables(
         TableError: A table is not what it should be, or the method finds no way to tile the chain with it.
     """
     table, by_block = read_latencies(latency), isinstance(method, TwoStage)
+    if not method.narrows:
+        table = table.wide
     if by_block:
         _refuse_kernels(table, method)
     values = read_importances(importance, table, flags=by_block)
-    candidates = _of_blocks(table, values) if by_block else _of_kernels(table, values)
+    tied = TiedTensors.of(table, importance, values.widths) if method.narrows else TiedTensors({}, ())
+    candidates = _of_blocks(table, values.choices) if by_block else _of_kernels(table, values.choices, tied)
     if original_ns is None:
         chain_ns = table.original_ns
-        original_ns = max(1, (_finest(table) if chain_ns is None else chain_ns) + fixed_ns)
+        original_ns = max(1, (_finest(table.wide) if chain_ns is None else chain_ns) + fixed_ns)
     try:
-        return method.problem([table.length], candidates, fixed_ns, original_ns)
+        return method.problem([table.length], candidates, fixed_ns, original_ns, tied.groups)
     except InputError as error:
         raise TableError(f"{latency}, {importance}: {error.message}", hint=error.hint) from error
 
@@ -59,17 +65,17 @@ def fastest_intervals(method: TwoStage, latency: Path) -> tuple[Interval, ...]:
     Raises:
         TableError: The table is not what it should be, or has several rows for one block.
     """
-    table = read_latencies(latency)
+    table = read_latencies(latency).wide
     _refuse_kernels(table, method)
     latencies = {(row.start, row.end): row.latency_ns for row in table.rows}
     return tuple(method.stage_one(table.length, latencies).values())
 
 
-def _of_kernels(table: LatencyTable, values: Iterable[ImportanceLine]) -> list[Candidate]:
+def _of_kernels(table: LatencyTable, values: Iterable[ImportanceLine], tied: TiedTensors) -> list[Candidate]:
     """One candidate for each row."""
     worth = {one.joined_by: one.importance for one in values}
     unchanged = {row.key for row in table.unchanged.values()}
-    return [_candidate(row, _what(row, unchanged), worth[row.joined_by]) for row in table.rows]
+    return [_candidate(row, _what(row, unchanged), worth[row.joined_by], tied.widths(row)) for row in table.rows]
 
 
 def _of_blocks(table: LatencyTable, values: Iterable[ImportanceLine]) -> list[Candidate]:
@@ -92,7 +98,7 @@ def _what(row: LatencyRow, unchanged: set[str]) -> str:
     return "identity" if row.kernel == 0 or (single and row.kernel == 1) else "merge"
 
 
-def _candidate(row: LatencyRow, kind: str, importance: float) -> Candidate:
+def _candidate(row: LatencyRow, kind: str, importance: float, widths: GroupWidths = ()) -> Candidate:
     return Candidate(
         0,
         row.start,
@@ -109,6 +115,7 @@ def _candidate(row: LatencyRow, kind: str, importance: float) -> Candidate:
         kernel=row.kernel,
         depthwise=row.depthwise,
         dropped=0 if kind == "merge" else None,
+        widths=widths,
     )
 
 

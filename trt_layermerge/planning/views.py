@@ -13,6 +13,7 @@ from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.intervals import Interval
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item
+from trt_layermerge.planning.widths import PlannedWidth
 
 
 def plan_view(plan: Plan, budget_ns: int | None = None, probability: float | None = None) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def plan_view(plan: Plan, budget_ns: int | None = None, probability: float | Non
 
     Latencies are the doubles nearest to them. Of a block ``kernel`` and ``depthwise`` are None where they are not
     known; ``chain`` is there where the network has several, ``breaks`` where method ``depth`` has inner ones, from
-    start to end.
+    start to end. ``widths`` are there where channel groups may be narrowed: of each ``group`` how many ``channels`` of
+    how many it has, and the ``importance`` of that.
 
     Args:
         plan: The plan.
@@ -35,6 +37,7 @@ def plan_view(plan: Plan, budget_ns: int | None = None, probability: float | Non
         "objective": plan.objective,
         **({} if probability is None else {"probability": probability}),
         "blocks": [_block(item, chains) for item in plan.items],
+        **({"widths": [_width(width) for width in plan.widths]} if plan.widths else {}),
     }
 
 
@@ -43,13 +46,17 @@ def frontier_view(frontier: Frontier) -> list[dict[str, float]]:
     return [{"latency_ms": latency / 1e6, "objective": value} for latency, value in _points(frontier)]
 
 
-def plan_csv(plan: Plan) -> str:
-    """The blocks of a plan as CSV: start, end, kernel, depthwise, latency_ms, importance; unknown cells are empty."""
-    lines = ["start,end,kernel,depthwise,latency_ms,importance"]
+def plan_csv(plan: Plan, *, widths: bool = False) -> str:
+    """The blocks of a plan as CSV: start, end, kernel, depthwise, latency_ms, importance; unknown cells are empty.
+
+    With ``widths`` there is a column of the widths that a block names: ``1|3=24 2=16``.
+    """
+    lines = ["start,end,kernel,depthwise,latency_ms,importance" + (",widths" if widths else "")]
     for item in plan.items:
         kernel = "" if item.kernel is None else item.kernel
         depthwise = "" if item.depthwise is None else int(item.depthwise)
-        lines.append(f"{item.start},{item.end},{kernel},{depthwise},{_ms(item.latency_ns)},{item.value!r}")
+        named = "," + " ".join(f"{key}={channels}" for key, channels in item.widths) if widths else ""
+        lines.append(f"{item.start},{item.end},{kernel},{depthwise},{_ms(item.latency_ns)},{item.value!r}{named}")
     return "\n".join(lines) + "\n"
 
 
@@ -87,6 +94,10 @@ def _block(item: Item, chains: int) -> dict[str, Any]:
         "importance": item.value,
     }
     return block | ({"breaks": [item.start, *item.breaks, item.end]} if item.breaks else {})
+
+
+def _width(width: PlannedWidth) -> dict[str, Any]:
+    return {"group": width.group, "channels": width.channels, "of": width.full, "importance": width.value}
 
 
 def _points(frontier: Frontier) -> list[tuple[int, float]]:

@@ -55,8 +55,8 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
             hint="deliver it with --precision fp32",
         )
     half = in_half(model, full)
-    output = model.graph.output[0].name
-    tensors = {layer.output for layer in weighted_layers(model)} | {output}
+    outputs = {value.name for value in model.graph.output}
+    tensors = {layer.output for layer in weighted_layers(model)} | outputs
     found = tensor_differences(rounded(half), model, sorted(tensors), checked(batches))
     checks = tuple(
         LayerCheck.of(
@@ -68,7 +68,7 @@ def to_half(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
         )
         for layer in weighted_layers(model)
     )
-    return require_close(Converted(half, "fp16", found[output].error, checks))
+    return require_close(Converted(half, "fp16", max(found[name].error for name in outputs), checks))
 
 
 def _unfit(model: onnx.ModelProto, largest: Mapping[str, float], weights: Mapping[str, Array]) -> frozenset[str]:

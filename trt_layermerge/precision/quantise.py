@@ -53,13 +53,13 @@ def to_int8(model: onnx.ModelProto, batches: Sequence[Feed]) -> Converted:
         raise ModelError("the network has no convolution to quantise", hint="deliver it with --precision fp16")
     largest, weights = largest_magnitudes(model, batches), constants(model)
     require_finite_tensors(largest, {layer.output: layer.name for layer in known})
-    quantised, output = _quantised(model, batches), model.graph.output[0].name
-    found = tensor_differences(quantised, model, sorted({layer.output for layer in known} | {output}), checked(batches))
+    quantised, outputs = _quantised(model, batches), {value.name for value in model.graph.output}
+    found = tensor_differences(quantised, model, sorted({layer.output for layer in known} | outputs), checked(batches))
     checks = tuple(
         LayerCheck.of(layer, largest[layer.output], int8_loss(weights[layer.weight]), found[layer.output].error)
         for layer in known
     )
-    return require_close(Converted(quantised, "int8", found[output].error, checks))
+    return require_close(Converted(quantised, "int8", max(found[name].error for name in outputs), checks))
 
 
 def _quantised(model: onnx.ModelProto, batches: Sequence[Feed]) -> onnx.ModelProto:

@@ -64,8 +64,8 @@ class Converted:
     Attributes:
         model: Every type in it is explicit; inputs and outputs are float32.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        error: Largest difference of its output and the FP32 model's, over the largest output, on the calibration
-            inputs; 0 for FP32.
+        error: Largest difference of an output of it and of the FP32 model, over the largest value of that output, on
+            the calibration inputs; 0 for FP32.
         layers: What each layer loses.
     """
 

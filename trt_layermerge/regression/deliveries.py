@@ -47,6 +47,12 @@ class DeliveryComparison:
     accuracy_change: float | None
 
     @property
+    def accuracy_lost(self) -> bool:
+        """Whether more accuracy went than may be lost."""
+        change, allowed = self.accuracy_change, self.accuracy_tolerance
+        return change is not None and allowed is not None and change < -allowed
+
+    @property
     def objection(self) -> LayerMergeError | None:
         """The error that CI should end with, if any."""
         fell = f"the speed-up fell from {self.baseline.speedup:.3f}x to {self.new.speedup:.3f}x"
@@ -54,8 +60,8 @@ class DeliveryComparison:
         accept = "to accept it, let the new manifest be the baseline"
         if self.verdict == "slower":
             return RegressionError(f"{fell}, by {limit}", hint=f"deliver once more to be sure; {accept}")
-        change, allowed = self.accuracy_change, self.accuracy_tolerance
-        if change is not None and allowed is not None and change < -allowed:
+        if self.accuracy_lost:
+            change, allowed = self.accuracy_change, self.accuracy_tolerance
             return RegressionError(f"the accuracy changed by {change:+.3g}, and {allowed:g} is allowed", hint=accept)
         if self.verdict == "unclear" and self.slowdown.may_exceed(self.tolerance):
             low, high = self.slowdown.interval

@@ -22,13 +22,23 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     return _profile_lines(found) if isinstance(found, ProfileComparison) else _delivery_lines(found)
 
 
+def comparison_notes(found: Comparison) -> Iterator[str]:
+    """What is to be known of a comparison besides the figures of its rows."""
+    if isinstance(found, ProfileComparison):
+        yield from _circumstances(found.device.simulated, found.across)
+        yield from _profile_notes(found)
+    else:
+        yield from _circumstances(found.new.simulated, found.across)
+        yield from _delivery_notes(found)
+
+
 def comparison_fields(found: Comparison) -> dict[str, Any]:
     """What was found and how the command ends, whole, for JSON."""
     return _profile_fields(found) if isinstance(found, ProfileComparison) else _delivery_fields(found)
 
 
 def _profile_lines(found: ProfileComparison) -> Iterator[str]:
-    yield from _circumstances(found.simulated, found.across)
+    yield from _circumstances(found.device.simulated, found.across)
     yield f"{'verdict':<8} {'ratio':>7}  {'(surely)':<20} {'baseline':>10} {'new, ms':>10}  operation"
     for pair in found.pairs[:SHOWN]:
         low, high = pair.sure.interval
@@ -39,6 +49,10 @@ def _profile_lines(found: ProfileComparison) -> Iterator[str]:
             yield f"{'':<8} {pair.reason}"
     if len(found.pairs) > SHOWN:
         yield f"... and {len(found.pairs) - SHOWN} more"
+    yield from _profile_notes(found)
+
+
+def _profile_notes(found: ProfileComparison) -> Iterator[str]:
     counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
     yield f"rows     {len(found.pairs)} compared: {counts} (tolerance {found.tolerance:.1%})"
     fresh = len(found.pairs) - found.repeated
@@ -66,6 +80,10 @@ def _delivery_lines(found: DeliveryComparison) -> Iterator[str]:
         told = f"{_accuracy(then):<34} {_accuracy(now):<34} {found.accuracy_change:+.3g}"
         evaluated = "not evaluated" if found.accuracy_tolerance is None else f"{found.accuracy_tolerance:g} may be lost"
         yield f"{'test ' + (now.metric or 'accuracy'):<22} {told} ({evaluated})"
+    yield from _delivery_notes(found)
+
+
+def _delivery_notes(found: DeliveryComparison) -> Iterator[str]:
     said = {"slower": "fell", "faster": "rose", "same": "is the same", "unclear": "is unclear"}[found.verdict]
     yield f"the speed-up {said} (tolerance {found.tolerance:.1%}; intervals of 95 %)"
 
@@ -145,7 +163,7 @@ def _profile_fields(found: ProfileComparison) -> dict[str, Any]:
         **_outcome(found.objection),
         "tolerance": found.tolerance,
         "across": found.across,
-        "simulated": found.simulated,
+        "simulated": found.device.simulated,
         "machine": _ratio_fields(found.factor) | {"clocks_mhz": found.clocks_mhz},
         "counts": found.counts,
         "repeated": found.repeated,

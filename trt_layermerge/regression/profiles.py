@@ -20,6 +20,7 @@ from trt_layermerge.errors import IncompatibleError, InconclusiveError, LayerMer
 from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing, median_interval
 from trt_layermerge.regression.ratio import Ratio, Verdict, simultaneous, verdict
+from trt_layermerge.runtimes.base import Device
 
 ACROSS = ("driver", "runtime_version")
 """Fields of a key that one may want to compare across."""
@@ -71,7 +72,7 @@ class ProfileComparison:
     Attributes:
         tolerance: Largest change of a row that does not matter, such as 0.05.
         across: What the keys differ in and was to be compared across, in words.
-        simulated: No device was timed.
+        device: Of the new profile.
         factor: The common factor of all rows, new over baseline, with its 95 % interval.
         clocks_mhz: Median clock rates, baseline and new; ``None`` where one of them does not tell.
         pairs: What both hold, the worst first.
@@ -85,7 +86,7 @@ class ProfileComparison:
 
     tolerance: float
     across: tuple[str, ...]
-    simulated: bool
+    device: Device
     factor: Ratio
     clocks_mhz: tuple[float, float] | None
     pairs: tuple[RowPair, ...]
@@ -108,6 +109,11 @@ class ProfileComparison:
         return [pair for pair in self.pairs if pair.verdict == "unclear" and pair.ratio.may_exceed(self.tolerance)]
 
     @property
+    def slowed(self) -> bool:
+        """Whether the machine as a whole is slower by more than the tolerance."""
+        return self.factor.value > 1 + self.tolerance
+
+    @property
     def objection(self) -> LayerMergeError | None:
         """The error that CI should end with, if any.
 
@@ -127,7 +133,7 @@ class ProfileComparison:
                 hint="measure once more into a fresh folder (--profiles) to be sure; to accept it, let the new profile "
                 "be the baseline",
             )
-        if self.factor.value > 1 + self.tolerance:
+        if self.slowed:
             return InconclusiveError(
                 f"the machine as a whole takes {self.factor.value:.2f} times as long as it did for the baseline",
                 hint="see that nothing else runs and that the clock rate is the same (--lock-clocks), and measure once "
@@ -177,7 +183,7 @@ def compare_profiles(
     return ProfileComparison(
         tolerance=tolerance,
         across=allowed,
-        simulated=baseline.key.device.simulated,
+        device=new.key.device,
         factor=factor,
         clocks_mhz=_clocks(both),
         pairs=_pairs(both, factor, tolerance),

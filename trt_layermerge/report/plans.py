@@ -45,9 +45,13 @@ class FoundPlans:
         marked = self.plan_fields(self.plans[0]) if self.plans else {"method": self.frontier.problem.method}
         return marked | {"frontier": frontier_view(self.frontier)}
 
+    def plan_csv(self, plan: Plan) -> str:
+        """A plan as a table."""
+        return plan_csv(plan, widths=bool(self.frontier.problem.groups))
+
     def plans_csv(self) -> str:
         """The plans as one table, numbered from 1."""
-        tables = [plan_csv(plan).splitlines() for plan in self.plans]
+        tables = [self.plan_csv(plan).splitlines() for plan in self.plans]
         rows = (f"{number},{row}" for number, (_, *rows) in enumerate(tables, start=1) for row in rows)
         return "\n".join([f"plan,{tables[0][0]}", *rows]) + "\n"
 
@@ -55,6 +59,9 @@ class FoundPlans:
         """A plan, for people."""
         for item in plan.items:
             yield f"{item.key:<32} {item.latency_ns / 1e6:8.4f} ms  {item.value:+.4f}"
+        for width in plan.widths:
+            if width.channels < width.full:
+                yield f"width of {width.group:<23} {width.channels:8} of {width.full} channels  {width.value:+.4f}"
         of = f" of {plan.original_ns / 1e6:.3f} ms: {plan.speedup:.2f}x" if self.original else ""
         sure = self.probability(plan)
         meets = "" if sure is None else f"; meets the budget with probability {sure:.3f}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_layermerge.delivery.also import Also
-from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.delivery.manifest import Figures, Manifest
 
 MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
 """Names of the files that tell of a job, in its folder."""
@@ -44,7 +44,8 @@ class Result:
         said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
         said |= {"warnings": list(self.cautions)} if self.cautions else {}
         said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
-        said |= {name: figures.model_dump(mode="json") for name, figures in manifest.figures.named.items()}
+        said |= {"agreement": manifest.agreement} if manifest.agreement else {}
+        said |= {name: self._figures(figures) for name, figures in manifest.figures.named.items()}
         said |= {
             "speedup": manifest.speedup,
             "predicted_latency_ms": manifest.predicted_latency_ms,
@@ -53,6 +54,12 @@ class Result:
         said |= {} if self.slowed_lr is None else {"slowed_lr": self.slowed_lr}
         said |= {what: str(path) for what, path in self.files.items()}
         if self.also is not None:
-            engine = None if self.also.engine is None else str(self.also.engine)
-            said |= {"also": {"runtime": self.also.runtime, "engine": engine, "skipped": self.also.skipped}}
+            said |= {"also": self.also.as_json()}
         return said
+
+    def _figures(self, figures: Figures) -> dict[str, Any]:
+        """A network's figures; without labels, what they agree in is no accuracy."""
+        fields = figures.model_dump(mode="json")
+        if self.manifest.agreement is None:
+            return fields
+        return {"agreement" if name == "accuracy" else name: value for name, value in fields.items()}

@@ -142,15 +142,22 @@ def _latency(figures: Figures) -> str:
 
 
 def _accuracy(manifest: Manifest) -> Iterator[FigureRow]:
-    """A row of the share of right answers, or of what the metric names; none where the job had no task."""
+    """A row of the share of right answers, or of what the metric names, and of each output that is compared.
+
+    None where the job had no task.
+    """
     before, after = (figures.accuracy for figures in manifest.figures)
     if before is None or after is None:
         return
-    if manifest.metric is None:
+    shares = manifest.agreement is not None and all(0 <= value <= 1 for value in (before, after))
+    if manifest.metric is None or shares:
         written, change = PerNetwork(f"{before:.2%}", f"{after:.2%}"), f"{100 * (after - before):+.2f} points"
     else:
         written, change = PerNetwork(f"{before:.4g}", f"{after:.4g}"), f"{after - before:+.2g}"
     yield FigureRow(f"test {manifest.metric or 'accuracy'}", "", written, change)
+    for name, value in (manifest.agreement or {}).items():
+        if len(manifest.agreement or {}) > 1:
+            yield FigureRow(f"agreement of {name}", "", PerNetwork("", f"{value:.2%}"), "")
 
 
 def _prediction(manifest: Manifest) -> Prediction:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from trt_layermerge.delivery.also import Also
+from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.result import Result
-from trt_layermerge.report.summary import Summary, summarise
+from trt_layermerge.report.summary import FigureRow, Summary, summarise
 
 
 def print_result(result: Result, *, stderr: bool = False) -> None:
@@ -16,7 +18,8 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
     console = Console(stderr=stderr, markup=False, emoji=False)  # names and paths are the user's, not markup
     summary = summarise(result.manifest)
     table = Table("", "original", "compressed", "change", title=summary.manifest.model)
-    for row in summary.figures:
+    latency, *others = summary.figures
+    for row in (latency, *_also_latency(result.also), *others):
         table.add_row(row.name, *row.values, row.change)
     console.print(table)
     for line in _lines(summary):
@@ -28,6 +31,20 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
     if (also := result.also) is not None:
         said = f"skipped: {also.skipped}" if also.engine is None else f"{also.engine}, for {also.runtime}"
         console.print(f"{'also':<10} {said}", soft_wrap=True)
+
+
+def _also_latency(also: Also | None) -> Iterator[FigureRow]:
+    """The speed-up in another runtime, where both networks were timed in it."""
+    if also is not None and also.timings is not None:
+        simulated = ", SIMULATED" if also.simulated else ""
+        yield FigureRow(
+            f"in {also.runtime}{simulated}, ms", "", also.timings.map(_milliseconds), f"{also.speedup:.2f}x"
+        )
+
+
+def _milliseconds(timing: Timing) -> str:
+    median, low, high = (each / 1e6 for each in (timing.median_ns, timing.ci_low_ns, timing.ci_high_ns))
+    return f"{median:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _lines(summary: Summary) -> Iterator[str]:

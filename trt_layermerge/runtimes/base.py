@@ -299,6 +299,7 @@ class RuntimeKind(ABC):
         settings: What its builder is told besides the model.
         suffix: What its engines' files end in.
         targets: What it compiles for, the usual one first; empty where it builds for the device that is here.
+        channel_multiple: Numbers of channels that its kernels take in one go: others cost as much as the next multiple.
     """
 
     name: ClassVar[str]
@@ -309,6 +310,7 @@ class RuntimeKind(ABC):
     settings: ClassVar[type[BuilderSettings]] = BuilderSettings
     suffix: ClassVar[str] = ".engine"
     targets: ClassVar[tuple[str, ...]] = ()
+    channel_multiple: ClassVar[int] = 8
 
     @abstractmethod
     def open(self, target: str | None) -> Runtime:
@@ -328,6 +330,10 @@ class RuntimeKind(ABC):
         Raises:
             RuntimeNotAvailableError: It is missing; the hint says how to install it.
         """
+
+    def usual_target(self) -> str | None:
+        """What it is opened for where nobody says; ``None`` where it has no targets."""
+        return next(iter(self.targets), None)
 
     def has_target(self, target: str) -> bool:
         """Whether it can be opened for a target: one of ``targets``, or whatever else the kind takes."""

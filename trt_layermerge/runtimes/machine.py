@@ -10,9 +10,24 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _NVIDIA = Path("/proc/driver/nvidia")
 
 
+_CPU_IDENTITY = {
+    "x86": {"family": "cpu family", "model": "model", "stepping": "stepping"},
+    "arm": {name: f"CPU {name}" for name in ("implementer", "part", "variant", "revision")},
+}
+"""What tells one kind of core from another, by the operating system's names; ``AMD EPYC`` alone is a dozen."""
+
+
 def cpu_name() -> str:
-    """The CPU's model name, such as ``Intel(R) Xeon(R) Processor``."""
-    return _field(_CPU_INFO, "model name") or platform.processor() or platform.machine()
+    """The CPU's model name with what its maker tells kinds apart by.
+
+    Such as ``Intel(R) Xeon(R) Processor, family 6 model 143 stepping 8``; another stepping has latencies of its own.
+    """
+    name = _field(_CPU_INFO, "model name") or platform.processor() or platform.machine()
+    for fields in _CPU_IDENTITY.values():
+        found = {word: _field(_CPU_INFO, field) for word, field in fields.items()}
+        if told := " ".join(f"{word} {value}" for word, value in found.items() if value is not None):
+            return f"{name}, {told}"
+    return name
 
 
 def cpu_clock_policy() -> str:

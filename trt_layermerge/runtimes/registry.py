@@ -19,6 +19,7 @@ KINDS = {
     "tensorrt": "trt_layermerge.runtimes.tensorrt:KIND",
     "onnxruntime": "trt_layermerge.runtimes.onnxruntime:KIND",
     "onnxruntime-cuda": "trt_layermerge.runtimes.onnxruntime_cuda:KIND",
+    "torch": "trt_layermerge.runtimes.torch:KIND",
     "tensorrt-rtx": "trt_layermerge.runtimes.tensorrt_rtx:KIND",
     "estimate": "trt_layermerge.runtimes.estimate:KIND",
 }
@@ -45,7 +46,7 @@ def get_runtime(name: str) -> Runtime:
             f"runtime {kind.name!r} has no target {target!r}", hint=f"targets it has: {', '.join(kind.targets)}"
         )
     require_runtime(name)
-    return kind.open(target or next(iter(kind.targets), None))
+    return kind.open(target or kind.usual_target())
 
 
 def require_runtime(name: str) -> None:

@@ -64,12 +64,12 @@ def _torch(there: Driver | Finding) -> Finding:
     cuda, use = torch.version.cuda, "networks, importance, fits, training"
     found = f"{torch.__version__}, for {'CPUs alone' if cuda is None else f'CUDA {cuda}'}"
     if cuda is None or isinstance(there, Finding) or _major(cuda) <= _major(there.cuda):
-        return Finding("torch", found, use)
+        return Finding("PyTorch", found, use)
     fix = (
         f"its CUDA {cuda} is too new for the driver, {there.version}, which knows {there.cuda}: torch will not see the "
         "GPU. Update the driver to 580 or newer, or install again with --constraint constraints-cuda12.txt"
     )
-    return Finding("torch", found, use, fix)
+    return Finding("PyTorch", found, use, fix)
 
 
 def _major(version: str) -> int:

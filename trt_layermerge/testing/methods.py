@@ -19,7 +19,7 @@ from trt_layermerge.cli.method_settings import setting_names
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.session import for_method
-from trt_layermerge.planning.candidate import Candidate
+from trt_layermerge.planning.candidate import Candidate, MeasuredGroup, MeasuredWidth
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.methods.registry import registered_methods
@@ -62,6 +62,18 @@ class Instance:
     def problem(self, method: Method) -> Problem:
         """What a method makes of it; all that lies outside of the blocks takes 3 ns."""
         return method.problem(self.lengths, self.candidates, fixed_ns=3, original_ns=100)
+
+    def narrowable(self, method: Method) -> Problem:
+        """The same where half of each tensor's channels take no longer than all, and are worth more."""
+        ends = {(one.chain, end) for one in self.candidates for end in (one.start, one.end)}
+        half = MeasuredWidth(4, loss_before=1.0, loss_after=0.0)
+        groups = [MeasuredGroup(f"{chain}.{tensor}", 8, (half,)) for chain, tensor in sorted(ends)]
+        candidates = [
+            replace(one, widths=((f"{one.chain}.{one.start}", read), (f"{one.chain}.{one.end}", written)))
+            for one in self.candidates
+            for read, written in product((8, 4), repeat=2)
+        ]
+        return method.problem(self.lengths, candidates, 3, 100, groups)
 
     def plans(self, method: Method) -> list[tuple[int, float]]:
         """Latency and value of every plan of what a method admits, block by block."""
@@ -123,6 +135,15 @@ class MethodConformance:
     def test_what_it_says_of_fits_is_so(self, method: Method) -> None:
         """Whoever admits fits says so, and nobody else does."""
         assert any(method.admits(choice) for choice in _choices() if choice.kind is Kind.FIT) == method.fits
+
+    def test_what_it_says_of_widths_is_so(self, method: Method) -> None:
+        """Whoever narrows does where it is worth it, and to nobody else are there any widths."""
+        for instance in _instances():
+            if method.narrows:
+                plan = solve(instance.narrowable(method)).plan(-1)
+                assert plan.widths and all(width.channels < width.full for width in plan.widths)
+            else:
+                assert instance.narrowable(method) == instance.problem(method)
 
     def test_a_choice_is_admitted_measured_or_not(self, method: Method) -> None:
         """What is measured for a method is what it plans with."""

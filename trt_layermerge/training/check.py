@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count
+from itertools import count, product
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.network.inputs import Input, as_inputs
+from trt_layermerge.network.inputs import Input, Values, as_inputs, each
 from trt_layermerge.network.plain import oddity
 from trt_layermerge.training.task import Task
 from trt_layermerge.usercode import user_code
+
+Checked = tuple[tuple[Tensor, ...], Values]
+"""A batch that went through the gate: one tensor for each of the network's inputs, and the targets."""
 
 DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
@@ -27,9 +30,7 @@ def _named(task: Task | None) -> str:
     return "the task" if task is None else f"task {task.name!r}"
 
 
-def require_batch(
-    value: object, task: Task | None, what: str, wanted: Sequence[Input] = ()
-) -> tuple[tuple[Tensor, ...], Tensor]:
+def require_batch(value: object, task: Task | None, what: str, wanted: Sequence[Input] = ()) -> Checked:
     """The value as inputs, one for each of the network's, and targets of the same number of samples.
 
     This is the gate for batches: every one goes through it, not only the first.
@@ -46,25 +47,25 @@ def require_batch(
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise _no_batch(value, task, what)
     inputs, target = value
-    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    if not given or not all(isinstance(part, Tensor) for part in (*given, target)):
+    given, targets = (tuple(part) if isinstance(part, (tuple, list)) else (part,) for part in (inputs, target))
+    if not given or not targets or not all(isinstance(part, Tensor) for part in (*given, *targets)):
         raise _no_batch(value, task, what)
     says = f"{_named(task)}: {what} yields"
-    for role, values in (*(("inputs", values) for values in given), ("targets", target)):
+    for role, values in (*(("inputs", values) for values in given), *(("targets", values) for values in targets)):
         if odd := oddity(values):
             raise TaskError(
                 f"{says} {role} that are {odd}; they must be plain tensors on the CPU",
                 hint="convert them where the batch is made, with .to_dense(), .cpu() or the like",
             )
-    for values in given:
-        if not target.ndim or values.shape[:1] != target.shape[:1]:
+    for values, aim in product(given, targets):
+        if not aim.ndim or values.shape[:1] != aim.shape[:1]:
             raise TaskError(
-                f"{says} inputs {list(values.shape)} with targets {list(target.shape)}; "
+                f"{says} inputs {list(values.shape)} with targets {list(aim.shape)}; "
                 "the first dimension of both is the batch"
             )
     if wanted:
         _require_inputs(given, wanted, says)
-    return tuple(map(_ordinary, given)), _ordinary(target)
+    return tuple(map(_ordinary, given)), _ordinary(target) if isinstance(target, Tensor) else each(targets, _ordinary)
 
 
 def _ordinary(values: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def require_steps(task: Task) -> int:
 def _no_batch(value: object, task: Task | None, what: str) -> TaskError:
     return TaskError(
         f"{_named(task)}: {what} yields {described_value(value)}",
-        hint="yield a tuple of two: inputs [batch, ...], a tensor or a tuple of them, and targets [batch, ...]",
+        hint="yield a tuple of two, inputs and targets: each a tensor [batch, ...] or a tuple of them",
     )
 
 
@@ -108,7 +109,7 @@ def sample_shape(task: Task) -> tuple[int, ...]:
     return tuple(first_batch(task, "calibration_batches")[0][0].shape[1:])
 
 
-def first_batch(task: Task, data: DataSet, wanted: Sequence[Input] = ()) -> tuple[tuple[Tensor, ...], Tensor]:
+def first_batch(task: Task, data: DataSet, wanted: Sequence[Input] = ()) -> Checked:
     """The first batch of one of a task's data sets, for a network that takes the wanted inputs if there are any.
 
     Raises:
@@ -121,7 +122,7 @@ def first_batch(task: Task, data: DataSet, wanted: Sequence[Input] = ()) -> tupl
 
 def checked_batches(
     task: Task | None, data: str, begin: Callable[[], Iterable[object]], wanted: Sequence[Input] = (), skipped: int = 0
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+) -> Iterator[Checked]:
     """The batches of a data set, each of them through both gates.
 
     Args:

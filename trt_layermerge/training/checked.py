@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.network.inputs import Input
-from trt_layermerge.training.check import asking, checked_batches, described_value
+from trt_layermerge.network.inputs import Input, each
+from trt_layermerge.network.network import Network
+from trt_layermerge.training.check import Checked, asking, check_task, checked_batches, described_value
 from trt_layermerge.training.identity import identity_of
-from trt_layermerge.training.task import Batch, Regression, Shareable, Task
+from trt_layermerge.training.task import Batch, Comparison, Regression, Shareable, Task
+from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 from trt_layermerge.usercode import user_code
 
 
@@ -43,10 +47,26 @@ class CheckedTask:
                 self.metric_name = str(task.metric_name)
         if isinstance(task, Shareable):
             self.shared = self._shared
+        if isinstance(task, Comparison):
+            self.distances = task.distances
 
-    def for_inputs(self, inputs: Sequence[Input]) -> CheckedTask:
-        """The same task, for a network that takes these inputs."""
-        return CheckedTask(self.given, inputs, self._source)
+    def for_network(self, network: Network, device: torch.device) -> CheckedTask:
+        """The same task, for a network that takes its inputs; without labels, one of being near to that network.
+
+        Raises:
+            TaskError: Without labels, its samples do not fit the network.
+            LayerMergeError: The network's outputs cannot be compared, or not as the user says.
+        """
+        given = self.given
+        if isinstance(given, Agreement):
+            check_task(given, network.inputs)  # before the network is run on its data
+            given = given.compared_with(network, device)
+        return CheckedTask(given, network.inputs, self._source)
+
+    def as_trained(self, batch_size: int | None, temperature: float) -> CheckedTask:
+        """The same task in batches of another size and with softened distances, if it has no labels."""
+        given = self.given.as_trained(batch_size, temperature) if isinstance(self.given, Agreement) else self.given
+        return CheckedTask(given, self._inputs, self._source)
 
     def _shared(self, rank: int, size: int) -> Task:
         assert isinstance(self.given, Shareable)
@@ -56,6 +76,8 @@ class CheckedTask:
     @cached_property
     def content(self) -> str:
         """Hash of what the task is, whatever its name."""
+        if isinstance(self.given, Agreement):  # whose targets depend on the device in their last digits
+            return self.given.data_hash
         return identity_of(self, self._source)
 
     @property
@@ -87,15 +109,15 @@ class CheckedTask:
         """The task's."""
         yield from self._checked("test_batches")
 
-    def _checked(self, data: str) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def _checked(self, data: str) -> Iterator[Checked]:
         return checked_batches(self, data, lambda: getattr(self.given, data)(), self._inputs)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         """The task's."""
         with asking(self, "loss"):
             return self.given.loss(output, target)
 
-    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+    def metric(self, output: Any, target: Any) -> Tensor:
         """The task's."""
         with asking(self, "metric"):
             return self.given.metric(output, target)
@@ -106,6 +128,6 @@ def content_of(task: Task) -> str:
     return task.content if isinstance(task, CheckedTask) else ""
 
 
-def _copied(batch: tuple[tuple[Tensor, ...], Tensor]) -> Batch:
+def _copied(batch: Checked) -> Batch:
     inputs, target = batch
-    return tuple(values.clone() for values in inputs), target.clone()
+    return each(inputs, Tensor.clone), each(target, Tensor.clone)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,15 @@ from trt_layermerge.errors import RuntimeNotAvailableError, TaskError
 from trt_layermerge.extras import install_hint
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.task import Classification, Task
+from trt_layermerge.training.unlabelled.comparing import Comparing
+from trt_layermerge.training.unlabelled.load_unlabelled import unlabelled
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of training images in 0..1, by channel."""
+
+UNLABELLED = "images"
+"""Name of the task without labels; what comes behind it may be a file, too."""
 
 CIFAR_RECORD = 1 + 3 * 32 * 32
 """Bytes of an image of the binary version: its label, then its red, green and blue rows."""
@@ -39,11 +44,13 @@ class Settings:
         size: Height and width of the images that the network takes; None takes the data's usual.
         batch_size: Images of one step; None takes the task's own.
         label_smoothing: As in ``torch.nn.functional.cross_entropy``.
+        comparing: How samples without labels are prepared, and outputs compared.
     """
 
     size: int | None = None
     batch_size: int | None = None
     label_smoothing: float = 0.0
+    comparing: Comparing = field(default_factory=Comparing)
 
 
 def image_folder(folder: Path, settings: Settings) -> Classification:
@@ -112,6 +119,7 @@ NAMED: dict[str, Callable[[Path, Settings], Task]] = {
     "imagefolder": image_folder,
     "cifar10": cifar10,
     "denoise-cifar10": denoise_cifar10,
+    UNLABELLED: lambda place, settings: unlabelled(place, settings.comparing),
 }
 
 

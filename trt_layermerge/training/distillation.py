@@ -49,6 +49,8 @@ def require_logits(network: Network, task: Task, who: str, hint: str) -> None:
     Raises:
         UsageError: They are no logits of several classes.
     """
+    if len(network.outputs) > 1:
+        raise UsageError(f"{who}, and {network.name} returns several tensors: which are logits is not known", hint=hint)
     if isinstance(task, Regression):
         raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
     (output,) = (node for node in network.module.graph.nodes if node.op == "output")

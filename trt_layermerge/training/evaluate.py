@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.device import device_of, moved
+from trt_layermerge.network.inputs import Values, each, samples_in
 from trt_layermerge.training.check import asking, checked_batches
 from trt_layermerge.training.task import Batch, Task
 
@@ -42,6 +43,13 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
 
 
+def fix_norms(model: nn.Module) -> None:
+    """Put the batch norms of a model in evaluation mode, alone."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
     """Score a model in evaluation mode, without gradients; its modes are left as they were.
 
@@ -50,34 +58,35 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
     """
     device = device_of(model)
 
-    def outputs() -> Iterator[tuple[Tensor, Tensor]]:
+    def outputs() -> Iterator[tuple[Values, Values]]:
         for inputs, target in checked_batches(task, "a data set to evaluate on", lambda: batches):
             with torch.inference_mode():  # not around the loop: a task may keep the tensors it makes, and train on them
                 output = model(*moved(inputs, device))
-            yield output, target.to(device)
+            yield output, each(target, lambda values: values.to(device))
 
     with in_mode(model, training=False):
         return score(outputs(), task)
 
 
-def score(outputs: Iterable[tuple[Tensor, Tensor]], task: Task) -> Score:
-    """Score outputs of a model, ``[batch, ...]`` each, paired with their targets.
+def score(outputs: Iterable[tuple[Values, Values]], task: Task) -> Score:
+    """Score outputs of a model, ``[batch, ...]`` each, paired with their targets on the same device.
 
     Raises:
         TaskError: There are none, or the metric is not one number a sample.
     """
     loss, quality, samples = 0.0, 0.0, 0
     for output, target in outputs:
+        count = samples_in(target)
         with torch.inference_mode(), asking(task, "loss or metric"):
             metric = task.metric(output, target)
-            if metric.shape != target.shape[:1]:
+            if metric.shape != (count,):
                 raise TaskError(
-                    f"task {task.name!r}: metric returns {list(metric.shape)} for a batch of {len(target)}",
+                    f"task {task.name!r}: metric returns {list(metric.shape)} for a batch of {count}",
                     hint="return one number for each sample",
                 )
-            loss += float(task.loss(output, target)) * len(target)
+            loss += float(task.loss(output, target)) * count
             quality += float(metric.double().sum())
-        samples += len(target)
+        samples += count
     if samples == 0:
         raise TaskError(f"task {task.name!r}: there is no data to evaluate on")
     return Score(loss / samples, quality / samples, samples)

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError, say
+from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.training.check import DataSet, first_batch
 from trt_layermerge.training.checkpoint import digest
 from trt_layermerge.training.task import Task
@@ -52,8 +53,9 @@ def source_digest(file: Path) -> str:
     return state.hexdigest()
 
 
-def _batch_digest(inputs: tuple[Tensor, ...], target: Tensor) -> str:
-    return digest({"target": target} | {str(index): values for index, values in enumerate(inputs)})
+def _batch_digest(inputs: tuple[Tensor, ...], target: Values) -> str:
+    targets = {f"target{index or ''}": values for index, values in enumerate(as_tuple(target))}
+    return digest(targets | {str(index): values for index, values in enumerate(inputs)})
 
 
 def _sources(file: Path) -> set[Path]:

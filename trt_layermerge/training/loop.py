@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,22 +21,26 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
+from trt_layermerge.network.heap import heap_kept
+from trt_layermerge.network.inputs import each, samples_in
+from trt_layermerge.network.threads import thread_beside
 from trt_layermerge.progress import Progress
-from trt_layermerge.training.check import asking, checked_batches, described_value, require_steps
+from trt_layermerge.training.check import Checked, checked_batches, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
-from trt_layermerge.training.distillation import distillation_loss
-from trt_layermerge.training.evaluate import in_mode
-from trt_layermerge.training.gating import hold, nonlinearity
+from trt_layermerge.training.evaluate import fix_norms, in_mode
+from trt_layermerge.training.gating import hold
 from trt_layermerge.training.interrupt import held_back
 from trt_layermerge.training.layout import laid_out
+from trt_layermerge.training.objective import Objective
 from trt_layermerge.training.process_group import ProcessGroup
 from trt_layermerge.training.process_group import group as whole_group
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
-from trt_layermerge.training.task import Shareable, Task
+from trt_layermerge.training.task import Comparison, Shareable, Task
+from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
 
@@ -43,8 +49,6 @@ MOST_BACKOFFS = 4
 
 DIVERGED = 1000.0
 """A loss is no longer one to learn from when it is so many times that of the first step, and so large in itself."""
-
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class TrainingResult:
     backoffs: int
 
 
+@heap_kept()
 def fine_tune(
     model: nn.Module,
     task: Task,
@@ -78,10 +83,9 @@ def fine_tune(
 ) -> TrainingResult:
     """Train a model in place, or finish what an interrupted call with the same arguments began.
 
-    The loss is (1 - a) task loss + a T^2 KL(teacher || student) with the recipe's distillation weight a and temperature
-    T (Hinton et al., arXiv 1503.02531), and the recipe's penalty for activations with gates. The checkpoint is written
-    every ``recipe.checkpoint_seconds``, after each epoch and when the run is interrupted; it stays when the run is
-    finished, so that repeating the call trains nothing again.
+    What is minimised is said in ``objective.py``. The checkpoint is written every ``recipe.checkpoint_seconds``, after
+    each epoch and when the run is interrupted; it stays when the run is finished, so that repeating the call trains
+    nothing again.
 
     A run that diverges begins again from its initial weights at half the learning rate, and says so, up to
     ``MOST_BACKOFFS`` times.
@@ -97,18 +101,23 @@ def fine_tune(
         group: The processes that share each batch, and where; if not given those that a launcher has started.
 
     Raises:
-        UsageError: The recipe distils and there is no teacher, or the teacher is the model itself.
+        UsageError: The recipe distils or the task has no labels, and there is no teacher; or that is the model itself.
         TaskError: The task's batches or loss are not what ``Task`` says.
         DivergedError: The loss is no longer a finite number, or out of all proportion, whatever the learning rate.
         TableError: The checkpoint is damaged, or not a checkpoint.
         IncompatibleError: The checkpoint belongs to another run; the message says what differs.
     """
-    if recipe.distillation > 0 and teacher is None:
-        raise UsageError(f"recipe: distillation is {recipe.distillation} but there is no teacher to learn from")
+    compares = isinstance(task, Comparison)
+    if teacher is None and (compares or recipe.distillation > 0):
+        why = f"task {task.name!r} has no labels" if compares else f"recipe: distillation is {recipe.distillation}"
+        raise UsageError(f"{why} but there is no teacher to learn from")
     if teacher is model:
         raise UsageError("the teacher is the model itself; give it a copy of the model as it was")
     require_steps(task)
-    teacher, group = teacher if recipe.distillation > 0 else None, group or whole_group(device_named("auto"))
+    teacher, group = (
+        teacher if compares or recipe.distillation > 0 else None,
+        group or whole_group(device_named("auto")),
+    )
     device = group.device(device_of(model))
     with (
         placed(model, device),
@@ -118,8 +127,11 @@ def fine_tune(
         in_mode(model, training=True),
         nullcontext() if teacher is None else in_mode(teacher, training=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
+        nullcontext() if teacher is None or device.type != "cpu" else thread_beside() as beside,
     ):
-        run = _Run(model, teacher, task, recipe, checkpoint, progress, group)
+        if recipe.fixed_norms:
+            fix_norms(model)
+        run = _Run(model, teacher, task, recipe, checkpoint, progress, group, beside)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
@@ -137,8 +149,9 @@ class _Run:
         path: Path,
         progress: Progress,
         group: ProcessGroup,
+        beside: ThreadPoolExecutor | None,
     ) -> None:
-        self.model, self.teacher, self.recipe = model, teacher, recipe
+        self.model, self.recipe = model, recipe
         self.path, self.progress, self.group = path, progress, group
         self.device = device_of(model)
         self.task = task.shared(group.rank, group.size) if isinstance(task, Shareable) else task
@@ -148,6 +161,8 @@ class _Run:
         self.identity = _identity(model, teacher, task, recipe, group)
         self.initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.wrapped = group.wrapped(model)
+        self.objective = Objective(model, self.wrapped, teacher, self.task, recipe)
+        self.teaching = Teaching(self.objective.taught, recipe.accumulation, beside)
         self.saved_time, self.backoffs = time.monotonic(), 0
         self._begin()
 
@@ -224,46 +239,51 @@ class _Run:
             lambda: task.training_batches(seed=seed, epoch=epoch, first_step=first),
             skipped=first,
         )
-        for _ in range(first, min(self.epoch_steps, self.steps - epoch * self.epoch_steps)):
-            batch = self._next(batches)
+        end = min((epoch + 1) * self.epoch_steps, self.steps)
+        coming = self.teaching.begin(partial(self._next, batches, self.step))
+        for step in range(self.step, end):
+            batch = coming()
             with held_back():
-                self._advance(*batch)
+                if step + 1 < end:
+                    coming = self.teaching.begin(partial(self._next, batches, step + 1))
+                self._advance(batch)
             self.progress(self.step, self.steps, self._label())
             if time.monotonic() - self.saved_time >= self.recipe.checkpoint_seconds:
                 self._save()
         if self.saved_step < self.step:
             self._save()
 
-    def _next(self, batches: Iterator[tuple[tuple[Tensor, ...], Tensor]]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """This member's part of the next batch, on its device."""
+    def _next(self, batches: Iterator[Checked], step: int) -> Checked:
+        """This member's part of the next batch, which is for this step, on its device."""
         batch = next(batches, None)
         if batch is None:
             raise TaskError(
-                f"task {self.task.name!r}: training_batches yields {self.step % self.epoch_steps} batches in epoch "
-                f"{self.step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
+                f"task {self.task.name!r}: training_batches yields {step % self.epoch_steps} batches in epoch "
+                f"{step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
             )
         given, target = batch
         every = slice(None) if isinstance(self.task, Shareable) else slice(self.group.rank, None, self.group.size)
-        if not len(target[every]):
+        if not len(given[0][every]):
             raise TaskError(
-                f"task {self.task.name!r}: training_batches yields a batch of {len(target)} samples in step "
-                f"{self.step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
+                f"task {self.task.name!r}: training_batches yields a batch of {len(given[0])} samples in step "
+                f"{step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
                 hint="make its batches larger, or leave out those that are too small",
             )
-        return tuple(self._here(values[every]) for values in given), target[every].to(self.device)
+        aims = each(target, lambda values: values[every].to(self.device))
+        return tuple(self._here(values[every]) for values in given), aims
 
     def _here(self, values: Tensor) -> Tensor:
         if self.recipe.channels_last and values.ndim == 4:
             values = values.contiguous(memory_format=torch.channels_last)
         return values.to(self.device)
 
-    def _advance(self, inputs: tuple[Tensor, ...], target: Tensor) -> None:
+    def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
         self.whole = False
         torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
-        value = self.group.mean(self._gradients(inputs, target))
+        value = self.group.mean(self._gradients(batch))
         if self.step == 0:
             self.first_loss = value
         if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
@@ -283,51 +303,16 @@ class _Run:
                 self.model.load_state_dict(self.average.values)
         self.whole = True
 
-    def _gradients(self, inputs: tuple[Tensor, ...], target: Tensor) -> float:
-        """Gradients of the batch, run in the recipe's number of parts; its mean loss."""
-        number = min(self.recipe.accumulation, len(target))
-        parts = [values.tensor_split(number) for values in (*inputs, target)]
-        total = 0.0
-        for index, (*given, labels) in enumerate(zip(*parts, strict=True)):
-            with self.group.alone(self.wrapped) if index < number - 1 else nullcontext():
+    def _gradients(self, batch: Sequence[Part]) -> float:
+        """Gradients of the batch, run part by part; its mean loss."""
+        samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
+        for number, part in enumerate(batch, 1):
+            with self.group.alone(self.wrapped) if number < len(batch) else nullcontext():
                 with Unstrided():
-                    loss = self._loss(tuple(given), labels) * (len(labels) / len(target))
+                    loss = self.objective(part) * (samples_in(part.inputs) / samples)
                 total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return total
-
-    def _loss(self, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        share, precision = self.recipe.distillation, self.recipe.precision
-        with torch.autocast(self.device.type, AUTOCAST[precision], enabled=precision != "fp32"):
-            output = self._output(inputs)
-            with torch.no_grad():
-                taught = None if self.teacher is None else self.teacher(*inputs)
-        output = output.float()
-        with asking(self.task, "loss"):
-            loss = self.task.loss(output, target)
-        if not isinstance(loss, Tensor) or loss.ndim != 0:
-            found = list(loss.shape) if isinstance(loss, Tensor) else described_value(loss)
-            raise TaskError(f"task {self.task.name!r}: loss returns {found}; it must be the batch's mean, a scalar")
-        if not loss.requires_grad:
-            raise TaskError(
-                f"task {self.task.name!r}: loss returns a number that does not depend on the network's output",
-                hint="compute it from the output in torch, without detach(), item() or no_grad()",
-            )
-        if taught is not None:
-            loss = (1 - share) * loss + share * distillation_loss(output, taught.float(), self.recipe.temperature)
-        if self.recipe.gate_penalty > 0:
-            loss = loss + self.recipe.gate_penalty * nonlinearity(self.model)
-        return loss
-
-    def _output(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        try:
-            output: Tensor = self.wrapped(*inputs)
-        except ValueError as error:  # of a norm that sees one number in a channel
-            raise TaskError(
-                f"task {self.task.name!r}: {len(inputs[0])} samples at once are too few to train on: {error}",
-                hint="make its batches larger, or lower accumulation",
-            ) from error
-        return output
 
     @property
     def lr(self) -> float:

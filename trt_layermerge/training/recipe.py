@@ -43,6 +43,8 @@ class Recipe:
         seed: Of the order of the data, its augmentation and dropout.
         precision: ``bf16`` and ``fp16`` run forward and backward passes under autocast; the weights stay float32.
             Losses of ``fp16`` are scaled, so that small gradients do not vanish.
+        fixed_norms: Batch norms keep their statistics, and compute as in evaluation. The teacher's do so, too: what is
+            to become the same function begins as nearly the same.
         clip_norm: Longest gradient that is followed as it is; None follows any.
         channels_last: Train with kernels and images in NHWC layout, which convolutions are faster in.
         decouple: Share of all steps in which what a plan removes fades away, at least 0 and below 1; 0 removes it at
@@ -74,6 +76,7 @@ class Recipe:
     temperature: float = 4.0
     seed: int = 0
     precision: Precision = "fp32"
+    fixed_norms: bool = False
     clip_norm: float | None = None
     channels_last: bool = True
     decouple: float = 0.0

@@ -6,10 +6,10 @@ the ready-made one. Nothing here trains or evaluates: that is ``loop.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,8 +20,11 @@ from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Values as Values
 from trt_layermerge.training.seeds import mixed_seed
 
-Batch = tuple[Values, Tensor]
-"""Inputs and their targets ``[batch, ...]``."""
+if TYPE_CHECKING:
+    from trt_layermerge.training.unlabelled.distances import Distance
+
+Batch = tuple[Values, Values]
+"""Inputs and their targets, ``[batch, ...]`` each."""
 
 
 Labelled = tuple[Tensor, Tensor]
@@ -35,7 +38,8 @@ class Task(Protocol):
     which fits and importance may look at, and a *held-out* part that only importance is evaluated on. The test data is
     for the final figure and for nothing else.
 
-    Batches are made on the CPU. ``loss`` and ``metric`` get outputs and targets on one device, which may be a GPU.
+    Batches are made on the CPU. ``loss`` and ``metric`` get outputs and targets on one device, which may be a GPU: one
+    tensor, or of a network that returns several a tuple, in the order of its outputs.
     """
 
     @property
@@ -64,11 +68,11 @@ class Task(Protocol):
         """The test data, always in the same order."""
         ...
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         """Mean loss of a batch, a scalar."""
         ...
 
-    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+    def metric(self, output: Any, target: Any) -> Tensor:
         """Quality of every sample, ``[batch]``, higher is better; its mean over a data set is the accuracy."""
         ...
 
@@ -86,6 +90,20 @@ class Regression(Protocol):
 def metric_name(task: Task) -> str | None:
     """What the mean of a task's metric is called; ``None`` where it is the accuracy."""
     return task.metric_name if isinstance(task, Regression) else None
+
+
+@runtime_checkable
+class Comparison(Protocol):
+    """A task without labels: its targets are what the original makes of the same inputs, and its loss is 0 for them.
+
+    Held-out and test batches have them. Training and calibration batches have none: who trains gives the original as
+    the teacher, whose outputs take their place.
+    """
+
+    @property
+    def distances(self) -> Mapping[str, Distance]:
+        """Of each output of the network, in their order."""
+        ...
 
 
 @runtime_checkable

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 
-from tests.network.onnx_import.models import Weights, assert_same, imported, make
+from tests.network.onnx_import.models import Weights, assert_same, images, imported, make, runtime
+from trt_layermerge.network.onnx_import.onnx_graph import read_typed_graph
+from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
 
 node = helper.make_node
 
@@ -81,3 +84,39 @@ def test_importing_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     imported(make([node("Conv", ["x", "w"], ["y"])], {"w": kernel()}))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def read_as_it_is(model: onnx.ModelProto) -> OnnxNetwork:
+    return OnnxNetwork(read_typed_graph(model, "net.onnx"), "net.onnx").eval()
+
+
+def test_a_graph_that_is_read_as_it_is_computes_in_its_own_types() -> None:
+    """Weights in halves, between casts, as ``precision`` writes them."""
+    weights = {"w": kernel(4).astype(np.float16), "v": np.ones((4, 2), np.float16)}
+    nodes = [
+        node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        node("Conv", ["h", "w"], ["c"]),
+        node("GlobalAveragePool", ["c"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "v"], ["g"], alpha=0.5),
+        node("Cast", ["g"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = make(nodes, weights)
+    module, x = read_as_it_is(model), images(model)
+    assert {value.dtype for value in module.parameters()} == {torch.float16}
+    (y,) = module.computed(torch.from_numpy(x))
+    assert y.dtype == torch.float32 and torch.equal(y, y.half().float()), "it was a half until the last cast"
+    np.testing.assert_allclose(y.detach().numpy(), runtime(model, x), rtol=1e-2, atol=1e-3)
+    assert {value.dtype for value in imported(model).parameters()} == {torch.float32}, "else all floats are alike"
+
+
+def test_a_graph_that_is_read_as_it_is_takes_several_inputs_and_gives_several_outputs() -> None:
+    float_, whole = TensorProto.FLOAT, TensorProto.INT64
+    nodes = [node("Cast", ["t"], ["r"], to=float_), node("Sin", ["r"], ["s"]), node("Add", ["a", "s"], ["y"])]
+    inputs = [helper.make_tensor_value_info(n, k, [2, 3]) for n, k in (("t", whole), ("a", float_))]
+    outputs = [helper.make_tensor_value_info(name, float_, [2, 3]) for name in ("y", "s")]
+    module = read_as_it_is(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs)))
+    t, a = torch.tensor([[0, 1, 2], [3, 4, 5]]), torch.randn(2, 3)
+    y, s = module.computed(t, a)
+    torch.testing.assert_close(s, torch.sin(t.float()))
+    torch.testing.assert_close(y, a + s)

@@ -135,6 +135,8 @@ CASES: dict[str, onnx.ModelProto] = {
     "Dropout, opset 9": one("Dropout", opset=9, ratio=0.3),
     "Elu": one("Elu", alpha=0.5),
     "Erf": one("Erf"),
+    "Cos": one("Cos"),
+    "Sin": one("Sin"),
     "Exp": one("Exp"),
     "Expand": one("Expand", ints(2, 3, 8, 10), shape=("batch", 3, 1, 10)),
     "Flatten": one("Flatten"),

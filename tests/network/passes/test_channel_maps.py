@@ -19,7 +19,7 @@ from trt_layermerge.network.trace import normal_form
 class Scaled(nn.Module):
     """Convolutions and norms by name, and numbers for each channel beside them."""
 
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **more: nn.Module) -> None:
         super().__init__()
         self.a, self.b, self.narrow = conv(), conv(), conv(4, 8, 1, groups=2)
         self.norm, self.bare = nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
@@ -29,16 +29,18 @@ class Scaled(nn.Module):
         for norm in (self.norm, self.bare):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
+        for name, module in more.items():
+            self.add_module(name, module)
         self.function = forward
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self, x)
 
 
-def found(forward: Callable[[Any, Tensor], Tensor]) -> Network:
+def found(forward: Callable[[Any, Tensor], Tensor], **more: nn.Module) -> Network:
     """The network, which computes what it is written as, for any batch."""
     torch.manual_seed(0)
-    source = Scaled(forward).eval()
+    source = Scaled(forward, **more).eval()
     network = trace("net", source, (4, 8, 8))
     for batch in (1, 3):
         x = torch.randn(batch, 4, 8, 8)
@@ -96,6 +98,13 @@ def test_scales_of_residual_branches_are_part_of_them() -> None:
     ):
         (chain,) = found(forward).chains
         assert [(skip.start, skip.end) for skip in chain.skips] == [(0, 2)] and len(chain) == 2
+
+
+def test_a_transposed_convolution_takes_in_what_follows_it() -> None:
+    for settings in ({}, {"groups": 2}, {"bias": False}):
+        up = nn.ConvTranspose2d(4, 4, 2, 2, **settings)
+        network = found(lambda m, x: m.b(F.relu(m.up(m.a(x)) * m.scale + m.shift)), up=up)
+        assert [node.name for node in network.module.graph.nodes] == ["x", "a", "up", "relu", "b", "output"]
 
 
 def test_behind_an_addition_it_is_a_layer_of_its_own_as_a_norm_is() -> None:

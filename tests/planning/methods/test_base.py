@@ -33,8 +33,8 @@ def test_a_loss_that_makes_no_value_names_the_item(method: Method, loss: float) 
 
 def test_fields_that_are_said_to_be_settings_are() -> None:
     found = [(one.name, one.default, one.help) for one in Weighted(weight=0.25).settings]
-    assert found == [("weight", 0.5, "Weight of the loss."), ("rounds", 3, "How often.")]
-    assert Joint().settings == ()
+    assert found[-2:] == [("weight", 0.5, "Weight of the loss."), ("rounds", 3, "How often.")]
+    assert [one.name for one in Joint().settings] == ["widths"] and LayerMerge().settings == ()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
 
-from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.ci.compared import report_of_comparison
+from trt_layermerge.cli.ci_files import CiFiles, ci_options
+from trt_layermerge.cli.options import PATH, json_option, read_share
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.regression.comparable import compare_files
 from trt_layermerge.regression.printing import comparison_fields, comparison_lines
 from trt_layermerge.regression.profiles import ACROSS
-
-
-def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
-    """Read a share as people write it: ``5%`` or ``0.05``."""
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text.strip())
-    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
-    if not 0 < share <= 1:
-        raise click.BadParameter(f"{text!r} is no share above 0 %; write 5% or 0.05")
-    return share
 
 
 @click.command("compare")
@@ -28,7 +20,7 @@ def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> f
 @click.argument("new", type=PATH)
 @click.option(
     "--tolerance",
-    callback=read_tolerance,
+    callback=read_share,
     default="5%",
     show_default=True,
     help="Largest change of a latency or a speed-up that does not matter.",
@@ -40,6 +32,7 @@ def read_tolerance(_ctx: click.Context, _param: click.Parameter, text: str) -> f
     help="Manifests: largest loss of accuracy that does not matter.  [default: it is shown, not evaluated]",
 )
 @click.option("--across", type=click.Choice(ACROSS), multiple=True, help="Compare although this differs.")
+@ci_options
 @json_option
 def command(
     baseline: Path,
@@ -48,6 +41,7 @@ def command(
     accuracy_tolerance: float | None,
     across: tuple[str, ...],
     as_json: bool,
+    **ci_files: Path | None,
 ) -> None:
     """Compare NEW with BASELINE: two profiles, or two manifests of deliveries (engines/NAME/manifest.json).
 
@@ -59,5 +53,6 @@ def command(
         print_json(comparison_fields(found))
     else:
         click.echo("\n".join(comparison_lines(found)))
+    CiFiles(**ci_files).write(lambda: report_of_comparison(found))
     if found.objection is not None:
         raise found.objection

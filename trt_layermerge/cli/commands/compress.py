@@ -23,7 +23,7 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.compression import compress
-from trt_layermerge.pipeline.dry_run import job_plan
+from trt_layermerge.pipeline.dry_run import data_plan, job_plan
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.training import leads, share_training
 from trt_layermerge.report.terminal import print_result
@@ -51,10 +51,13 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
     session = open_session(make_job(**given))
     session.require_task()
     if dry_run:
-        stages = job_plan(session)
+        data, stages = data_plan(session), job_plan(session)
         if as_json:
-            print_json({"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
+            told = {"data": list(data)} if data else {}
+            print_json(told | {"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
             return
+        for line in data:
+            click.echo(line)
         for stage in stages:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
         click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
+from trt_layermerge.ci.measured import report_of_profile
+from trt_layermerge.cli.budgeted import BudgetOptions, budget_options, budgeted_fields, budgeted_lines
+from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     combined,
@@ -15,43 +22,146 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
-    network_options,
+    read_share,
+    several_network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
-from trt_layermerge.pipeline.measuring import profile_plan, profile_stage
-from trt_layermerge.pipeline.session import open_session
+from trt_layermerge.errors import UsageError
+from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
+from trt_layermerge.pipeline.profiling import (
+    ProfilingPlan,
+    open_sessions,
+    profile_networks,
+    profiling_plan,
+    wanted_signatures,
+)
+from trt_layermerge.pipeline.session import Session
+
+VARIANTS = {
+    "validate": "predicted against measured latencies of whole plans",
+    "show": "what a file holds",
+    "merge": "several files of one device as one",
+    "export": "a file as CSV",
+    "estimate": "a table of convolutions, on a card that is elsewhere",
+}
 
 
 @click.command(
     "profile",
     cls=CommandWithVariants,
-    variants={"estimate": "trt_layermerge.cli.commands.profile_estimate"},
-    epilog="profile estimate: a table of convolutions, on a card that is elsewhere; see profile estimate -h.",
+    variants={name: f"trt_layermerge.cli.commands.profile_{name}" for name in VARIANTS},
+    epilog="; ".join(f"profile {name}: {what}" for name, what in VARIANTS.items()) + "; see profile show -h.",
 )
-@combined(network_options, device_options, data_options, config_option, dry_run_option, json_option)
+@combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
 @click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
-def command(as_json: bool, dry_run: bool, again: bool, **given: Any) -> None:
-    """Measure every candidate block of MODEL on this device; what the profile holds is not measured again."""
-    job = make_job(**given)
-    session = open_session(replace(job, policy=replace(job.policy, again=again)))
-    pending, seconds = profile_plan(session)
+@click.option(
+    "--interval",
+    callback=read_share,
+    default=f"{MeasurementPolicy.relative_ci:.0%}",
+    show_default=True,
+    metavar="SHARE",
+    help="Measure until the 95 % interval of a latency reaches no further than this to either side.",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0),
+    metavar="M",
+    help="Begin nothing new after that; the same command goes on with the rest.",
+)
+@combined(*budget_options)
+def command(
+    model: tuple[str, ...],
+    as_json: bool,
+    dry_run: bool,
+    again: bool,
+    interval: float,
+    max_minutes: float | None,
+    for_budget: str | None,
+    **given: Any,
+) -> None:
+    """Measure every candidate block of the networks MODEL... on this device, into one table.
+
+    What the table holds is not measured again; rows of another driver are. With --for-budget, what the best plan for
+    that budget rests on is measured, and no more.
+    """
+    wanted = BudgetOptions(for_budget, given.pop("importance"), given.pop("prior"))
+    _require_one(model, wanted, given["weights"])
+    ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
+    ci_files.require_writable()
+    job = make_job(**given, model=model[0], budget=for_budget)
+    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again, relative_ci=interval)), model)
+    plan, seconds = profiling_plan(sessions), None if max_minutes is None else 60 * max_minutes
     if dry_run:
-        found = {"profile": str(session.profile.path), "to_measure": pending, "seconds": round(seconds, 1)}
-        if as_json:
-            print_json(found)
-        else:
-            click.echo(f"{pending} signatures to measure into {session.profile.path}, about {minutes(seconds)}")
+        _tell_plan(plan, as_json)
         return
+    began = time.monotonic()
     with screen() as reporter:
-        profile_stage(session, reporter)
-    rows = [row.status for row in session.profile]
-    counts = {status: rows.count(status) for status in ("ok", "degraded", "failed")}
-    simulated = session.profile.key.device.simulated
+        found = None if for_budget is None else wanted.profile(sessions[0], reporter, seconds)
+        measured = profile_networks(sessions, reporter, seconds) if found is None else found.measured
+    signatures = [one for session in sessions for one in wanted_signatures(session)]
+    notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
+    ci_files.write(lambda: report_of_profile(sessions[0].profile, signatures, [*notes, f"{measured} measured now"]))
+    _tell(sessions, plan, measured, time.monotonic() - began, as_json, found)
+
+
+def _require_one(model: Sequence[str], wanted: BudgetOptions, weights: Path | None) -> None:
+    """See that what is of one network is asked of one.
+
+    Raises:
+        UsageError: It is not.
+    """
+    wanted.require()
+    if len(model) > 1 and weights is not None:
+        raise UsageError(
+            f"--weights is a checkpoint of one network, and there are {len(model)}",
+            hint="leave it out: no latency depends on weights",
+        )
+    if len(model) > 1 and wanted.budget is not None:
+        raise UsageError(f"--for-budget plans for one network, and there are {len(model)}", hint="profile one by one")
+
+
+def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "profile": str(plan.path),
+                "networks": [asdict(one) for one in plan.networks],
+                "to_measure": plan.missing,
+                "seconds": round(plan.seconds, 1),
+            }
+        )
+        return
+    if len(plan.networks) > 1:
+        for one in plan.networks:
+            click.echo(f"{one.model}: {one.missing} of {one.operations} operations to measure")
+    click.echo(f"{plan.missing} signatures to measure into {plan.path}, about {minutes(plan.seconds)}")
+
+
+def _tell(
+    sessions: Sequence[Session],
+    plan: ProfilingPlan,
+    measured: int,
+    seconds: float,
+    as_json: bool,
+    found: BudgetedProfile | None,
+) -> None:
+    profile = sessions[0].profile
+    told = Counter(row.status for row in profile)
+    counts = {status: told[status] for status in ("ok", "degraded", "failed")}
+    simulated, left = profile.key.device.simulated, plan.missing - measured
     if as_json:
         about = {"simulated": True} if simulated else {}
-        print_json({"profile": str(session.profile.path), "measured": pending, "rows": len(rows), **counts, **about})
-    else:
-        verb = "SIMULATED, no device was timed" if simulated else "measured"
-        states = ", ".join(f"{count} {status}" for status, count in counts.items())
-        click.echo(f"{session.profile.path}: {pending} {verb}; {len(rows)} signatures in all: {states}")
+        of = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
+        more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
+        settled = {} if found is None else {"for_budget": budgeted_fields(found)}
+        print_json(of | more | counts | about | settled)
+        return
+    verb = "SIMULATED, no device was timed" if simulated else f"measured in {minutes(seconds)}"
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    click.echo(f"{plan.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
+    if found is not None:
+        click.echo("\n".join(budgeted_lines(found)))
+    elif left:
+        click.echo(f"{left} are left, for the time was up; the same command goes on with them")

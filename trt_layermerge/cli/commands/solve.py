@@ -31,7 +31,6 @@ from trt_layermerge.planning.budget import Budget, BudgetUnit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.methods.registry import method_named, registered_methods
-from trt_layermerge.planning.tables import read_latencies
 from trt_layermerge.planning.tabulated import fastest_intervals, problem_from_tables
 from trt_layermerge.planning.views import fastest_csv, fastest_view
 from trt_layermerge.report.plans import FoundPlans
@@ -73,7 +72,8 @@ def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path 
 
     For MODEL, from the profile and the importance table of the other stages; writes plan.json. For a network of
     anyone's, from two tables: --latency with the columns start,end,kernel,depthwise,latency_ms and --importance with
-    start,end,kernel,depthwise,importance.
+    start,end,kernel,depthwise,importance. For plans of width as well, the first has in_channels,out_channels, and the
+    second rows of tensors,channels,importance besides: tensors such as 1|3|5, which narrow together.
     """
     wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
     method = method_named(given["method"], given_settings(given))
@@ -122,15 +122,16 @@ class _Tables:
 
 
 def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
-    known = tables.original_ns is not None or read_latencies(tables.latency).original_ns is not None
     asked = given["budget"] is not None or given["speedup"] is not None
     budget = read_budget(given["budget"], given["speedup"]) if asked or not wanted.whole else None
+    problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
+    kept = {item.end for item in problem.items if item.kind == "keep"}
+    known = tables.original_ns is not None or len(kept) == sum(problem.lengths)
     if budget is not None and budget.unit is not BudgetUnit.MILLISECONDS and not known:
         raise UsageError(
             f"a budget of {budget} refers to the original, and {tables.latency} lacks rows of single layers",
             hint="write the budget in ms, such as 22.3ms, or say what the original takes: --original 22.3ms",
         )
-    problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
     frontier = solve(problem, tables.resolution_ns)
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
     tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)

@@ -213,6 +213,15 @@ def _cast(node: Node) -> Run:
     return lambda x: x.to(kind)
 
 
+_WIDTHS = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
+
+
+def typed_cast(node: Node) -> Run:
+    """``Cast`` where floats are as wide as the file says."""
+    width = _WIDTHS.get(node.get("to"))
+    return _cast(node) if width is None else lambda x: x.to(width)
+
+
 def _depth_to_space(node: Node) -> Run:
     size = node.get("blocksize")
     if node.get("mode", "DCR") == "CRD":
@@ -287,6 +296,7 @@ OF_ONE: dict[str, FunctionRule] = {
     "Ceil": _is(torch.ceil),
     "Celu": lambda node: lambda x: F.celu(x, node.get("alpha", 1.0)),
     "Clip": _clip,
+    "Cos": _is(torch.cos),
     "DepthToSpace": _depth_to_space,
     "Dropout": lambda node: (
         lambda x, ratio=None, _=None: F.dropout(
@@ -326,6 +336,7 @@ OF_ONE: dict[str, FunctionRule] = {
     "Selu": _is(F.selu),
     "SequenceAt": _is(lambda values, index: values[int(index)]),
     "Sigmoid": _is(torch.sigmoid),
+    "Sin": _is(torch.sin),
     "Slice": _slice,
     "Softmax": _softmax(torch.softmax),
     "Softplus": _is(F.softplus),

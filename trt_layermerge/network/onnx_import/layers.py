@@ -156,8 +156,8 @@ def _gemm(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Mo
         return None
     weight = weight if node.get("transB", 0) else weight.T
     if bias is not None:
-        bias = np.broadcast_to(bias * np.float32(node.get("beta", 1.0)), weight.shape[:1])
-    return _linear(weight * np.float32(node.get("alpha", 1.0)), bias)
+        bias = np.broadcast_to(bias * bias.dtype.type(node.get("beta", 1.0)), weight.shape[:1])
+    return _linear(weight * weight.dtype.type(node.get("alpha", 1.0)), bias)
 
 
 def _matmul(_node: Node, weight: OnnxArray) -> nn.Module | None:

@@ -1,11 +1,12 @@
 """The graph of an ONNX file as a value: checked, functions inlined, constants folded, free of its batch size.
 
-Numbers are brought to float32, whatever the file keeps them in. What nothing reads is left out.
+Numbers are brought to float32, whatever the file keeps them in, unless its types are asked for. What nothing reads is
+left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,23 +64,25 @@ class Node:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A graph with one image input.
+    """A graph.
 
     Attributes:
-        input: Name of its input.
-        shape: Of one sample: channels, height, width; ``None`` where the file leaves one open.
+        inputs: Names of its inputs, in order.
+        shape: Of one sample of the first: channels, height, width; ``None`` where the file leaves one open.
         outputs: Names of its outputs, in order.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
         origins: The weight in the file that a constant was computed from, by the constant's name.
+        typed: Floats are as wide as the file has them; else all of them are alike, and none is cast to another width.
     """
 
-    input: str
+    inputs: tuple[str, ...]
     shape: tuple[int | None, ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, OnnxArray]
     origins: Mapping[str, str]
+    typed: bool = False
 
     @property
     def producers(self) -> dict[str, Node]:
@@ -97,7 +100,7 @@ class OnnxGraph:
 
 
 def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
-    """Take the graph out of a model.
+    """Take the graph out of a model of images, free of its batch size.
 
     Args:
         proto: The model, weights and all.
@@ -107,6 +110,28 @@ def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
         ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but one batch of
             images, or returns a constant.
     """
+    proto, opset = _checked(proto, where)
+    name, batch, shape = _image_input(proto.graph, where)
+    graph = _graph(proto, where, opset, (name,), shape)
+    return graph if batch is None else _freed(graph, batch)
+
+
+def read_typed_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
+    """Take the graph out of a model as it is: any number of inputs, its own shapes, floats of its own types.
+
+    Args:
+        proto: The model, weights and all.
+        where: What to call it in messages.
+
+    Raises:
+        ModelError: It is malformed, of unknown operator sets, has control flow, or returns a constant.
+    """
+    proto, opset = _checked(proto, where)
+    return _graph(proto, where, opset, tuple(inputs_of(proto.graph)), (), typed=True)
+
+
+def _checked(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, int]:
+    """A model that is well formed, its functions written out, with its operator set."""
     opset = _opset(proto, where)
     try:
         proto = inline_local_functions(proto) if proto.functions else proto
@@ -114,16 +139,28 @@ def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
         raise ModelError(f"{where} has functions that cannot be written out: {said(error)}") from error
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, where)
-    name, batch, shape = _image_input(proto.graph, where)
+    return proto, opset
+
+
+def _graph(
+    proto: onnx.ModelProto,
+    where: str,
+    opset: int,
+    inputs: tuple[str, ...],
+    shape: tuple[int | None, ...],
+    *,
+    typed: bool = False,
+) -> OnnxGraph:
     outputs = tuple(value.name for value in proto.graph.output)
-    constants = {tensor.name: _single(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
+    read = _as_it_is if typed else _single
+    constants = {tensor.name: read(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
     origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
-    nodes = _folded(proto.graph, constants, origins, opset)
-    graph = OnnxGraph(name, shape, outputs, (), constants, origins).with_nodes(nodes)
+    nodes = _folded(proto.graph, constants, origins, opset, read)
+    graph = OnnxGraph(inputs, shape, outputs, (), constants, origins, typed).with_nodes(nodes)
     for output in outputs:
-        if output not in graph.producers and output != name:
+        if output not in graph.producers and output not in inputs:
             raise ModelError(f"{where} returns what does not depend on its input ({output})")
-    return graph if batch is None else _freed(graph, batch)
+    return graph
 
 
 def _opset(proto: onnx.ModelProto, where: str) -> int:
@@ -193,17 +230,17 @@ def _image_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, t
 
 
 def _folded(
-    graph: onnx.GraphProto, constants: dict[str, OnnxArray], origins: dict[str, str], opset: int
+    graph: onnx.GraphProto, constants: dict[str, OnnxArray], origins: dict[str, str], opset: int, read: _Reading
 ) -> tuple[Node, ...]:
     """The nodes that are left once all that is known is computed; what is computed joins the constants."""
     nodes = []
     for proto in graph.node:
         inputs = [name for name in proto.input if name]
-        if proto.op_type == "CastLike" and inputs[0] in constants:  # all floats are alike here
+        if read is _single and proto.op_type == "CastLike" and inputs[0] in constants:  # all floats are alike here
             constants[proto.output[0]] = constants[inputs[0]]
             continue
         if all(name in constants for name in inputs) and proto.op_type not in _RANDOM:
-            results = _evaluated(proto, {name: constants[name] for name in inputs}, opset)
+            results = _evaluated(proto, {name: constants[name] for name in inputs}, opset, read)
             if results is not None:
                 constants.update(results)
                 sources = {origins[name] for name in inputs if name in origins}
@@ -214,14 +251,23 @@ def _folded(
     return tuple(nodes)
 
 
-def _evaluated(proto: onnx.NodeProto, inputs: dict[str, OnnxArray], opset: int) -> dict[str, OnnxArray] | None:
+def _evaluated(
+    proto: onnx.NodeProto, inputs: dict[str, OnnxArray], opset: int, read: _Reading
+) -> dict[str, OnnxArray] | None:
     if proto.domain not in OWN:
         return None
     try:
         results = ReferenceEvaluator(proto, opsets={"": opset}).run(None, inputs)
     except Exception:  # the evaluator's own, of every kind; if the node matters, its operator says what is wrong
         return None
-    return {name: _single(np.asarray(result)) for name, result in zip(proto.output, results, strict=False)}
+    return {name: read(np.asarray(result)) for name, result in zip(proto.output, results, strict=False)}
+
+
+_Reading = Callable[[OnnxArray], OnnxArray]
+
+
+def _as_it_is(array: OnnxArray) -> OnnxArray:
+    return array
 
 
 def _single(array: OnnxArray) -> OnnxArray:

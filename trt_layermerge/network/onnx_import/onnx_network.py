@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Values
-from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS
+from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS, typed_cast
 from trt_layermerge.network.onnx_import.gated_products import fuse_activations
 from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray, OnnxGraph
@@ -75,8 +75,13 @@ class OnnxNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Values:
         """Compute the output for images ``[batch, channels, height, width]``, or a tuple of several."""
+        results = self.computed(x)
+        return results[0] if len(results) == 1 else results
+
+    def computed(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Compute all outputs for values of all inputs, in the order of the graph's."""
         held = {name: _attribute(self, path) for name, path in self._tensors.items()}
-        values: dict[str, Any] = {**self._settings, **held, self._graph.input: x}
+        values: dict[str, Any] = {**self._settings, **held, **dict(zip(self._graph.inputs, given, strict=True))}
         for step in self._steps:
             with self._at(step.node):
                 result = step.call(*(values[name] for name in step.inputs))
@@ -88,7 +93,7 @@ class OnnxNetwork(nn.Module):
         results = tuple(values[name] for name in self.output_names)
         if not all(isinstance(result, Tensor) for result in results):
             raise ModelError(f"{self._where} returns sizes, not a tensor")
-        return results[0] if len(results) == 1 else results
+        return results
 
     @contextmanager
     def _at(self, node: Node) -> Iterator[None]:
@@ -116,7 +121,8 @@ class OnnxNetwork(nn.Module):
             call = _with_numbers(OF_TENSORS[node.op](node))
             return _Step(node, call, tuple(self._operand(node, name) for name in node.inputs))
         settings = (self._setting(name, constants.get(name)) for name in node.inputs[1:])
-        return _Step(node, OF_ONE[node.op](node), (self._operand(node, node.inputs[0]), *settings))
+        rule = typed_cast if node.op == "Cast" and self._graph.typed else OF_ONE[node.op]
+        return _Step(node, rule(node), (self._operand(node, node.inputs[0]), *settings))
 
     def _is_no_bias(self, node: Node, name: str) -> bool:
         """Whether an exporter filled in zeros for the bias that a convolution did not have."""

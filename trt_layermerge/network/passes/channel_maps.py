@@ -50,7 +50,8 @@ class ChannelMap:
 def fold_channel_maps(module: fx.GraphModule) -> fx.GraphModule:
     """Fold every product, quotient, sum and difference with one constant per channel into a layer beside it.
 
-    1. Into the convolution or batch norm before it, if nothing else reads that one's result or weights.
+    1. Into the convolution before it, transposed or not, or the batch norm, if nothing else reads that one's result or
+       weights.
     2. Else into the convolution behind it, if that alone reads the map, nothing else reads its weights, and it pads
        with nothing: zeros that it puts around the image would have to be shifted, too. A scale alone passes padding.
     3. Else, where it has a number for each channel and leads to a convolution, through an activation or not, it becomes
@@ -123,14 +124,14 @@ class _Layers:
         """Fold a map into the layer before it, if that is possible."""
         source, scale, shift = _source(node, found), found.scale, found.shift
         layer = self.own(source)
-        if len(source.users) != 1 or not isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
+        if len(source.users) != 1 or not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
             return False
         if isinstance(layer, nn.BatchNorm2d) and not layer.affine:
             layer.affine = True
             layer.weight, layer.bias = nn.Parameter(torch.ones(len(scale))), nn.Parameter(torch.zeros(len(scale)))
         if layer.bias is not None or bool(shift.any()):
             _set(layer, "bias", shift if layer.bias is None else layer.bias.double() * scale + shift)
-        _set(layer, "weight", layer.weight.double() * scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
+        _set(layer, "weight", layer.weight.double() * _along_outputs(layer, scale))
         self._drop(node, found)
         return True
 
@@ -177,7 +178,7 @@ def _beside_layer(module: fx.GraphModule, node: fx.Node, maps: Mapping[fx.Node, 
         if len(behind.users) != 1:
             break
         behind = next(iter(behind.users))
-    return _called(module, before, nn.Conv2d, nn.BatchNorm2d) or _called(module, behind, nn.Conv2d)
+    return _called(module, before, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d) or _called(module, behind, nn.Conv2d)
 
 
 def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -192,6 +193,14 @@ def _source(node: fx.Node, found: ChannelMap) -> fx.Node:
     source = node.args[found.operand]
     assert isinstance(source, fx.Node)
     return source
+
+
+def _along_outputs(layer: nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d, scale: Tensor) -> Tensor:
+    """One number for each channel that a layer makes, so that it multiplies the layer's weights."""
+    if isinstance(layer, nn.ConvTranspose2d):  # [in, out of a group, height, width]
+        each = scale.reshape(layer.groups, 1, -1).expand(layer.groups, layer.in_channels // layer.groups, -1)
+        return each.reshape(layer.in_channels, -1, 1, 1)
+    return scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
 
 
 def _set(layer: nn.Module, name: str, value: Tensor) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeVar, cast
 
 from trt_layermerge.errors import UsageError
-from trt_layermerge.planning.candidate import Candidate
+from trt_layermerge.planning.candidate import Candidate, MeasuredGroup
 from trt_layermerge.planning.intervals import Interval, Span
 from trt_layermerge.planning.problem import Problem
+from trt_layermerge.planning.widths import WidthGroup
 
 _T = TypeVar("_T", int, float, str)
 
@@ -33,7 +34,7 @@ class ChoiceTraits(Protocol):
 
     @property
     def dropped(self) -> int | None:
-        """How many convolutions a ``merge`` drops; None where that is not known, and for other kinds."""
+        """How many convolutions a ``merge`` drops; None where that is not known, of regions, and for other kinds."""
 
     @property
     def reducible(self) -> bool:
@@ -99,6 +100,11 @@ class Method(ABC):
     def admits(self, choice: ChoiceTraits) -> bool:
         """Whether it takes such a choice; a ``keep`` always."""
 
+    @property
+    def narrows(self) -> bool:
+        """Whether it plans widths; one that does is a ``NarrowingMethod``. Others leave every group as it is."""
+        return False
+
     def value(self, candidate: Candidate) -> float:
         """What a candidate is worth by its losses; larger is better. Here, the change of the loss."""
         return candidate.gain
@@ -108,7 +114,12 @@ class Method(ABC):
         return self.value(candidate) if candidate.importance is None else candidate.importance
 
     def problem(
-        self, lengths: Sequence[int], candidates: Iterable[Candidate], fixed_ns: int, original_ns: int
+        self,
+        lengths: Sequence[int],
+        candidates: Iterable[Candidate],
+        fixed_ns: int,
+        original_ns: int,
+        groups: Sequence[MeasuredGroup] = (),
     ) -> Problem:
         """The problem as this method sees it: the admitted candidates and what they are worth.
 
@@ -117,12 +128,19 @@ class Method(ABC):
             candidates: All measured choices.
             fixed_ns: Latency outside of all blocks in ns, possibly negative.
             original_ns: Measured latency of the original network in ns.
+            groups: All channel groups that candidates name.
 
         Raises:
             InputError: The candidates make no problem: one is out of range or not finite, or a chain cannot be tiled.
         """
-        items = tuple(one.item(self.importance(one)) for one in candidates if self.admits(one))
-        return Problem(tuple(lengths), items, fixed_ns, original_ns, self.name)
+        admitted = (one for one in candidates if self.admits(one))
+        offered = self.offered(groups)
+        items = tuple(one.item(self.importance(one)) for one in at_widths(admitted, groups, offered))
+        return Problem(tuple(lengths), items, fixed_ns, original_ns, self.name, offered)
+
+    def offered(self, groups: Sequence[MeasuredGroup]) -> tuple[WidthGroup, ...]:
+        """The groups that may be narrowed, with their widths and what these are worth to it. Here, none."""
+        return ()
 
     @property
     def settings(self) -> tuple[MethodSetting, ...]:
@@ -134,6 +152,20 @@ class Method(ABC):
     def changed(self) -> dict[str, int | float | str]:
         """The settings that are not the default ones, by name."""
         return {one.name: value for one in self.settings if (value := getattr(self, one.name)) != one.default}
+
+
+def at_widths(
+    candidates: Iterable[Candidate], groups: Sequence[MeasuredGroup], offered: Iterable[WidthGroup] = ()
+) -> Iterator[Candidate]:
+    """The candidates of widths that are on offer; where a group is not on offer, of all its channels and without it."""
+    full = {group.key: {group.full} for group in groups}
+    choice = {group.key: {option.channels for option in group.options} for group in offered}
+    allowed = full | choice
+    for one in candidates:
+        # A group that is nobody's is left in, for the problem to refuse it.
+        if all(channels in allowed.get(key, (channels,)) for key, channels in one.widths):
+            kept = tuple(named for named in one.widths if named[0] in choice or named[0] not in full)
+            yield one if kept == one.widths else replace(one, widths=kept)
 
 
 class TwoStage(Method):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from trt_layermerge.errors import InputError
-from trt_layermerge.planning.candidate import Candidate
+from trt_layermerge.planning.candidate import Candidate, MeasuredGroup
 from trt_layermerge.planning.intervals import Interval, Span, extended, fastest
-from trt_layermerge.planning.methods.base import ChoiceTraits, TwoStage, method_setting
+from trt_layermerge.planning.methods.base import ChoiceTraits, TwoStage, at_widths, method_setting
 from trt_layermerge.planning.path import Floats
 from trt_layermerge.planning.problem import Item, Problem, check_timed, describe
 
@@ -64,7 +64,12 @@ class Depth(TwoStage):
         return fastest(length, latencies)
 
     def problem(
-        self, lengths: Sequence[int], candidates: Iterable[Candidate], fixed_ns: int, original_ns: int
+        self,
+        lengths: Sequence[int],
+        candidates: Iterable[Candidate],
+        fixed_ns: int,
+        original_ns: int,
+        groups: Sequence[MeasuredGroup] = (),
     ) -> Problem:
         """One item for each interval that can be run and is measured; see ``Method``.
 
@@ -72,7 +77,7 @@ class Depth(TwoStage):
             InputError: A ``merge`` does not say how many convolutions it drops, two candidates are one to this
                 method, or what ``Problem`` refuses.
         """
-        candidates = list(candidates)
+        candidates = list(at_widths(candidates, groups))
         for one in candidates:
             if one.kind == "merge" and one.dropped is None:
                 raise InputError(

@@ -25,6 +25,7 @@ _OURS = {
     "layermerge": "layermerge:LayerMerge",
     "depth": "depth:Depth",
     "layer-only": "layer_only:LayerOnly",
+    "width": "width_only:WidthOnly",
 }
 """Name -> file and class, a line each."""
 

@@ -1,4 +1,4 @@
-"""What NVIDIA's builders are told besides the model: what both take, and what TensorRT alone does."""
+"""What builders for NVIDIA's GPUs, and timings on one, are told besides the model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,29 @@ from trt_layermerge.runtimes.base import BuilderSettings, builder_setting
 
 
 @dataclass(frozen=True)
-class CompilerSettings(BuilderSettings):
+class GpuSettings(BuilderSettings):
+    """What computing and timing on a GPU are told besides the model.
+
+    Attributes:
+        tf32: Whether float32 convolutions may round to TF32 on GPUs that have it; Turing has not.
+        cuda_graph: Time a captured CUDA graph, as a deployment that cares would run the engine.
+        lock_clocks_mhz: Clock rate to hold while measuring; ``None`` to leave it to the driver.
+    """
+
+    tf32: bool = builder_setting(False, "--tf32", "round float32 to TF32.")
+    cuda_graph: bool = builder_setting(True, "--cuda-graph", "time CUDA graphs.")
+    lock_clocks_mhz: int | None = builder_setting(
+        None, "--lock-clocks", "hold the GPU's clock rate.", metavar="MHZ", least=1
+    )
+
+
+@dataclass(frozen=True)
+class CompilerSettings(GpuSettings):
     """What NVIDIA's builders are told besides the model.
 
     Attributes:
         workspace_mib: Scratch memory that a tactic may take, in MiB; ``None`` for all that the GPU has.
         optimization_level: Of the builder, 0..5; ``None`` for the library's own.
-        tf32: Whether float32 convolutions may round to TF32 on GPUs that have it; Turing has not.
         build_seconds: Time limit of one build.
     """
 
@@ -23,7 +39,6 @@ class CompilerSettings(BuilderSettings):
     optimization_level: int | None = builder_setting(
         None, "--optimization-level", "how hard the builder tries.", least=0, most=5
     )
-    tf32: bool = builder_setting(False, "--tf32", "round float32 to TF32.")
     build_seconds: float = builder_setting(600.0, "--build-timeout", "of one engine.", metavar="SECONDS", least=0)
 
     @property
@@ -34,18 +49,12 @@ class CompilerSettings(BuilderSettings):
 
 @dataclass(frozen=True)
 class TensorRtSettings(CompilerSettings):
-    """What TensorRT's builder and timing are told besides the model.
+    """What TensorRT's builder is told besides the model.
 
     Attributes:
         timing_cache: File of the builder's timing cache; ``None`` for one in the user's cache folder.
-        cuda_graph: Time a captured CUDA graph, as a deployment that cares would run the engine.
-        lock_clocks_mhz: Clock rate to hold while measuring; ``None`` to leave it to the driver.
     """
 
     timing_cache: Path | None = builder_setting(
         None, "--timing-cache", "file of the timing cache.", usual="one per device"
-    )
-    cuda_graph: bool = builder_setting(True, "--cuda-graph", "time CUDA graphs.")
-    lock_clocks_mhz: int | None = builder_setting(
-        None, "--lock-clocks", "hold the GPU's clock rate.", metavar="MHZ", least=1
     )

@@ -150,29 +150,12 @@ class Graph(Protocol):
         """Queue it on the stream that it was captured on."""
 
 
-class Cuda(Protocol):
-    """The first GPU and one stream on it; everything is queued on that stream."""
+class Stream(Protocol):
+    """One stream of a GPU; everything is queued on it."""
 
     @property
     def name(self) -> str:
         """The library, such as ``cuda-bindings``."""
-
-    @property
-    def stream(self) -> int:
-        """Handle of the stream, as TensorRT takes it."""
-
-    def allocate(self, size: int) -> Buffer:
-        """Memory of so many bytes.
-
-        Raises:
-            ModelError: There is not so much.
-        """
-
-    def upload(self, array: Array, buffer: Buffer) -> None:
-        """Copy a contiguous array to the GPU; done when this returns."""
-
-    def download(self, buffer: Buffer, array: Array) -> None:
-        """Copy from the GPU into a contiguous array; done when this returns."""
 
     def event(self) -> Event:
         """A point in time, to be recorded."""
@@ -193,6 +176,27 @@ class Cuda(Protocol):
             RuntimeNotAvailableError: No library here can do that.
             ModelError: What it queues cannot be captured.
         """
+
+
+class Cuda(Stream, Protocol):
+    """The first GPU, its memory, and one stream on it."""
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream, as TensorRT takes it."""
+
+    def allocate(self, size: int) -> Buffer:
+        """Memory of so many bytes.
+
+        Raises:
+            ModelError: There is not so much.
+        """
+
+    def upload(self, array: Array, buffer: Buffer) -> None:
+        """Copy a contiguous array to the GPU; done when this returns."""
+
+    def download(self, buffer: Buffer, array: Array) -> None:
+        """Copy from the GPU into a contiguous array; done when this returns."""
 
 
 def open_cuda() -> Cuda:

@@ -10,6 +10,7 @@ import weakref
 from typing import Any
 
 from trt_layermerge.errors import RuntimeNotAvailableError
+from trt_layermerge.extras import install_hint
 from trt_layermerge.runtimes.base import Condition, is_installed
 
 _HELD_BACK = {
@@ -32,6 +33,21 @@ def open_nvml(pci_bus: str) -> Nvml | None:
         return Nvml(pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(pci_bus))
     except pynvml.NVMLError:
         return None
+
+
+def hold_clocks(nvml: Nvml | None, mhz: int | None) -> None:
+    """Hold a GPU's clock rate, where that is asked for.
+
+    Raises:
+        RuntimeNotAvailableError: It is, and NVML is not here, or the clock rate cannot be held.
+    """
+    if mhz is None:
+        return
+    if nvml is None:
+        raise RuntimeNotAvailableError(
+            "the GPU's clock rate cannot be locked without NVML", hint=install_hint("tensorrt", "nvidia-ml-py")
+        )
+    nvml.lock_clocks(mhz)
 
 
 class Nvml:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,10 @@ import tensorrt as trt
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError
 from trt_layermerge.runtimes.base import UNKNOWN_PRECISION, Array, BuildOptions, Device, Nanoseconds, Shape
-from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
-from trt_layermerge.runtimes.nvidia.cuda import Buffer, Cuda, Event, Graph
-from trt_layermerge.runtimes.nvidia.trtexec import WARM_UP_MS
+from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
+from trt_layermerge.runtimes.nvidia.cuda import Buffer, Cuda
+from trt_layermerge.runtimes.nvidia.gpu_timer import GpuTimer
 
-_WARM_UP_RUNS = 10
-SAMPLE_US = 200.0
-"""Least length of what is between two events: launching takes a few us, and an event is exact to half of one."""
-_MOST_IN_A_GRAPH = 64
 _WIDEST_VECTOR = 32
 """Channels that the widest memory format packs together; tensors in an unknown format get memory for as many."""
 
@@ -58,7 +53,7 @@ class TensorRTEngine:
         self._reserve([self._shapes_at(2), self._shapes_at(1)])
         self.inputs: Mapping[str, Shape] = {name: self._shape(name) for name in self._inputs}
         self.outputs: Mapping[str, Shape] = {name: self._shape(name) for name in self._outputs}
-        self._events: list[tuple[Event, Event]] = []
+        self._timer = GpuTimer(cuda, self._enqueue, GpuSettings.of(options.settings))
         self._upload_random()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -77,25 +72,8 @@ class TensorRTEngine:
         return results
 
     def time(self, repeats: int) -> Nanoseconds:
-        """Time single runs, by the GPU's own clock; see ``Engine.time``.
-
-        Runs of a small engine are timed several at once, back to back, and share their mean: see ``SAMPLE_US``. The
-        launch before the first timed one keeps the GPU busy while the others are queued, so that none waits for the
-        CPU.
-        """
-        runs = self._runs_at_once
-        launches = ceil(repeats / runs)
-        while len(self._events) < launches:
-            self._events.append((self._cuda.event(), self._cuda.event()))
-        self._launch()
-        for start, stop in self._events[:launches]:
-            self._cuda.record(start)
-            self._launch()
-            self._cuda.record(stop)
-        self._cuda.synchronize()
-        elapsed = [self._cuda.elapsed_ms(start, stop) for start, stop in self._events[:launches]]
-        each = np.maximum(np.rint(np.array(elapsed) * 1e6 / runs), 1).astype(np.int64)
-        return np.repeat(each, runs)[:repeats]
+        """Time single runs, by the GPU's own clock; see ``Engine.time``."""
+        return self._timer.time(repeats)
 
     def save(self, path: Path) -> None:
         """Write the engine."""
@@ -187,34 +165,3 @@ class TensorRTEngine:
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._cuda.stream):
             raise ModelError("TensorRT could not run the engine; its log says why")
-
-    def _enqueue_several(self, runs: int) -> None:
-        for _ in range(runs):
-            self._enqueue()
-
-    def _launch(self) -> None:
-        """Queue as many runs as are timed at once."""
-        if self._graph is None:
-            self._enqueue_several(self._runs_at_once)
-        else:
-            self._graph.launch()
-
-    @cached_property
-    def _graph(self) -> Graph | None:
-        if not TensorRtSettings.of(self._options.settings).cuda_graph:
-            return None
-        return self._cuda.capture(lambda: self._enqueue_several(self._runs_at_once))
-
-    @cached_property
-    def _runs_at_once(self) -> int:
-        """Warm up, as trtexec does, and see how many runs make a sample long enough."""
-        start, stop = self._cuda.event(), self._cuda.event()
-        spent = latest = 0.0
-        while spent < WARM_UP_MS:
-            self._cuda.record(start)
-            self._enqueue_several(_WARM_UP_RUNS)
-            self._cuda.record(stop)
-            self._cuda.synchronize()
-            latest = max(self._cuda.elapsed_ms(start, stop), 1e-3)
-            spent += latest
-        return min(max(ceil(SAMPLE_US * _WARM_UP_RUNS / (1e3 * latest)), 1), _MOST_IN_A_GRAPH)

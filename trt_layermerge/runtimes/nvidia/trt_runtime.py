@@ -16,8 +16,7 @@ from pathlib import Path
 import onnx
 import tensorrt as trt
 
-from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
-from trt_layermerge.extras import install_hint
+from trt_layermerge.errors import ModelError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.base import (
     BuildOptions,
@@ -34,10 +33,12 @@ from trt_layermerge.runtimes.nvidia import timing_cache
 from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.nvidia.cuda import Cuda, driver, open_cuda
+from trt_layermerge.runtimes.nvidia.gpu_timer import timing_in_words
 from trt_layermerge.runtimes.nvidia.library import load_library
-from trt_layermerge.runtimes.nvidia.nvml import open_nvml
-from trt_layermerge.runtimes.nvidia.trt_engine import SAMPLE_US, TensorRTEngine
-from trt_layermerge.runtimes.nvidia.trtexec import WARM_UP_MS
+from trt_layermerge.runtimes.nvidia.nvml import hold_clocks, open_nvml
+from trt_layermerge.runtimes.nvidia.trt_engine import TensorRTEngine
+
+_ANY_FORMAT = ", inputs and outputs in any format"
 
 _SIMULATED = bool(getattr(trt, "SIMULATED", False))  # a double says so of itself; the library has no such name
 
@@ -63,7 +64,7 @@ class TensorRT(Runtime):
     def describe(self, options: BuildOptions) -> Device:
         """The device here, as engines built with these options see it."""
         settings = TensorRtSettings.of(options.settings)
-        self._lock_clocks(settings.lock_clocks_mhz)
+        hold_clocks(self._nvml, settings.lock_clocks_mhz)
         return Device(
             name=self._driver.device,
             runtime=self.name,
@@ -71,7 +72,7 @@ class TensorRT(Runtime):
             driver=self._driver.version,
             precision=options.precision,
             threads=options.threads,
-            timing=_timing(settings, self._cuda, isolated=options.isolated),
+            timing=timing_in_words(settings, self._cuda.name, _ANY_FORMAT if options.isolated else ""),
             clocks="not told" if self._nvml is None else self._nvml.clocks,
             settings=_settings(settings),
             simulated=_SIMULATED,
@@ -143,15 +144,6 @@ class TensorRT(Runtime):
         made.owners = (runtime, logger)
         return made
 
-    def _lock_clocks(self, mhz: int | None) -> None:
-        if mhz is None:
-            return
-        if self._nvml is None:
-            raise RuntimeNotAvailableError(
-                "the GPU's clock rate cannot be locked without NVML", hint=install_hint("tensorrt", "nvidia-ml-py")
-            )
-        self._nvml.lock_clocks(mhz)
-
 
 class _Errors(trt.ILogger):  # type: ignore[misc, unused-ignore]  # Any where TensorRT is not installed
     """Keeps the last error, to be part of ours."""
@@ -164,13 +156,6 @@ class _Errors(trt.ILogger):  # type: ignore[misc, unused-ignore]  # Any where Te
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
             self.last = msg
-
-
-def _timing(settings: TensorRtSettings, cuda: Cuda, *, isolated: bool) -> str:
-    """What is timed and how, in words; a part of a profile's key, because figures of other modes are others."""
-    how = f"a CUDA graph of runs back to back, {SAMPLE_US:.0f} us or more" if settings.cuda_graph else "queued runs"
-    place = ", inputs and outputs in any format" if isolated else ""
-    return f"CUDA events around {how}, no transfers, {WARM_UP_MS:.0f} ms warm-up, {cuda.name}{place}"
 
 
 def _settings(settings: TensorRtSettings) -> str:

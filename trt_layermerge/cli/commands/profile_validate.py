@@ -1,0 +1,115 @@
+"""``profile validate``: are sums over the profile what whole networks take?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import click
+
+from trt_layermerge.cli.job_options import make_job
+from trt_layermerge.cli.options import (
+    combined,
+    config_option,
+    data_options,
+    device_options,
+    json_option,
+    network_options,
+    read_share,
+    torch_options,
+)
+from trt_layermerge.cli.show import print_json, screen
+from trt_layermerge.errors import InconclusiveError, VerificationError
+from trt_layermerge.pipeline.fidelity import validation_stage
+from trt_layermerge.pipeline.fidelity_correction import (
+    Correction,
+    FidelityErrors,
+    PlanTiming,
+    find_correction,
+    rank_correlation,
+)
+from trt_layermerge.pipeline.session import open_session
+
+
+@click.command("validate")
+@combined(network_options, device_options, data_options, torch_options, config_option, json_option)
+@click.option("--plans", type=click.IntRange(1), default=10, show_default=True, help="How many to execute and time.")
+@click.option(
+    "--max-error",
+    callback=read_share,
+    metavar="SHARE",
+    help="Exit code 5 where the median error is larger, such as 3%, and 8 where the machine is too noisy to say.  "
+    "[default: it is shown]",
+)
+def command(as_json: bool, plans: int, max_error: float | None, **given: Any) -> None:
+    """Predict plans of MODEL from the profile, time their engines, and tell how far apart they are.
+
+    The plans are spread over the frontier. No task is needed: no latency depends on weights. Where errors are
+    systematic, the correction is told, and what it leaves of the error of plans that it was not fitted to.
+    """
+    session = open_session(make_job(**given))
+    with screen() as reporter:
+        timed = validation_stage(session, plans, reporter)
+    errors, correction = FidelityErrors.of([one.error for one in timed]), find_correction(timed)
+    device = session.profile.key.device
+    if as_json:
+        print_json(
+            {
+                "model": session.job.model,
+                "profile": str(session.profile.path),
+                "simulated": device.simulated,
+                "errors": asdict(errors),
+                "rank_correlation": rank_correlation(timed),
+                "correction": asdict(correction),
+                "plans": [asdict(one) | {"error": one.error} for one in timed],
+            }
+        )
+    else:
+        _tell(timed, errors, correction, device.simulated)
+    if max_error is not None:
+        _require(timed, errors, max_error)
+
+
+def _require(timed: Sequence[PlanTiming], errors: FidelityErrors, max_error: float) -> None:
+    """See that errors are small enough, or the machine too noisy to say.
+
+    Raises:
+        VerificationError: They are larger.
+        InconclusiveError: What was measured is less sure than that.
+    """
+    doubt = median(one.doubt for one in timed)
+    if doubt > max_error:
+        raise InconclusiveError(
+            f"latencies were measured to within {doubt:.1%}, and errors of {max_error:.1%} are asked for",
+            hint="measure once more into a fresh folder (--output, --profiles) with nothing else running",
+        )
+    if errors.median > max_error:
+        raise VerificationError(
+            f"the median error of {len(timed)} predicted latencies is {errors.median:.1%}, more than {max_error:.1%}",
+            hint="measure once more with nothing else running; profile --again measures degraded rows anew",
+        )
+
+
+def _tell(timed: Sequence[PlanTiming], errors: FidelityErrors, correction: Correction, simulated: bool) -> None:
+    if simulated:
+        click.echo("SIMULATED: no device was timed")
+    click.echo(f"{'predicted':>10} {'measured':>10} {'error':>8} {'corrected':>10}   shares of the original's latency")
+    for one in timed:
+        corrected = f"{correction.corrected(one):>10.3f}" if correction.kind != "none" else f"{'':>10}"
+        click.echo(f"{one.predicted:>10.3f} {one.measured:>10.3f} {one.error:>+8.1%} {corrected}")
+    rank = rank_correlation(timed)
+    told = "not defined" if rank is None else f"{rank:.3f}"
+    click.echo(
+        f"error    median {errors.median:.1%}, RMSPE {errors.rmspe:.1%}, worst {errors.worst:.1%}, "
+        f"mean {errors.bias:+.1%}; rank correlation {told}"
+    )
+    click.echo(f"noise    latencies were measured to within {median(one.doubt for one in timed):.1%}")
+    if correction.kind == "none":
+        click.echo("nothing systematic that a correction would help with")
+    else:
+        click.echo(
+            f"corrected by {correction.kind}: blocks save {correction.saved:.1%} less than predicted, operations "
+            f"that are gone cost {correction.removed:+.1%}; RMSPE of unseen plans {correction.unseen.rmspe:.1%}"
+        )
