@@ -15,7 +15,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,9 +30,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "networks"
 FOUND = ROOT / "build" / "networks"
 INSPECT = "from trt_layermerge.cli.main import main; main()"
-MINUTES = 10
-"""For one network, on a machine that does other things, too."""
-
 NETWORKS = {
     "of the papers": (
         "examples/fashion_mnist/model.py:resnet20 examples/fashion_mnist/model.py:resnet56 torchvision:resnet34 "
@@ -46,7 +42,7 @@ NETWORKS = {
     ),
     "of timm": (
         "botnet26t_256 convnextv2_atto cs3darknet_s cspdarknet53 cspresnet50 darknet53 dla34 dm_nfnet_f0 dpn68 "
-        "ecaresnet26t edgenext_small efficientnet_lite0 efficientnetv2_rw_t ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
+        "ecaresnet26t edgenext_small efficientnet_lite0 ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
         "gernet_s ghostnet_100 hardcorenas_a hgnetv2_b0 hrnet_w18_small inception_resnet_v2 inception_v4 lcnet_100 "
         "mixnet_s mobilenetv1_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0 "
         "mobilevit_s nf_regnet_b0 poolformer_s12 regnety_004 regnetz_b16 repghostnet_100 repvgg_a0 res2net50_26w_4s "
@@ -78,7 +74,7 @@ COLUMNS = (
     "choices",
     "signatures",
     "largest exact merge",
-    "seconds",
+    "CPU seconds",
     "MiB",
 )
 
@@ -92,7 +88,7 @@ more, or in a region of two convolutions or more, that one convolution can take 
 ({before:.1%}) only blocks of one chain count. Every convolution of a network counts, in a chain or not; transposed
 ones, too. The longest chain is counted in layers: convolutions with their norms and activations, average poolings and
 lone norms. The largest exact merge is that of most layers into one kernel of at most 7x7: how many, which block
-(chain:start-end), and the kernel. Seconds and MiB are those of the whole command on one core of a shared machine.
+(chain:start-end), and the kernel. CPU seconds and MiB are those of the whole command, on one thread.
 """
 
 
@@ -104,7 +100,7 @@ class Row:
         name: For people.
         origin: Where it is from, in words.
         found: The JSON of ``inspect``.
-        seconds: Of the whole command.
+        seconds: Of the CPU, for the whole command: other work on the machine does not count.
         mebibytes: Peak memory of its process.
     """
 
@@ -117,7 +113,7 @@ class Row:
     @property
     def page(self) -> str:
         """File name of its page."""
-        return re.sub(r"\W+", "-", f"{self.name} {self.origin if 'ONNX' in self.origin else ''}").strip("-") + ".md"
+        return f"{self.name}.md"
 
     def cells(self) -> tuple[str, ...]:
         """As the columns of the table."""
@@ -152,7 +148,8 @@ class Row:
     def text(self) -> str:
         """Its page."""
         found = self.found
-        inputs = ", ".join("x".join(map(str, item["shape"])) for item in found["inputs"])
+        shapes = ("x".join(map(str, item["shape"])) or f"a number below {item['below']}" for item in found["inputs"])
+        inputs = " and ".join(shapes)
         lines = [f"# {self.name}", "", f"{self.origin.capitalize()}, input {inputs}. [All networks](index.md)", ""]
         lines += [f"| {name} | {value} |" for name, value in zip(COLUMNS[1:], self.cells()[1:], strict=True)]
         lines.insert(5, "|---|---|")
@@ -169,14 +166,14 @@ def names() -> Iterator[tuple[str, str, str]]:
     for origin, listed in NETWORKS.items():
         for name in listed.split():
             spec = SPECS.get(origin, "{}").format(name)
-            yield (f"light_{name}" if "ONNX" in origin else name.rpartition(":")[2]), origin, spec
+            folder = Path(spec).parent.name if spec.startswith("examples/") else "light" if "ONNX" in origin else ""
+            yield "_".join(filter(None, (folder, name.rpartition(":")[2]))), origin, spec
 
 
 def inspect(name: str, origin: str, spec: str) -> Row | None:
     """Run ``inspect --json`` in a process of its own, on one thread; ``None`` where it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as output:
-        begin = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", INSPECT, "inspect", spec, "--json"],
             stdout=output,
@@ -184,12 +181,11 @@ def inspect(name: str, origin: str, spec: str) -> Row | None:
             env=environment,
         )
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             return None
         output.seek(0)
-        return Row(name, origin, json.load(output), seconds, usage.ru_maxrss / 1024)
+        return Row(name, origin, json.load(output), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def index(rows: Sequence[Row]) -> str:
@@ -217,7 +213,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for name, origin, spec in names():
-        path = FOUND / f"{name}.{'onnx' if spec.endswith('.onnx') else 'py'}.json"
+        path = FOUND / f"{name}.json"
         if path.is_file():
             rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
         elif not given.pages and given.only in name:

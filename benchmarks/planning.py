@@ -4,7 +4,7 @@ Each figure is of a process of its own, so that peak memory is its own too; what
 one run. "Over budget" says by how much plans exceed their budget: those of bins rounded down, as in the published
 program of LayerMerge, and those of every solver here, which must be none.
 
-    python benchmarks/planning.py [--quick]
+    python benchmarks/planning.py [--quick | --only NAME]
 """
 
 from __future__ import annotations
@@ -80,6 +80,40 @@ def correlated(layers: int, span: int, kernels: int, seed: int = 0) -> Problem:
     return replace(problem, items=tuple(losing(item) if item.value else item for item in problem.items))
 
 
+def nested(stages: int, modules: int, kernels: int, seed: int = 0) -> Problem:
+    """Stages of modules of branches, regions nested three deep, as in the networks with the most of them.
+
+    A module is four chains of 2, 1, 3 and 1 layers, the first two of them a region of their own; modules in a row are
+    regions, too, up to a whole stage. A region takes 0.2 to 1 times as long as its layers, less what else is in it.
+
+    Args:
+        stages: How many of them.
+        modules: In each stage.
+        kernels: Choices of a block of several layers, and of a region.
+        seed: Of the random numbers.
+    """
+    random, lengths = np.random.default_rng(seed), (2, 1, 3, 1) * (stages * modules)
+    keep = [[float(random.uniform(0.05, 0.5)) for _ in range(length)] for length in lengths]
+    taken = [(chain, start, chain, end) for chain, length in enumerate(lengths) for start in range(length)
+             for end in range(start + 1, length + 1)]  # fmt: skip
+    regions = [(module, 0, module + 1, 1) for module in range(0, len(lengths), 4)]
+    for stage in range(0, len(lengths), 4 * modules):
+        runs = ((first, last) for first in range(modules) for last in range(first, modules))
+        regions += [(stage + 4 * first, 0, stage + 4 * last + 3, 1) for first, last in runs]
+    items = []
+    for number, (chain, start, end_chain, end) in enumerate([*taken, *regions]):
+        among = range(chain, end_chain + 1)
+        inside = keep[chain][start:end] if len(among) == 1 else [ms for one in among for ms in keep[one]]
+        single, region = len(inside) == 1, number >= len(taken)
+        for kernel in range(1 if single else kernels):
+            latency = sum(inside) * (1.0 if single else random.uniform(0.2, 1.0)) - (0.1 if region else 0.0)
+            loss = 0.0 if single else float(random.exponential(0.01)) * len(inside) ** 1.5
+            key, last = f"{number} {kernel}", end_chain if region else None
+            kind = "fit" if region else "keep" if single else "merge"
+            items.append(Item(chain, start, end, key, kind, math.ceil(latency * 1e6), -loss, end_chain=last))
+    return Problem(lengths, tuple(items), 0, math.ceil(sum(map(sum, keep)) * 1e6))
+
+
 def narrowed(name: str, shares: tuple[float, ...]) -> Problem:
     return SHAPES[name]().problem(shares)
 
@@ -93,6 +127,8 @@ INSTANCES: dict[str, Callable[[], Problem]] = {
     "dense, 400 layers": lambda: chain(400, 400, 5),
     "local, 200 layers": lambda: chain(200, 8, 5),
     "local, 400 layers": lambda: chain(400, 8, 5),
+    "nested, 210 layers": lambda: nested(3, 10, 4),
+    "nested, 420 layers": lambda: nested(3, 20, 4),
     "correlated, 50": lambda: correlated(50, 50, 5),
     "correlated, 100": lambda: correlated(100, 8, 5),
 }
@@ -222,9 +258,11 @@ def report(names: Iterable[str]) -> None:
 
 
 def main() -> None:
-    """The whole table, or with ``--quick`` the shapes of the papers' networks."""
+    """The whole table, with ``--quick`` the shapes of the papers' networks, or those whose names have a part."""
     if sys.argv[1:2] == ["--task"]:
         child(*sys.argv[2:4])
+    elif sys.argv[1:2] == ["--only"]:
+        report(name for name in INSTANCES if sys.argv[2] in name)
     else:
         report((*SMALL, *NARROWED) if "--quick" in sys.argv else INSTANCES)
         process()

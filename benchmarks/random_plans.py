@@ -68,7 +68,7 @@ NETWORKS = {
 LIMITS = Limits(max_kernel=5, max_layers=6)
 """So that merges of thousands of channels fit in memory in float64."""
 
-MOST_UNKNOWNS = 3000
+MOST_UNKNOWNS = 1200
 """Of each output channel of a fit, for the same reason: input channels of a group times taps of the kernel."""
 
 EXACT = (Kind.KEEP, Kind.MERGE, Kind.IDENTITY)
@@ -168,7 +168,7 @@ def tried(name: str, network: Network, number: int) -> Tried:
     single = len(network.inputs) == 1  # of several, batches of calibration data are made by a task alone
     plan = random_plan(network, random.Random(number), tuple(Kind) if single else EXACT)
     generator = torch.Generator().manual_seed(number)
-    images = [torch.randn(16, *network.input_shape, generator=generator) for _ in range(2)] if single else []
+    images = [torch.randn(8, *network.input_shape, generator=generator) for _ in range(2)] if single else []
     block, network_error, engine = check_plan(network, plan, export=True, images=images)
     assert engine is not None
     kinds = Counter("region" if choice.block.region is not None else str(choice.kind) for choice in plan)

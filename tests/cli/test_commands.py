@@ -19,8 +19,9 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     assert ran.code == 0 and ran.err == ""
     found = ran.json
     assert found.keys() == {
-        "model", "inputs", "outputs", "notes", "layers", "skips", "breaks", "convolutions", "replaceable", "regions",
-        "choices", "admitted", "signatures", "largest_merge", "channel_groups", "fixed_channels",
+        "model", "inputs", "outputs", "notes", "layers", "skips", "breaks", "convolutions", "replaceable",
+        "replaceable_in_chains", "irreplaceable", "regions", "choices", "admitted", "signatures", "largest_merge",
+        "channel_groups", "fixed_channels",
     }  # fmt: skip
     assert [item["shape"] for item in found["inputs"]] == [[1, 8, 8]]
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]

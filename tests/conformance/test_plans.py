@@ -44,6 +44,18 @@ def test_merged_linearised_and_exported_networks_agree(
     agree(random_plans, load_network(spec, None, shape), export=export)
 
 
+@pytest.mark.parametrize(("name", "shape", "plans"), [("unet", (3, 32, 32), 2), ("yolo", (3, 64, 64), 1)])
+def test_plans_with_fits_and_regions_are_what_their_engines_compute(
+    random_plans: ModuleType, name: str, shape: tuple[int, ...], plans: int
+) -> None:
+    torch.manual_seed(0)
+    network = load_network(f"{ROOT / 'benchmarks' / 'zoo.py'}:{name}", None, shape)
+    random_plans.randomise_norms(network.module)
+    found = [random_plans.tried(name, network, number) for number in range(plans)]
+    assert all(one.block <= 1e-10 and max(one.network_error, one.engine) <= 1e-4 for one in found)
+    assert {"fit", "region"} <= {kind for one in found for kind in one.kinds}
+
+
 class Branches(nn.Module):
     """TensorFlow's SAME padding, then branches side by side, a norm alone among them."""
 

@@ -34,6 +34,14 @@ def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
     assert {(c.block, c.geometry) for c in ours} == {(c.block, c.geometry) for c in choices}, "no convolution is lost"
 
 
+def test_the_papers_know_layers_in_a_row_and_no_regions() -> None:
+    chain, region = Block(0, 0, 2), Block(0, 0, 2, region=0, end_chain=1, inside=3)
+    geometry = Geometry(4, 4, (3, 3), groups=4)
+    merges = [Choice(chain, Kind.MERGE, geometry, (1, 2)), Choice(region, Kind.MERGE, geometry)]
+    assert for_method(merges, LayerMerge()) == (merges[0],)
+    assert for_method(merges, Joint()) == tuple(merges)
+
+
 @dataclass(frozen=True)
 class Newcomer(Method):
     """As someone would add it: nothing but what has to be said."""

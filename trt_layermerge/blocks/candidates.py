@@ -4,7 +4,8 @@ Every block that crosses no skip at one end only is a candidate. For each of its
 subset of convolutions with the largest L1 norm (LayerMerge, section 3.2); ``fit`` takes the odd kernels up to the
 composed one, and the composed one where it is even; ``identity`` drops the block where that leaves the shape as it is.
 At linear bottlenecks, every ``merge`` and ``fit`` may be there once more, with an activation behind it. A region is
-fitted whole, whatever it computes, or dropped where it has the shape of its input.
+fitted whole, whatever it computes; merged, where it is linear but for activations; dropped, where it has the shape of
+its input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from trt_layermerge.blocks.bottleneck import addable
 from trt_layermerge.blocks.choice import Block, Choice, Kind, Place
 from trt_layermerge.blocks.composition import Composition
 from trt_layermerge.blocks.lowering import Lowering, lower
+from trt_layermerge.network.bookkeeping import Bookkeeping
 from trt_layermerge.network.chain import Chain, Skip
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.network import Network
@@ -56,10 +58,14 @@ def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, 
 
 
 def _of_regions(network: Network, limits: Limits) -> Iterator[Choice]:
+    bookkeeping = Bookkeeping(network.module)
     for region in network.regions:
         if region.convolutions > limits.max_layers:
             continue
         block = Block.of(region)
+        form = bookkeeping.linear_form(region)
+        if form is not None and max(form.geometry.kernel) <= limits.max_kernel:
+            yield Choice(block, Kind.MERGE, form.geometry)
         for geometry in fit_geometries(network, (block, None), limits.max_kernel):
             yield Choice(block, Kind.FIT, geometry)
         if region.keeps_shape:

@@ -76,7 +76,8 @@ class Choice:
         block: The block.
         kind: What becomes of it.
         geometry: The one convolution that takes its place; ``None`` for ``identity``.
-        kept: Of ``keep`` and ``merge``, the layers whose convolutions are composed; the others are dropped.
+        kept: Of ``keep`` and ``merge``, the layers whose convolutions are composed; the others are dropped. Of a region
+            that is merged, none are named: it drops nothing.
         reducible: Every layer of the block maps its input shape to itself, so that each could be dropped by itself:
             the papers' condition for dropping the block.
         activation: Canonical name of the activation that is added behind its convolution, where the original has none;
@@ -102,13 +103,13 @@ class Choice:
 
     @property
     def dropped(self) -> int | None:
-        """How many convolutions a ``merge`` drops; ``None`` for other kinds."""
-        return len(self.block) - len(self.kept) if self.kind is Kind.MERGE else None
+        """How many convolutions a ``merge`` of layers in a row drops; ``None`` for all else."""
+        return len(self.block) - len(self.kept) if self.kind is Kind.MERGE and self.block.region is None else None
 
     @property
     def emptied(self) -> bool:
         """Nothing of its layers is left, their pre-norms neither: what remains are skips."""
-        return self.kind is Kind.IDENTITY or (self.kind is Kind.MERGE and not self.kept)
+        return self.kind is Kind.IDENTITY or self.dropped == len(self.block)
 
     @property
     def key(self) -> str:

@@ -229,6 +229,24 @@ def regroup(convolution: Convolution, groups: int) -> Convolution:
     )
 
 
+def divided_into(convolution: Convolution, groups: int) -> Convolution:
+    """The same dense convolution with more groups, where its weights between them are zeros.
+
+    Raises:
+        ValueError: They are not, or it has groups already.
+    """
+    if groups == convolution.geometry.groups:
+        return convolution
+    out, inputs, height, width = convolution.weight.shape
+    blocks = convolution.weight.reshape(groups, out // groups, groups, inputs // groups, height, width)
+    own = torch.arange(groups, device=blocks.device)
+    weight = blocks[own, :, own].reshape(out, inputs // groups, height, width)
+    divided = replace(convolution, geometry=replace(convolution.geometry, groups=groups), weight=weight)
+    if convolution.geometry.groups != 1 or not torch.equal(regroup(divided, 1).weight, convolution.weight):
+        raise ValueError(f"{convolution.geometry} does not fall into {groups} groups")
+    return divided
+
+
 def _added(a: Mapping[int, Tensor], b: Mapping[int, Tensor]) -> dict[int, Tensor]:
     """The sum of what two maps carry; a shift that only one of them knows is carried by that one alone."""
     return {**a, **{number: a[number] + matrix if number in a else matrix for number, matrix in b.items()}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import reduce
+from typing import TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +23,9 @@ from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.device import device_of
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
+
+_Name = TypeVar("_Name", int, str)
+"""What tensors are called: numbers in a chain, nodes in a region."""
 
 
 def folded(module: fx.GraphModule, composed: Composition, dtype: torch.dtype = torch.float64) -> Convolution:
@@ -71,6 +75,8 @@ class LinearisedBlock(nn.Module):
         super().__init__()
         self.composed, self.block, self.skips = composed, composed.block, composed.skips
         self.shifts = tuple(layer.index for layer in composed.layers if layer.shift is not None)
+        channels = [composed.chain.shape(index)[0] for index in self.shifts]
+        self.shapes = (composed.chain.shape(self.block.start), *((count, 1, 1) for count in channels))
         self.margins = self._margins()
         self.parts = nn.ModuleDict()
         for layer in composed.layers:
@@ -115,8 +121,8 @@ class LinearisedBlock(nn.Module):
         tensors: dict[int, Tensor],
         shift: Tensor | None = None,
     ) -> Tensor:
-        need = _needed(geometry, self.margins[target])
-        x = _crop(tensors[source], self.margins[source], need)
+        need = needed(geometry, self.margins[target])
+        x = crop(tensors[source], self.margins[source], need)
         if geometry is None:
             return x
         conv, *norms = self.parts[name].children()
@@ -137,9 +143,9 @@ class LinearisedBlock(nn.Module):
             arriving = [skip for skip in self.skips if skip.end == index]
             if not any(self.composed.drops(skip) for skip in arriving):
                 geometry = self.composed.chain.layers[index - 1].geometry if index in self.composed.kept else None
-                _raise_to(margins, index - 1, _needed(geometry, margins[index]))
+                raise_to(margins, index - 1, needed(geometry, margins[index]))
             for skip in arriving:
-                _raise_to(margins, skip.start, _needed(skip.geometry, margins[index]))
+                raise_to(margins, skip.start, needed(skip.geometry, margins[index]))
         return margins
 
     def _copy(self, module: fx.GraphModule, name: str, units: Sequence[Unit]) -> None:
@@ -151,7 +157,7 @@ class LinearisedBlock(nn.Module):
         self.parts[name] = nn.Sequential(*parts)
 
 
-def _needed(geometry: Geometry | None, margin: Sides) -> Sides:
+def needed(geometry: Geometry | None, margin: Sides) -> Sides:
     """Margin that the input of a convolution needs for its output to have ``margin``."""
     if geometry is None:
         return margin
@@ -164,11 +170,13 @@ def _needed(geometry: Geometry | None, margin: Sides) -> Sides:
     )
 
 
-def _raise_to(margins: dict[int, Sides], index: int, need: Sides) -> None:
+def raise_to(margins: dict[_Name, Sides], index: _Name, need: Sides) -> None:
+    """Let a tensor's margin be no less than what a reader needs."""
     has = margins.get(index, (0, 0, 0, 0))
     margins[index] = (max(has[0], need[0]), max(has[1], need[1]), max(has[2], need[2]), max(has[3], need[3]))
 
 
-def _crop(x: Tensor, has: Sides, need: Sides) -> Tensor:
+def crop(x: Tensor, has: Sides, need: Sides) -> Tensor:
+    """An image with less of a margin."""
     top, left, bottom, right = (a - b for a, b in zip(has, need, strict=True))
     return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]

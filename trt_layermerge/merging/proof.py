@@ -17,6 +17,7 @@ from trt_layermerge.errors import ProofError
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fold import norm_pairs, with_norm
 from trt_layermerge.merging.linear import LinearisedBlock
+from trt_layermerge.merging.linear_region import LinearisedRegion
 from trt_layermerge.network.inputs import Values, as_tuple
 
 BLOCK_TOLERANCE = 1e-10
@@ -64,20 +65,16 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / scale)
 
 
-def prove_block(unmerged: LinearisedBlock, merged: Convolution) -> BlockProof:
+def prove_block(unmerged: LinearisedBlock | LinearisedRegion, merged: Convolution) -> BlockProof:
     """Compare a linearised block with its merged convolution in float64.
 
     Raises:
         ProofError: They differ by more than 1e-10.
     """
-    chain, block = unmerged.composed.chain, unmerged.block
     exact = copy.deepcopy(unmerged).double().eval()
-    device = merged.weight.device
-    x = _noise((2, *chain.shape(block.start))).to(device)
-    channels = [chain.shape(index)[0] for index in unmerged.shifts]
-    shifts = [_noise((2, count, 1, 1), seed).to(device) for seed, count in enumerate(channels, 1)]
+    given = [_noise((2, *shape), seed).to(merged.weight.device) for seed, shape in enumerate(unmerged.shapes)]
     with torch.no_grad():
-        return _proved(f"block {block}", merged.to(torch.float64)(x, *shifts), exact(x, *shifts))
+        return _proved(f"block {unmerged.block}", merged.to(torch.float64)(*given), exact(*given))
 
 
 def prove_folds(module: fx.GraphModule) -> tuple[BlockProof, ...]:

@@ -13,17 +13,20 @@ import torch
 from torch import fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.lowering import ChainLowering, lower, lowered_in
+from trt_layermerge.blocks.lowering import ChainLowering, lowered_in
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, to_module
 from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Equations, Fitted, admissible_prior
 from trt_layermerge.merging.linear import LinearisedBlock, folded, normed
+from trt_layermerge.merging.linear_region import LinearisedRegion, folded_region
 from trt_layermerge.merging.narrowing import Kept, narrow
 from trt_layermerge.merging.proof import BlockProof, prove_block
 from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_finite
 from trt_layermerge.merging.rewrite import rewrite
+from trt_layermerge.network.bookkeeping import Bookkeeping, LinearForm
 from trt_layermerge.network.device import CPU, move, placed
+from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
@@ -48,6 +51,7 @@ class Compression:
     refits: Mapping[str, Fitted]
 
 
+@heap_kept()
 def execute(
     network: Network,
     choices: Iterable[Choice],
@@ -92,10 +96,9 @@ def execute(
         elif choice.kind is Kind.IDENTITY:
             merged[choice] = linearised[choice] = None
         elif choice.kind is Kind.MERGE:
-            lowered = lower(network.chains[choice.block.chain], choice)
-            convolution = folded(runs.working.module, lowered.composed)
-            unmerged = LinearisedBlock(runs.working.module, lowered.composed)
+            convolution, unmerged = product(runs.working, choice), linearised_form(runs.working, choice)
             proofs.append(prove_block(unmerged, convolution))
+            lowered = lowered_in(network, choice)
             merged[choice] = normed(network.module, lowered, to_module(convolution))
             linearised[choice] = normed(network.module, lowered, unmerged)
         else:
@@ -120,6 +123,30 @@ def _narrowed(network: Network, compressed: fx.GraphModule, kept: Kept | None) -
             f"channels cannot be left out behind these blocks: {error}",
             hint="groups that a block joins when it is left out must keep the same channels",
         ) from error
+
+
+def product(network: Network, choice: Choice) -> Convolution:
+    """The convolution of a ``merge`` choice, in float64."""
+    lowered = lowered_in(network, choice)
+    if isinstance(lowered, ChainLowering):
+        return folded(network.module, lowered.composed)
+    return folded_region(network.module, _linear_form(network, choice))
+
+
+def linearised_form(network: Network, choice: Choice) -> LinearisedBlock | LinearisedRegion:
+    """What a ``merge`` choice merges, unmerged."""
+    lowered = lowered_in(network, choice)
+    if isinstance(lowered, ChainLowering):
+        return LinearisedBlock(network.module, lowered.composed)
+    return LinearisedRegion(network.module, _linear_form(network, choice))
+
+
+def _linear_form(network: Network, choice: Choice) -> LinearForm:
+    assert choice.block.region is not None
+    form = Bookkeeping(network.module).linear_form(network.regions[choice.block.region])
+    if form is None:
+        raise ValueError(f"{choice.block} is not linear: it has no merge")
+    return form
 
 
 def execute_on(

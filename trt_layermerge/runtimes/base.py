@@ -303,6 +303,7 @@ class RuntimeKind(ABC):
         settings: What its builder is told besides the model.
         suffix: What its engines' files end in.
         targets: What it compiles for, the usual one first; empty where it builds for the device that is here.
+        channel_multiple: Numbers of channels that its kernels take in one go: others cost as much as the next multiple.
     """
 
     name: ClassVar[str]
@@ -312,6 +313,7 @@ class RuntimeKind(ABC):
     settings: ClassVar[type[BuilderSettings]] = BuilderSettings
     suffix: ClassVar[str] = ".engine"
     targets: ClassVar[tuple[str, ...]] = ()
+    channel_multiple: ClassVar[int] = 8
 
     @abstractmethod
     def open(self, target: str | None) -> Runtime:

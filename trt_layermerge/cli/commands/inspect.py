@@ -57,7 +57,7 @@ def command(as_json: bool, **given: Any) -> None:
         "choices": len(choices),
         "admitted": len(for_method(choices, job.planner)),
         "signatures": len(distinct),
-        "largest_merge": _largest_merge(choices),
+        "largest_merge": _largest_merge(network, choices),
     }
     if as_json:
         print_json(found)
@@ -109,13 +109,17 @@ def _called(network: Network, names: Collection[str]) -> list[str]:
     return [str(node.target) for node in network.module.graph.nodes if node.name in names]
 
 
-def _largest_merge(choices: Iterable[Choice]) -> dict[str, Any] | None:
+def _largest_merge(network: Network, choices: Iterable[Choice]) -> dict[str, Any] | None:
     """The exact merge of most convolutions, then of the longest block; ``None`` where nothing can be merged."""
-    merges = [choice for choice in choices if choice.kind is Kind.MERGE and len(choice.kept) > 1]
-    if not merges:
+    sizes = {
+        choice: len(choice.kept) if choice.block.region is None else network.regions[choice.block.region].convolutions
+        for choice in choices
+        if choice.kind is Kind.MERGE
+    }
+    largest = max(sizes, key=lambda choice: (sizes[choice], len(choice.block)), default=None)
+    if largest is None or sizes[largest] < 2:
         return None
-    largest = max(merges, key=lambda choice: (len(choice.kept), len(choice.block)))
-    return {"block": str(largest.block), "convolutions": len(largest.kept), "into": str(largest.geometry)}
+    return {"block": str(largest.block), "convolutions": sizes[largest], "into": str(largest.geometry)}
 
 
 def _show(found: dict[str, Any], method: str) -> None:

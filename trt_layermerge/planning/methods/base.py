@@ -34,7 +34,7 @@ class ChoiceTraits(Protocol):
 
     @property
     def dropped(self) -> int | None:
-        """How many convolutions a ``merge`` drops; None where that is not known, and for other kinds."""
+        """How many convolutions a ``merge`` drops; None where that is not known, of regions, and for other kinds."""
 
     @property
     def reducible(self) -> bool:
