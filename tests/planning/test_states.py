@@ -43,6 +43,12 @@ def test_without_groups_there_is_a_node_for_each_layer() -> None:
     assert sizes(Problem((3,), (item,), 0, 1)) == [1, 1, 1, 1]
 
 
+def test_groups_that_nothing_names_change_nothing() -> None:
+    group = WidthGroup("g", (WidthOption(1, 0.0),))
+    assert sizes(Problem((), (), 0, 1, groups=(group,))) == [1]
+    assert sizes(Problem((1,), (Item(0, 0, 1, "all", "fit", 1, 0.0),), 0, 1, groups=(group,))) == [1, 1]
+
+
 def test_items_that_cannot_agree_are_refused() -> None:
     problem = keeps("a", "b", "c")
     clash = [item for item in problem.items if (item.start == 0) == (("b", 2) in item.widths)]

@@ -126,6 +126,6 @@ def budgeted_lines(found: BudgetedProfile) -> Iterator[str]:
         yield "exact: every row is measured"
         return
     yield (
-        "exact unless a row that is not measured is faster than its bound; of those measured after they were bounded, "
-        f"{found.held} of {found.bounded} were not"
+        "exact unless a row that is not measured is faster than its bound; "
+        f"{found.held} of {found.bounded} rows that were measured after they had one were not"
     )

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.lowering import input_of
+from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
@@ -76,7 +77,16 @@ class Evaluator:
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
         tail, names = self._tail(choice, replacement)
-        tail = copy.deepcopy(tail).to(memory_format=torch.channels_last)  # its norms are the original's
+        return self._improved(copy.deepcopy(tail), names)  # its norms are the original's
+
+    def narrowed(self, module: fx.GraphModule) -> Score:
+        """Score of a narrowed network; it is changed."""
+        placeholders = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
+        return self._improved(module, placeholders)
+
+    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...]) -> Score:
+        """Score of the rest of a changed network, once what costs nothing is done about the change."""
+        tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
             estimate_norms(tail, self._calibration.at(names))
         tail = fold_in_place(tail).to(memory_format=torch.channels_last)
@@ -116,8 +126,10 @@ class Evaluator:
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
             return score(((output, _beside(output, target)) for output, target in outputs), self.task)
 
-    def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-        """The table's row of a choice."""
+    def row(
+        self, choice: Choice | NarrowedGroup, after: Score, unexplained: float | None, seconds: float
+    ) -> ImportanceRow:
+        """The table's row of a change."""
         return row(choice, self.before, after, unexplained, seconds)
 
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -198,8 +210,10 @@ def require_finite(before: Score, network: Network, task: Task) -> None:
         )
 
 
-def row(choice: Choice, before: Score, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-    """The table's row of a choice, from the scores before and after."""
+def row(
+    choice: Choice | NarrowedGroup, before: Score, after: Score, unexplained: float | None, seconds: float
+) -> ImportanceRow:
+    """The table's row of a change, from the scores before and after."""
     loss = within(after.loss, before.loss)
     accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
     return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))

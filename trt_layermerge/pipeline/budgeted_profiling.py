@@ -28,7 +28,7 @@ from trt_layermerge.pipeline.job_frontier import LossRows, frontier_of, worthwhi
 from trt_layermerge.pipeline.measuring import baseline_stage
 from trt_layermerge.pipeline.profiling import measure_rows, wanted_signatures
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.pipeline.solving import chosen
+from trt_layermerge.pipeline.solving import sized_in
 from trt_layermerge.planning.plan import Plan
 
 
@@ -102,23 +102,25 @@ class _Search:
         while True:
             lacking = self._lacking()
             hopeful = self._plan(baseline, budget_ns, "low_ns", lacking)
-            needed = self._unmeasured([*self._operations(chosen(self.session, hopeful)), *self._operations(lacking)])
+            needed = self._unmeasured([*self._operations(hopeful), *self._measurable(lacking)])
             if not needed:
                 return self._outcome(hopeful, settled=True)
             with suppress(InfeasibleBudgetError):  # of what is likely; what is possible has a plan
                 likely = self._plan(baseline, budget_ns, "likely_ns", lacking)
-                needed += self._unmeasured(self._operations(chosen(self.session, likely)))
+                needed += self._unmeasured(self._operations(likely))
             if not self._measure(needed):
                 return self._outcome(None, settled=False)
 
     def _first(self) -> list[AnySignature]:
         session = self.session
         kept = (choice for choice in session.choices if choice.kind is Kind.KEEP)
-        return [*(one for choice in kept for one in session.signatures(choice)), *session.gap_signatures.values()]
+        first = [one for choice in kept for one in session.sized[choice][0].signatures]
+        return [*first, *session.gap_signatures.values()]
 
     @cached_property
     def _wanted(self) -> dict[str, AnySignature]:
-        return {one.key: one for one in wanted_signatures(self.session) if not one.empty}
+        wanted = [*wanted_signatures(self.session), *self._measurable(self.session.choices)]
+        return {one.key: one for one in wanted if not one.empty}
 
     def _unmeasured(self, signatures: Iterable[AnySignature]) -> list[AnySignature]:
         """Those that the profile has no row of; one that failed has one, and is in no plan."""
@@ -157,10 +159,15 @@ class _Search:
         """
         hopeful = worthwhile(self._supposed("low_ns"))
         unvalued = (one for one in hopeful if one.kind is not Kind.KEEP and self.losses.get(one.key) is None)
-        return {one for one in unvalued if self._unmeasured(self.session.signatures(one))}
+        return {one for one in unvalued if self._unmeasured(self.session.sized[one][0].signatures)}
 
-    def _operations(self, choices: Iterable[Choice]) -> list[AnySignature]:
-        return [one for choice in choices for one in self.session.signatures(choice)]
+    def _operations(self, plan: Plan) -> list[AnySignature]:
+        """What a plan executes."""
+        return [one for sized in sized_in(self.session, plan) for one in sized.signatures]
+
+    def _measurable(self, choices: Iterable[Choice]) -> list[AnySignature]:
+        """What choices execute, of all widths."""
+        return [one for choice in choices for sized in self.session.sized[choice] for one in sized.signatures]
 
     def _outcome(self, plan: Plan | None, settled: bool) -> BudgetedProfile:
         session, unmeasured = self.session, self._unmeasured(self._wanted.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.cut import between
 from trt_layermerge.network.inputs import as_inputs, batched_shapes
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.session import Session, block_options, open_session
 from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.models import with_shapes
@@ -91,7 +93,11 @@ def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_second
         ProofError: A network as ONNX is another one; nothing was measured.
     """
     reporter.stage("profile")
-    return measure_rows(sessions, _together(sessions), reporter.progress, max_seconds)
+    began, measured, left = time.monotonic(), 0, max_seconds
+    for _ in range(2):  # with all channels, and then what pays with fewer
+        measured += measure_rows(sessions, _together(sessions), reporter.progress, left)
+        left = None if max_seconds is None else max_seconds - (time.monotonic() - began)
+    return measured
 
 
 def measure_rows(
@@ -117,9 +123,17 @@ def measure_rows(
 
 
 def wanted_signatures(session: Session) -> list[AnySignature]:
-    """All operations whose latency can matter to a plan of a network, perhaps several times."""
-    executed = [signature for choice in session.choices for signature in session.signatures(choice)]
-    return [*executed, *session.gap_signatures.values()]
+    """All operations whose latency can matter to a plan of a network, perhaps several times.
+
+    With fewer channels, those of choices that pay with all of them. While that is not known, of none.
+    """
+    sizes = session.sized.values()
+    wanted: list[AnySignature] = [signature for size in sizes for signature in size[0].signatures]
+    wanted += session.gap_signatures.values()
+    if session.offered and not missing(wanted, session.profile, session.job.policy):
+        paying = (session.sized[choice] for choice in worthwhile(session))
+        wanted += [signature for size in paying for one in size[1:] for signature in one.signatures]
+    return wanted
 
 
 def _together(sessions: Sequence[Session]) -> list[AnySignature]:

@@ -82,7 +82,7 @@ class Path:
         """The path of a problem, without items that another item for the same block beats, or with ``dominated``.
 
         Raises:
-            InputError: There are channel groups, and no tiling whose items agree about them.
+            InputError: Items name channel groups, and no tiling agrees about them.
         """
         items = problem.items
         offset = np.concatenate([[0], np.cumsum(problem.lengths, dtype=np.int64)])
@@ -94,7 +94,7 @@ class Path:
             np.arange(len(items)),
         )
         layers = np.arange(offset[-1] + 2)
-        if problem.groups:
+        if any(item.widths for item in items):
             edges, layers = expanded(problem, edges)
         order = np.lexsort((-edges.value, edges.latency, edges.start, edges.end))
         if not dominated:

@@ -22,11 +22,13 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
+    read_share,
     several_network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
+from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
 from trt_layermerge.pipeline.profiling import (
     ProfilingPlan,
@@ -55,6 +57,14 @@ VARIANTS = {
 @combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
 @click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
 @click.option(
+    "--interval",
+    callback=read_share,
+    default=f"{MeasurementPolicy.relative_ci:.0%}",
+    show_default=True,
+    metavar="SHARE",
+    help="Measure until the 95 % interval of a latency reaches no further than this to either side.",
+)
+@click.option(
     "--max-minutes",
     type=click.FloatRange(0),
     metavar="M",
@@ -66,6 +76,7 @@ def command(
     as_json: bool,
     dry_run: bool,
     again: bool,
+    interval: float,
     max_minutes: float | None,
     for_budget: str | None,
     **given: Any,
@@ -80,7 +91,7 @@ def command(
     ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
     ci_files.require_writable()
     job = make_job(**given, model=model[0], budget=for_budget)
-    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again)), model)
+    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again, relative_ci=interval)), model)
     plan, seconds = profiling_plan(sessions), None if max_minutes is None else 60 * max_minutes
     if dry_run:
         _tell_plan(plan, as_json)
