@@ -41,7 +41,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
 # Tests run as many processes as there are cores, and benchmarks compare on one.
-test fuzz test-fuzz test-gpu check bench: export OMP_NUM_THREADS ?= 1
+test fuzz test-fuzz test-crash test-gpu check bench: export OMP_NUM_THREADS ?= 1
 
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -60,9 +60,16 @@ INPUTS ?= 100000
 test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of numbers for each
 	$(BIN)/python -m tests.fuzz.campaign build/fuzz --inputs $(INPUTS)
 
-test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
-	$(BIN)/python -m pytest -m gpu
+# Which of the commands, and how many random moments for each: tests/crash/killing.py has the options.
+test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it, in an hour
+	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
+
+# Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
+test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
+	$(if $(wildcard $(BIN)/pytest),$(BIN)/python,$(PYTHON)) -m tests.gpu
+
+docs/errors.md: trt_layermerge/errors.py tests/error_table.py | $(INSTALLED)
+	$(BIN)/python -m tests.error_table > $@
 
 lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -101,4 +108,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-gpu lint check bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint check bench profiles compare wheel format clean

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from tests.cli.conftest import Desk, _desk
 from trt_layermerge.cli.commands import profile_validate
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming
 
@@ -154,3 +155,46 @@ def test_validate_fails_where_errors_are_large_and_says_so_where_noise_is(
     ran = run("profile", "validate", models[0], *places, "--max-error", tolerance)
     assert ran.code == code and words in ran.err and "median 11.1%" in ran.out, ran.err
     assert "corrected by saved" in ran.out, "a tenth less of everything is not quite of what is saved, but nearly"
+
+
+@pytest.fixture(scope="module")
+def valued(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """A small job whose importance is measured, all of it."""
+    desk = _desk(tmp_path_factory.mktemp("valued"))
+    assert run("importance", *desk.stage, *ELSEWHERE[:2], "--all").code == 0
+    return desk
+
+
+def test_for_a_budget_less_is_measured_and_the_plan_is_the_same(run: Any, valued: Desk, tmp_path: Path) -> None:
+    elsewhere = [*valued.stage, *ELSEWHERE[:2], "--max-layers", 4, "--profiles", tmp_path / "profiles"]
+    ran = run("importance", *elsewhere, "--all")
+    assert ran.code == 0, ran.err
+    found = run("profile", *elsewhere, "--for-budget", "0.8", "--json")
+    assert found.code == 0, found.err
+    about = found.json["for_budget"]
+    assert about["settled"] and about["held"] <= about["bounded"]
+    assert found.json["measured"] + about["unmeasured"] == about["wanted"] and about["unmeasured"] > 0
+    solve = ("solve", *elsewhere, "--budget", "0.8", "--json")
+    before = run(*solve).json
+    assert before["latency_ms"] == about["plan"]["latency_ms"]
+    told = run("profile", *elsewhere, "--for-budget", "0.8", "--importance", valued.folder / "out" / "importance.jsonl")
+    assert told.code == 0 and "settled: " in told.out and "exact unless" in told.out, told.err
+    assert run("profile", *elsewhere).code == 0
+    assert run(*solve).json["blocks"] == before["blocks"]
+
+
+def test_for_a_budget_importance_is_needed(run: Any, valued: Desk, models: list[Path], places: list[object]) -> None:
+    ran = run("profile", models[0], *places, "--for-budget", "0.8")
+    assert ran.code == 2 and "no importances to plan with" in ran.err and "--importance" in ran.err
+    table = valued.folder / "out" / "importance.jsonl"
+    (models[1].parent / "weights.safetensors").unlink()
+    models[0].write_text(models[0].read_text().replace("manual_seed(0)", "manual_seed(1)"))
+    other = run("profile", models[0], *places, "--for-budget", "0.8", "--importance", table)
+    assert other.code == 9 and "is of other weights" in other.err, other.err
+    strange = run("profile", models[1], *places, "--for-budget", "0.8", "--importance", models[0])
+    assert strange.code == 3
+    for wrong in (["--prior", "t4"], ["--importance", table], ["--for-budget", "fast"]):
+        assert run("profile", models[0], *places, *wrong).code == 2
+    assert run("profile", *models, *places, "--for-budget", "0.8").code == 2
+    unknown = run("profile", *valued.stage, *ELSEWHERE[:2], "--for-budget", "0.8", "--prior", "gtx-1080")
+    assert unknown.code == 2 and "rtx-2080-ti" in unknown.err

@@ -16,7 +16,7 @@ from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
 
-pytestmark = pytest.mark.gpu
+pytestmark = pytest.mark.gpu("tensorrt")
 
 
 class TestConformance(RuntimeConformance):

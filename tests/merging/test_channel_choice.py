@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.merging.conftest import randomise
 from tests.network.written import Net, conv
 from trt_layermerge.errors import TaskError
-from trt_layermerge.merging.channel_choice import Elimination, Reading, corrected, order_of
+from trt_layermerge.merging.channel_choice import Reading, Selection, corrected, order_of
 from trt_layermerge.merging.narrowing import masked, narrow
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.merging.readings import readings_of, write_corrected
@@ -54,27 +54,25 @@ def test_a_correction_is_the_least_squares_solution(reading: Reading, kept: set[
 
 
 @given(reading=readings())
-def test_costs_are_what_is_lost(reading: Reading) -> None:
-    """Of each channel that could go next, also when some are gone."""
-    run, kept = Elimination(reading, 1e-12), list(range(6))
-    for _ in range(4):
-        before = loss(reading, corrected(reading, kept, 1e-12)[0])
-        costs = run.costs()
-        for place, channel in enumerate(kept):
-            without = corrected(reading, [one for one in kept if one != channel], 1e-12)[0]
-            assert loss(reading, without) - before == pytest.approx(float(costs[place]), rel=1e-4, abs=1e-6)
-        place = int(costs.argmin())
-        run.remove(torch.tensor([place]))
-        del kept[place]
-        assert run.left.tolist() == kept
+def test_gains_are_what_is_no_longer_lost(reading: Reading) -> None:
+    """With each channel that could come next, also when some have."""
+    run, kept = Selection(reading, 1e-12), list[int]()
+    for _ in range(5):
+        before, gains = lost([reading], kept), run.gains()
+        for channel in sorted(set(range(6)) - set(kept)):
+            gain = before - lost([reading], [*kept, channel])
+            assert gain == pytest.approx(float(gains[channel]), rel=1e-4, abs=1e-6)
+        kept.append(int(gains.argmax()))
+        run.add(kept[-1])
 
 
 @given(first=readings(), second=readings())
 def test_an_order_has_every_channel_once_and_starts_with_what_is_needed(first: Reading, second: Reading) -> None:
     order = order_of([first, second], ridge=1e-12)
     assert sorted(order) == list(range(6))
-    least = min(lost([first, second], kept) for kept in combinations(range(6), 5))
-    assert lost([first, second], sorted(order[:5])) == pytest.approx(least, rel=1e-3, abs=1e-6)
+    for count in range(3):
+        least = min(lost([first, second], [*order[:count], channel]) for channel in order[count:])
+        assert lost([first, second], order[: count + 1]) == pytest.approx(least, rel=1e-3, abs=1e-6)
 
 
 def lost(given: list[Reading], kept: Sequence[int]) -> float:
@@ -99,12 +97,12 @@ def test_copies_go_first(quick: Any) -> None:
 def narrowed_to(network: Network, count: int, batches: list[Tensor]) -> tuple[Any, list[int]]:
     """The first group of a network with so many channels, its consumers corrected."""
     ((group, found),) = readings_of(network.module, network.channel_groups[:1], batches)
-    kept, module = sorted(order_of(list(found.values()))[:count]), copy.deepcopy(network.module)
+    kept, wide = sorted(order_of(list(found.values()))[:count]), copy.deepcopy(network.module)
     for name, reading in found.items():
-        write_corrected(module, name, reading, kept)
+        write_corrected(wide, name, reading, kept)
     with torch.no_grad():
-        assert relative_error(module(batches[0]), masked(module, {group: kept})(batches[0])) < 1e-5, "reads what goes"
-    return narrow(module, {group: kept}), kept
+        assert relative_error(wide(batches[0]), masked(wide, {group: kept})(batches[0])) < 1e-5, "it reads what goes"
+    return narrow(wide, {group: kept}), kept
 
 
 def flat(m: Any, x: Tensor) -> Tensor:
@@ -126,14 +124,15 @@ def dilated(m: Any, x: Tensor) -> Tensor:
     ids=["flat", "dilated", "norm", "bias"],
 )
 def test_a_correction_brings_a_network_nearer(function: Any, modules: dict[str, nn.Module]) -> None:
-    torch.manual_seed(0)
-    network, batches = trace("net", Net(function, **modules), SHAPE), [torch.randn(60, *SHAPE)]
+    source = Net(function, **modules)
+    randomise(source, 0)
+    network, batches = trace("net", source, SHAPE), [torch.randn(60, *SHAPE)]
     narrowed, kept = narrowed_to(network, 4, batches)
     plain = narrow(network.module, {network.channel_groups[0]: kept})
     for x in (batches[0], torch.randn(20, *SHAPE)):
         with torch.no_grad():
             wanted = network.module(x)
-            assert (narrowed(x) - wanted).square().sum() < 0.7 * (plain(x) - wanted).square().sum()
+            assert (narrowed(x) - wanted).square().sum() < 0.9 * (plain(x) - wanted).square().sum()
 
 
 def test_no_data_is_an_error(quick: Any) -> None:

@@ -49,7 +49,7 @@ def test_a_wrong_row_is_an_error_of_the_plans_that_rest_on_it(job: Job, recorder
     session = open_session(job)
     right = validation_stage(session, 4, recorder)
     for row in list(session.profile):  # all layers kept as they were, everything else twice as fast as it is
-        kept = {one.key for c in session.choices if c.kind is Kind.KEEP for one in session.signatures(c)}
+        kept = {one.key for c in session.choices if c.kind is Kind.KEEP for one in session.sized[c][0].signatures}
         if row.signature.key not in kept and row.timing is not None:
             half = {name: value // 2 for name, value in vars(row.timing).items() if name.endswith("_ns")}
             session.profile.add(ProfileRow(row.signature, replace(row.timing, **half), row.status, row.reason))

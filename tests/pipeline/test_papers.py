@@ -41,7 +41,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Any:
     def simulate(job: Job, latencies: dict[str, int], losses: dict[str, float] | None) -> Session:
         session = open_session(job)
         for signature, name in {
-            s: choice.key for choice in session.choices for s in session.signatures(choice)
+            s: choice.key for choice in session.choices for s in session.sized[choice][0].signatures
         }.items():
             latency = latencies.get(name, OPERATION)
             timing = Timing.of([0.99 * latency, *[latency] * 4, 1.01 * latency])

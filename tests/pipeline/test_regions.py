@@ -73,7 +73,7 @@ def test_what_a_region_saves_is_all_of_it(profiled: Session) -> None:
     inside = sum(kept[layer] for layer in profiled.network.gaps[number].layers)
     for one in others:
         set_ns(profiled, profiled.gap_signatures[one], 0)
-    (operation,) = profiled.signatures(choice)
+    (operation,) = profiled.sized[choice][0].signatures
     set_ns(profiled, operation, layers + 1000)
     for rest, pays in ((999, False), (1001, True)):
         set_ns(profiled, profiled.gap_signatures[number], inside + rest)
@@ -91,7 +91,7 @@ def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: P
         replace(job, output=tmp_path / "out", profiles=tmp_path / "profiles", budget=Budget.parse("0.5"))
     )
     for choice in session.choices:
-        for signature in session.signatures(choice):
+        for signature in session.sized[choice][0].signatures:
             set_ns(session, signature, 1_000 if choice.block.region is not None else 1_000_000)
     for number, signature in session.gap_signatures.items():
         set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))

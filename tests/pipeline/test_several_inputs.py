@@ -58,7 +58,7 @@ def test_without_a_task_it_is_profiled_and_its_fastest_plan_found(
 ) -> None:
     session = open_session(quick_job(tmp_path, model=UNET, task=None, batch=2))
     profile_stage(session, recorder)
-    wanted = {signature for choice in session.choices for signature in session.signatures(choice)}
+    wanted = {signature for choice in session.choices for signature in session.sized[choice][0].signatures}
     rows = [session.profile.get(signature) for signature in wanted]
     assert all(row is not None and row.timing is not None for row in rows)
     assert any(signature.group_norm and not signature.convolution for signature in wanted)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import pairwise
+from collections import defaultdict
+from itertools import pairwise, product
 from unittest import mock
 
 import numpy as np
@@ -18,6 +19,7 @@ from trt_layermerge.planning import frontier as solver
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.problem import Item, Problem, tiling_fault
 from trt_layermerge.planning.reference import discretised
+from trt_layermerge.planning.widths import WidthGroup, WidthOption
 
 
 def large(seed: int, layers: int = 24) -> Problem:
@@ -41,6 +43,44 @@ def layer_by_layer(problem: Problem) -> list[Point]:
     return labels[-1]
 
 
+def large_narrowable(seed: int, layers: int = 12) -> Problem:
+    """The same with widths: a residual stream on every third tensor, and inner groups between."""
+    random = np.random.default_rng(seed)
+    key = [f"stream {t // 9}" if t % 3 == 0 else f"inner {t}" for t in range(layers + 1)]
+    options = {k: [WidthOption(c, float(random.integers(-8, 1)), int(random.integers(-9, 9))) for c in (3, 2, 1)]
+               for k in dict.fromkeys(key)}  # fmt: skip
+    items = []
+    for start, end in ((s, e) for s in range(layers) for e in range(s + 1, min(layers, s + 4) + 1)):
+        for widths in product((3, 2, 1), repeat=len({key[start], key[end]})):
+            named = tuple(zip(dict.fromkeys((key[start], key[end])), widths, strict=True))
+            latency = int((end - start) * sum(widths) * random.integers(50, 100))
+            items.append(
+                Item(0, start, end, f"{start}-{end}", "fit", latency, -float(random.integers(0, 9)), widths=named)
+            )
+    groups = tuple(WidthGroup(k, tuple(found)) for k, found in options.items())
+    return Problem((layers,), tuple(items), fixed_ns=0, original_ns=1, groups=groups)
+
+
+def width_by_width(problem: Problem) -> list[Point]:
+    """The frontier of a problem of one chain, without any bounds, for all widths that were ever named."""
+    worth = {(group.key, option.channels): option for group in problem.groups for option in group.options}
+    last = {key: item.start for item in sorted(problem.items, key=lambda one: one.start) for key, _ in item.widths}
+    labels: list[dict[frozenset[tuple[str, int]], set[Point]]] = [{frozenset(): {(0, 0.0)}}]
+    for node in range(1, problem.lengths[0] + 1):
+        here: dict[frozenset[tuple[str, int]], set[Point]] = defaultdict(set)
+        for item in (one for one in problem.items if one.end == node):
+            for before, found in labels[item.start].items():
+                after = before | set(item.widths)
+                if len(dict(after)) == len(after):
+                    fresh = [worth[width] for width in item.widths if width not in before]
+                    latency = item.latency_ns + sum(option.latency_ns for option in fresh)
+                    value = item.value + sum(option.value for option in fresh)
+                    asked = frozenset(width for width in after if last[width[0]] >= node)
+                    here[asked] |= {(t + latency, v + value) for t, v in found}
+        labels.append({widths: set(pareto(found)) for widths, found in here.items()})
+    return pareto(set().union(*labels[-1].values()))
+
+
 def points(frontier: Frontier) -> list[Point]:
     return list(zip(frontier.latency_ns.tolist(), frontier.value.tolist(), strict=True))
 
@@ -59,6 +99,15 @@ def test_bounds_lose_nothing(seed: int, few: int, scout: float) -> None:
     problem = large(seed)
     with mock.patch.object(solver, "FEW", few), mock.patch.object(solver, "SCOUT", scout):
         assert points(solve(problem)) == layer_by_layer(problem)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("few", [0, solver.FEW])
+@pytest.mark.parametrize("scout", [0.001, solver.SCOUT, 1.0])
+def test_bounds_lose_no_width(seed: int, few: int, scout: float) -> None:
+    problem = large_narrowable(seed)
+    with mock.patch.object(solver, "FEW", few), mock.patch.object(solver, "SCOUT", scout):
+        assert points(solve(problem)) == width_by_width(problem)
 
 
 def test_bounds_drop_most_labels() -> None:

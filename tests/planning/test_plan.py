@@ -69,8 +69,10 @@ def test_widths_come_back_as_they_went(
     assert {width.group: width.channels for width in plan.widths} == named
 
 
-def test_a_plan_without_widths_says_nothing_of_them(path: Path) -> None:
-    assert "width" not in path.read_text()
+def test_a_plan_without_widths_is_written_and_read_as_before_there_were_any(path: Path) -> None:
+    golden = Path(__file__).parent / "assets" / "plan-without-widths.json"
+    assert path.read_bytes() == golden.read_bytes()
+    assert read_plan(golden) == FILE
 
 
 NARROWED = Plan.of(

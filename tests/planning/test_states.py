@@ -26,8 +26,8 @@ def keeps(*named: str) -> Problem:
 
 
 def sizes(problem: Problem) -> list[int]:
-    stages = Path.of(problem).stages.tolist()
-    return [end - start for start, end in pairwise(stages)]
+    layers = Path.of(problem).layers.tolist()
+    return [end - start for start, end in pairwise(layers)]
 
 
 def test_a_group_is_open_from_its_first_tensor_to_its_last() -> None:
@@ -43,6 +43,12 @@ def test_without_groups_there_is_a_node_for_each_layer() -> None:
     assert sizes(Problem((3,), (item,), 0, 1)) == [1, 1, 1, 1]
 
 
+def test_groups_that_nothing_names_change_nothing() -> None:
+    group = WidthGroup("g", (WidthOption(1, 0.0),))
+    assert sizes(Problem((), (), 0, 1, groups=(group,))) == [1]
+    assert sizes(Problem((1,), (Item(0, 0, 1, "all", "fit", 1, 0.0),), 0, 1, groups=(group,))) == [1, 1]
+
+
 def test_items_that_cannot_agree_are_refused() -> None:
     problem = keeps("a", "b", "c")
     clash = [item for item in problem.items if (item.start == 0) == (("b", 2) in item.widths)]
@@ -52,5 +58,5 @@ def test_items_that_cannot_agree_are_refused() -> None:
 
 def test_too_many_widths_at_once_are_refused() -> None:
     names = [f"g{i}" for i in range(9)]
-    with mock.patch.object(states, "MOST_STATES", 500), pytest.raises(InputError, match="more than 500 combinations"):
+    with mock.patch.object(states, "MOST_EDGES", 500), pytest.raises(InputError, match="too many widths at once"):
         Path.of(keeps(*names, *reversed(names)))

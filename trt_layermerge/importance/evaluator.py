@@ -18,9 +18,10 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.lowering import input_of
+from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
-from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.rewrite import rewrite
@@ -67,7 +68,7 @@ class Evaluator:
         self.network, self.task, self.held_out = network, task, list(held_out)
         device = device_of(network.module)
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
-        self.before = self.score(_fast(network.module), given)
+        self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task)
         self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out])
         self._calibration = _Kept(network, [inputs for inputs, _ in calibration])
@@ -76,10 +77,19 @@ class Evaluator:
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
         tail, names = self._tail(choice, replacement)
+        return self._improved(copy.deepcopy(tail), names)  # its norms are the original's
+
+    def narrowed(self, module: fx.GraphModule) -> Score:
+        """Score of a narrowed network; it is changed."""
+        placeholders = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
+        return self._improved(module, placeholders)
+
+    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...]) -> Score:
+        """Score of the rest of a changed network, once what costs nothing is done about the change."""
+        tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
-            tail = copy.deepcopy(tail).to(memory_format=torch.channels_last)  # its norms are the original's
             estimate_norms(tail, self._calibration.at(names))
-        tail = _fast(tail)
+        tail = fold_in_place(tail).to(memory_format=torch.channels_last)
         self._solve_heads(tail, names)
         return self.score(tail, self._evaluated.at(names))
 
@@ -116,8 +126,10 @@ class Evaluator:
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
             return score(((output, _beside(output, target)) for output, target in outputs), self.task)
 
-    def row(self, choice: Choice, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-        """The table's row of a choice."""
+    def row(
+        self, choice: Choice | NarrowedGroup, after: Score, unexplained: float | None, seconds: float
+    ) -> ImportanceRow:
+        """The table's row of a change."""
         return row(choice, self.before, after, unexplained, seconds)
 
     def _tail(self, choice: Choice, replacement: nn.Module | None) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -136,11 +148,6 @@ def _beside(output: Values, target: Values) -> Values:
     """Targets on the outputs' device."""
     device = as_tuple(output)[0].device
     return each(target, lambda values: values.to(device))
-
-
-def _fast(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy that computes the same in about half the time on a CPU: norms folded, images in NHWC layout."""
-    return fold_norms(module).to(memory_format=torch.channels_last)
 
 
 def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
@@ -203,8 +210,10 @@ def require_finite(before: Score, network: Network, task: Task) -> None:
         )
 
 
-def row(choice: Choice, before: Score, after: Score, unexplained: float | None, seconds: float) -> ImportanceRow:
-    """The table's row of a choice, from the scores before and after."""
+def row(
+    choice: Choice | NarrowedGroup, before: Score, after: Score, unexplained: float | None, seconds: float
+) -> ImportanceRow:
+    """The table's row of a change, from the scores before and after."""
     loss = within(after.loss, before.loss)
     accuracy = after.accuracy if isfinite(after.accuracy) else -worst(before.accuracy)
     return ImportanceRow(choice.key, before.loss, loss, before.accuracy, accuracy, unexplained, round(seconds, 3))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
+from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
 from trt_layermerge.training.checked import content_of
@@ -47,14 +50,21 @@ def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
 
 
 def missing_rows(
-    network: Network, choices: Iterable[Choice], task: Task, table: ImportanceTable, how: Estimation
+    network: Network,
+    choices: Iterable[Choice],
+    task: Task,
+    table: ImportanceTable,
+    how: Estimation,
+    narrowed: Iterable[NarrowedGroup] = (),
 ) -> EstimationRequest:
-    """What is still to be measured: the choices that should have a row in the table, and have none."""
+    """What is still to be measured: the choices and widths that should have a row in the table, and have none."""
     missing = (one for one in choices if how.estimator.measures(one) and table.get(one.key) is None)
     todo = sorted(missing, key=lambda choice: choice.block)
-    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path)
+    widths = tuple(one for one in narrowed if table.get(one.key) is None)
+    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path, widths)
 
 
+@heap_kept()
 def measure(
     network: Network,
     choices: Iterable[Choice],
@@ -62,6 +72,7 @@ def measure(
     table: ImportanceTable,
     how: Estimation,
     progress: Progress = lambda done, total, label: None,
+    narrowed: Iterable[NarrowedGroup] = (),
 ) -> None:
     """Measure every choice that the table has no row of; each row is on disk before the next choice begins.
 
@@ -72,20 +83,24 @@ def measure(
         table: Where rows go.
         how: The estimator and what it looks at.
         progress: Told of every choice.
+        narrowed: The widths to measure as well.
 
     Raises:
         ModelError: The network itself has a loss or activations that are not finite.
         TaskError: The task has no data to fit, to train or to evaluate on.
         UsageError: The estimator cannot measure one of the choices.
     """
-    wanted = [choice for choice in choices if how.estimator.measures(choice)]
-    request = missing_rows(network, wanted, task, table, how)
-    if not request.choices:
+    wanted, sizes = [choice for choice in choices if how.estimator.measures(choice)], tuple(narrowed)
+    request, total = missing_rows(network, wanted, task, table, how, sizes), len(wanted) + len(sizes)
+    if not request.missing:
         return
     how.estimator.require_measurable(network, request.choices)
     network.module.eval()
-    done = len(wanted) - len(request.choices)
-    for row in how.estimator.rows(request, progress):
+    done = total - request.missing
+    for row in chain(
+        how.estimator.rows(request, progress) if request.choices else (),
+        how.estimator.width_rows(request, progress) if request.narrowed else (),
+    ):
         table.add(row)
         done += 1
-        progress(done, len(wanted), row.choice)
+        progress(done, total, row.choice)

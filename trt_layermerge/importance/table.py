@@ -39,6 +39,7 @@ _ROW = {
     "unexplained": (float, int, type(None)),
     "seconds": _NUMBER,
 }
+_KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class ImportanceRow:
         accuracy_after: Held-out accuracy with this choice.
         unexplained: Of a fit, the share of its target's variance that it misses on its calibration data.
         seconds: What measuring it took.
+        kept: Of a narrowed channel group, the channels that stay.
     """
 
     choice: str
@@ -87,6 +89,7 @@ class ImportanceRow:
     accuracy_after: float
     unexplained: float | None
     seconds: float
+    kept: tuple[int, ...] = ()
 
 
 class ImportanceTable:
@@ -98,7 +101,7 @@ class ImportanceTable:
         self._rows: dict[str, ImportanceRow] = {}
         for number, record in journal:
             try:
-                row = ImportanceRow(**typed(record, _ROW))
+                row = ImportanceRow(**typed(record, _ROW, also=(_KEPT,)), kept=_kept(record.get(_KEPT, [])))
                 _require_finite(row)
             except ValueError as error:
                 raise journal.malformed(number, error) from error
@@ -129,6 +132,11 @@ class ImportanceTable:
         return self._journal.path
 
     @property
+    def weights(self) -> str:
+        """Hash of the network's state that its rows are of."""
+        return str(self._journal.key["weights"])
+
+    @property
     def sha256(self) -> str:
         """Hash of the file as it is now."""
         return self._journal.sha256
@@ -144,7 +152,7 @@ class ImportanceTable:
             ValueError: A number is not finite: the caller must say what that means.
         """
         _require_finite(row)
-        self._journal.append(asdict(row))
+        self._journal.append(_record(row))
         self._rows[row.choice] = row
 
     def __len__(self) -> int:
@@ -156,10 +164,28 @@ class ImportanceTable:
         return iter(self._rows.values())
 
 
+def _record(row: ImportanceRow) -> dict[str, object]:
+    """A row as it is written; one of a choice as before there were others."""
+    record = asdict(row)
+    return record if row.kept else {name: value for name, value in record.items() if name != _KEPT}
+
+
+def _kept(value: object) -> tuple[int, ...]:
+    """The channels that stay, from a record.
+
+    Raises:
+        ValueError: They are no ascending numbers.
+    """
+    numbers = value if isinstance(value, list) else [None]
+    if not all(type(one) is int and one >= 0 for one in numbers) or numbers != sorted(set(numbers)):
+        raise ValueError(f"has {value!r} as {_KEPT}")
+    return tuple(numbers)
+
+
 def _require_finite(row: ImportanceRow) -> None:
     for name, value in asdict(row).items():
         if isinstance(value, float) and not isfinite(value):
             raise ValueError(f"has {value} as {name}, which must be finite")
 
 
-assert set(_ROW) == {field.name for field in fields(ImportanceRow)}
+assert {*_ROW, _KEPT} == {field.name for field in fields(ImportanceRow)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -165,6 +166,12 @@ class Profile:
         """Append a row; when this returns it is on disk."""
         self._journal.append(_row_fields(row))
         self._rows[row.signature.key] = row
+
+    def supposing(self, rows: Iterable[ProfileRow]) -> Profile:
+        """The same in memory with rows of signatures that it does not hold; it is for looking at, not for adding to."""
+        supposed = copy(self)
+        supposed._rows = {row.signature.key: row for row in rows} | self._rows
+        return supposed
 
     def __len__(self) -> int:
         """Number of signatures."""

@@ -17,7 +17,11 @@ def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
     Requires: evaluation mode is what counts. Ensures: the same function there, computed in float64 and rounded once;
     ``proof.py`` shows it.
     """
-    module = copy.deepcopy(module).eval()
+    return fold_in_place(copy.deepcopy(module))
+
+
+def fold_in_place(module: fx.GraphModule) -> fx.GraphModule:
+    """As ``fold_norms``, of a module that is needed no more: what is returned shares its other weights."""
     for conv, norm in norm_pairs(module):
         source, norm_module = (module.get_submodule(str(node.target)) for node in (conv, norm))
         module.set_submodule(str(conv.target), with_norm(source, norm_module))

@@ -155,7 +155,9 @@ def write_corrected(module: fx.GraphModule, name: str, reading: Reading, kept: S
     What its bias needs goes into a norm behind it, if there is one.
     """
     (node,) = (node for node in module.graph.nodes if node.name == name)
-    part, norm, (weight, shift) = _part(module, node), _norm(module, node), corrected(reading, kept)
+    part, norm = module.get_submodule(str(node.target)), _norm_behind(module, node)
+    weight, shift = corrected(reading, kept)
+    assert isinstance(part, nn.Conv2d | nn.Linear)
     shift = shift.reshape(len(part.weight), -1).sum(1)
     with torch.no_grad():
         part.weight.copy_(_from_rows(weight, part))
@@ -177,7 +179,7 @@ def _rows(part: nn.Conv2d | nn.Linear, channels: int, geometry: Geometry) -> Ten
 
 
 def _from_rows(rows: Tensor, part: nn.Conv2d | nn.Linear) -> Tensor:
-    """The inverse of ``_rows``."""
+    """Weights as a layer has them, of those that a reading has: ``[channels, each, outputs]``."""
     outputs, inputs = part.weight.shape[:2]
     taps = part.weight[0, 0].numel()
     whole = rows.shape[2] == outputs
@@ -185,7 +187,7 @@ def _from_rows(rows: Tensor, part: nn.Conv2d | nn.Linear) -> Tensor:
     return weight.transpose(0, 1).reshape(part.weight.shape)
 
 
-def _norm(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
+def _norm_behind(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
     """The batch norm that alone reads a consumer's result."""
     user = sole_user(node)
     called = None if user is None or user.op != "call_module" else module.get_submodule(str(user.target))
@@ -194,7 +196,7 @@ def _norm(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
 
 def _scale(module: fx.GraphModule, node: fx.Node, rows: Tensor) -> Tensor:
     """What a norm behind a consumer multiplies its outputs by, those of each tap in a row."""
-    norm, outputs = _norm(module, node), len(_part(module, node).weight)
+    norm, outputs = _norm_behind(module, node), len(_part(module, node).weight)
     scale = torch.ones(outputs, dtype=torch.float64, device=rows.device)
     if norm is not None and norm.running_var is not None:
         scale = (norm.running_var.double() + norm.eps).rsqrt()

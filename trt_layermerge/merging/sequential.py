@@ -26,6 +26,7 @@ from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.bookkeeping import Bookkeeping, LinearForm
 from trt_layermerge.network.device import CPU, move, placed
+from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
@@ -50,6 +51,7 @@ class Compression:
     refits: Mapping[str, Fitted]
 
 
+@heap_kept()
 def execute(
     network: Network,
     choices: Iterable[Choice],

@@ -6,14 +6,13 @@ What is solved anew is solved without these channels; what does not stay of a re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from trt_layermerge.merging.algebra import Convolution
+from trt_layermerge.merging.algebra import Convolution, regroup
 from trt_layermerge.network.geometry import Geometry
 
 
@@ -30,12 +29,12 @@ class Width:
     outputs: Int[Tensor, " outputs"]
 
     @classmethod
-    def of(cls, geometry: Geometry, inputs: Sequence[int] | None, outputs: Sequence[int] | None) -> Width:
+    def of(cls, geometry: Geometry, inputs: Tensor | None, outputs: Tensor | None) -> Width:
         """All channels where none are told, and where groups tie inputs to outputs."""
         tied = geometry.groups > 1
         return cls(
-            torch.arange(geometry.in_channels) if tied or inputs is None else torch.tensor(inputs),
-            torch.arange(geometry.out_channels) if tied or outputs is None else torch.tensor(outputs),
+            torch.arange(geometry.in_channels) if tied or inputs is None else inputs,
+            torch.arange(geometry.out_channels) if tied or outputs is None else outputs,
         )
 
     def geometry(self, whole: Geometry) -> Geometry:
@@ -43,9 +42,10 @@ class Width:
         return replace(whole, in_channels=len(self.inputs), out_channels=len(self.outputs))
 
     def part(self, whole: Convolution) -> Convolution:
-        """What is left of a convolution."""
-        if whole.geometry.groups > 1:
+        """What is left of a convolution; of one in groups that does the work of one without, as one without."""
+        if whole.geometry.groups > 1 and self._is_all_of(whole.geometry):
             return whole
+        whole = regroup(whole, 1)
         inputs, outputs = self._on(whole.weight)
         weight = whole.weight[outputs][:, inputs]
         return Convolution(self.geometry(whole.geometry), weight, whole.bias[outputs])
@@ -60,6 +60,9 @@ class Width:
         bias = part.bias.new_zeros(geometry.out_channels)
         bias[outputs] = part.bias
         return Convolution(geometry, weight, bias)
+
+    def _is_all_of(self, geometry: Geometry) -> bool:
+        return (len(self.inputs), len(self.outputs)) == (geometry.in_channels, geometry.out_channels)
 
     def _on(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return self.inputs.to(like.device), self.outputs.to(like.device)

@@ -10,10 +10,10 @@ from torch import fx
 
 def up_to(module: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
     """The part of a graph that computes the named values; it returns them as a tuple and shares all weights."""
-    part = fx.GraphModule(module, copy.deepcopy(module.graph))
-    nodes = {node.name: node for node in part.graph.nodes}
-    _set_output(part.graph, tuple(nodes[name] for name in names))
-    return _shaken(part)
+    graph = copy.deepcopy(module.graph)
+    nodes = {node.name: node for node in graph.nodes}
+    _set_output(graph, tuple(nodes[name] for name in names))
+    return _part(module, graph)
 
 
 def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -23,8 +23,7 @@ def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModu
         The part, and the names of those known values that it needs, in the order in which it takes them; those of the
         network's own inputs follow them that something else needs and that are not known.
     """
-    part = fx.GraphModule(module, copy.deepcopy(module.graph))
-    graph = part.graph
+    graph = copy.deepcopy(module.graph)
     needed: list[str] = []
     for node in _frontier(graph, known):
         with graph.inserting_before(next(iter(graph.nodes))):
@@ -35,7 +34,7 @@ def onward(module: fx.GraphModule, known: Collection[str]) -> tuple[fx.GraphModu
     for node in list(graph.nodes):
         if node.op == "placeholder" and not node.users:
             graph.erase_node(node)  # an input of the network, when all that is needed from it is known
-    return _shaken(part), tuple(needed)
+    return _part(module, graph), tuple(needed)
 
 
 def between(module: fx.GraphModule, start: str, end: str) -> fx.GraphModule:
@@ -72,14 +71,13 @@ def _set_output(graph: fx.Graph, results: tuple[fx.Node, ...]) -> None:
     graph.output(results)
 
 
-def _shaken(part: fx.GraphModule) -> fx.GraphModule:
-    """Without what the output does not depend on."""
-    training = part.training
-    _drop_unread(part.graph)
-    part.graph.lint()
-    shaken = fx.GraphModule(part, part.graph)
-    shaken.training = training
-    return shaken
+def _part(module: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    """What a graph computes with a module's weights, without what its output does not depend on."""
+    _drop_unread(graph)
+    graph.lint()
+    part = fx.GraphModule(module, graph)
+    part.training = module.training
+    return part
 
 
 def _drop_unread(graph: fx.Graph) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,31 @@ def single_threaded() -> Iterator[int]:
     torch.set_num_threads(1)
     try:
         yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def workers(number: int, threads: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Threads of ours in which torch computes on so many of its own; what has not begun at the end never does."""
+    pool = ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(threads,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def thread_beside() -> Iterator[ThreadPoolExecutor | None]:
+    """Inside, torch has half of its threads in one thread of ours, and the rest in this one; ``None`` if it has one."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield None
+        return
+    torch.set_num_threads(threads - threads // 2)
+    try:
+        with workers(1, threads // 2) as worker:
+            yield worker
     finally:
         torch.set_num_threads(threads)
 

@@ -51,8 +51,9 @@ def seconds_per_image(session: Session) -> float:
 def importance_plan(session: Session, choices: Collection[Choice]) -> tuple[int, float]:
     """How many choices are still to be measured, and an estimate of the seconds it takes."""
     how = session.job.estimation
-    request = missing_rows(session.network, choices, session.require_task(), importance_table(session), how)
-    todo = len(request.choices)
+    table, task = importance_table(session), session.require_task()
+    request = missing_rows(session.network, choices, task, table, how, session.narrowed)
+    todo = request.missing
     return todo, how.estimator.seconds(request, seconds_per_image(session)) if todo else 0.0
 
 

@@ -31,7 +31,7 @@ from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.pipeline.solving import chosen
+from trt_layermerge.pipeline.solving import ChosenPlan, chosen, with_kept
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
 
@@ -47,7 +47,7 @@ class MadeUpLosses:
 
     Attributes:
         path: What messages call it.
-        layers: Layers of each choice that changes any, by its key.
+        layers: Layers of each choice that changes any, by its key; of each narrowed channel group, one.
     """
 
     path: Path
@@ -75,7 +75,8 @@ def validation_stage(session: Session, count: int, reporter: Reporter) -> tuple[
     """
     profile_stage(session, reporter)
     baseline = baseline_stage(session, reporter)
-    plans = spread(frontier_of(session, baseline, _losses(session)), count)
+    losses = _losses(session)
+    plans = tuple(with_kept(plan, losses) for plan in spread(frontier_of(session, baseline, losses), count))
     if not plans:
         raise UsageError(
             f"{session.network.name} has no plan to validate: no choice is faster than keeping its layers",
@@ -87,7 +88,7 @@ def validation_stage(session: Session, count: int, reporter: Reporter) -> tuple[
 
 def spread(frontier: Frontier, count: int) -> tuple[Plan, ...]:
     """Plans of a frontier that change something, at latencies as even as there are."""
-    changing = [n for n in range(len(frontier)) if any(item.kind != Kind.KEEP for item in frontier.plan(n).items)]
+    changing = [number for number in range(len(frontier)) if _changes(frontier.plan(number))]
     if not changing:
         return ()
     latencies = frontier.latency_ns[changing]
@@ -96,21 +97,26 @@ def spread(frontier: Frontier, count: int) -> tuple[Plan, ...]:
     return tuple(frontier.plan(number) for number in sorted(nearest))
 
 
+def _changes(plan: Plan) -> bool:
+    narrowed = any(width.channels < width.full for width in plan.widths)
+    return narrowed or any(item.kind != Kind.KEEP for item in plan.items)
+
+
 def _losses(session: Session) -> ImportanceTable | MadeUpLosses:
     """The importance table of the job, if it is there; else something that does as well for latencies."""
     if session.task is not None and session.job.importance_file.exists():
         return importance_table(session)
     changed = [choice for choice in session.choices if choice.kind is not Kind.KEEP]
     layers = {choice.key: len(layers_of(session.network, choice.block)) for choice in changed}
-    return MadeUpLosses(session.job.importance_file, layers)
+    return MadeUpLosses(session.job.importance_file, layers | {one.key: 1 for one in session.narrowed})
 
 
 def _timed(session: Session, baseline: Timing, plans: Sequence[Plan], reporter: Reporter) -> tuple[PlanTiming, ...]:
     job, shapes = session.job, batched_shapes(session.network.inputs, session.job.batch)
-    choices = [chosen(session, plan) for plan in plans]
+    executed = [chosen(session, plan) for plan in plans]
     engines = {_ORIGINAL: session.runtime.build(session.typed(session.original).path, job.options, shapes)}
     with TemporaryDirectory(dir=job.output) as folder:
-        for number, made in enumerate(choices):
+        for number, made in enumerate(executed):
             reporter.progress(number, len(plans) + 1, f"plan {number + 1}")
             path = Path(folder) / f"{number}.onnx"
             _write(session, made, path)
@@ -124,7 +130,7 @@ def _timed(session: Session, baseline: Timing, plans: Sequence[Plan], reporter: 
             predicted=plan.latency_ns / baseline.median_ns,
             measured=timings[str(number)].median_ns / timings[_ORIGINAL].median_ns,
             measured_ns=timings[str(number)].median_ns,
-            removed=1 - _operations(session, choices[number]) / kept,
+            removed=1 - _operations(session, executed[number].choices) / kept,
             doubt=hypot(*(one.relative_ci for one in (baseline, timings[_ORIGINAL], timings[str(number)]))),
         )
         for number, plan in enumerate(plans)
@@ -132,11 +138,11 @@ def _timed(session: Session, baseline: Timing, plans: Sequence[Plan], reporter: 
 
 
 def _operations(session: Session, choices: Iterable[Choice]) -> int:
-    return sum(not one.empty for choice in choices for one in session.signatures(choice))
+    return sum(not one.empty for choice in choices for one in session.sized[choice][0].signatures)
 
 
-def _write(session: Session, choices: Iterable[Choice], path: Path) -> None:
+def _write(session: Session, plan: ChosenPlan, path: Path) -> None:
     """A plan as ONNX, its blocks fitted to random inputs."""
     inputs = [examples(session.network.inputs, FITTED_SAMPLES)]
-    made = execute_on(session.computes_on, session.network, choices, inputs, strength=PLAIN)
+    made = execute_on(session.computes_on, session.network, plan.choices, inputs, strength=PLAIN, kept=plan.kept)
     export_onnx(fold_norms(made.merged), session.network.inputs, path)

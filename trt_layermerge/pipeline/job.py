@@ -18,11 +18,15 @@ from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
+from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.unlabelled.comparing import Comparing
+
+SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Widths that are measured where all are asked for."""
 
 
 class Reporter(Protocol):
@@ -116,9 +120,17 @@ class Job:
         return method_named(self.method, self.method_settings)
 
     @property
+    def shares(self) -> tuple[float, ...]:
+        """Widths of channel groups that are measured, as shares of their channels; none where nothing is narrowed."""
+        planner = self.planner
+        if not isinstance(planner, NarrowingMethod) or "widths" not in self.method_settings:
+            return ()
+        return SHARES if planner.shares is None else tuple(map(float, planner.shares))
+
+    @property
     def strength(self) -> Strength:
         """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
-        return Strength() if self.planner.fits else PAPERS
+        return Strength() if self.planner.fits or self.planner.narrows else PAPERS
 
     @property
     def importance_file(self) -> Path:

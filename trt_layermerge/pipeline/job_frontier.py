@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import layers_of
+from trt_layermerge.blocks.sized_choices import NarrowedGroup, SizedChoice, group_key
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.planning.candidate import Candidate
+from trt_layermerge.planning.candidate import Candidate, MeasuredGroup, MeasuredWidth
 from trt_layermerge.planning.frontier import Frontier, solve
 
 
@@ -29,15 +30,15 @@ class LossRows(Protocol):
 
 
 def latency_ns(session: Session, choice: Choice) -> int | None:
-    """Latency of a choice from the profile in ns; ``None`` where it is not known."""
-    interval = _interval_ns(session, choice)
+    """Latency of a choice with all channels, from the profile in ns; ``None`` where it is not known."""
+    interval = _interval_ns(session, session.sized[choice][0])
     return None if interval is None else interval[1]
 
 
-def _interval_ns(session: Session, choice: Choice) -> tuple[int, int, int] | None:
+def _interval_ns(session: Session, choice: SizedChoice) -> tuple[int, int, int] | None:
     """Latency of a choice in ns between the ends of its interval, the sums of its operations'."""
     low = median = high = 0
-    for signature in session.signatures(choice):
+    for signature in choice.signatures:
         row = session.profile.get(signature)
         if row is None or row.timing is None:
             return None
@@ -111,16 +112,61 @@ def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> F
     Raises:
         TableError: A table lacks a row that the method needs.
     """
-    choices, layers = worthwhile(session), kept_ns(session)
-    candidates = [_candidate(session, choice, table, _saved_ns(session, choice, layers)) for choice in choices]
-    original, kept = baseline.median_ns, _kept_ns(candidates)
+    layers, original = kept_ns(session), baseline.median_ns
+    candidates = list(_candidates(session, table, layers))
+    kept = sum(layers.values())
     if kept > original:
         # The blocks take longer one by one than the network as a whole: what calling a runtime costs is in each of
         # them. Shares of the network are then the best that is known.
         candidates = [_scaled(item, original, kept) for item in candidates]
-        kept = _kept_ns(candidates)
-    lengths = [len(chain) for chain in session.network.chains]
-    return solve(session.job.planner.problem(lengths, candidates, original - kept, original))
+        kept = sum(latency * original // kept for latency in layers.values())
+    lengths, groups = [len(chain) for chain in session.network.chains], _groups(session, table)
+    return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
+
+
+def _candidates(session: Session, table: LossRows | None, layers: Mapping[tuple[int, int], int]) -> Iterator[Candidate]:
+    """The choices that pay, in all combinations of widths whose latency is known."""
+    for choice in worthwhile(session):
+        saved = _saved_ns(session, choice, layers)
+        for number, one in enumerate(session.sized[choice]):
+            # What gaps save was timed with all channels; of fewer it is not known, and not promised.
+            candidate = _candidate(session, one, table, saved if number == 0 else 0)
+            if candidate is not None:
+                yield candidate
+
+
+def _groups(session: Session, table: LossRows | None) -> tuple[MeasuredGroup, ...]:
+    """The channel groups with what narrowing them does."""
+    return tuple(
+        MeasuredGroup(
+            group_key(one.group),
+            one.group.channels,
+            tuple(_width(NarrowedGroup(one.group, channels), table) for channels in one.channels[1:]),
+        )
+        for one in session.offered
+    )
+
+
+def _width(narrowed: NarrowedGroup, table: LossRows | None) -> MeasuredWidth:
+    if table is None:
+        return MeasuredWidth(narrowed.channels, 0.0, 0.0)
+    row = _row(table, narrowed.key)
+    return MeasuredWidth(narrowed.channels, row.loss_before, row.loss_after)
+
+
+def _row(table: LossRows, key: str) -> ImportanceRow:
+    """The row of a choice or a width.
+
+    Raises:
+        TableError: There is none.
+    """
+    row = table.get(key)
+    if row is None:
+        raise TableError(
+            f"importance table {table.path} has no row for {key!r}",
+            hint="run trt-layermerge importance with the same settings first",
+        )
+    return row
 
 
 def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
@@ -134,21 +180,13 @@ def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
     )
 
 
-def _kept_ns(candidates: Iterable[Candidate]) -> int:
-    return sum(item.latency_ns for item in candidates if item.kind == Kind.KEEP)
-
-
-def _candidate(session: Session, choice: Choice, table: LossRows | None, saved_ns: int) -> Candidate:
-    row = None if table is None else table.get(choice.key)
-    if row is None and table is not None and choice.kind is not Kind.KEEP:
-        raise TableError(
-            f"importance table {table.path} has no row for {choice.key!r}",
-            hint="run trt-layermerge importance with the same settings first",
-        )
-    interval = _interval_ns(session, choice)
-    assert interval is not None  # worthwhile() left only those
+def _candidate(session: Session, sized: SizedChoice, table: LossRows | None, saved_ns: int) -> Candidate | None:
+    """A choice in one combination of widths; ``None`` where its latency is not known."""
+    interval, choice, geometry = _interval_ns(session, sized), sized.choice, sized.executed.geometry
+    if interval is None:
+        return None
+    row = None if table is None or choice.kind is Kind.KEEP else _row(table, choice.key)
     before, after = (0.0, 0.0) if row is None else (row.loss_before, row.loss_after)
-    geometry = choice.geometry
     return Candidate(
         choice.block.chain,
         choice.block.start,
@@ -165,4 +203,5 @@ def _candidate(session: Session, choice: Choice, table: LossRows | None, saved_n
         depthwise=geometry is not None and geometry.groups == geometry.in_channels > 1,
         dropped=choice.dropped,
         end_chain=choice.block.end_chain,
+        widths=tuple((group_key(session.network.channel_groups[number]), left) for number, left in sized.widths),
     )

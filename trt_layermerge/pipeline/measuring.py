@@ -42,7 +42,8 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     reporter.stage("baseline")
     shapes = batched_shapes(session.network.inputs, job.batch)
     engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
-    blocks = (one for choice in session.choices if choice.kind is Kind.KEEP for one in session.signatures(choice))
+    kept = (sizes[0] for choice, sizes in session.sized.items() if choice.kind is Kind.KEEP)
+    blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
     write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
@@ -57,7 +58,8 @@ def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Cho
     _ = session.original  # as above
     wanted = session.choices if choices is None else choices
     with placed(session.network.module, session.computes_on):
-        measure(session.network, wanted, session.require_task(), table, session.job.estimation, reporter.progress)
+        task, how = session.require_task(), session.job.estimation
+        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed)
     return table
 
 

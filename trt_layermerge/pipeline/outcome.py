@@ -53,7 +53,8 @@ def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> 
     """
     original, loss = held_out_loss(session, session.network.module), held_out_loss(session, module)
     table = importance_table(session)
-    rows = [row for key in plan.keys if (row := table.get(key)) is not None]
+    keys = (*plan.keys, *(width.key for width in plan.widths))
+    rows = [row for key in keys if (row := table.get(key)) is not None]
     predicted = original + sum(max(0.0, row.loss_after - row.loss_before) for row in rows)
     most = allowed_loss(original, predicted, margin_of(session.require_task()))
     if loss <= most:

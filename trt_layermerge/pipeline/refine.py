@@ -26,7 +26,7 @@ from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.pipeline.solving import chosen, decide, kept_plan, tables_stage
+from trt_layermerge.pipeline.solving import chosen, decide, kept_plan, tables_stage, with_kept
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined
 from trt_layermerge.training.evaluate import evaluate
 
@@ -93,7 +93,8 @@ def refine_stage(session: Session, reporter: Reporter) -> PlanFile:
     job = session.job
     baseline, table = tables_stage(session, reporter)
     reporter.stage("solve")
-    plans = frontier_of(session, baseline, table).around(job.budget.nanoseconds(baseline.median_ns), job.refine)
+    around = frontier_of(session, baseline, table).around(job.budget.nanoseconds(baseline.median_ns), job.refine)
+    plans = tuple(with_kept(plan, table) for plan in around)
     reporter.stage("refine")
     journal = Journal.open(job.refine_file(session.fingerprint), _FORMAT, {"settings": session.fingerprint})
     measured = _Measured(journal)
@@ -171,8 +172,9 @@ def _execute(session: Session, plan: Plan, before: float) -> _Executed:
     """
     job, task = session.job, session.require_task()
     batches = [inputs for inputs, _ in first(task.calibration_batches(), job.samples.calibration)]
-    device, choices = session.computes_on, chosen(session, plan)
-    model = fold_norms(execute_on(device, session.network, choices, batches, strength=job.strength).merged)
+    device, what = session.computes_on, chosen(session, plan)
+    executed = execute_on(device, session.network, what.choices, batches, strength=job.strength, kept=what.kept)
+    model = fold_norms(executed.merged)
     with placed(model, device):
         loss = evaluate(model, first(task.held_out_batches(), job.samples.held_out), task).loss
     path = _onnx(job, plan)
@@ -183,7 +185,7 @@ def _execute(session: Session, plan: Plan, before: float) -> _Executed:
 
 def _digest(plan: Plan) -> str:
     """Names a plan by what it does, whatever its latencies are."""
-    named = (*plan.keys, *(f"{width.group} {width.channels}" for width in plan.widths))
+    named = (*plan.keys, *(width.key for width in plan.widths))
     return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,8 @@ from torch import Tensor
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.gap_signature import GapSignature
-from trt_layermerge.blocks.signature import Signature
+from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, SizedChoice, sized_choices, widths_of
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import TaskError, UsageError, say
 from trt_layermerge.files import require_writable
@@ -31,7 +30,7 @@ from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
-from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds
+from trt_layermerge.runtimes.registry import get_runtime, require_running
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.checked import CheckedTask, content_of
 from trt_layermerge.training.datasets import UNLABELLED, Settings
@@ -119,9 +118,23 @@ class Session:
         write_original(self.network, inputs, self.job.original_onnx)
         return self.job.original_onnx
 
-    def signatures(self, choice: Choice) -> tuple[Signature, ...]:
-        """What a choice executes."""
-        return signatures(self.network, choice, self.job.setting)
+    @cached_property
+    def offered(self) -> tuple[OfferedWidths, ...]:
+        """The widths that channel groups may have; none where nothing is narrowed."""
+        return widths_of(self.network, self.job.shares, self.runtime.kind.channel_multiple)
+
+    @property
+    def narrowed(self) -> tuple[NarrowedGroup, ...]:
+        """The widths that importance is measured of."""
+        return tuple(NarrowedGroup(one.group, channels) for one in self.offered for channels in one.channels[1:])
+
+    @cached_property
+    def sized(self) -> Mapping[Choice, tuple[SizedChoice, ...]]:
+        """Each choice in all combinations of widths, first with all channels, and what it executes."""
+        found: dict[Choice, list[SizedChoice]] = {choice: [] for choice in self.choices}
+        for one in sized_choices(self.network, self.choices, self.offered, self.job.setting):
+            found[one.choice].append(one)
+        return {choice: tuple(sizes) for choice, sizes in found.items()}
 
     @cached_property
     def gap_signatures(self) -> dict[int, GapSignature]:
@@ -205,6 +218,8 @@ def open_session(job: Job) -> Session:
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     session = Session(job, network, choices, runtime, profile, task, device)
+    if session.offered:
+        job.estimator.require_widths()
     if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = session.training_task()
         require_steps(trained)
@@ -266,7 +281,7 @@ def _require_evaluable(network: Network, task: Task) -> None:
     try:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     except TaskError as error:
-        if len(network.outputs) == 1:
+        if len(network.outputs) == 1 or isinstance(task, Comparison):
             raise
         raise TaskError(
             f"{error.message}; {network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
@@ -298,15 +313,10 @@ def _timing_runtime(job: Job) -> Runtime:
     """The runtime of a job, which has to run engines and to have the precision.
 
     Raises:
-        UsageError: There is no such runtime, or it compiles for a device elsewhere.
-        RuntimeNotAvailableError: It is not here, or does not have the precision.
+        UsageError: There is no such runtime.
+        RuntimeNotAvailableError: It runs nothing here, or does not have the precision.
     """
+    require_running(job.runtime)
     runtime = get_runtime(job.runtime)
-    if not runtime.kind.times:
-        able = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
-        raise UsageError(
-            f"runtime {runtime.name!r} runs nothing here, and latencies are measured",
-            hint=f"plan with one of {able}; --also {runtime.name} builds the result for it as well",
-        )
     runtime.require_precision(job.options.precision)
     return runtime

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.sized_choices import SizedChoice, group_key
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.pipeline.job import Reporter
-from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
+from trt_layermerge.pipeline.job_frontier import LossRows, frontier_of, worthwhile
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
+from trt_layermerge.planning.widths import PlannedWidth
 
 
 def plan_stage(session: Session, reporter: Reporter) -> PlanFile:
@@ -51,9 +55,20 @@ def solve_stage(session: Session, baseline: Timing, table: ImportanceTable) -> P
     """Plan, and write the plan file."""
     frontier, job = frontier_of(session, baseline, table), session.job
     budget_ns = job.budget.nanoseconds(baseline.median_ns)
-    if job.confidence is None:
-        return decide(session, frontier.best(budget_ns), table)
-    return decide(session, plan_for(frontier, budget_ns, job.confidence).plan, table)
+    plan = frontier.best(budget_ns) if job.confidence is None else plan_for(frontier, budget_ns, job.confidence).plan
+    return decide(session, with_kept(plan, table), table)
+
+
+def with_kept(plan: Plan, table: LossRows) -> Plan:
+    """A plan that says which channels of narrowed groups stay: those that were measured, or else the first ones."""
+
+    def known(width: PlannedWidth) -> PlannedWidth:
+        if width.channels == width.full:
+            return width
+        row = table.get(width.key)
+        return replace(width, kept=(() if row is None else row.kept) or tuple(range(width.channels)))
+
+    return replace(plan, widths=tuple(map(known, plan.widths)))
 
 
 def decide(session: Session, plan: Plan, table: ImportanceTable, refined: Sequence[Refined] = ()) -> PlanFile:
@@ -64,11 +79,24 @@ def decide(session: Session, plan: Plan, table: ImportanceTable, refined: Sequen
     return file
 
 
-def chosen(session: Session, plan: Plan) -> tuple[Choice, ...]:
-    """The choices of a plan; of a block that runs in several parts, those of the parts.
+@dataclass(frozen=True)
+class ChosenPlan:
+    """A plan as it is executed.
+
+    Attributes:
+        choices: Its choices; of a block that runs in several parts, those of the parts.
+        kept: Which channels stay of groups that are narrowed.
+    """
+
+    choices: tuple[Choice, ...]
+    kept: Mapping[ChannelGroup, tuple[int, ...]] = field(default_factory=dict)
+
+
+def chosen(session: Session, plan: Plan) -> ChosenPlan:
+    """What a plan asks for, in terms of the network.
 
     Raises:
-        TableError: The plan names a choice that this network does not have.
+        TableError: The plan names a choice or a channel group that this network does not have.
     """
     by_key = {choice.key: choice for choice in choices_of(session.network, session.job.limits)}
     for key in plan.keys:
@@ -77,4 +105,30 @@ def chosen(session: Session, plan: Plan) -> tuple[Choice, ...]:
                 f"the plan {session.job.plan_file} has a choice that {session.network.name} does not have: {key}",
                 hint="it was made for another network or other limits; run solve again",
             )
-    return tuple(by_key[key] for key in plan.keys)
+    return ChosenPlan(tuple(by_key[key] for key in plan.keys), dict(_kept(session, plan)))
+
+
+def sized_in(session: Session, plan: Plan) -> Iterator[SizedChoice]:
+    """The choices of a plan, each as wide as the plan has it."""
+    channels = {width.group: width.channels for width in plan.widths}
+    groups = session.network.channel_groups
+    for choice in chosen(session, plan).choices:
+        yield next(
+            one
+            for one in session.sized[choice]
+            if all(channels.get(group_key(groups[number]), left) == left for number, left in one.widths)
+        )
+
+
+def _kept(session: Session, plan: Plan) -> Iterator[tuple[ChannelGroup, tuple[int, ...]]]:
+    groups = {group_key(group): group for group in session.network.channel_groups}
+    for width in plan.widths:
+        group = groups.get(width.group)
+        if group is None or group.channels != width.full or max(width.kept, default=0) >= width.full:
+            raise TableError(
+                f"the plan {session.job.plan_file} narrows a channel group that {session.network.name} does not have: "
+                f"{width.group} of {width.full} channels",
+                hint="it was made for another network; run solve again",
+            )
+        if width.channels < width.full:
+            yield group, width.kept

@@ -6,7 +6,6 @@ Where a launcher has started several processes, the first one does the whole job
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import safetensors
 from safetensors.torch import load_file, save
 from torch import fx
 
-from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.errors import TableError, say
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.evaluator import first
@@ -27,13 +25,16 @@ from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job, Reporter
 from trt_layermerge.pipeline.outcome import held_out_loss
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.pipeline.solving import chosen
+from trt_layermerge.pipeline.solving import ChosenPlan, chosen
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.process_group import Alone, ProcessGroup, group
 from trt_layermerge.training.task import Comparison
 from trt_layermerge.training.unlabelled.inner_states import Observed, observe_blocks
+
+ROUNDING = 1e-6
+"""Of a distance: so much worse is no worse."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +56,30 @@ class Executed:
     cautions: tuple[str, ...] = ()
 
 
-def execute_and_train(session: Session, choices: Sequence[Choice], inputs: Values, reporter: Reporter) -> Executed:
+def execute_and_train(session: Session, plan: ChosenPlan, inputs: Values, reporter: Reporter) -> Executed:
     """Execute a plan and train, in the order that the recipe asks for.
 
     Args:
         session: The job; its plan file is written.
-        choices: The plan's.
+        plan: What to execute.
         inputs: Real ones, to compare networks on.
         reporter: Told of the stages.
     """
     members = _members(session)
     members.wait()  # for those who need the plan
     if _decouples(session.job):
-        decoupled = decouple(session.network, choices)
-        training = _fine_tune(session, decoupled, choices, members, reporter)
+        decoupled = decouple(session.network, plan.choices)
+        training = _fine_tune(session, decoupled, plan, members, reporter)
         reporter.stage("merge")
         network = settled(session.network, decoupled)
-        compression = execute_on(members.device(session.computes_on), network, choices, (), reporter.progress)
+        compression = execute_on(members.device(session.computes_on), network, plan.choices, (), reporter.progress)
         proof = prove_network(decoupled, compression.merged, inputs, compression.proofs)
         return Executed(compression, proof, compression.merged, training)
-    compression = _execute(session, choices, members, reporter)
+    compression = _execute(session, plan, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
-    model = _trainable(session, compression, choices, members)
+    model = _trainable(session, compression, plan, members)
     before = None if session.comparison is None or session.job.recipe is None else copy.deepcopy(model)
-    training = _fine_tune(session, model, choices, members, reporter)
+    training = _fine_tune(session, model, plan, members, reporter)
     if before is not None and (worse := _worsened(session, before, model)):
         return Executed(compression, proof, before, training, worse)
     return Executed(compression, proof, model, training)
@@ -90,7 +91,7 @@ def _worsened(session: Session, before: fx.GraphModule, trained: fx.GraphModule)
     Fits are close to it already, and few images, or steps that are too long, do more harm than good.
     """
     was, loss = (held_out_loss(session, module) for module in (before, trained))
-    if loss <= was:
+    if loss <= was + ROUNDING:
         return ()
     message = (
         f"training led away from the original and is not used: its held-out distance is {loss:.4g}, before it was "
@@ -111,12 +112,12 @@ def share_training(session: Session) -> None:
     if job.recipe is None:
         return
     members.wait()
-    choices = chosen(session, read_plan(job.plan_file).plan)
+    plan = chosen(session, read_plan(job.plan_file).plan)
     if _decouples(job):
-        model = decouple(session.network, choices)
+        model = decouple(session.network, plan.choices)
     else:
-        model = _trainable(session, _execute(session, choices, members, _Silent()), choices, members)
-    _fine_tune(session, model, choices, members, _Silent())
+        model = _trainable(session, _execute(session, plan, members, _Silent()), plan, members)
+    _fine_tune(session, model, plan, members, _Silent())
 
 
 def _members(session: Session) -> ProcessGroup:
@@ -137,28 +138,27 @@ class _Silent:
         pass
 
 
-def _execute(session: Session, choices: Sequence[Choice], members: ProcessGroup, reporter: Reporter) -> Compression:
+def _execute(session: Session, plan: ChosenPlan, members: ProcessGroup, reporter: Reporter) -> Compression:
     reporter.stage("merge")
     device = members.device(session.computes_on)
-    return execute_on(device, session.network, choices, _calibration(session), reporter.progress, session.job.strength)
+    data, strength = _calibration(session), session.job.strength
+    return execute_on(device, session.network, plan.choices, data, reporter.progress, strength, plan.kept)
 
 
 def _calibration(session: Session) -> list[Values]:
     return [inputs for inputs, _ in first(session.require_task().calibration_batches(), session.job.fit_samples)]
 
 
-def _trainable(
-    session: Session, compression: Compression, choices: Sequence[Choice], members: ProcessGroup
-) -> fx.GraphModule:
+def _trainable(session: Session, compression: Compression, plan: ChosenPlan, members: ProcessGroup) -> fx.GraphModule:
     """The merged network; if it will be trained, with the batch norms that merges and fits have folded away."""
     if session.job.recipe is not None:
         with placed(compression.merged, members.device(session.computes_on)):
-            restore_norms(compression.merged, session.network, choices, _calibration(session))
+            restore_norms(compression.merged, session.network, plan.choices, _calibration(session))
     return compression.merged
 
 
 def _fine_tune(
-    session: Session, model: fx.GraphModule, choices: Sequence[Choice], members: ProcessGroup, reporter: Reporter
+    session: Session, model: fx.GraphModule, plan: ChosenPlan, members: ProcessGroup, reporter: Reporter
 ) -> TrainingResult | None:
     """Train a model in place, if the job does."""
     job = session.job
@@ -175,7 +175,7 @@ def _fine_tune(
     task, network = session.training_task(), session.network
     # The teacher has its norms folded, which computes the same in less time.
     if isinstance(task, Comparison):
-        seen = observe_blocks(network, model, choices)
+        seen = observe_blocks(network, model, plan.choices)
     else:
         seen = Observed(model, fold_norms(network.module))
     return fine_tune(

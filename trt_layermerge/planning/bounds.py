@@ -82,12 +82,10 @@ class Hull:
     def admits(self, path: Path, floor: Floats) -> Mask:
         """Which edges of a path some plan that reaches the floor may use."""
         mask = np.zeros(len(path.item), np.bool_)
-        for node in range(1, path.nodes):
-            edges = path.into(node)
-            score = path.value[edges, None] - path.latency[edges, None] * self.price
-            score += self.before[path.start[edges]]
+        for run in path.arriving:
+            score = path.scores(run, self.price) + self.before[path.start[run.edges]]
             # One price at which it may pay is enough: the budget that an edge is for is not known.
-            mask[edges] = (score >= floor - self.after[node]).any(axis=1)
+            mask[run.edges] = (score >= floor - self.after[path.end[run.edges]]).any(axis=1)
         return mask
 
     def threshold(self, node: int, floor: Floats, latency: Ints) -> Floats:
@@ -108,18 +106,13 @@ def _slopes(latency: Ints, value: Floats) -> Floats:
 
 
 def _hull(path: Path, latency: Ints, value: Floats, price: Floats) -> Hull:
-    before = np.full((path.nodes, len(price)), -np.inf)
+    before = np.full((path.nodes, len(price)), -np.inf)  # a node at which no block ends stays out of reach
     before[0] = 0.0
     after = before[::-1].copy()
-    for node in range(1, path.nodes):
-        edges = path.into(node)
-        if edges.stop > edges.start:  # a node at which no block ends stays out of reach
-            score = path.value[edges, None] - path.latency[edges, None] * price
-            before[node] = (before[path.start[edges]] + score).max(axis=0)
-    for node in range(path.nodes - 1, 0, -1):  # edges are sorted by their ends: backwards, they are scattered
-        edges = path.into(node)
-        score = path.value[edges, None] - path.latency[edges, None] * price
-        np.maximum.at(after, path.start[edges], after[node] + score)
+    for run in path.arriving:
+        before[run.nodes] = run.most(before[path.start[run.edges]] + path.scores(run, price))
+    for run in reversed(path.leaving):
+        after[run.nodes] = run.most(after[path.end[run.edges]] + path.scores(run, price))
     # A sum of n terms is off by at most n * EPSILON times the sum of their sizes, which is at most n of the largest.
     largest = np.abs(path.value).max(initial=0.0) + price * path.latency.max(initial=0)
     return Hull(latency, value, price, before, after, 8 * EPSILON * path.nodes**2 * largest)
@@ -131,14 +124,11 @@ def _best_plans(path: Path, gain: Floats, price: Floats) -> tuple[Ints, Floats]:
     score, latency, value = np.full(shape, -np.inf), np.zeros(shape, np.int64), np.zeros(shape)
     score[0] = 0.0
     columns = np.arange(len(price))
-    for node in range(1, path.nodes):
-        edges = path.into(node)
-        if edges.stop == edges.start:  # as in _hull
-            continue
-        start = path.start[edges]
-        scores = score[start] + (path.value[edges, None] * gain - path.latency[edges, None] * price)
-        best = scores.argmax(axis=0)  # latency and value of that very plan are carried along: a score tells neither
-        score[node] = scores[best, columns]
-        latency[node] = latency[start[best], columns] + path.latency[edges][best]
-        value[node] = value[start[best], columns] + path.value[edges][best]
+    for run in path.arriving:
+        start = path.start[run.edges]
+        scores = score[start] + path.scores(run, price, gain)
+        best = run.best(scores)  # latency and value of that very plan are carried along: a score tells neither
+        score[run.nodes] = scores[best, columns]
+        latency[run.nodes] = latency[start[best], columns] + path.latency[run.edges][best]
+        value[run.nodes] = value[start[best], columns] + path.value[run.edges][best]
     return latency[-1], value[-1]

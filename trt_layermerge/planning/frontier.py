@@ -1,8 +1,9 @@
 """The exact Pareto frontier of a problem: every plan that is the best one for some latency budget, by one solve.
 
-Partial plans that end at one node of the path are labels; a label that is slower and not better than another one, or
-that provably leads to no plan of the frontier (``bounds``), is dropped. Nothing is rounded or binned, unless a
-``resolution`` is asked for, to bound the memory that huge tables take; the error this causes is worked out and stated.
+Partial plans that end at one node of the path, behind one layer and with the same open widths, are labels; a label that
+is slower and not better than another one, or that provably leads to no plan of the frontier (``bounds``), is dropped.
+Nothing is rounded or binned, unless a ``resolution`` is asked for, to bound the memory that huge tables take; the error
+this causes is worked out and stated.
 """
 
 from __future__ import annotations

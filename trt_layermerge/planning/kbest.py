@@ -50,10 +50,13 @@ class _Bounds:
 
     def admits(self, path: Path, floor: float) -> Mask:
         """Which edges some plan of that value may use."""
-        # At every price this bounds a plan within the budget through the edge, so one that falls short is enough.
-        score = path.value[:, None] - path.latency[:, None] * self.price + self.price * self.budget
-        score += self.before[path.start] + self.after[path.end]
-        return np.asarray((score >= floor - self.slack).all(axis=1))
+        mask = np.zeros(len(path.item), np.bool_)
+        for run in path.arriving:
+            # At every price this bounds a plan within the budget through the edge, so one that falls short is enough.
+            score = path.scores(run, self.price) + self.price * self.budget
+            score += self.before[path.start[run.edges]] + self.after[path.end[run.edges]]
+            mask[run.edges] = (score >= floor - self.slack).all(axis=1)
+        return mask
 
     def reaches(self, node: int, latency: Ints, value: Floats, floor: float) -> Mask:
         """Which completions from a node, of these latencies and values, are part of some plan of that value."""
@@ -160,10 +163,9 @@ def _quickest(path: Path) -> list[int]:
     """Least latency from the first node to each."""
     quickest = np.full(path.nodes, 2**61, np.int64)
     quickest[0] = 0
-    for node in range(1, path.nodes):
-        edges = path.into(node)
-        if edges.stop > edges.start:
-            quickest[node] = (quickest[path.start[edges]] + path.latency[edges]).min()
+    for run in path.arriving:
+        taken = quickest[path.start[run.edges]] + path.latency[run.edges]
+        quickest[run.nodes] = np.minimum.reduceat(taken, run.first)
     result: list[int] = quickest.tolist()
     return result
 

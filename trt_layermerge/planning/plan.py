@@ -17,7 +17,7 @@ from trt_layermerge.errors import InputError, TableError, UsageError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.problem import Item, Problem, tiling_fault
-from trt_layermerge.planning.widths import PlannedWidth, WidthGroup, WidthOption, objective_of, planned_widths
+from trt_layermerge.planning.widths import PlannedWidth, WidthGroup, WidthOption
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Plan:
         method: Name of the method that set the values.
         items: The chosen items, chain after chain, block after block.
         latency_ns: Predicted end-to-end latency in ns, with what lies outside of all blocks.
-        objective: Sum of the values of items and widths, block after block (``widths.objective_of``).
+        objective: Sum of the values of items and widths, block after block.
         original_ns: Measured end-to-end latency of the original network, in ns.
         widths: The width of each channel group that has a tensor left; none where nothing could be narrowed.
     """
@@ -44,9 +44,9 @@ class Plan:
     def of(cls, problem: Problem, items: Iterable[Item]) -> Plan:
         """The plan of a problem that has these items, in order."""
         items = tuple(items)
-        widths = planned_widths(problem.groups, items)
+        widths = _planned(problem.groups, items)
         latency_ns = problem.fixed_ns + _added_ns(items, widths)
-        return cls(problem.method, items, latency_ns, objective_of(items, widths), problem.original_ns, widths)
+        return cls(problem.method, items, latency_ns, _objective(items, widths), problem.original_ns, widths)
 
     @property
     def latency_ms(self) -> float:
@@ -212,7 +212,7 @@ def _file_of(document: _Document) -> PlanFile:
         _check_items(plan)
     except InputError as error:
         raise InputError(f"field items: {error.message}") from error
-    named = [one.group for one in planned_widths(_groups(plan), items)]
+    named = [one.group for one in _planned(_groups(plan), items)]
     if named != [one.group for one in widths]:
         raise InputError(f"field widths: the items name the groups {named}, in this order")
     try:
@@ -228,7 +228,7 @@ def _file_of(document: _Document) -> PlanFile:
         raise InputError(f"field refined: {fault}")
     if plan.latency_ns > document.budget_ns and not document.refined:
         raise InputError(f"field latency_ns: {plan.latency_ns} ns is more than the budget of {document.budget_ns} ns")
-    if plan.objective != objective_of(items, widths):
+    if plan.objective != _objective(items, widths):
         raise InputError("field objective: it is not the sum of the items' and the widths' values")
     return file
 
@@ -256,6 +256,39 @@ def _check_items(plan: Plan) -> None:
 def _groups(plan: Plan) -> tuple[WidthGroup, ...]:
     """The groups of a plan, of which only the planned widths are left."""
     return tuple(WidthGroup(one.group, (WidthOption(one.channels, one.value, one.latency_ns),)) for one in plan.widths)
+
+
+def _planned(groups: Iterable[WidthGroup], items: Iterable[Item]) -> tuple[PlannedWidth, ...]:
+    """The widths that items which agree with each other settle, in the order in which they name the groups first.
+
+    Args:
+        groups: All groups that the items name, and maybe more.
+        items: The items of a plan, in order.
+    """
+    known = {
+        (group.key, option.channels): PlannedWidth(
+            group.key, option.channels, group.full, option.value, option.latency_ns
+        )
+        for group in groups
+        for option in group.options
+    }
+    settled = {key: channels for item in items for key, channels in item.widths}
+    return tuple(known[named] for named in settled.items())
+
+
+def _objective(items: Iterable[Item], widths: Iterable[PlannedWidth]) -> float:
+    """Sum of the values of a plan's items and widths: block after block, and with each what it names first.
+
+    Floats are added in the very order in which the solver adds them; ``sum`` rounds differently from Python 3.12 on.
+    """
+    worth = {width.group: width.value for width in widths}
+    total = 0.0
+    for item in items:
+        gain = item.value
+        for key, _ in item.widths:
+            gain += worth.pop(key, 0.0)
+        total += gain
+    return total
 
 
 def _added_ns(items: Iterable[Item], widths: Iterable[PlannedWidth]) -> int:

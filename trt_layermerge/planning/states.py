@@ -20,8 +20,11 @@ from trt_layermerge.planning.problem import Problem
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+States = npt.NDArray[np.int16]
+"""Numbers of options, states by groups."""
+
 UNNAMED = -1
-MOST_STATES = 1_000_000  # at all layers together; bounds take half a gigabyte for so many
+MOST_EDGES = 6_000_000  # they take about two gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +84,10 @@ def expanded(problem: Problem, layers: Columns) -> tuple[Columns, Ints]:
         Each item, once for each node that it may begin at; and the first node of each layer, at last the number of all.
 
     Raises:
-        InputError: No tiling has items that agree about all widths.
+        InputError: No tiling has items that agree about all widths, or there are too many widths at once.
     """
     groups, runs = _read(problem, layers)
-    states, first = [np.full((1, len(problem.groups)), UNNAMED)], [0, 1]
+    states, first = [np.full((1, len(problem.groups)), UNNAMED, np.int16)], [0, 1]
     found: list[tuple[npt.NDArray[np.generic], ...]] = []
     for layer in range(1, sum(problem.lengths) + 1):
         steps = [_extended(run, first[run.start], states[run.start], groups, layers) for run in runs[layer]]
@@ -98,11 +101,7 @@ def expanded(problem: Problem, layers: Columns) -> tuple[Columns, Ints]:
             found.append((start, first[layer] + node, latency, value, item))
         states.append(known)
         first.append(first[-1] + len(known))
-        if first[-1] > MOST_STATES:
-            raise InputError(
-                f"more than {MOST_STATES} combinations of widths: {len(known)} behind layer {layer} alone",
-                hint="give groups fewer widths, or fix the widths of those that many layers lie between",
-            )
+        _require_few(sum(len(item) for *_, item in found), known)
     if not len(states[-1]):
         raise InputError(
             "no tiling of the chains has items that agree about the widths of all groups",
@@ -112,7 +111,7 @@ def expanded(problem: Problem, layers: Columns) -> tuple[Columns, Ints]:
 
 
 def _read(problem: Problem, layers: Columns) -> tuple[_Groups, list[list[_Run]]]:
-    """The groups, and by the layer they end at the items."""
+    """The groups, and the items by the layer they end at."""
     number, shape = {}, (len(problem.groups), max((len(group.options) for group in problem.groups), default=0))
     latency, value = np.zeros(shape, np.int64), np.zeros(shape)
     for row, group in enumerate(problem.groups):
@@ -135,12 +134,13 @@ def _read(problem: Problem, layers: Columns) -> tuple[_Groups, list[list[_Run]]]
 
 
 def _extended(
-    run: _Run, first: int, states: Ints, groups: _Groups, layers: Columns
-) -> tuple[Ints, Ints, Ints, Floats, Ints]:
+    run: _Run, first: int, states: States, groups: _Groups, layers: Columns
+) -> tuple[States, Ints, Ints, Floats, Ints]:
     """States behind a block, with start, latency, value and item of the edge that leads to each."""
+    _require_few(len(states) * len(run.items) // 16, states)  # of which few agree
     before = states[:, None, run.groups]
-    agrees = ((before == UNNAMED) | (before == run.options)).all(axis=2)
-    state, which = np.nonzero(agrees)
+    state, which = np.nonzero(((before == UNNAMED) | (before == run.options)).all(axis=2))
+    _require_few(len(state), states)
     after, item = states[state], run.items[which]
     latency, value = layers.latency[item], layers.value[item]
     for place, group in enumerate(run.groups):  # in this order values are added up elsewhere, too
@@ -152,7 +152,16 @@ def _extended(
     return after, first + state, latency, value, item
 
 
-def _distinct(rows: Ints) -> tuple[Ints, Ints]:
+def _require_few(edges: int, states: States) -> None:
+    """See that so many edges, that lead to these states or on from them, are not too many."""
+    if edges > MOST_EDGES:
+        raise InputError(
+            f"too many widths at once: {len(states)} combinations of them behind one layer alone",
+            hint="give groups fewer widths, or fix the widths of those that many layers lie between",
+        )
+
+
+def _distinct(rows: States) -> tuple[Ints, States]:
     """The number of each row among those that differ, and one of each."""
     number = np.zeros(len(rows), np.int64)
     for column in rows.T:

@@ -1,4 +1,4 @@
-"""Widths in a problem: channel groups, the widths each may have, and which of them the items of a plan settle.
+"""Widths in a problem and in a plan: channel groups, and the widths that each may have.
 
 A channel group is what narrows together: tensors whose channels stand and fall with each other, such as the residual
 stream of a stage. Which tensors those are is for whoever makes the problem: here a group is what items name. An item
@@ -8,9 +8,7 @@ no item of a plan names has no tensor left in it: it has no width, costs nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 GroupWidths = tuple[tuple[str, int], ...]
 """Groups by their keys, each with a number of channels."""
@@ -59,6 +57,7 @@ class PlannedWidth:
         full: Number of channels that the network has as it is.
         value: As of ``WidthOption``.
         latency_ns: As of ``WidthOption``.
+        kept: Which channels stay, where that is known.
     """
 
     group: str
@@ -66,48 +65,9 @@ class PlannedWidth:
     full: int
     value: float
     latency_ns: int = 0
-
-
-class Sized(Protocol):
-    """What names groups with widths and is worth something by itself: an item."""
+    kept: tuple[int, ...] = ()
 
     @property
-    def value(self) -> float:
-        """Importance of the choice."""
-
-    @property
-    def widths(self) -> GroupWidths:
-        """The groups that it reads or writes."""
-
-
-def planned_widths(groups: Iterable[WidthGroup], items: Iterable[Sized]) -> tuple[PlannedWidth, ...]:
-    """The widths that items which agree with each other settle, in the order in which they name the groups first.
-
-    Args:
-        groups: All groups that the items name, and maybe more.
-        items: The items of a plan, in order.
-    """
-    known = {
-        (group.key, option.channels): PlannedWidth(
-            group.key, option.channels, group.full, option.value, option.latency_ns
-        )
-        for group in groups
-        for option in group.options
-    }
-    settled = {key: channels for item in items for key, channels in item.widths}
-    return tuple(known[named] for named in settled.items())
-
-
-def objective_of(items: Iterable[Sized], widths: Iterable[PlannedWidth]) -> float:
-    """Sum of the values of a plan's items and widths: block after block, and with each what it names first.
-
-    Floats are added in the very order in which the solver adds them; ``sum`` rounds differently from Python 3.12 on.
-    """
-    worth = {width.group: width.value for width in widths}
-    total = 0.0
-    for item in items:
-        gain = item.value
-        for key, _ in item.widths:
-            gain += worth.pop(key, 0.0)
-        total += gain
-    return total
+    def key(self) -> str:
+        """Names group and width, as importance tables do."""
+        return f"{self.group} {self.channels}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input, each
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.check import Checked, asking, checked_batches, described_value
+from trt_layermerge.training.check import Checked, asking, check_task, checked_batches, described_value
 from trt_layermerge.training.identity import identity_of
 from trt_layermerge.training.task import Batch, Comparison, Regression, Shareable, Task
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
@@ -54,9 +54,13 @@ class CheckedTask:
         """The same task, for a network that takes its inputs; without labels, one of being near to that network.
 
         Raises:
+            TaskError: Without labels, its samples do not fit the network.
             LayerMergeError: The network's outputs cannot be compared, or not as the user says.
         """
-        given = self.given.compared_with(network, device) if isinstance(self.given, Agreement) else self.given
+        given = self.given
+        if isinstance(given, Agreement):
+            check_task(given, network.inputs)  # before the network is run on its data
+            given = given.compared_with(network, device)
         return CheckedTask(given, network.inputs, self._source)
 
     def as_trained(self, batch_size: int | None, temperature: float) -> CheckedTask:

@@ -13,12 +13,13 @@ from hashlib import blake2b
 from pathlib import Path
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from trt_layermerge.errors import IncompatibleError, TableError
-from trt_layermerge.files import write_bytes
+from trt_layermerge.files import parse_json, write_bytes
 
 CHECKPOINT_FORMAT = "trt_layermerge checkpoint"
 VERSION = "2"
@@ -98,15 +99,17 @@ class Checkpoint:
         try:
             if header["seal"] != _checksum(header, tensors):
                 raise ValueError("its content is not what was written")
-            position = json.loads(header["position"])
             return Checkpoint(
-                json.loads(header["identity"]),
-                Position(**position | {"losses": tuple(position["losses"])}),
+                _identity.validate_python(parse_json(header["identity"])),
+                _position.validate_json(json.dumps(parse_json(header["position"]))),
                 _under(WEIGHT, tensors),
                 _under(MOMENTUM, tensors),
                 _under(AVERAGE, tensors),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            raise _damaged(path, ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")) from error
+        except (KeyError, ValueError) as error:
             raise _damaged(path, error) from error
 
     def require(self, identity: Identity, path: Path) -> None:
@@ -125,6 +128,10 @@ class Checkpoint:
             f"checkpoint {path} belongs to another run: " + "; ".join(differ[:5] + more),
             hint="repeat the command as it was, name another checkpoint, or delete this one to start afresh",
         )
+
+
+_identity = TypeAdapter(Identity)
+_position = TypeAdapter(with_config(ConfigDict(strict=True, extra="forbid"))(Position))
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

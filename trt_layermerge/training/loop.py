@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +21,9 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
-from trt_layermerge.network.inputs import Values, as_tuple, each, parts_of, samples_in
+from trt_layermerge.network.heap import heap_kept
+from trt_layermerge.network.inputs import each, samples_in
+from trt_layermerge.network.threads import thread_beside
 from trt_layermerge.progress import Progress
 from trt_layermerge.training.check import Checked, checked_batches, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
@@ -36,6 +40,7 @@ from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Comparison, Shareable, Task
+from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
 
@@ -65,6 +70,7 @@ class TrainingResult:
     backoffs: int
 
 
+@heap_kept()
 def fine_tune(
     model: nn.Module,
     task: Task,
@@ -121,10 +127,11 @@ def fine_tune(
         in_mode(model, training=True),
         nullcontext() if teacher is None else in_mode(teacher, training=False),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
+        nullcontext() if teacher is None or device.type != "cpu" else thread_beside() as beside,
     ):
         if recipe.fixed_norms:
             fix_norms(model)
-        run = _Run(model, teacher, task, recipe, checkpoint, progress, group)
+        run = _Run(model, teacher, task, recipe, checkpoint, progress, group, beside)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
@@ -142,6 +149,7 @@ class _Run:
         path: Path,
         progress: Progress,
         group: ProcessGroup,
+        beside: ThreadPoolExecutor | None,
     ) -> None:
         self.model, self.recipe = model, recipe
         self.path, self.progress, self.group = path, progress, group
@@ -154,6 +162,7 @@ class _Run:
         self.initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.wrapped = group.wrapped(model)
         self.objective = Objective(model, self.wrapped, teacher, self.task, recipe)
+        self.teaching = Teaching(self.objective.taught, recipe.accumulation, beside)
         self.saved_time, self.backoffs = time.monotonic(), 0
         self._begin()
 
@@ -230,30 +239,34 @@ class _Run:
             lambda: task.training_batches(seed=seed, epoch=epoch, first_step=first),
             skipped=first,
         )
-        for _ in range(first, min(self.epoch_steps, self.steps - epoch * self.epoch_steps)):
-            batch = self._next(batches)
+        end = min((epoch + 1) * self.epoch_steps, self.steps)
+        coming = self.teaching.begin(partial(self._next, batches, self.step))
+        for step in range(self.step, end):
+            batch = coming()
             with held_back():
-                self._advance(*batch)
+                if step + 1 < end:
+                    coming = self.teaching.begin(partial(self._next, batches, step + 1))
+                self._advance(batch)
             self.progress(self.step, self.steps, self._label())
             if time.monotonic() - self.saved_time >= self.recipe.checkpoint_seconds:
                 self._save()
         if self.saved_step < self.step:
             self._save()
 
-    def _next(self, batches: Iterator[Checked]) -> Checked:
-        """This member's part of the next batch, on its device."""
+    def _next(self, batches: Iterator[Checked], step: int) -> Checked:
+        """This member's part of the next batch, which is for this step, on its device."""
         batch = next(batches, None)
         if batch is None:
             raise TaskError(
-                f"task {self.task.name!r}: training_batches yields {self.step % self.epoch_steps} batches in epoch "
-                f"{self.step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
+                f"task {self.task.name!r}: training_batches yields {step % self.epoch_steps} batches in epoch "
+                f"{step // self.epoch_steps}; steps_per_epoch says {self.epoch_steps}"
             )
         given, target = batch
         every = slice(None) if isinstance(self.task, Shareable) else slice(self.group.rank, None, self.group.size)
         if not len(given[0][every]):
             raise TaskError(
                 f"task {self.task.name!r}: training_batches yields a batch of {len(given[0])} samples in step "
-                f"{self.step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
+                f"{step + 1}, for {self.group.size} process{'es' * (self.group.size > 1)}",
                 hint="make its batches larger, or leave out those that are too small",
             )
         aims = each(target, lambda values: values[every].to(self.device))
@@ -264,13 +277,13 @@ class _Run:
             values = values.contiguous(memory_format=torch.channels_last)
         return values.to(self.device)
 
-    def _advance(self, inputs: tuple[Tensor, ...], target: Values) -> None:
+    def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
         self.whole = False
         torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
-        value = self.group.mean(self._gradients(inputs, target))
+        value = self.group.mean(self._gradients(batch))
         if self.step == 0:
             self.first_loss = value
         if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
@@ -290,14 +303,13 @@ class _Run:
                 self.model.load_state_dict(self.average.values)
         self.whole = True
 
-    def _gradients(self, inputs: tuple[Tensor, ...], target: Values) -> float:
-        """Gradients of the batch, run in the recipe's number of parts; its mean loss."""
-        number, total = min(self.recipe.accumulation, samples_in(inputs)), 0.0
-        parts = zip(parts_of(inputs, number), parts_of(target, number), strict=True)
-        for index, (given, aims) in enumerate(parts):
-            with self.group.alone(self.wrapped) if index < number - 1 else nullcontext():
+    def _gradients(self, batch: Sequence[Part]) -> float:
+        """Gradients of the batch, run part by part; its mean loss."""
+        samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
+        for number, part in enumerate(batch, 1):
+            with self.group.alone(self.wrapped) if number < len(batch) else nullcontext():
                 with Unstrided():
-                    loss = self.objective(as_tuple(given), aims) * (samples_in(given) / samples_in(inputs))
+                    loss = self.objective(part) * (samples_in(part.inputs) / samples)
                 total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return total

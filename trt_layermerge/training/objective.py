@@ -17,7 +17,9 @@ from trt_layermerge.training.check import asking, described_value
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.gating import nonlinearity
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Comparison, Task
+from trt_layermerge.training.teaching import Part
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,27 +41,39 @@ class Objective:
         self.model, self.wrapped, self.teacher, self.task, self.recipe = model, wrapped, teacher, task, recipe
         self._device = device_of(model).type
 
-    def __call__(self, inputs: tuple[Tensor, ...], target: Values) -> Tensor:
-        """Of a batch where the model is, a scalar; targets of a task without labels are not looked at.
+    def taught(self, inputs: tuple[Tensor, ...]) -> Values | None:
+        """What the teacher makes of inputs, in float32; may be called in any thread."""
+        if self.teacher is None:
+            return None
+        with self._autocast(), torch.no_grad(), Unstrided():
+            output: Values = self.teacher(*inputs)
+        return each(output, Tensor.float)
+
+    def __call__(self, part: Part) -> Tensor:
+        """Of a part of a batch where the model is, a scalar; targets of a task without labels are not looked at.
 
         Raises:
             TaskError: The task's loss is no mean that depends on the outputs, or the batch is too small for a norm.
         """
-        share, precision = self.recipe.distillation, self.recipe.precision
-        with torch.autocast(self._device, AUTOCAST[precision], enabled=precision != "fp32"):
-            output = self._output(inputs)
-            with torch.no_grad():
-                taught = None if self.teacher is None else self.teacher(*inputs)
-        output, compares = each(output, Tensor.float), isinstance(self.task, Comparison)
+        share, target = self.recipe.distillation, part.target
+        with self._autocast():
+            output = self._output(part.inputs)
+        taught, compares = part.taught(), isinstance(self.task, Comparison)
+        output = each(output, Tensor.float)
         if taught is not None and compares:
-            target = each(taught, Tensor.float)
+            target = taught
         loss = self._of_task(output, target)
         if taught is not None and not compares:
-            assert isinstance(output, Tensor), "of several outputs, which are logits is not known"
-            loss = (1 - share) * loss + share * distillation_loss(output, taught.float(), self.recipe.temperature)
+            message = "of several outputs, which are logits is not known"
+            assert isinstance(output, Tensor) and isinstance(taught, Tensor), message
+            loss = (1 - share) * loss + share * distillation_loss(output, taught, self.recipe.temperature)
         if self.recipe.gate_penalty > 0:
             loss = loss + self.recipe.gate_penalty * nonlinearity(self.model)
         return loss
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.recipe.precision
+        return torch.autocast(self._device, AUTOCAST[precision], enabled=precision != "fp32")
 
     def _of_task(self, output: Values, target: Values) -> Tensor:
         with asking(self.task, "loss"):

@@ -81,10 +81,12 @@ def test_threads_are_those_of_the_options_while_it_runs_and_the_callers_after(ru
     assert seen == [2, 2, 2] and torch.get_num_threads() == before == 1
 
 
-def test_what_decides_latencies_is_in_the_key(runtime: TorchRuntime) -> None:
+def test_what_decides_latencies_is_in_the_key(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     device = runtime.describe(BuildOptions(threads=3))
     assert device.runtime_version == torch.__version__ and device.threads == 3 and device.runtime == "torch:cpu"
     assert "channels-last" in device.settings and torch.backends.cpu.get_cpu_capability() in device.settings
+    assert "threads passive" in device.settings and "passive" not in runtime.describe(BuildOptions()).settings
     assert asdict(device) != asdict(runtime.describe(BuildOptions(threads=3, isolated=True)))
 
 

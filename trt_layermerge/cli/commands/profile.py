@@ -6,11 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from trt_layermerge.ci.measured import report_of_profile
+from trt_layermerge.cli.budgeted import BudgetOptions, budget_options, budgeted_fields, budgeted_lines
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
@@ -20,11 +22,14 @@ from trt_layermerge.cli.options import (
     device_options,
     dry_run_option,
     json_option,
+    read_share,
     several_network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
+from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
 from trt_layermerge.pipeline.profiling import (
     ProfilingPlan,
     open_sessions,
@@ -52,38 +57,69 @@ VARIANTS = {
 @combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
 @click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
 @click.option(
+    "--interval",
+    callback=read_share,
+    default=f"{MeasurementPolicy.relative_ci:.0%}",
+    show_default=True,
+    metavar="SHARE",
+    help="Measure until the 95 % interval of a latency reaches no further than this to either side.",
+)
+@click.option(
     "--max-minutes",
     type=click.FloatRange(0),
     metavar="M",
     help="Begin nothing new after that; the same command goes on with the rest.",
 )
+@combined(*budget_options)
 def command(
-    model: tuple[str, ...], as_json: bool, dry_run: bool, again: bool, max_minutes: float | None, **given: Any
+    model: tuple[str, ...],
+    as_json: bool,
+    dry_run: bool,
+    again: bool,
+    interval: float,
+    max_minutes: float | None,
+    for_budget: str | None,
+    **given: Any,
 ) -> None:
     """Measure every candidate block of the networks MODEL... on this device, into one table.
 
-    What the table holds is not measured again; rows of another driver are.
+    What the table holds is not measured again; rows of another driver are. With --for-budget, what the best plan for
+    that budget rests on is measured, and no more.
     """
-    if len(model) > 1 and given["weights"] is not None:
-        raise UsageError(
-            f"--weights is a checkpoint of one network, and there are {len(model)}",
-            hint="leave it out: no latency depends on weights",
-        )
+    wanted = BudgetOptions(for_budget, given.pop("importance"), given.pop("prior"))
+    _require_one(model, wanted, given["weights"])
     ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
     ci_files.require_writable()
-    job = make_job(**given, model=model[0])
-    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again)), model)
-    plan = profiling_plan(sessions)
+    job = make_job(**given, model=model[0], budget=for_budget)
+    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again, relative_ci=interval)), model)
+    plan, seconds = profiling_plan(sessions), None if max_minutes is None else 60 * max_minutes
     if dry_run:
         _tell_plan(plan, as_json)
         return
     began = time.monotonic()
     with screen() as reporter:
-        measured = profile_networks(sessions, reporter, None if max_minutes is None else 60 * max_minutes)
-    wanted = [one for session in sessions for one in wanted_signatures(session)]
+        found = None if for_budget is None else wanted.profile(sessions[0], reporter, seconds)
+        measured = profile_networks(sessions, reporter, seconds) if found is None else found.measured
+    signatures = [one for session in sessions for one in wanted_signatures(session)]
     notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
-    ci_files.write(lambda: report_of_profile(sessions[0].profile, wanted, [*notes, f"{measured} measured now"]))
-    _tell(sessions, plan, measured, time.monotonic() - began, as_json)
+    ci_files.write(lambda: report_of_profile(sessions[0].profile, signatures, [*notes, f"{measured} measured now"]))
+    _tell(sessions, plan, measured, time.monotonic() - began, as_json, found)
+
+
+def _require_one(model: Sequence[str], wanted: BudgetOptions, weights: Path | None) -> None:
+    """See that what is of one network is asked of one.
+
+    Raises:
+        UsageError: It is not.
+    """
+    wanted.require()
+    if len(model) > 1 and weights is not None:
+        raise UsageError(
+            f"--weights is a checkpoint of one network, and there are {len(model)}",
+            hint="leave it out: no latency depends on weights",
+        )
+    if len(model) > 1 and wanted.budget is not None:
+        raise UsageError(f"--for-budget plans for one network, and there are {len(model)}", hint="profile one by one")
 
 
 def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
@@ -103,19 +139,29 @@ def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
     click.echo(f"{plan.missing} signatures to measure into {plan.path}, about {minutes(plan.seconds)}")
 
 
-def _tell(sessions: Sequence[Session], plan: ProfilingPlan, measured: int, seconds: float, as_json: bool) -> None:
+def _tell(
+    sessions: Sequence[Session],
+    plan: ProfilingPlan,
+    measured: int,
+    seconds: float,
+    as_json: bool,
+    found: BudgetedProfile | None,
+) -> None:
     profile = sessions[0].profile
-    found = Counter(row.status for row in profile)
-    counts = {status: found[status] for status in ("ok", "degraded", "failed")}
+    told = Counter(row.status for row in profile)
+    counts = {status: told[status] for status in ("ok", "degraded", "failed")}
     simulated, left = profile.key.device.simulated, plan.missing - measured
     if as_json:
         about = {"simulated": True} if simulated else {}
-        told = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
+        of = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
         more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
-        print_json(told | more | counts | about)
+        settled = {} if found is None else {"for_budget": budgeted_fields(found)}
+        print_json(of | more | counts | about | settled)
         return
     verb = "SIMULATED, no device was timed" if simulated else f"measured in {minutes(seconds)}"
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
     click.echo(f"{plan.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
-    if left:
+    if found is not None:
+        click.echo("\n".join(budgeted_lines(found)))
+    elif left:
         click.echo(f"{left} are left, for the time was up; the same command goes on with them")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.sized_choices import NarrowedGroup
+from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.progress import Progress
 
@@ -49,6 +51,7 @@ class EstimationRequest:
         samples: How much data to look at.
         max_kernel: The largest kernel that is ever fitted or merged, wanted here or not.
         table: The table's file. What is kept for an interrupted call lies beside it and bears its stem.
+        narrowed: Widths of channel groups that have no row yet.
     """
 
     network: Network
@@ -57,6 +60,12 @@ class EstimationRequest:
     samples: Samples
     max_kernel: int
     table: Path
+    narrowed: Sequence[NarrowedGroup] = ()
+
+    @property
+    def missing(self) -> int:
+        """How many rows are wanted."""
+        return len(self.choices) + len(self.narrowed)
 
 
 def setting(default: Any, help: str, *, unset: str | None = None) -> Any:
@@ -83,12 +92,14 @@ class Estimator(ABC):
         summary: A few words for ``--help``.
         group: What its options begin with; the name, where it is empty.
         trains: Whether it reads the task's training data.
+        measures_widths: Whether it can tell what narrowing a channel group does.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     group: ClassVar[str] = ""
     trains: ClassVar[bool] = False
+    measures_widths: ClassVar[bool] = False
 
     @classmethod
     def option(cls, field: str) -> str:
@@ -131,6 +142,18 @@ class Estimator(ABC):
         """
         return  # any will do
 
+    def require_widths(self) -> None:
+        """See that it can tell what narrowing does; called before anything long begins.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        if not self.measures_widths:
+            raise UsageError(
+                f"the estimator {self.name} does not measure widths",
+                hint="leave out --widths, or measure with --estimator fit",
+            )
+
     @abstractmethod
     def rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
         """Measure; the next choice begins when the row before it is on disk.
@@ -146,6 +169,15 @@ class Estimator(ABC):
             ModelError: The network itself has a loss or activations that are not finite.
             TaskError: The task has no data to fit, to train or to evaluate on.
         """
+
+    def width_rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
+        """Measure what narrowing each group does, as ``rows`` does with choices; of those with ``measures_widths``.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        self.require_widths()
+        raise NotImplementedError(f"{type(self).__name__}.width_rows")
 
     @abstractmethod
     def seconds(self, request: EstimationRequest, per_image: float) -> float:

@@ -16,6 +16,7 @@ class Fit(Estimator):
 
     name = "fit"
     summary = "closed form"
+    measures_widths = True
 
     def rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
         """Blocks that start at one tensor are measured together, as they share matrices."""
@@ -23,8 +24,16 @@ class Fit(Estimator):
 
         return one_shot_rows(request)
 
+    def width_rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
+        """Which channels stay is chosen for what reads them, and that is solved again."""
+        from trt_layermerge.importance.narrowed_rows import narrowed_rows
+
+        return narrowed_rows(request)
+
     def seconds(self, request: EstimationRequest, per_image: float) -> float:
         """A choice runs what is left behind its block, half of the network on average; a start runs all of it."""
         choices, samples = request.choices, request.samples
         starts = len({(choice.block.chain, choice.block.start) for choice in choices})
-        return (starts * samples.calibration + (len(choices) + starts) * samples.held_out / 2) * per_image
+        groups, widths = len({one.group for one in request.narrowed}), len(request.narrowed)
+        images = starts * samples.calibration + (len(choices) + starts) * samples.held_out / 2
+        return (images + groups * samples.calibration + widths * samples.held_out) * per_image

@@ -20,6 +20,7 @@ class Product(Fit):
 
     name = "product"
     summary = "product of weights"
+    measures_widths = False
 
     def require_measurable(self, network: Network, choices: Sequence[Choice]) -> None:
         """Refuse fits.

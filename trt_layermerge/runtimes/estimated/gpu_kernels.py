@@ -176,9 +176,9 @@ class _Graph:
         return (workload, more) if more.read or more.written else (workload,)
 
     def _workload(self, node: onnx.NodeProto) -> Workload:
-        attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        shape, precision = self._shape(node.input[0]), self._precision(node.input[0])
         try:
+            attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+            shape, precision = self._shape(node.input[0]), self._precision(node.input[0])
             if node.op_type in ("Gemm", "MatMul"):
                 rows, inner = prod(shape[:-1]), shape[-1]
                 if attributes.get("transA"):
@@ -186,8 +186,8 @@ class _Graph:
                 columns = self._shape(node.output[0])[-1]
                 return Workload(rows, inner, columns, 1, 1, (1, 1), precision=precision)
             return self._convolution(node, attributes, shape, precision)
-        except ValueError as error:
-            raise ModelError(f"node {node.name or node.output[0]!r}: {error}") from error
+        except (ValueError, LookupError, TypeError) as error:  # too few inputs, dimensions or numbers in an attribute
+            raise ModelError(f"{node.op_type} node {node.name!r} is malformed: {error}") from error
 
     def _convolution(
         self, node: onnx.NodeProto, attributes: Mapping[str, object], shape: Shape, precision: str

@@ -224,5 +224,8 @@ def _random_feed(value: ort.NodeArg, generator: np.random.Generator) -> Array:
         raise ModelError(f"input {value.name!r} is {value.type} of shape {value.shape}, not a tensor of fixed shape")
     dtype = _DTYPES[value.type]
     # Floats as activations are; whole numbers that are an index of anything.
-    drawn = generator.standard_normal(value.shape) if np.issubdtype(dtype, np.floating) else np.zeros(value.shape)
-    return drawn.astype(dtype)
+    try:
+        drawn = generator.standard_normal(value.shape) if np.issubdtype(dtype, np.floating) else np.zeros(value.shape)
+        return drawn.astype(dtype)
+    except (MemoryError, ValueError) as error:
+        raise ModelError(f"input {value.name!r} of shape {value.shape} cannot be made: {said(error)}") from error

@@ -9,6 +9,7 @@ Never run on a GPU by us.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from trt_layermerge.errors import LayerMergeError, ModelError
+from trt_layermerge.errors import LayerMergeError, ModelError, said
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.onnx_import.onnx_graph import read_typed_graph
 from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
@@ -86,7 +87,7 @@ class TorchRuntime(Runtime):
         except LayerMergeError:
             raise
         except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
-            raise ModelError(f"PyTorch cannot run {where}: {' '.join(str(error).split())[:400]}") from error
+            raise ModelError(f"PyTorch cannot run {where}: {said(error)}") from error
         require_computed(calls.convolution_precisions(), options.precision, "PyTorch")
         return TorchEngine(proto, calls, self.describe(options), settings)
 
@@ -104,7 +105,8 @@ class TorchRuntime(Runtime):
             threads=options.threads,
             timing=f"wall clock of one run{_AMID if options.isolated else ''}",
             clocks=machine.cpu_clock_policy(),
-            settings=f"channels-last, oneDNN {_onednn()} with {torch.backends.cpu.get_cpu_capability()}",
+            settings=f"channels-last, oneDNN {_onednn()} with {torch.backends.cpu.get_cpu_capability()}"
+            f"{_waiting(options.threads)}",
         )
 
     def _gpu(self, options: BuildOptions) -> Device:
@@ -129,6 +131,12 @@ class TorchRuntime(Runtime):
 def _nvml(device: torch.device) -> Nvml | None:
     found: Any = torch.cuda.get_device_properties(device)  # torch's own stub leaves out where it is
     return open_nvml(f"{found.pci_domain_id:04x}:{found.pci_bus_id:02x}:{found.pci_device_id:02x}.0")
+
+
+def _waiting(threads: int) -> str:
+    """What OpenMP's threads do between two operations, where that is decided: waking them takes time."""
+    policy = os.environ.get("OMP_WAIT_POLICY", "").lower()
+    return f", waiting threads {policy}" if threads > 1 and policy else ""
 
 
 def _cudnn() -> int | None:

@@ -21,7 +21,7 @@ from trt_layermerge.errors import ModelError, UsageError
 _SUM_ERROR = 1e-3
 """Probabilities sum to one within this."""
 
-_LEAST_SCALE = 1e-2
+_LEAST_SCALE = 1e-4
 """Of a channel, as a share of the geometric mean of all: one that hardly changes would count for more than the rest."""
 
 
@@ -136,7 +136,7 @@ class NormalisedError(Distance):
     def of(cls, original: Tensor) -> NormalisedError:
         found = {dimension: _variances(original, dimension) for dimension in _feature_dimensions(original) or (0,)}
         # Boxes beside scores lie in a dimension in which scales are far apart.
-        dimension = max(found, key=lambda one: float(_logs(found[one]).std(correction=0)))
+        dimension = max(found, key=lambda one: _spread(found[one]))
         variance, logs = found[dimension], _logs(found[dimension])
         typical = float(logs.mean().exp()) if len(logs) else float(original.double().square().mean()) or 1.0
         return cls(dimension, tuple(variance.clamp_min(_LEAST_SCALE * typical if len(logs) else typical).tolist()))
@@ -227,6 +227,12 @@ def _variances(values: Tensor, dimension: int) -> Tensor:
 def _logs(variance: Tensor) -> Tensor:
     """Logarithms of those that are above 0, to rounding."""
     return variance[variance > 1e-12 * variance.max()].log()
+
+
+def _spread(variance: Tensor) -> float:
+    """How far apart scales are: the standard deviation of their logarithms."""
+    logs = _logs(variance)
+    return float(logs.std(correction=0)) if len(logs) > 1 else 0.0
 
 
 def _each_sample(values: Tensor) -> Tensor:

@@ -39,6 +39,9 @@ def read(data: bytes) -> ITimingCache | None:
         return cache
     if not data.startswith(_MAGIC):
         return None
-    content = json.loads(data.removeprefix(_MAGIC))
-    cache._version, cache._entries = content["version"], content["entries"]
+    try:
+        content = json.loads(data.removeprefix(_MAGIC))
+        cache._version, cache._entries = str(content["version"]), dict(content["entries"])
+    except (ValueError, LookupError, TypeError):
+        return None
     return cache
