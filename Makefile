@@ -55,11 +55,6 @@ check-cpus: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests with oneDNN's 
 fuzz: $(INSTALLED)  ## try the properties on a thousand new examples each: what a run of the tests may miss
 	$(BIN)/python -m pytest --numprocesses auto -m hypothesis --hypothesis-profile=fuzz
 
-<<<<<<< HEAD
-# Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
-test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
-	$(if $(wildcard $(BIN)/pytest),$(BIN)/python,$(PYTHON)) -m tests.gpu
-=======
 # A campaign goes on where it was stopped; its results, and inputs that found a fault, are in build/fuzz.
 INPUTS ?= 100000
 test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of numbers for each
@@ -69,10 +64,12 @@ test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of number
 test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it, in an hour
 	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
 
-test-gpu: $(INSTALLED)  ## run the tests that need an NVIDIA GPU with TensorRT
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tensorrt]'
-	$(BIN)/python -m pytest -m gpu
->>>>>>> main
+# Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
+test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
+	$(if $(wildcard $(BIN)/pytest),$(BIN)/python,$(PYTHON)) -m tests.gpu
+
+docs/errors.md: trt_layermerge/errors.py tests/error_table.py | $(INSTALLED)
+	$(BIN)/python -m tests.error_table > $@
 
 lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -25,9 +25,10 @@ from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.channel_choice import Reading, order_of
 from trt_layermerge.merging.heads import heads_of, solve_head
-from trt_layermerge.merging.narrowing import Kept, narrow
+from trt_layermerge.merging.narrowing import Kept, narrow, spread
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.readings import readings_of, write_corrected
+from trt_layermerge.merging.ridge import RIDGE
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.network.cut import up_to
@@ -66,15 +67,36 @@ class Data:
         return self.network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def eliminated(data: Data, group: ChannelGroup) -> Sequence[int]:
+def selected(data: Data, group: ChannelGroup) -> Sequence[int]:
     """Ours."""
     return order_of(list(data.readings[group].values()))
 
 
-def absolute(data: Data, group: ChannelGroup) -> Sequence[int]:
-    """Ours, what consumers lose not as a share of what they make."""
-    readings = data.readings[group].values()
-    return order_of([replace(one, scale=one.scale * one.variance**0.5) for one in readings])
+def eliminated(data: Data, group: ChannelGroup) -> Sequence[int]:
+    """The other way round: channels leave one by one, each time the one without which least is lost.
+
+    Removing one and correcting the rest is the step of Optimal Brain Surgeon (Hassibi and Stork, NIPS 1992).
+    """
+    runs, gone = [], list[int]()
+    for one in data.readings[group].values():
+        system = one.gram + RIDGE * one.gram.diagonal().mean() * torch.eye(len(one.gram), dtype=torch.float64)
+        runs.append([torch.linalg.inv(system), (one.weight * one.scale).flatten(0, 1) / one.variance**0.5])
+    while len(gone) < group.channels:
+        costs = torch.zeros(group.channels, dtype=torch.float64)
+        for inverse, weight in runs:
+            blocks = inverse.reshape(group.channels, -1, group.channels, len(inverse) // group.channels)
+            blocks = blocks[range(group.channels), :, range(group.channels)]
+            blocks[gone] = torch.eye(blocks.shape[1], dtype=torch.float64)
+            rows = weight.reshape(group.channels, -1, weight.shape[1])
+            costs += (rows * torch.linalg.solve(blocks, rows)).sum((1, 2))
+        costs[gone] = torch.inf
+        gone.append(int(costs.argmin()))
+        for run in runs:
+            inverse, weight = run
+            rows = spread([gone[-1]], group.channels, len(inverse))
+            factor = torch.linalg.solve(inverse[rows][:, rows], inverse[rows])
+            run[:] = inverse - inverse[:, rows] @ factor, weight - factor.T @ weight[rows]
+    return gone[::-1]
 
 
 def without_weights(data: Data, group: ChannelGroup) -> Sequence[int]:
@@ -85,30 +107,6 @@ def without_weights(data: Data, group: ChannelGroup) -> Sequence[int]:
         every = torch.eye(channels * each, dtype=torch.float64).reshape(channels, each, -1)
         whole.append(replace(one, weight=every, scale=torch.ones(channels * each, dtype=torch.float64)))
     return order_of(whole)
-
-
-def selected(data: Data, group: ChannelGroup) -> Sequence[int]:
-    """The other way round: channels come one by one, each time the one from which most is won."""
-    residuals, found = [], list[int]()
-    for one in data.readings[group].values():
-        channels, each, _ = one.weight.shape
-        gram = one.gram + 1e-4 * one.gram.diagonal().mean() * torch.eye(len(one.gram), dtype=torch.float64)
-        residuals.append([gram, gram @ (one.weight * one.scale).flatten(0, 1) / one.variance**0.5, channels, each])
-    while len(found) < group.channels:
-        gains = torch.zeros(group.channels, dtype=torch.float64)
-        for gram, cross, channels, each in residuals:
-            blocks = gram.reshape(channels, each, channels, each)[range(channels), :, range(channels)]
-            blocks = blocks + 1e-12 * gram.diagonal().max() * torch.eye(each, dtype=torch.float64)
-            rows = cross.reshape(channels, each, -1)
-            gains += (rows * torch.linalg.solve(blocks, rows)).sum((1, 2))
-        gains[found] = -1
-        found.append(int(gains.argmax()))
-        for one in residuals:
-            gram, cross, _, each = one
-            rows = slice(found[-1] * each, (found[-1] + 1) * each)
-            factor = torch.linalg.solve(gram[rows, rows], gram[rows])
-            one[:2] = gram - gram[:, rows] @ factor, cross - factor.T @ cross[rows]
-    return found
 
 
 def magnitude(data: Data, group: ChannelGroup) -> Sequence[int]:
@@ -142,9 +140,8 @@ def at_random(data: Data, group: ChannelGroup) -> Sequence[int]:
 
 
 ORDERS: dict[str, Order] = {
-    "ours": eliminated,
-    "ours, absolute": absolute,
-    "ours, forwards": selected,
+    "ours": selected,
+    "ours, backwards": eliminated,
     "ours, without weights": without_weights,
     "L2": magnitude,
     "BN scale": norm_scale,

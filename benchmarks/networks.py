@@ -42,7 +42,7 @@ NETWORKS = {
     ),
     "of timm": (
         "botnet26t_256 convnextv2_atto cs3darknet_s cspdarknet53 cspresnet50 darknet53 dla34 dm_nfnet_f0 dpn68 "
-        "ecaresnet26t edgenext_small efficientnet_lite0 efficientnetv2_rw_t ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
+        "ecaresnet26t edgenext_small efficientnet_lite0 ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
         "gernet_s ghostnet_100 hardcorenas_a hgnetv2_b0 hrnet_w18_small inception_resnet_v2 inception_v4 lcnet_100 "
         "mixnet_s mobilenetv1_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0 "
         "mobilevit_s nf_regnet_b0 poolformer_s12 regnety_004 regnetz_b16 repghostnet_100 repvgg_a0 res2net50_26w_4s "
@@ -148,7 +148,8 @@ class Row:
     def text(self) -> str:
         """Its page."""
         found = self.found
-        inputs = ", ".join("x".join(map(str, item["shape"])) for item in found["inputs"])
+        shapes = ("x".join(map(str, item["shape"])) or f"a number below {item['below']}" for item in found["inputs"])
+        inputs = " and ".join(shapes)
         lines = [f"# {self.name}", "", f"{self.origin.capitalize()}, input {inputs}. [All networks](index.md)", ""]
         lines += [f"| {name} | {value} |" for name, value in zip(COLUMNS[1:], self.cells()[1:], strict=True)]
         lines.insert(5, "|---|---|")

@@ -47,9 +47,9 @@ def _note(node: ast.stmt, prefix: str, found: Signatures, classes: dict[str, ast
 
 
 OFFERED = """
-import inspect, json, tensorrt
+import importlib, inspect, json, sys
 found = {}
-for name, value in vars(tensorrt).items():
+for name, value in vars(importlib.import_module(sys.argv[1])).items():
     if name.startswith("_") and name != "__version__" or inspect.ismodule(value) or name == "setting":
         continue
     found[name] = list(inspect.signature(value).parameters) if inspect.isfunction(value) else None
@@ -65,10 +65,11 @@ print(json.dumps(found))
 """
 
 
-def offered(version: str) -> dict[str, list[str] | None]:
+def offered(version: str, module: str = "tensorrt") -> dict[str, list[str] | None]:
     """Names of the double of a release, with parameters where they are functions; in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(SITE), "DOUBLE": json.dumps({"version": version})}
-    done = subprocess.run([sys.executable, "-P", "-c", OFFERED], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-P", "-c", OFFERED, module]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -88,16 +89,33 @@ def test_names_and_signatures_are_those_of_the_bindings(release: str, stubs: Pat
     assert len(double) > 100
 
 
+def test_names_and_signatures_are_those_of_tensorrt_rtx(rtx_stubs: Path) -> None:
+    genuine, double = written(rtx_stubs / "tensorrt_rtx" / "__init__.pyi"), offered("11.4.0.106", "tensorrt_rtx")
+    assert [name for name in double if name not in genuine and name not in OURS] == []
+    wrong = {n: (p, genuine[n]) for n, p in double.items() if p is not None and not fits(p, genuine[n])}
+    assert wrong == {}
+    assert {"IRuntimeConfig.set_runtime_cache", "ICudaEngine.create_runtime_config"} < double.keys()
+
+
+def test_enums_have_the_numbers_of_tensorrt_rtx() -> None:
+    genuine = pytest.importorskip("tensorrt_rtx")
+    kinds = ("ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy")
+    there = {f"{kind}.{name}": int(one) for kind in kinds for name, one in getattr(genuine, kind).__members__.items()}
+    environment = {"PYTHONPATH": str(SITE), "DOUBLE": "{}"}
+    assert numbers(list(there), "tensorrt_rtx", **environment) == list(there.values())
+
+
 NUMBERS = """
-import json, sys, tensorrt
+import importlib, json, sys
+library = importlib.import_module(sys.argv[2])
 members = [name.split(".") for name in json.loads(sys.argv[1])]
-print(json.dumps([int(getattr(getattr(tensorrt, kind), member)) for kind, member in members]))
+print(json.dumps([int(getattr(getattr(library, kind), member)) for kind, member in members]))
 """
 
 
-def numbers(members: list[str], **environment: str) -> list[int]:
+def numbers(members: list[str], module: str = "tensorrt", **environment: str) -> list[int]:
     """Of members of enums, in the library that is found first; in a process of its own."""
-    command = [sys.executable, "-P", "-c", NUMBERS, json.dumps(members)]
+    command = [sys.executable, "-P", "-c", NUMBERS, json.dumps(members), module]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

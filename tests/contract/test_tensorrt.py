@@ -11,7 +11,8 @@ from tests.contract.checker import ROOT, Findings, check
 
 RUNTIMES = ROOT / "trt_layermerge" / "runtimes" / "nvidia"
 SOURCES = [file for file in sorted(RUNTIMES.glob("*.py")) if "import tensorrt" in file.read_text()]
-AHEAD_OF_TIME = [file for file in SOURCES if "import tensorrt_rtx" in file.read_text()]
+OF_BOTH = ("worker.py", "trt_engine.py")
+OF_RTX = [file for file in SOURCES if "import tensorrt_rtx" in file.read_text() or file.name in OF_BOTH]
 LEAST = 60
 """Fewer names than these, and the checker has not seen our source."""
 
@@ -28,14 +29,15 @@ def test_all_of_tensorrt_that_we_touch_exists(release: str, stubs: Path, record_
 
 
 def test_all_of_tensorrt_rtx_that_we_touch_exists(rtx_stubs: Path, tmp_path: Path, record_property) -> None:
-    """What builds with either library does so with TensorRT-RTX in the place of TensorRT."""
+    """What builds and runs with either library does so with TensorRT-RTX in the place of TensorRT."""
     for name in ("tensorrt", "tensorrt_rtx"):
         shutil.copytree(rtx_stubs / "tensorrt_rtx", tmp_path / name)
-    findings = check(AHEAD_OF_TIME, tmp_path, ["tensorrt", "tensorrt_rtx"])
+    findings = check(OF_RTX, tmp_path, ["tensorrt", "tensorrt_rtx"])
     names = {name.split(".", 1)[1] for name in findings.touched}
     record_property("contract", f"TensorRT-RTX as installed: {len(names)} names touched, 0 missing")
     assert findings.errors == () and findings.unchecked == ()
     assert {"IBuilderConfig.set_compute_capability", "Builder.build_serialized_network"} < names
+    assert {"IExecutionContext.execute_async_v3", "IRuntimeConfig.set_runtime_cache", "IRuntimeCache.serialize"} < names
 
 
 PLANTED = {

@@ -48,3 +48,10 @@ def test_what_decides_whether_an_engine_may_load_is_compared(change: dict[str, A
 def test_an_old_manifest_says_nothing_of_the_compute_capability() -> None:
     built = read_manifest(GOLDEN).device
     assert device_differences(built, replace(built, compute_capability="7.5")) == []
+
+
+def test_a_link_is_not_the_file_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"content")
+    (tmp_path / "engine").symlink_to(tmp_path / "real")
+    with pytest.raises(VerificationError, match="symbolic link"):
+        check_file(tmp_path / "engine", sha256(tmp_path / "real"))

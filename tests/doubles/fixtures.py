@@ -16,8 +16,8 @@ from trt_layermerge.runtimes.nvidia import cuda
 SITE = Path(__file__).parent / "site"
 DRIVER = cuda.Driver("580.00", "13.0", "Simulated GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
 
-_OURS = ("trt_layermerge.runtimes.nvidia.trt_runtime", "trt_layermerge.runtimes.nvidia.trt_engine")
-_REPLACED = ("tensorrt", "cuda", "pynvml", "pycuda", "double_settings", *_OURS)
+_OURS = tuple(f"trt_layermerge.runtimes.nvidia.{name}" for name in ("trt_runtime", "rtx_runtime", "rtx_card"))
+_REPLACED = ("tensorrt", "tensorrt_rtx", "cuda", "pynvml", "pycuda", "double_settings", *_OURS)
 
 Tell = Callable[..., None]
 
@@ -39,7 +39,7 @@ def replaced(folder: Path) -> Iterator[Tell]:
     with pytest.MonkeyPatch.context() as patch:
 
         def tell(**settings: Any) -> None:
-            if settings.keys() & {"version"}:
+            if settings.keys() & {"version", "rtx_version"}:
                 _forget()  # it is read when TensorRT is imported
             told.update(settings)
             patch.setenv("DOUBLE", json.dumps(told))

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.bench import Bench
 from tests.fuzz.campaign import attempt, content_of, run_chunk
-from tests.fuzz.formats import FORMATS, Bench, FileFormat
+from tests.fuzz.formats import FORMATS, FileFormat
 from tests.fuzz.mutation import mutate
 from trt_layermerge import files
-from trt_layermerge.errors import LONGEST, InputError, TableError
+from trt_layermerge.errors import InputError, TableError
 
 TEXT = FileFormat(
     "text", "t.json", lambda _: [b'{"a": [1, 2.5, "x"]}'], lambda path, _: files.parse_json(path.read_bytes())
@@ -72,12 +73,6 @@ def test_a_crash_costs_one_input_and_is_told(tmp_path: Path) -> None:
     assert [seed for seed, _ in found.faults] == [3, 7] and "ended with -6" in found.faults[0][1]
 
 
-@given(text=st.text(max_size=3000))
-def test_no_message_is_long_or_moves_a_terminals_cursor(text: str) -> None:
-    message = InputError(f"the file {text!s} is none").message
-    assert message.isprintable() and len(message) <= 10 * LONGEST, "an escaped letter takes ten at most"
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_valid_files_are_read(name: str, bench: Bench, tmp_path: Path) -> None:
     form = FORMATS[name]
@@ -88,5 +83,5 @@ def test_valid_files_are_read(name: str, bench: Bench, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     made = Bench(tmp_path_factory.mktemp("valid"))
-    made.prepare()
+    made.prepare(form.samples for form in FORMATS.values())
     return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from tests.merging.conftest import randomise
 from tests.network.written import Net, conv
 from trt_layermerge.errors import TaskError
-from trt_layermerge.merging.channel_choice import Elimination, Reading, corrected, order_of
+from trt_layermerge.merging.channel_choice import Reading, Selection, corrected, order_of
 from trt_layermerge.merging.narrowing import masked, narrow
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.merging.readings import readings_of, write_corrected
@@ -55,27 +54,25 @@ def test_a_correction_is_the_least_squares_solution(reading: Reading, kept: set[
 
 
 @given(reading=readings())
-def test_costs_are_what_is_lost(reading: Reading) -> None:
-    """Of each channel that could go next, also when some are gone."""
-    run, kept = Elimination(reading, 1e-12), list(range(6))
-    for _ in range(4):
-        before = loss(reading, corrected(reading, kept, 1e-12)[0])
-        costs = run.costs()
-        for place, channel in enumerate(kept):
-            without = corrected(reading, [one for one in kept if one != channel], 1e-12)[0]
-            assert loss(reading, without) - before == pytest.approx(float(costs[place]), rel=1e-4, abs=1e-6)
-        place = int(costs.argmin())
-        run.remove(torch.tensor([place]))
-        del kept[place]
-        assert run.left.tolist() == kept
+def test_gains_are_what_is_no_longer_lost(reading: Reading) -> None:
+    """With each channel that could come next, also when some have."""
+    run, kept = Selection(reading, 1e-12), list[int]()
+    for _ in range(5):
+        before, gains = lost([reading], kept), run.gains()
+        for channel in sorted(set(range(6)) - set(kept)):
+            gain = before - lost([reading], [*kept, channel])
+            assert gain == pytest.approx(float(gains[channel]), rel=1e-4, abs=1e-6)
+        kept.append(int(gains.argmax()))
+        run.add(kept[-1])
 
 
 @given(first=readings(), second=readings())
 def test_an_order_has_every_channel_once_and_starts_with_what_is_needed(first: Reading, second: Reading) -> None:
     order = order_of([first, second], ridge=1e-12)
     assert sorted(order) == list(range(6))
-    least = min(lost([first, second], kept) for kept in combinations(range(6), 5))
-    assert lost([first, second], sorted(order[:5])) == pytest.approx(least, rel=1e-3, abs=1e-6)
+    for count in range(3):
+        least = min(lost([first, second], [*order[:count], channel]) for channel in order[count:])
+        assert lost([first, second], order[: count + 1]) == pytest.approx(least, rel=1e-3, abs=1e-6)
 
 
 def lost(given: list[Reading], kept: Sequence[int]) -> float:

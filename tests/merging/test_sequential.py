@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.network.written import Net
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.errors import ModelError, TaskError
@@ -18,6 +19,7 @@ from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import execute, prior_of
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.network import trace
 
 THREE = Geometry(4, 4, (3, 3), padding=(1, 1, 1, 1))
 
@@ -173,3 +175,19 @@ def test_no_data_is_an_error_only_where_there_is_a_fit(residual):
 def test_activations_that_are_not_finite_name_the_block(residual, images):
     with pytest.raises(ModelError, match=r"block 0:1-3 .* not finite"):
         execute(residual, BRANCHES, [images(2, (4, 9, 9)) / 0])
+
+
+def test_a_linear_layer_in_a_region_goes_with_it(images):
+    """As in ConvNeXt; there is nothing left to be solved again."""
+
+    def block(m, x):
+        y = m.deep(m.stem(x)).permute(0, 2, 3, 1)
+        return m.out(m.narrow(torch.relu(m.wide(y))).permute(0, 3, 1, 2) + x)
+
+    modules = {"stem": nn.Conv2d(4, 4, 1), "deep": nn.Conv2d(4, 4, 3, padding=1, groups=4), "out": nn.Conv2d(4, 4, 1)}
+    network = trace("net", Net(block, **modules, wide=nn.Linear(4, 8), narrow=nn.Linear(8, 4)), (4, 8, 8))
+    fits = [choice for choice in choices_of(network) if choice.kind is Kind.FIT and choice.block.region is not None]
+    for choice in fits:
+        made = execute(network, [choice], [images(4, (4, 8, 8))])
+        assert choice.key in made.fits
+    assert any(network.regions[choice.block.region].output == "add" for choice in fits)

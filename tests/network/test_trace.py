@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trt_layermerge.errors import ExitCode, ModelError
+from trt_layermerge.network.network import trace
 from trt_layermerge.network.trace import normal_form
 
 
@@ -221,6 +222,15 @@ def test_what_does_nothing_is_left_out() -> None:
     module = normal_form(Net(forward, a=conv(), b=conv()), (4, 8, 8))
     operators = [getattr(node.target, "__name__", node.target) for node in module.graph.nodes]
     assert operators == ["x", "a", "b", "mul.Tensor", "add", "output"]
+
+
+def test_an_instance_norm_with_running_statistics_is_a_batch_norm() -> None:
+    norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    network = trace("net", Net(lambda m, x: m.b(F.relu(m.n(m.a(x)))), a=conv(), n=norm, b=conv()), (4, 8, 8))
+    assert [(layer.name, layer.norm) for chain in network.chains for layer in chain.layers] == [("a", "n"), ("b", None)]
 
 
 def test_what_changes_the_type_of_numbers_stays() -> None:

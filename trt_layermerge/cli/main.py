@@ -49,9 +49,9 @@ class LazyGroup(click.Group):
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
             if name and name != option and args[0] != "doctor":  # who looks for what is missing
-                from trt_layermerge.runtimes.registry import require_runtime  # it loads numpy
+                from trt_layermerge.runtimes import registry  # it loads numpy
 
-                require_runtime(name)
+                (registry.require_runtime if args[0] == "build" else registry.require_running)(name)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -216,7 +216,7 @@ device_options = combined(
         "--runtime",
         default=DEFAULT_RUNTIME,
         show_default=True,
-        help=f"What engines run in: {', '.join(kind.name for kind in runtime_kinds() if kind.times)}.",
+        help=f"What engines run in: {', '.join(kind.name for kind in runtime_kinds())}.",
     ),
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."

@@ -77,7 +77,7 @@ def build_also(
         engine = model.with_suffix(f".{runtime.name.replace(':', '-')}{runtime.kind.suffix}")
         build_engine(model, runtime, options, shapes, engine)
         verify_built(manifest_path(engine))
-        if not runtime.kind.times:
+        if not runtime.runs:
             return Also(name, engine)
         timings = _timed(PerNetwork(models.original, engine), runtime, options, shapes, policy)
     except LayerMergeError as error:

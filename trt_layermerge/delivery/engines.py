@@ -17,6 +17,7 @@ from trt_layermerge.delivery.engine_manifest import (
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import git_state, hashes, versions
+from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
@@ -98,8 +99,12 @@ def build_engine(
     return manifest
 
 
-def verify_built(path: Path) -> BuiltEngine:
+def verify_built(path: Path, *, strict: bool = False) -> BuiltEngine:
     """Check an engine by its manifest: its files, and that it is what the manifest says for this runtime.
+
+    Args:
+        path: The manifest.
+        strict: Whether ``require_strict`` must hold as well.
 
     Raises:
         InputError: The manifest or a file is missing.
@@ -110,6 +115,8 @@ def verify_built(path: Path) -> BuiltEngine:
     manifest = read_engine_manifest(path)
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
+    if strict:
+        require_strict(path, manifest)
     device = manifest.device
     options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     runtime = fitting_runtime(path, device, options, f"build it here, from {manifest.onnx}")

@@ -20,8 +20,13 @@ def check_file(path: Path, expected: str) -> None:
 
     Raises:
         InputError: It is missing.
-        VerificationError: It is another one.
+        VerificationError: It is another one, or a link, which may lead anywhere at any time.
     """
+    if path.is_symlink():
+        raise VerificationError(
+            f"{path} is a symbolic link, and a delivery's files lie beside its manifest",
+            hint="copy the file itself: cp --dereference",
+        )
     if not path.is_file():
         raise InputError(f"{path} is missing", hint="the manifest names it; copy the whole folder")
     if sha256(path) != expected:

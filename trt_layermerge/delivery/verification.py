@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
@@ -114,8 +115,12 @@ def _recorded(kind: str, names: Iterable[str], values: Values) -> dict[str, Tens
     return {kind if len(named) == 1 else f"{kind}.{name}": value for name, value in named.items()}
 
 
-def verify_delivery(path: Path) -> Verification:
+def verify_delivery(path: Path, *, strict: bool = False) -> Verification:
     """Check a delivered engine: files, device, and outputs on the recorded inputs.
+
+    Args:
+        path: The manifest.
+        strict: Whether ``require_strict`` must hold as well.
 
     Raises:
         InputError: The manifest or a file is missing or damaged.
@@ -126,6 +131,8 @@ def verify_delivery(path: Path) -> Verification:
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
+    if strict:
+        require_strict(path, manifest)
     device = manifest.device
     options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"

@@ -1,25 +1,24 @@
 """Which channels of a group stay: those from which its consumers can best make what they made of all of them.
 
 A consumer is linear in what it reads, so what it loses with some channels, once its other weights are solved again, is
-known in closed form from the Gram matrix of its patches. Channels leave one by one, each time the one that costs least
-then, which gives one order for all widths; removing one and correcting the rest is the step of Optimal Brain Surgeon
-(Hassibi and Stork, NIPS 1992) for a block of weights. He, Zhang and Sun (arXiv 1707.06168) choose by the same loss with
-a lasso, LinDeps (arXiv 2507.21573) by a pivoted factorisation of what consumers read, without their weights.
+known in closed form from the Gram matrix of its patches. Channels come one by one, each time the one that takes away
+most of what is still lost, which gives one order for all widths: a block Cholesky factorisation of the matrix, pivoted
+by what consumers make of it (orthogonal matching pursuit). He, Zhang and Sun (arXiv 1707.06168) choose by the same loss
+with a lasso, LinDeps (arXiv 2507.21573) by a pivoted factorisation of what consumers read, whatever they make of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trt_layermerge.merging.narrowing import spread
 from trt_layermerge.merging.ridge import RIDGE
-
-LEAVE_TOGETHER = 64
-"""Of so many channels that are left, one leaves at a time; of more, as many more."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,13 @@ class Reading:
         return float(((self.gram @ flat) * flat).sum())
 
 
-class Elimination:
-    """Channels leave one reading, each with the best correction of the weights that stay.
+class Selection:
+    """Channels come to one reading, each with the best weights of all that have come.
 
-    The loss is ``tr (W - W0)^T H (W - W0)`` with ``H = A + r I``, rows of channels that have left being 0. Without the
-    rows of some channels its minimum rises by ``tr W_c^T (P_cc)^-1 W_c``, where ``P = H^-1`` among those that are left.
+    The loss is ``tr (W - W0)^T H (W - W0)`` with ``H = A + r I``, rows of channels that have not come being 0. Its
+    minimum is ``tr W0^T H W0 - tr B_S^T H_SS^-1 B_S`` with ``B = H W0``, for the rows S of those that have. With one
+    channel more it falls by ``tr b_c^T (D_c)^-1 b_c``, where b and D are what the factor so far leaves of B and of H's
+    blocks.
 
     Args:
         reading: What is read.
@@ -57,33 +58,31 @@ class Elimination:
     """
 
     def __init__(self, reading: Reading, ridge: float = RIDGE) -> None:
-        self.channels, self.each, self.outputs = reading.weight.shape
-        system = reading.gram.clone()
-        weight = ridge * system.diagonal().mean()
-        system.diagonal().add_(weight.clamp_min(torch.finfo(system.dtype).tiny))
-        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
-        self.weight, self.scale = reading.weight.clone(), reading.scale
-        self.left = torch.arange(self.channels, device=system.device)
+        self.shape, self.system = reading.weight.shape, _system(reading, ridge)
+        channels, each, _ = self.shape
+        self.factor = self.system.new_zeros(len(self.system), 0)
+        self.left = self.system @ (reading.weight * reading.scale).flatten(0, 1)
+        self.blocks = self.system.reshape(channels, each, channels, each)[range(channels), :, range(channels)].clone()
+        self.share = 1 / max(reading.variance, torch.finfo(self.system.dtype).tiny)
 
-    def costs(self) -> Float[Tensor, " left"]:
-        """What each channel that is left would cost, behind the norm."""
-        count = len(self.left)
-        blocks = self.inverse.reshape(count, self.each, count, self.each)
-        own = blocks[torch.arange(count), :, torch.arange(count)]
-        costs: Tensor = (self.weight * torch.linalg.solve(own, self.weight)).sum(1) @ self.scale.square()
-        return costs
+    def gains(self) -> Float[Tensor, " channels"]:
+        """What each channel would take away, as a share of the variance of what the consumer makes."""
+        rows = self.left.reshape(self.shape)
+        gains: Tensor = (rows * torch.linalg.solve(self.blocks, rows)).sum((1, 2)) * self.share
+        return gains
 
-    def remove(self, places: Tensor) -> None:
-        """Let channels leave, by their places among those that are left."""
-        count = len(self.left)
-        stay = torch.ones(count, dtype=torch.bool, device=self.left.device)
-        stay[places] = False
-        gone, rest = ((~stay).repeat_interleave(self.each), stay.repeat_interleave(self.each))
-        flat = self.weight.flatten(0, 1)
-        factor = torch.linalg.solve(self.inverse[gone][:, gone], self.inverse[gone][:, rest])
-        self.weight = (flat[rest] - factor.T @ flat[gone]).reshape(-1, self.each, self.outputs)
-        self.inverse = self.inverse[rest][:, rest] - self.inverse[rest][:, gone] @ factor
-        self.left = self.left[stay]
+    def add(self, channel: int) -> None:
+        """Let a channel come."""
+        channels, each, _ = self.shape
+        own = slice(channel * each, (channel + 1) * each)
+        columns = self.system[:, own] - self.factor @ self.factor[own].T
+        root = torch.linalg.cholesky(columns[own])
+        new = torch.linalg.solve_triangular(root, columns.T, upper=False).T
+        self.left = self.left - new @ torch.linalg.solve_triangular(root, self.left[own], upper=False)
+        by_channel = new.reshape(channels, each, each)
+        self.blocks = self.blocks - by_channel @ by_channel.transpose(1, 2)
+        self.blocks[channel] = torch.eye(each, dtype=new.dtype, device=new.device)  # nothing is left to be won
+        self.factor = torch.cat([self.factor, new], 1)
 
 
 def order_of(readings: Sequence[Reading], ridge: float = RIDGE) -> tuple[int, ...]:
@@ -93,21 +92,17 @@ def order_of(readings: Sequence[Reading], ridge: float = RIDGE) -> tuple[int, ..
 
     Args:
         readings: Of all consumers of the group.
-        ridge: As in ``Elimination``.
+        ridge: As in ``Selection``.
     """
-    runs = [Elimination(reading, ridge) for reading in readings]
-    shares = [1 / max(reading.variance, torch.finfo(torch.float64).tiny) for reading in readings]
-    gone: list[int] = []
-    left = list(range(runs[0].channels))
-    while len(left) > 1:
-        costs = sum((share * run.costs() for share, run in zip(shares, runs, strict=True)), torch.zeros(()))
-        count = max(1, len(left) // LEAVE_TOGETHER)
-        leaving = costs.topk(count, largest=False).indices
-        gone += [left[int(place)] for place in leaving]
-        left = [channel for channel in left if channel not in gone[-count:]]
+    runs = [Selection(reading, ridge) for reading in readings]
+    order: list[int] = []
+    while len(order) < runs[0].shape[0]:
+        gains = torch.stack([run.gains() for run in runs]).sum(0)
+        gains[order] = -inf
+        order.append(int(gains.argmax()))
         for run in runs:
-            run.remove(leaving)
-    return (*left, *reversed(gone))
+            run.add(order[-1])
+    return tuple(order)
 
 
 def corrected(
@@ -120,9 +115,16 @@ def corrected(
         kept: Channels that stay; the weights for others are 0.
         ridge: How strongly weights are drawn to those that they were, in means of A's diagonal.
     """
-    run, stay = Elimination(reading, ridge), set(kept)
-    gone = [channel for channel in range(run.channels) if channel not in stay]
-    run.remove(torch.tensor(gone, dtype=torch.long, device=run.left.device))
-    weight = torch.zeros_like(reading.weight)
-    weight[run.left] = run.weight
-    return weight, reading.means @ (reading.weight - weight).flatten(0, 1)
+    system, before = _system(reading, ridge), reading.weight.flatten(0, 1)
+    rows = spread(kept, len(reading.weight), len(system))
+    weight = torch.zeros_like(before)
+    weight[rows] = torch.cholesky_solve(system[rows] @ before, torch.linalg.cholesky(system[rows][:, rows]))
+    return weight.reshape(reading.weight.shape), reading.means @ (before - weight)
+
+
+def _system(reading: Reading, ridge: float) -> Float[Tensor, "unknowns unknowns"]:
+    """``A + r I``, in memory of its own."""
+    system = reading.gram.clone()
+    weight = ridge * system.diagonal().mean()
+    system.diagonal().add_(weight.clamp_min(torch.finfo(system.dtype).tiny))
+    return system

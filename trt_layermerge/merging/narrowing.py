@@ -75,7 +75,7 @@ def masked(module: fx.GraphModule, kept: Kept) -> fx.GraphModule:
 def spread(channels: Sequence[int], of: int, numbers: int) -> Int[Tensor, " taken"]:
     """Where channels lie among ``numbers`` numbers, as many in a row for each of ``of`` channels: of a flat image."""
     each = numbers // of
-    return (torch.tensor(channels)[:, None] * each + torch.arange(each)).flatten()
+    return (torch.tensor(channels, dtype=torch.long)[:, None] * each + torch.arange(each)).flatten()
 
 
 def _here(module: fx.GraphModule, kept: Kept) -> Iterator[tuple[ChannelGroup, tuple[int, ...]]]:

@@ -131,6 +131,8 @@ class Reconstruction:
             return
         called_by = {node.name: node for node in compressed.graph.nodes}
         for head in heads_of(self._module):
+            if head.name not in called_by:
+                continue  # it lay in a region that was replaced
             linear = compressed.get_submodule(head.target)
             assert isinstance(linear, nn.Linear)
             (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's

@@ -227,6 +227,7 @@ MODULE_RULES: dict[Any, ModuleRule] = {
     aten.conv2d.padding: _conv2d,
     aten.conv_transpose2d.input: _conv_transpose2d,
     aten.batch_norm.default: _batch_norm,
+    aten.instance_norm.default: _batch_norm,  # the same arguments: with running statistics, it is one
     aten._native_batch_norm_legit_no_training.default: _native_batch_norm,
     aten.avg_pool2d.default: _avg_pool2d,
     aten.group_norm.default: _group_norm,

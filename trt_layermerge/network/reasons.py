@@ -13,7 +13,7 @@ from trt_layermerge.network.units import SHARED, Units
 _DATA = "whose statistics come from the data, so that it cannot be folded"
 _RESIZE = "a resize: the next layer reads another grid of pixels"
 _PART = "a slice: only some of its channels or pixels go on"
-_LAYOUT = "a change of layout, as before a linear layer or a layer norm over channels"
+_LAYOUT = "a change of layout, as before attention, a linear layer or a layer norm over channels"
 _HEAD = "the head: the image becomes a vector"
 _ATTENTION = "attention, which multiplies by what it computes from the image"
 
@@ -124,7 +124,8 @@ class Reasons:
         if isinstance(module, nn.Linear):
             return WORDS["linear"]
         if module is not None and activation_name(module) is not None:
-            return "an activation shared with others"
+            shared = self.units.readers[str(node.target)] > 1
+            return "an activation shared with others" if shared else "an activation, beside what else reads it"
         name = self._operator(node)
         if self._whole_image(node):
             return "global average pooling, behind which no image is left"
@@ -136,7 +137,8 @@ class Reasons:
             return _RESIZE
         if name == "mul" and any(_constant(operand) for operand in node.args):
             return "a product with a constant, which is linear, but not folded here"
-        return WORDS.get(name, "what is not known to be linear")
+        words = WORDS.get(name, "what is not known to be linear")
+        return _LAYOUT if words == _HEAD and len(node.meta.get("shape", ())) > 1 else words
 
     def _whole_image(self, node: fx.Node) -> bool:
         """Whether a node averages over all pixels."""

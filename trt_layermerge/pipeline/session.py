@@ -30,7 +30,7 @@ from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
-from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds
+from trt_layermerge.runtimes.registry import get_runtime, require_running
 from trt_layermerge.training.check import check_task, require_steps, sample_shape
 from trt_layermerge.training.checked import CheckedTask, content_of
 from trt_layermerge.training.datasets import UNLABELLED, Settings
@@ -313,15 +313,10 @@ def _timing_runtime(job: Job) -> Runtime:
     """The runtime of a job, which has to run engines and to have the precision.
 
     Raises:
-        UsageError: There is no such runtime, or it compiles for a device elsewhere.
-        RuntimeNotAvailableError: It is not here, or does not have the precision.
+        UsageError: There is no such runtime.
+        RuntimeNotAvailableError: It runs nothing here, or does not have the precision.
     """
+    require_running(job.runtime)
     runtime = get_runtime(job.runtime)
-    if not runtime.kind.times:
-        able = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
-        raise UsageError(
-            f"runtime {runtime.name!r} runs nothing here, and latencies are measured",
-            hint=f"plan with one of {able}; --also {runtime.name} builds the result for it as well",
-        )
     runtime.require_precision(job.options.precision)
     return runtime

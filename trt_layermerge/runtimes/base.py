@@ -232,6 +232,11 @@ class Runtime(ABC):
         return self.kind.name if self.target is None else f"{self.kind.name}:{self.target}"
 
     @property
+    def runs(self) -> bool:
+        """Whether its engines run here and can be timed; else they are compiled for a device elsewhere."""
+        return not self.kind.missing_to_run(self.target)
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """Those that convolutions can be computed in here."""
         return PRECISIONS
@@ -294,7 +299,6 @@ class RuntimeKind(ABC):
         purpose: What it is for, in words.
         times_amid_network: Whether ``BuildOptions.isolated`` is heeded. A kind without it times a block as a network of
             its own, and is never asked for more.
-        times: Whether engines run here and can be timed; ``False`` where they are compiled for a device elsewhere.
         batch_ranges: Whether one engine takes a range of batches.
         settings: What its builder is told besides the model.
         suffix: What its engines' files end in.
@@ -305,7 +309,6 @@ class RuntimeKind(ABC):
     name: ClassVar[str]
     purpose: ClassVar[str]
     times_amid_network: ClassVar[bool]
-    times: ClassVar[bool] = True
     batch_ranges: ClassVar[bool] = False
     settings: ClassVar[type[BuilderSettings]] = BuilderSettings
     suffix: ClassVar[str] = ".engine"
@@ -343,8 +346,16 @@ class RuntimeKind(ABC):
         """All that it needs and is not here, in a blink: libraries are looked for, not loaded."""
         return []
 
+    def missing_to_run(self, target: str | None) -> list[RuntimeNotAvailableError]:
+        """All that running its engines needs and is not here, in a blink; building may need less.
+
+        Args:
+            target: What engines are compiled for; ``None`` for the usual one.
+        """
+        return self.missing()
+
     def timing_cache(self, device: Device, settings: BuilderSettings) -> Path | None:
-        """The file of measured tactics that a build uses; ``None`` where it uses none."""
+        """The file of measured tactics, or of compiled kernels, that a build uses; ``None`` where it uses none."""
         return None
 
     def benchmark_command(self, model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> str | None:

@@ -17,10 +17,10 @@ GROUP = "trt_layermerge.runtimes"
 
 KINDS = {
     "tensorrt": "trt_layermerge.runtimes.tensorrt:KIND",
+    "tensorrt-rtx": "trt_layermerge.runtimes.tensorrt_rtx:KIND",
     "onnxruntime": "trt_layermerge.runtimes.onnxruntime:KIND",
     "onnxruntime-cuda": "trt_layermerge.runtimes.onnxruntime_cuda:KIND",
     "torch": "trt_layermerge.runtimes.torch:KIND",
-    "tensorrt-rtx": "trt_layermerge.runtimes.tensorrt_rtx:KIND",
     "estimate": "trt_layermerge.runtimes.estimate:KIND",
 }
 """A line a kind. Where a runtime is to be chosen, the first that can time here is: see ``usual_runtime_kind``."""
@@ -45,7 +45,7 @@ def get_runtime(name: str) -> Runtime:
         raise UsageError(
             f"runtime {kind.name!r} has no target {target!r}", hint=f"targets it has: {', '.join(kind.targets)}"
         )
-    require_runtime(name)
+    _require(kind, kind.missing())
     return kind.open(target or kind.usual_target())
 
 
@@ -57,7 +57,22 @@ def require_runtime(name: str) -> None:
         RuntimeNotAvailableError: Something is missing that it needs; the message lists all of it.
     """
     kind = runtime_kind(name)
-    if missing := kind.missing():
+    _require(kind, kind.missing())
+
+
+def require_running(name: str) -> None:
+    """See that a runtime's engines are likely to run here, without importing anything that takes long.
+
+    Raises:
+        UsageError: There is no such runtime.
+        RuntimeNotAvailableError: Something is missing that it needs for that; the message lists all of it.
+    """
+    kind = runtime_kind(name)
+    _require(kind, kind.missing_to_run(name.partition(":")[2] or None))
+
+
+def _require(kind: RuntimeKind, missing: list[RuntimeNotAvailableError]) -> None:
+    if missing:
         raise RuntimeNotAvailableError(
             f"runtime {kind.name!r} cannot run here: {'; '.join(error.message for error in missing)}",
             hint="; ".join(dict.fromkeys(error.hint for error in missing if error.hint)),
@@ -107,8 +122,8 @@ def runtime_names() -> list[str]:
 
 def usual_runtime_kind() -> RuntimeKind:
     """The first kind that runs its engines and has all it needs here; where none has, the first of all says what."""
-    able = [kind for kind in runtime_kinds() if kind.times]
-    return next((kind for kind in able if not kind.missing()), able[0])
+    kinds = runtime_kinds()
+    return next((kind for kind in kinds if not kind.missing_to_run(None)), kinds[0])
 
 
 @cache

@@ -17,7 +17,7 @@ from trt_layermerge.runtimes.base import (
     is_installed,
 )
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
-from trt_layermerge.runtimes.nvidia.cuda import has_cuda_bindings, missing_driver
+from trt_layermerge.runtimes.nvidia.cuda import missing_binding, missing_driver
 from trt_layermerge.runtimes.nvidia.library import TENSORRT, version_of
 from trt_layermerge.runtimes.nvidia.timing_cache import default_path
 from trt_layermerge.runtimes.nvidia.trtexec import trtexec
@@ -49,17 +49,13 @@ class TensorRtKind(RuntimeKind):
     def missing(self) -> list[RuntimeNotAvailableError]:
         """The library, the driver, and a binding of CUDA."""
         lacking = [] if is_installed("tensorrt") else ["the package tensorrt is not installed"]
-        binding = is_installed("pycuda") or has_cuda_bindings()
-        unbound = [] if binding else ["neither pycuda nor cuda-bindings is installed"]
-        first, last = (
-            [RuntimeNotAvailableError(what, hint=TENSORRT.install) for what in part] for part in (lacking, unbound)
-        )
-        return [*first, *missing_driver(), *last]
+        first = [RuntimeNotAvailableError(what, hint=TENSORRT.install) for what in lacking]
+        return [*first, *missing_driver(), *missing_binding()]
 
     def timing_cache(self, device: Device, settings: BuilderSettings) -> Path:
         """The file that the settings name, else one of the device and the release."""
         given = TensorRtSettings.of(settings).timing_cache
-        return given or default_path(device.name, str(device.compute_capability), device.runtime_version)
+        return given or default_path(device.name, str(device.compute_capability), f"tensorrt {device.runtime_version}")
 
     def benchmark_command(self, model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> str:
         """NVIDIA's trtexec."""

@@ -1,12 +1,15 @@
-"""The kind ``tensorrt-rtx``: NVIDIA's compiler, ahead of time, for a GPU that need not be here."""
+"""The kind ``tensorrt-rtx``: NVIDIA's compiler, ahead of time, for a GPU that need not be here; runs where it is."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.base import BuilderSettings, Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.base import BuilderSettings, Device, Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.nvidia import cuda
 from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
+from trt_layermerge.runtimes.nvidia.cuda import missing_binding, missing_driver
 from trt_layermerge.runtimes.nvidia.library import TENSORRT_RTX, version_of
 from trt_layermerge.runtimes.nvidia.rtx_plan import TARGETS
 
@@ -15,9 +18,8 @@ class TensorRtRtxKind(RuntimeKind):
     """TensorRT-RTX, from 1.7.1 on."""
 
     name: ClassVar[str] = "tensorrt-rtx"
-    purpose: ClassVar[str] = "compiling for SM75 and newer without a GPU"
+    purpose: ClassVar[str] = "engines for SM75 and newer, compiled without a GPU, run and timed on one"
     times_amid_network: ClassVar[bool] = True
-    times: ClassVar[bool] = False  # the device is elsewhere
     batch_ranges: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = CompilerSettings
     targets: ClassVar[tuple[str, ...]] = TARGETS
@@ -30,7 +32,12 @@ class TensorRtRtxKind(RuntimeKind):
         """
         from trt_layermerge.runtimes.nvidia.rtx_runtime import TensorRtRtx
 
-        return TensorRtRtx(self, target or self.targets[0])
+        return TensorRtRtx(self, target or self.usual_target())
+
+    def usual_target(self) -> str:
+        """That of the GPU that is here, if it is one; else the first."""
+        here = _target_here()
+        return here if here in self.targets else self.targets[0]
 
     def found(self) -> str:
         """Its version."""
@@ -41,6 +48,30 @@ class TensorRtRtxKind(RuntimeKind):
         if is_installed(TENSORRT_RTX.module):
             return []
         return [RuntimeNotAvailableError("TensorRT-RTX is not installed", hint=TENSORRT_RTX.install)]
+
+    def missing_to_run(self, target: str | None) -> list[RuntimeNotAvailableError]:
+        """The library, the driver, a binding of CUDA, and the card that engines are compiled for."""
+        missing = [*self.missing(), *missing_driver(), *missing_binding()]
+        here, wanted = _target_here(), target or self.usual_target()
+        if here is not None and here != wanted:
+            missing.append(
+                RuntimeNotAvailableError(
+                    f"engines for {wanted} do not run on the GPU that is here, which is {here}",
+                    hint=f"pass --runtime {self.name}:{here}" if here in self.targets else "--runtime tensorrt",
+                )
+            )
+        return missing
+
+    def timing_cache(self, device: Device, settings: BuilderSettings) -> Path:
+        """The kernels that were compiled on the card."""
+        from trt_layermerge.runtimes.nvidia.rtx_card import runtime_cache_path
+
+        return runtime_cache_path(device.name, str(device.compute_capability), device.runtime_version)
+
+
+def _target_here() -> str | None:
+    """The compute capability of the GPU that is here, as targets are called."""
+    return None if missing_driver() else f"sm{cuda.driver().compute_capability.replace('.', '')}"
 
 
 KIND = TensorRtRtxKind()

@@ -64,7 +64,7 @@ class RuntimeConformance:
     @pytest.fixture
     def running(self, runtime: Runtime) -> Runtime:
         """The same, for tests that run an engine."""
-        if not runtime.kind.times:
+        if not runtime.runs:
             pytest.skip("engines of this kind run elsewhere")
         return runtime
 
@@ -129,7 +129,7 @@ class RuntimeConformance:
         np.testing.assert_array_equal(engine.run({"x": image})["y"], before)
 
     def test_what_runs_elsewhere_says_so(self, runtime: Runtime, image: Image) -> None:
-        if runtime.kind.times:
+        if runtime.runs:
             pytest.skip("engines of this kind run here")
         engine = runtime.build(small_model(), self.options)
         for ask in (lambda: engine.run({"x": image}), lambda: engine.time(3)):
@@ -147,7 +147,7 @@ class RuntimeConformance:
         engine = runtime.build(model, amid)
         assert engine.layout_conversions() == (), "isolated is not heeded"
         assert list(engine.inputs) == ["x"] and list(engine.outputs) == ["y"]
-        if converted and runtime.kind.times:
+        if converted and runtime.runs:
             assert runtime.describe(amid).timing != runtime.describe(alone).timing, "latencies of both would meet"
 
     def test_a_precision_that_is_not_there_is_refused(self, runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 DEFAULTS: dict[str, Any] = {
     "version": "11.4.0.106",  # of TensorRT
+    "rtx_version": "1.7.1.116",  # of TensorRT-RTX
     "no_builder": False,  # trt.Builder() fails, as it does without a driver
     "parser_refuses": None,  # an operator
     "builder_fails": None,  # what the builder says before it returns None

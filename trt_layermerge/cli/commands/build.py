@@ -31,7 +31,7 @@ def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) 
     return int(low), int(high)
 
 
-_COMPILERS = [kind for kind in runtime_kinds() if kind.targets and not kind.times]
+_COMPILERS = [kind for kind in runtime_kinds() if kind.targets]
 _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 
 
@@ -43,8 +43,9 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 )
 @click.option(
     "--target",
-    help="Device to compile for ahead of time; "
-    + "; ".join(f"{kind.name}: {', '.join(kind.targets)}.  [default: {kind.targets[0]}]" for kind in _COMPILERS),
+    help="Device to build for; "
+    + "; ".join(f"{kind.name}: {', '.join(kind.targets)}" for kind in _COMPILERS)
+    + ".  [default: the GPU that is here, where it is one of these; else the first]",
 )
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), help="What MODEL is written in.  [default: read off its graph]"

@@ -15,7 +15,7 @@ from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds, usual_runtime_kind
 from trt_layermerge.runtimes.survey import Finding, survey
 
-_ABLE = ", ".join(kind.name for kind in runtime_kinds() if kind.times)
+_ABLE = ", ".join(kind.name for kind in runtime_kinds())
 
 
 @click.command("doctor")

@@ -14,18 +14,21 @@ from trt_layermerge.delivery.engines import verify_built
 
 @click.command("verify")
 @click.option("--manifest", type=PATH, required=True, help="manifest.json beside the engine, or ENGINE.manifest.json.")
+@click.option(
+    "--strict", is_flag=True, help="For CI: also fail on files that no manifest lists, and on what was not measured."
+)
 @json_option
-def command(manifest: Path, as_json: bool) -> None:
+def command(manifest: Path, strict: bool, as_json: bool) -> None:
     """Check the files of a delivery, that its engine fits this device, and its outputs on recorded real inputs.
 
     What build made has no recorded inputs: its files are checked, and what the engine itself says it is for.
     """
     if is_engine_manifest(manifest):
-        _verify_built(manifest, as_json)
+        _verify_built(manifest, strict, as_json)
         return
     from trt_layermerge.delivery.verification import verify_delivery  # it loads torch
 
-    found = verify_delivery(manifest)
+    found = verify_delivery(manifest, strict=strict)
     device = found.manifest.device
     if as_json:
         print_json(
@@ -49,8 +52,8 @@ def command(manifest: Path, as_json: bool) -> None:
         )
 
 
-def _verify_built(path: Path, as_json: bool) -> None:
-    found = verify_built(path)
+def _verify_built(path: Path, strict: bool, as_json: bool) -> None:
+    found = verify_built(path, strict=strict)
     device, manifest = found.device, found.manifest
     if as_json:
         print_json(

@@ -97,6 +97,18 @@ def missing_driver() -> list[RuntimeNotAvailableError]:
     return []
 
 
+def missing_binding() -> list[RuntimeNotAvailableError]:
+    """Why CUDA cannot be reached from Python; empty where it can."""
+    if is_installed("pycuda") or has_cuda_bindings():
+        return []
+    return [
+        RuntimeNotAvailableError(
+            "neither pycuda nor cuda-bindings is installed",
+            hint="pip install cuda-bindings, of the major version of CUDA that your library is for; or pycuda",
+        )
+    ]
+
+
 def _ask(library: ctypes.CDLL, function: str, *arguments: object) -> None:
     if code := getattr(library, function)(*arguments):
         raise RuntimeNotAvailableError(
@@ -206,14 +218,9 @@ def open_cuda() -> Cuda:
         RuntimeNotAvailableError: None is, or there is no GPU.
     """
     require_driver()
-    if is_installed("pycuda"):
-        return _PyCuda()
-    if has_cuda_bindings():
-        return _CudaBindings()
-    raise RuntimeNotAvailableError(
-        "CUDA cannot be reached from Python: neither pycuda nor cuda-bindings is installed",
-        hint="pip install cuda-bindings, of the major version of CUDA that your TensorRT is for; or pip install pycuda",
-    )
+    for missing in missing_binding():
+        raise missing
+    return _PyCuda() if is_installed("pycuda") else _CudaBindings()
 
 
 def has_cuda_bindings() -> bool:

@@ -35,7 +35,7 @@ def open_nvml(pci_bus: str) -> Nvml | None:
         return None
 
 
-def hold_clocks(nvml: Nvml | None, mhz: int | None) -> None:
+def hold_clocks(gpu: Nvml | None, mhz: int | None) -> None:
     """Hold a GPU's clock rate, where that is asked for.
 
     Raises:
@@ -43,11 +43,11 @@ def hold_clocks(nvml: Nvml | None, mhz: int | None) -> None:
     """
     if mhz is None:
         return
-    if nvml is None:
+    if gpu is None:
         raise RuntimeNotAvailableError(
             "the GPU's clock rate cannot be locked without NVML", hint=install_hint("tensorrt", "nvidia-ml-py")
         )
-    nvml.lock_clocks(mhz)
+    gpu.lock_clocks(mhz)
 
 
 class Nvml:

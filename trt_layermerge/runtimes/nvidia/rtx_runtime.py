@@ -1,15 +1,17 @@
-"""TensorRT-RTX: NVIDIA's compiler, ahead of time, for a device that need not be here.
+"""TensorRT-RTX: NVIDIA's compiler, ahead of time, for a device that need not be here, and its runtime on one that is.
 
-It compiles real engines for SM75 (RTX 2080 Ti) and newer on any machine, which shows that what we emit is accepted. It
-runs and times none: an engine made here says so when it is asked.
+It compiles real engines for SM75 (RTX 2080 Ti) and newer on any machine, which shows that what we emit is accepted.
+Where the card is that an engine was compiled for, ``rtx_card`` runs and times it; elsewhere an engine says so when it
+is asked.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import onnx
 
@@ -20,7 +22,9 @@ from trt_layermerge.runtimes.base import (
     PRECISIONS,
     Array,
     BuildOptions,
+    Condition,
     Device,
+    Engine,
     Model,
     Nanoseconds,
     Runtime,
@@ -34,6 +38,9 @@ from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
 from trt_layermerge.runtimes.nvidia.library import load_library
 from trt_layermerge.runtimes.nvidia.products import as_convolutions
 from trt_layermerge.runtimes.nvidia.rtx_plan import convolution_precisions, moving_kernels, read_header
+
+if TYPE_CHECKING:  # it loads the library
+    from trt_layermerge.runtimes.nvidia.rtx_card import RtxCard
 
 _NO_FLOAT_PRODUCTS = ("sm75",)
 """Targets for which float32 matrix products are refused, and become convolutions."""
@@ -59,13 +66,29 @@ class TensorRtRtx(Runtime):
         self._target = target
         self._version: str = load_library("tensorrt_rtx").__version__
 
+    @cached_property
+    def _card(self) -> RtxCard | None:
+        """The card, where it is the one that is compiled for, and all that running takes is here."""
+        if not self.runs:
+            return None
+        from trt_layermerge.runtimes.nvidia.rtx_card import RtxCard
+
+        return RtxCard()
+
+    def condition(self) -> Condition | None:
+        """How the card is now; ``None`` where it is elsewhere, and without NVML."""
+        return None if self._card is None else self._card.condition()
+
     @property
     def precisions(self) -> tuple[str, ...]:
         """Those that convolutions can be computed in on the target."""
         return tuple(one for one in PRECISIONS if one != "int8" or self._target not in _NO_INT8)
 
     def describe(self, options: BuildOptions) -> Device:
-        """The device that is compiled for."""
+        """The device that is compiled for; the card itself where it is here."""
+        settings = f"TF32 {'on' if CompilerSettings.of(options.settings).tf32 else 'off'}"
+        if self._card is not None:
+            return self._card.describe(self.name, options, settings)
         return Device(
             name=f"{self._target.upper()} (ahead of time)",
             runtime=self.name,
@@ -75,7 +98,7 @@ class TensorRtRtx(Runtime):
             threads=options.threads,
             timing="not timed",
             clocks="not told",
-            settings=f"TF32 {'on' if CompilerSettings.of(options.settings).tf32 else 'off'}",
+            settings=settings,
             compute_capability=f"{self._target[2:-1]}.{self._target[-1]}",
         )
 
@@ -103,7 +126,7 @@ class TensorRtRtx(Runtime):
             onnx.save(compiled, request.model)
             build(request, settings.build_seconds)
             plan = self._checked(request.plan, options)
-        return RtxEngine(plan, self.describe(options), inputs, outputs)
+        return self._engine(plan, options, inputs, outputs)
 
     def load(self, path: Path, options: BuildOptions) -> RtxEngine:
         """Read an engine that ``RtxEngine.save`` wrote.
@@ -112,7 +135,20 @@ class TensorRtRtx(Runtime):
             ModelError: The file is no engine of TensorRT-RTX, or is damaged.
             IncompatibleError: It was compiled for another target, or by another version.
         """
-        return RtxEngine(self._checked(path, options), self.describe(options))
+        return self._engine(self._checked(path, options), options)
+
+    def _engine(
+        self,
+        plan: bytes,
+        options: BuildOptions,
+        inputs: Mapping[str, Shape] | None = None,
+        outputs: Mapping[str, Shape] | None = None,
+    ) -> RtxEngine:
+        device = self.describe(options)
+        if self._card is None:
+            return RtxEngine(plan, device, inputs, outputs)
+        running = self._card.engine(plan, device, options)
+        return RtxEngine(plan, device, running.inputs, running.outputs, running)
 
     def _checked(self, path: Path, options: BuildOptions) -> bytes:
         """A plan that was compiled for our target by our version, and computes in the precision that is asked for."""
@@ -129,7 +165,7 @@ class TensorRtRtx(Runtime):
 
 
 class RtxEngine:
-    """A compiled engine, to be saved; running it takes the device it was compiled for. ``TensorRtRtx`` makes it."""
+    """A compiled engine; running it takes the device it was compiled for. ``TensorRtRtx`` makes it."""
 
     def __init__(
         self,
@@ -137,6 +173,7 @@ class RtxEngine:
         device: Device,
         inputs: Mapping[str, Shape] | None = None,
         outputs: Mapping[str, Shape] | None = None,
+        running: Engine | None = None,
     ) -> None:
         """Keep a plan.
 
@@ -145,8 +182,10 @@ class RtxEngine:
             device: What it was compiled for.
             inputs: As the ONNX file has them; ``None`` where the engine was read from a file: only a device tells.
             outputs: The same.
+            running: The engine on the card; ``None`` where that is elsewhere.
         """
         self._plan, self._device, self._inputs, self._outputs = plan, device, inputs, outputs
+        self._running = running
 
     @property
     def inputs(self) -> Mapping[str, Shape]:
@@ -159,12 +198,20 @@ class RtxEngine:
         return self._refuse("say what it gives") if self._outputs is None else self._outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Refused: see the class."""
-        self._refuse("run")
+        """Compute the outputs; see ``Engine.run``.
+
+        Raises:
+            RuntimeNotAvailableError: The card is elsewhere.
+        """
+        return self._refuse("run") if self._running is None else self._running.run(inputs)
 
     def time(self, repeats: int) -> Nanoseconds:
-        """Refused: see the class."""
-        self._refuse("be timed")
+        """Time single runs; see ``Engine.time``.
+
+        Raises:
+            RuntimeNotAvailableError: The card is elsewhere.
+        """
+        return self._refuse("be timed") if self._running is None else self._running.time(repeats)
 
     def save(self, path: Path) -> None:
         """Write the plan."""
@@ -182,7 +229,7 @@ class RtxEngine:
         raise RuntimeNotAvailableError(
             f"an engine for {self._device.name} cannot {what}: it was compiled ahead of time, and there is no GPU here "
             "to run it on",
-            hint="use --runtime onnxruntime here, or --runtime tensorrt where the GPU is",
+            hint="run it where the GPU is; --runtime onnxruntime runs here",
         )
 
 

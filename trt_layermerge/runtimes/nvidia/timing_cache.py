@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 
-def default_path(device: str, compute_capability: str, version: str) -> Path:
-    """Where the cache of a device lies, in the user's cache folder."""
+def default_path(device: str, compute_capability: str, library: str, suffix: str = "timing") -> Path:
+    """Where the cache of a device and a library, such as ``tensorrt 10.9``, lies, in the user's cache folder."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = re.sub(r"[^a-z0-9.]+", "-", f"{device} sm{compute_capability} tensorrt {version}".lower()).strip("-")
-    return root / "trt_layermerge" / f"{name}.timing"
+    name = re.sub(r"[^a-z0-9.]+", "-", f"{device} sm{compute_capability} {library}".lower()).strip("-")
+    return root / "trt_layermerge" / f"{name}.{suffix}"
 
 
 def read_into(path: Path, config: trt.IBuilderConfig) -> str | None:
@@ -60,7 +60,7 @@ def save(path: Path, config: trt.IBuilderConfig) -> str | None:
     if cache is None:
         return None
     try:
-        with _locked(path):
+        with locked(path):
             # Others may have added to it since it was read.
             there = _parsed(_read(path), config)
             if there is not None:
@@ -89,7 +89,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Keep other processes from the cache; the lock is a file beside it, for the cache itself is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f"{path.name}.lock"), "ab") as file:

@@ -6,13 +6,13 @@ Never run on a GPU by us: every name and signature is checked against the genuin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorrt as trt
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError
@@ -21,11 +21,29 @@ from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
 from trt_layermerge.runtimes.nvidia.cuda import Buffer, Cuda
 from trt_layermerge.runtimes.nvidia.gpu_timer import GpuTimer
 
+if TYPE_CHECKING:  # of whichever library made the engine: TensorRT-RTX offers what is used here, too
+    import tensorrt as trt
+
 _WIDEST_VECTOR = 32
 """Channels that the widest memory format packs together; tensors in an unknown format get memory for as many."""
 
 _WORDS = {"fp32": ("float", "fp32"), "fp16": ("half", "fp16"), "int8": ("int8",)}
 """What the inspector's descriptions of formats and data types say of each precision."""
+
+
+@dataclass(frozen=True)
+class EngineWords:
+    """What the library that made an engine calls things.
+
+    Attributes:
+        input: The mode of an input.
+        json: The inspector's format.
+        numpy_type: NumPy's type of one of its own.
+    """
+
+    input: Any
+    json: Any
+    numpy_type: Callable[[Any], Any]
 
 
 class TensorRTEngine:
@@ -37,18 +55,28 @@ class TensorRTEngine:
 
     owners: tuple[object, ...] = ()
 
-    def __init__(self, engine: trt.ICudaEngine, plan: bytes, device: Device, cuda: Cuda, options: BuildOptions) -> None:
-        """Make a context, and memory for the largest shapes.
+    def __init__(
+        self,
+        engine: trt.ICudaEngine,
+        context: trt.IExecutionContext | None,
+        words: EngineWords,
+        device: Device,
+        cuda: Cuda,
+        options: BuildOptions,
+        plan: bytes,
+    ) -> None:
+        """Make room for the largest shapes.
 
         Raises:
             ModelError: The GPU has not enough memory for it.
         """
         self._engine, self._plan, self._device, self._cuda, self._options = engine, plan, device, cuda, options
-        self._context = engine.create_execution_context()
-        if self._context is None:
+        self._words = words
+        if context is None:
             raise ModelError("TensorRT cannot make room to run the engine: the GPU's memory is full")
+        self._context = context
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == words.input]
         self._outputs = [name for name in names if name not in self._inputs]
         self._reserve([self._shapes_at(2), self._shapes_at(1)])
         self.inputs: Mapping[str, Shape] = {name: self._shape(name) for name in self._inputs}
@@ -75,6 +103,11 @@ class TensorRTEngine:
         """Time single runs, by the GPU's own clock; see ``Engine.time``."""
         return self._timer.time(repeats)
 
+    def warm_up(self) -> None:
+        """Run once, on random inputs: what a library puts off until the first run is then done."""
+        self._enqueue()
+        self._cuda.synchronize()
+
     def save(self, path: Path) -> None:
         """Write the engine."""
         files.write_bytes(path, self._plan)
@@ -86,7 +119,7 @@ class TensorRTEngine:
     def layers(self) -> list[dict[str, Any]]:
         """What the engine inspector tells of each layer."""
         inspector = self._engine.create_engine_inspector()
-        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        text = inspector.get_engine_information(self._words.json)
         found = json.loads(text).get("Layers", [])
         return [layer for layer in found if isinstance(layer, dict)]
 
@@ -132,7 +165,7 @@ class TensorRTEngine:
         return tuple(self._context.get_tensor_shape(name))
 
     def _dtype(self, name: str) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
+        dtype: np.dtype[Any] = np.dtype(self._words.numpy_type(self._engine.get_tensor_dtype(name)))
         return dtype
 
     def _bytes(self, name: str) -> int:

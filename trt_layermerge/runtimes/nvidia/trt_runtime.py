@@ -33,10 +33,11 @@ from trt_layermerge.runtimes.nvidia import timing_cache
 from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.nvidia.cuda import Cuda, driver, open_cuda
+from trt_layermerge.runtimes.nvidia.error_logger import error_logger
 from trt_layermerge.runtimes.nvidia.gpu_timer import timing_in_words
 from trt_layermerge.runtimes.nvidia.library import load_library
 from trt_layermerge.runtimes.nvidia.nvml import hold_clocks, open_nvml
-from trt_layermerge.runtimes.nvidia.trt_engine import TensorRTEngine
+from trt_layermerge.runtimes.nvidia.trt_engine import EngineWords, TensorRTEngine
 
 _ANY_FORMAT = ", inputs and outputs in any format"
 
@@ -120,7 +121,7 @@ class TensorRT(Runtime):
     ) -> BuildRequest:
         settings = TensorRtSettings.of(options.settings)
         cache = settings.timing_cache or timing_cache.default_path(
-            self._driver.device, self._driver.compute_capability, trt.__version__
+            self._driver.device, self._driver.compute_capability, f"tensorrt {trt.__version__}"
         )
         return BuildRequest(
             library="tensorrt",
@@ -135,27 +136,16 @@ class TensorRT(Runtime):
         )
 
     def _engine(self, plan: bytes, options: BuildOptions, where: str) -> TensorRTEngine:
-        logger = _Errors()
+        logger = error_logger(trt)
         runtime = trt.Runtime(logger)
         engine = runtime.deserialize_cuda_engine(plan) if plan else None
         if engine is None:
             raise ModelError(f"{where} is no engine of TensorRT {trt.__version__} for this GPU: {logger.last}")
-        made = TensorRTEngine(engine, plan, self.describe(options), self._cuda, options)
+        words = EngineWords(trt.TensorIOMode.INPUT, trt.LayerInformationFormat.JSON, trt.nptype)
+        context = engine.create_execution_context()
+        made = TensorRTEngine(engine, context, words, self.describe(options), self._cuda, options, plan)
         made.owners = (runtime, logger)
         return made
-
-
-class _Errors(trt.ILogger):  # type: ignore[misc, unused-ignore]  # Any where TensorRT is not installed
-    """Keeps the last error, to be part of ours."""
-
-    def __init__(self) -> None:
-        """Begin without one."""
-        trt.ILogger.__init__(self)
-        self.last = "it does not say why"
-
-    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-        if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-            self.last = msg
 
 
 def _settings(settings: TensorRtSettings) -> str:

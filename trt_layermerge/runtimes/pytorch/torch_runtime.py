@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from trt_layermerge.errors import LayerMergeError, ModelError
+from trt_layermerge.errors import LayerMergeError, ModelError, said
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.onnx_import.onnx_graph import read_typed_graph
 from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
@@ -87,7 +87,7 @@ class TorchRuntime(Runtime):
         except LayerMergeError:
             raise
         except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
-            raise ModelError(f"PyTorch cannot run {where}: {' '.join(str(error).split())[:400]}") from error
+            raise ModelError(f"PyTorch cannot run {where}: {said(error)}") from error
         require_computed(calls.convolution_precisions(), options.precision, "PyTorch")
         return TorchEngine(proto, calls, self.describe(options), settings)
 
