@@ -11,6 +11,7 @@ import pytest
 FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"} | {
     "depth",
     "peak_activation_bytes",
+    "launches",
 }
 
 

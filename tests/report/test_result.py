@@ -17,7 +17,8 @@ def test_the_keys_that_programs_read(manifest: Manifest) -> None:
     found = Result(manifest, Path("job")).as_json()
     assert list(found) == KEYS
     assert list(found["original"]) == list(found["compressed"]) == [
-        "latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops", "depth", "peak_activation_bytes"
+        "latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops", "depth", "peak_activation_bytes",
+        "launches",
     ]  # fmt: skip
     assert found["speedup"] == manifest.speedup and found["compressed"]["layers"] == manifest.compressed.layers
     assert (found["engine"], found["report"]) == (f"job/{manifest.engine}", "job/report.html")

@@ -59,6 +59,7 @@ class Figures(_Frozen):
         flops: For one image.
         depth: Most convolutions in a row on any path; ``None`` in manifests written before it was counted.
         peak_activation_bytes: Most memory that the activations of one run take at once, float32; ``None`` as above.
+        launches: Kernels of one run; ``None`` where it does not.
     """
 
     latency_ms: float
@@ -69,6 +70,7 @@ class Figures(_Frozen):
     flops: int
     depth: int | None = None
     peak_activation_bytes: int | None = None
+    launches: int | None = None
 
 
 class ProofFigures(_Frozen):
