@@ -112,6 +112,10 @@ def main() -> None:
         rows = len(again.pairs)
         quiet = again.counts["same"] + again.counts["unclear"]
         print(f"unchanged: {quiet} of {rows} rows same or unclear ({quiet / rows:.1%}): {told(again)}", flush=True)
+        for pair in again.pairs:
+            if pair.verdict in ("slower", "faster"):
+                low, high = pair.sure.interval
+                print(f"    {pair.verdict} {pair.ratio.value:.3f}x ({low:.3f} to {high:.3f}): {pair.key}", flush=True)
         own = [one for one in wanted_signatures(sessions[0]) if not one.empty]
         keys, found = sorted({one.key for one in own}), 0
         for number, key in enumerate(random.Random(1).sample(keys, min(given.tries, len(keys)))):

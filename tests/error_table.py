@@ -19,8 +19,8 @@ def error_classes() -> list[type[LayerMergeError]]:
 def _lines() -> Iterator[str]:
     yield "# Errors and exit codes"
     yield ""
-    yield "A command that fails prints one line, `error: ` with what and where, often a `hint: ` with how to mend it, and ends"
-    yield "with a code:"
+    yield "A command that fails prints `error: ` with what and where, often `hint: ` with how to mend it, and ends with"
+    yield "a code:"
     yield ""
     yield "| code | error | when |"
     yield "|---|---|---|"

@@ -200,11 +200,14 @@ class Tally:
     seconds: float
     tried: int = 0
     killed: int = 0
+    failures: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def add(self, kills: list[Trouble], killed: int, fault: str | None) -> None:
         """What came of kills and the run that finished."""
-        self.tried, self.killed = self.tried + len(kills), self.killed + killed
+        failing = sum(isinstance(one, SmallFiles) or getattr(one, "error", None) is not None for one in kills)
+        self.tried, self.killed = self.tried + len(kills) - failing, self.killed + killed
+        self.failures += failing
         if fault is not None:
             self.wrong.append(fault)
 
@@ -217,7 +220,7 @@ def survive(command: str, folder: Path, kills: list[Trouble], whole: dict[str, b
         code, _ = run(command, folder, kill)
         if fault := _fault(kill, code, folder):
             return hit, f"{kills}: {fault}"
-        hit += code != 0
+        hit += code == -signal.SIGKILL
     code, _ = run(command, folder)
     if code:
         return hit, f"{kills}: exit code {code}: {folder.with_suffix('.log').read_text()[-500:]}"
@@ -272,7 +275,8 @@ def _main() -> int:
     folder = given.folder.resolve() / "run"
     warm(folder)
     total, wrong = 0, 0
-    print(f"{'command':<20} {'points':>7} {'tried':>7} {'killed':>7} {'survived':>9}")
+    row = "{:<20} {:>7} {:>7} {:>7} {:>9} {:>11}"
+    print(row.format("command", "points", "tried", "killed", "survived", "disk fails"))
     for command in given.only or COMMANDS:
         whole, tally = reference(command, folder)
         for kills in chains(tally.points, tally.seconds, given.random, Random(given.seed)):
@@ -281,10 +285,8 @@ def _main() -> int:
             if fault is not None:
                 print(f"    {fault}", flush=True)
         bad = len(tally.wrong)
-        print(
-            f"{command:<20} {len(tally.points):>7} {tally.tried:>7} {tally.killed:>7} {tally.killed - bad:>9}",
-            flush=True,
-        )
+        counts = (len(tally.points), tally.tried, tally.killed, tally.killed - bad, tally.failures)
+        print(row.format(command, *counts), flush=True)
         total, wrong = total + tally.killed, wrong + bad
     print(f"{total - wrong} of {total} kills survived")
     return 1 if wrong else 0

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.bench import Bench
 from tests.fuzz.campaign import attempt, content_of, run_chunk
-from tests.fuzz.formats import FORMATS, Bench, FileFormat
+from tests.fuzz.formats import FORMATS, FileFormat
 from tests.fuzz.mutation import mutate
 from trt_layermerge import files
 from trt_layermerge.errors import InputError, TableError
@@ -82,5 +83,5 @@ def test_valid_files_are_read(name: str, bench: Bench, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     made = Bench(tmp_path_factory.mktemp("valid"))
-    made.prepare()
+    made.prepare(form.samples for form in FORMATS.values())
     return made

@@ -165,13 +165,15 @@ def test_what_failed_is_in_no_plan_and_not_tried_for_ever(fresh: Fresh, losses: 
     session = fresh()
     first = profile_for_budget(session, losses, recorder)
     assert first.plan is not None
-    kept = {one.key for c in session.choices if c.kind is Kind.KEEP for one in session.signatures(c)}
+    kept = {one.key for c in session.choices if c.kind is Kind.KEEP for one in session.sized[c][0].signatures}
     used = (choice for choice in session.choices if choice.key in first.plan.keys)
-    broken = [one for choice in used for one in session.signatures(choice) if one.key not in kept and not one.empty]
+    broken = [
+        one for choice in used for one in session.sized[choice][0].signatures if one.key not in kept and not one.empty
+    ]
     assert broken
     for one in broken:
         session.profile.add(ProfileRow(one, None, "failed", "no tactic"))
     found = profile_for_budget(session, losses, recorder)
     assert found.settled and found.plan is not None
     for choice in session.choices:
-        assert choice.key not in found.plan.keys or not set(broken) & set(session.signatures(choice))
+        assert choice.key not in found.plan.keys or not set(broken) & set(session.sized[choice][0].signatures)

@@ -52,6 +52,7 @@ def test_a_job_that_narrows_delivers_a_narrower_network(narrowed: tuple[Job, Res
     assert manifest.compressed.layers == manifest.original.layers
     assert manifest.compressed.parameters < manifest.original.parameters
     assert manifest.plan == json.loads(job.plan_file.read_bytes())
+    assert "channels that stay" in (job.output / "report.html").read_text()
     graph = onnx.load(job.output / "compressed.onnx").graph
     shapes = {one.dims[0] for one in graph.initializer if len(one.dims) == 4}
     assert shapes & {width.channels for width in narrower}

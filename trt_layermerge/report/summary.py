@@ -94,6 +94,16 @@ class BlockRow:
 
 
 @dataclass(frozen=True)
+class WidthRow:
+    """A channel group that was narrowed: its name, how many of its channels stay, and what the plan predicted."""
+
+    group: str
+    channels: int
+    full: int
+    value: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What is told of a finished job.
 
@@ -104,6 +114,7 @@ class Summary:
         proof: Of equivalence, the comparisons in their order.
         full: Layers that stay in FP32, since the precision cannot hold them.
         blocks: The plan.
+        widths: Of it, the channel groups that were narrowed.
     """
 
     manifest: Manifest
@@ -112,6 +123,7 @@ class Summary:
     proof: tuple[ProofRow, ...]
     full: tuple[str, ...]
     blocks: tuple[BlockRow, ...]
+    widths: tuple[WidthRow, ...]
 
 
 def summarise(manifest: Manifest) -> Summary:
@@ -124,6 +136,7 @@ def summarise(manifest: Manifest) -> Summary:
         proof=tuple(_proof(manifest)),
         full=tuple(layer.name for layer in layers if layer.full),
         blocks=tuple(_blocks(manifest)),
+        widths=tuple(_widths(manifest)),
     )
 
 
@@ -183,6 +196,12 @@ def _proof(manifest: Manifest) -> Iterator[ProofRow]:
     yield ProofRow("delivered network with the trained one, float32", proof.fold_end_to_end, NETWORK_TOLERANCE)
     engine = f"engine with the PyTorch network, {proof.samples} real inputs"
     yield ProofRow(engine, proof.engine, OUTPUT_TOLERANCE[manifest.device.precision])
+
+
+def _widths(manifest: Manifest) -> Iterator[WidthRow]:
+    for width in manifest.plan.get("widths", ()):
+        if width["channels"] < width["full"]:
+            yield WidthRow(width["group"], width["channels"], width["full"], width["value"])
 
 
 def _blocks(manifest: Manifest) -> Iterator[BlockRow]:

@@ -68,6 +68,9 @@ def _lines(summary: Summary) -> Iterator[str]:
     )
     if prediction.probability is not None:
         yield f"planned    to meet the budget of {prediction.budget} with probability {prediction.probability:.3f}"
+    if summary.widths:
+        groups = ", ".join(f"{one.group} {one.channels} of {one.full}" for one in summary.widths)
+        yield f"narrowed   {len(summary.widths)} channel groups: {groups}"
     for one in manifest.refined:
         yield (
             f"{'measured' if one.rank == 1 else '':<10} plan {one.rank}: predicted {one.predicted_ms:.3f} ms "
