@@ -11,7 +11,6 @@ import pytest
 FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"} | {
     "depth",
     "peak_activation_bytes",
-    "launches",
 }
 
 

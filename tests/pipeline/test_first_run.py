@@ -33,8 +33,10 @@ def test_what_was_found_built_and_timed_is_told_and_read_back(run: FirstRun, tmp
 
 
 def test_a_failure_is_told_in_full_and_without_its_owner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    where = tmp_path / "secret" / "net.onnx"
+
     def fails(*_: object) -> None:
-        raise ZeroDivisionError(f"in {tmp_path / 'secret' / 'net.onnx'}")
+        raise ZeroDivisionError(f"in {where}")
 
     monkeypatch.setattr(module, "check_itself", fails)
     run = first_run("onnxruntime")

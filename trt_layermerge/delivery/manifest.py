@@ -9,7 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.per_network import PerNetwork
@@ -71,6 +81,11 @@ class Figures(_Frozen):
     depth: int | None = None
     peak_activation_bytes: int | None = None
     launches: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was not told: files from before it was are the same."""
+        return {name: value for name, value in fields(self).items() if name != "launches" or value is not None}
 
 
 class ProofFigures(_Frozen):
