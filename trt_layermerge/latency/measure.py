@@ -109,13 +109,7 @@ def fill(
     A candidate that cannot be built gets a row that says so, and another try the next time; one that stayed less sure
     than the policy asks is ``degraded``, and gets one where the policy says so.
 
-    Args:
-        profile, runtime, options: Of one device and precision.
-        signatures: What is to be known.
-        policy: How sure latencies have to be.
-        progress: Told of every row.
-        gap_model: Writes gaps as ONNX, where there are any.
-        max_seconds: Time after which no group of candidates is begun any more; ``None`` for no limit.
+    After ``max_seconds`` no group of candidates is begun any more. ``gap_model`` is asked for gaps alone.
 
     Returns:
         How many rows were measured.
