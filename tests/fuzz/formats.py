@@ -194,6 +194,10 @@ FORMATS = {
             "weights, safetensors", "w.safetensors", samples.safetensors, readers.weights, structures.safetensors_file
         ),
         FileFormat("weights, state dict", "w.pth", samples.state_dicts, readers.weights, structures.zip_archive),
+        FileFormat(
+            "array of samples", "a.npy", samples.arrays, readers.unlabelled_array, structures.npy_file, share=0.5
+        ),
+        FileFormat("images without labels", "image", samples.images, readers.unlabelled_images, share=0.3),
         FileFormat("folder of images", "image", samples.images, readers.images_by_class, share=0.5),
         FileFormat(
             "CIFAR-10",

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tests.fuzz import samples
 from tests.fuzz.bench import Bench
 from trt_layermerge.cli.commands.build import _shapes as shapes_of
@@ -42,6 +44,11 @@ from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.checked import CheckedTask
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.datasets import CIFAR_RECORD, Settings, cifar10, image_folder
+from trt_layermerge.training.unlabelled.arrays import Arrays
+from trt_layermerge.training.unlabelled.comparing import Comparing
+from trt_layermerge.training.unlabelled.image_files import ImageFiles
+from trt_layermerge.training.unlabelled.load_unlabelled import unlabelled
+from trt_layermerge.training.unlabelled.preprocessing import Preprocessing
 
 
 def profile(path: Path, bench: Bench) -> None:
@@ -192,3 +199,26 @@ def cifar(path: Path, _: Bench) -> None:
         (path.parent / f"{name}.bin").write_bytes(bytes(CIFAR_RECORD) * 4)
     task = CheckedTask(cifar10(path.parent, Settings(batch_size=4)))
     list(task.training_batches(seed=0, epoch=0))
+
+
+def unlabelled_array(path: Path, _: Bench) -> None:
+    unlabelled(path, Comparing())
+    _read_all(Arrays.of_file(path, Preprocessing()), 40)
+
+
+def _read_all(samples: Arrays | ImageFiles, count: int) -> None:
+    assert samples.in_words and len(samples.digests) <= count
+    for index in range(len(samples.digests)):
+        samples.read(index)
+
+
+def unlabelled_images(path: Path, _: Bench) -> None:
+    folder = path.parent / "images"
+    folder.mkdir()
+    for number in range(8):
+        image = Image.new("RGB", (12, 10), (number, 0, 0))
+        image.save(folder / f"{number}.png")
+    (folder / "other.png").write_bytes(path.read_bytes())
+    steps = Preprocessing(resize=(8, 8))
+    unlabelled(folder, Comparing(steps))
+    _read_all(ImageFiles.below(folder, steps), 9)

@@ -132,3 +132,15 @@ def configurations(_: Bench) -> list[bytes]:
         re.sub(rb"(?m)^(task|also) .*$", b'task = "no/such.py"', demo, count=1),
         b'method = "depth"\nalpha = 1.0\nspeedup = 1.8\nprecision = "fp16"\nrefine = 3\ndevice = "cpu"\n',
     ]
+
+
+def arrays(_: Bench) -> list[bytes]:
+    found = []
+    for array in (
+        np.arange(40 * 3 * 8 * 8, dtype=np.float32).reshape(40, 3, 8, 8),
+        np.arange(40 * 9 * 9 * 3).reshape(40, 9, 9, 3).astype(np.uint8),
+    ):
+        file = io.BytesIO()
+        np.save(file, array)
+        found.append(file.getvalue())
+    return found

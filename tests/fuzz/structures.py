@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tomllib
 import zipfile
 from dataclasses import dataclass
@@ -268,3 +269,17 @@ def checkpoint_file(rng: Random, data: bytes) -> bytes:
     header["__metadata__"][name] = json_value(rng, header["__metadata__"][name].encode()).decode("utf-8", "replace")
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def npy_file(rng: Random, data: bytes) -> bytes:
+    """The header of an array of numpy's: its type, its order, its shape."""
+    size = int.from_bytes(data[8:10], "little")
+    header = data[10 : 10 + size].decode("latin-1").strip()
+    found = re.search(rng.choice([r"'<?[fiuO|b]\d'", r"\d+(?=,)", "True|False", r"\(.*\)"]), header)
+    if found is not None:
+        other = rng.choice(
+            [*NUMBERS, *TEXTS, "'|O'", "'<f8'", "'|u1'", "'<U7'", "'<i8'", "'>f2'", "'<c8'", "(3,)", "()"]
+        )
+        header = header[: found.start()] + other + header[found.end() :]
+    text = (header + "\n").encode("latin-1", "replace")
+    return data[:8] + (len(text) % 65536).to_bytes(2, "little") + text + data[10 + size :]

@@ -184,3 +184,12 @@ def test_what_is_wrong_with_a_function_is_told(tmp_path: Path, source: str, word
 def test_what_is_not_there_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(TaskError, match=r"nowhere|gone|notes"):
         unlabelled(tmp_path / name, Comparing())
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f4', ", "{'descr': '<f4', 'fortran_order': False, 'shape': (9e99,)}"])
+def test_a_header_that_numpy_itself_stumbles_over_is_told(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.npy"
+    for text in (header, header.replace("9e99", "9" * 40)):
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(16))
+        with pytest.raises(TaskError, match="cannot read the array"):
+            Arrays.of_file(path, Preprocessing())

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trt_layermerge.errors import TaskError, say
+from trt_layermerge.errors import TaskError, said, say
 from trt_layermerge.training.unlabelled.prepared_image import prepared
 from trt_layermerge.training.unlabelled.preprocessing import Preprocessing
 from trt_layermerge.training.unlabelled.samples import content_digest
@@ -59,8 +59,8 @@ class Arrays:
         """
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise TaskError(f"cannot read the array {path}: {error}", hint="write it with numpy.save") from error
+        except Exception as error:  # numpy takes the header for Python, and raises of many kinds
+            raise TaskError(f"cannot read the array {path}: {said(error)}", hint="write it with numpy.save") from error
         if not isinstance(array, np.ndarray) or array.ndim < 2:
             raise TaskError(f"{path} is no array of samples", hint="its first dimension is the sample, [samples, ...]")
         return cls(str(path), preprocessing, [(one,) for one in array])._checked()
