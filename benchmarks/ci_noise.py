@@ -100,8 +100,9 @@ def main() -> None:
     parser.add_argument("--slower", type=float, default=1.10, help="times as long as it takes")
     parser.add_argument("--tolerance", type=float, default=0.05, help="of compare")
     parser.add_argument("--interval", type=float, default=0.01, help="of profile: half of the 95 % interval")
+    parser.add_argument("--builds", type=int, default=3, help="of profile: engines of a row that take turns")
     given = parser.parse_args()
-    policy = replace(MeasurementPolicy(), relative_ci=given.interval, max_seconds=3.0)
+    policy = replace(MeasurementPolicy(), relative_ci=given.interval, builds=given.builds, max_seconds=3.0)
     with tempfile.TemporaryDirectory() as name, loaded_core(0):
         folder = Path(name)
         job = Job(model="", output=folder / "out", profiles=folder / "none", recipe=None, policy=policy)

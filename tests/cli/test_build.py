@@ -118,8 +118,22 @@ def test_compress_builds_for_a_gpu_elsewhere_as_well(run, done, compiler) -> Non
     engine = Path(also["engine"])
     assert also["skipped"] is None and engine.parent == done.folder / "out" and "also" in ran.err
     assert read_header(engine).targets == ("sm75",)
+    assert also["compressed_launches"] > 0 and also["original_launches"] > 0
     manifest = json.loads((engine.parent / f"{engine.name}.manifest.json").read_text())
     assert manifest["files"].keys() == {engine.name, "compressed.onnx"} and manifest["inputs"]["input"][0] == 8
+
+
+def test_inspect_lists_the_kernels_of_a_plan(run, model, compiler, tmp_path) -> None:
+    engine = tmp_path / "net.engine"
+    assert run("build", model, *RTX, "--output", engine).code == 0
+    ran = run("inspect", engine, "--json")
+    assert ran.code == 0, ran.err
+    convolutions = [kernel for kernel in ran.json["kernels"] if kernel["convolution"]]
+    assert ran.json["launches"] == len(ran.json["kernels"]) >= len(convolutions) >= 1
+    assert {kernel["type"] for kernel in convolutions} == {"fp32"} and all(kernel["fused"] for kernel in convolutions)
+    assert ran.json["targets"] == ["sm75"] and f"{ran.json['launches']} launches" in run("inspect", engine).out
+    engine.write_bytes(b"no plan")
+    assert run("inspect", engine).code == 3
 
 
 def test_compress_times_both_networks_where_the_other_runtime_runs_here(run, done) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.conftest import Desk, _desk
 from trt_layermerge.cli.commands import profile_validate
+from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming
 
 ELSEWHERE = ("--runtime", "estimate:rtx-2080-ti", "--max-layers", 2, "--max-kernel", 5)
@@ -42,7 +43,9 @@ def test_many_networks_fill_one_table(run: Any, desk: Any, models: list[Path], p
     stopped = run("profile", *models, *places, "--max-minutes", 0, "--json").json
     assert (stopped["measured"], stopped["left"], stopped["rows"]) == (0, looked.json["to_measure"], 0)
     assert "are left, for the time was up" in run("profile", *models, *places, "--max-minutes", 0).out
-    ran = run("profile", *models, *places, "--json").json
+    ran = run("profile", *models, *places, "--builds", 2, "--interval", "1%", "--json").json
+    (path,) = (desk.folder / "profiles").rglob("*.jsonl")
+    assert all(row.timing is not None and row.timing.builds == 2 for row in Profile.read(path))
     assert ran["measured"] == ran["rows"] == looked.json["to_measure"] and ran["left"] == 0 and ran["seconds"] >= 0
     assert [one["missing"] for one in ran["networks"]] == [0, 0]
     assert run("profile", *reversed(models), *places, "--json").json["measured"] == 0

@@ -105,6 +105,26 @@ def filled(tmp_path: Path, machine: Machine, signatures=SIGNATURES, policy=POLIC
     return Profile.open(profile.path, profile.key)
 
 
+def test_what_differs_from_build_to_build_is_part_of_the_interval(tmp_path: Path) -> None:
+    """Each build is 10 % slower than the one before: one alone is sure of itself, three are not of each other."""
+
+    class Drawn(Machine):
+        def build(self, model, options, shapes=None) -> ScriptedEngine:
+            engine = super().build(model, options, shapes)
+            engine.run_ns *= 1.1 ** self.built.count(model.graph.name)
+            return engine
+
+    policy, signature = replace(POLICY, relative_ci=0.02, max_seconds=0.05), SIGNATURES[:1]
+    for builds in (1, 3):
+        machine = Drawn()
+        (row,) = filled(tmp_path / str(builds), machine, signature, replace(policy, builds=builds))
+        assert machine.built.count(signature[0].key) == builds and row.timing is not None
+        assert row.timing.builds == builds and row.status == ("ok" if builds == 1 else "degraded")
+        assert row.timing.ci_low_ns <= RUN_NS * 1.1 ** ((builds + 1) // 2) + 1
+        assert row.timing.ci_high_ns >= RUN_NS * 1.1 ** ((builds + 1) // 2) - 1
+    assert row.timing.p5_ns < 1.15 * RUN_NS < 1.3 * RUN_NS < row.timing.p95_ns
+
+
 def test_no_group_begins_when_the_time_is_up(tmp_path: Path) -> None:
     machine, profile = Machine(), open_profile(tmp_path)
     assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=0.0) == 0 and machine.built == []

@@ -108,6 +108,16 @@ def randomise(module: nn.Module, seed: int) -> None:
                 part.running_var.uniform_(0.5, 2, generator=generator)
 
 
+def anew(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module with all its weights drawn again, whatever drew them before."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.reset_parameters()
+    randomise(module, seed)
+    return module
+
+
 @pytest.fixture(scope="session")
 def networks(quick) -> st.SearchStrategy[Network]:
     """Small networks with everything that a chain may have."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.merging.conftest import randomise
+from tests.merging.conftest import anew
 from tests.network.written import Net, conv
 from trt_layermerge.errors import TaskError
 from trt_layermerge.merging.channel_choice import Reading, Selection, corrected, order_of
@@ -124,9 +124,7 @@ def dilated(m: Any, x: Tensor) -> Tensor:
     ids=["flat", "dilated", "norm", "bias"],
 )
 def test_a_correction_brings_a_network_nearer(function: Any, modules: dict[str, nn.Module]) -> None:
-    source = Net(function, **modules)
-    randomise(source, 0)
-    network, batches = trace("net", source, SHAPE), [torch.randn(60, *SHAPE)]
+    network, batches = trace("net", anew(Net(function, **modules)), SHAPE), [torch.randn(60, *SHAPE)]
     narrowed, kept = narrowed_to(network, 4, batches)
     plain = narrow(network.module, {network.channel_groups[0]: kept})
     for x in (batches[0], torch.randn(20, *SHAPE)):

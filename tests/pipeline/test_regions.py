@@ -27,7 +27,7 @@ from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import read_plan
 
-MODEL = str(Path(__file__).parent / "assets" / "gated.py")
+MODEL, MIXED = (str(Path(__file__).parent / "assets" / name) for name in ("gated.py", "mixed.py"))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,23 @@ def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: P
     assert [choice.key for choice in chosen(session, read_plan(session.job.plan_file).plan)] == [
         one.key for one in items
     ]
+
+
+def test_the_whole_job_delivers_a_region_that_was_merged(job: Job, tmp_path: Path) -> None:
+    """With latencies by which nothing but the merge of the two depthwise convolutions pays."""
+    job = replace(job, model=MIXED, output=tmp_path / "out", profiles=tmp_path / "profiles")
+    session = open_session(replace(job, budget=Budget.parse("0.9")))
+    merge = next(one for one in regional(session) if one.kind is Kind.MERGE and one.geometry.groups == 8)
+    for choice in sorted(session.choices, key=lambda choice: choice.kind is Kind.KEEP):  # a fit may be a layer again
+        for signature in session.signatures(choice):
+            set_ns(session, signature, 1_000_000 if choice.kind is Kind.KEEP else 9_000_000)
+    for signature in session.signatures(merge):
+        set_ns(session, signature, 1_000)
+    for number, signature in session.gap_signatures.items():
+        set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))
+    proof = compress(session, Silent()).manifest.proof
+    assert merge.key in [item.key for item in read_plan(session.job.plan_file).plan.items]
+    assert proof.merged_blocks == 1 and proof.worst_block < 1e-10 and proof.engine < 1e-4
 
 
 def test_random_plans_with_regions_are_what_their_onnx_computes(profiled: Session, tmp_path: Path) -> None:

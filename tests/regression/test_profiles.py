@@ -146,6 +146,26 @@ def test_equal_devices_regress_in_at_most_one_comparison_of_twenty() -> None:
     assert at_5_percent == 0
 
 
+def test_what_rows_stray_by_from_run_to_run_is_no_change() -> None:
+    """Each row lies elsewhere in memory in the next process; within one run nothing tells."""
+    random, alarms, found = np.random.default_rng(0), 0, []
+    for _ in range(20):
+        strayed = LATENCIES * np.exp(0.03 * random.standard_normal(COUNT))
+        quiet = np.full(COUNT, 0.004)
+        result = compared(measured(random, LATENCIES, quiet), measured(random, strayed, quiet), 0.05)
+        alarms += result.counts["slower"] + result.counts["faster"] > 0
+        found.append(result.scatter)
+    assert alarms <= 3 and np.mean(found) == pytest.approx(0.03, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_what_few_rows_really_change_by_is_no_scatter(share: float) -> None:
+    random, changed = np.random.default_rng(0), np.arange(COUNT) < share * COUNT
+    for _ in range(10):
+        new = measured(random, LATENCIES * np.where(changed, 1.3, 1.0), NOISE)
+        assert compared(measured(random, LATENCIES, NOISE), new, 0.05).scatter < 0.01
+
+
 @pytest.mark.parametrize("pace", [1.0, 0.8, 1.04])
 def test_one_regression_of_20_percent_among_300_is_found(pace: float) -> None:
     for seed in range(20):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import exp, log, log1p
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.regression.ratio import Ratio, simultaneous, verdict
+from trt_layermerge.regression.ratio import FEWEST_SCATTERED, Ratio, scatter, simultaneous, verdict
 
 SWAPPED = {"slower": "faster", "faster": "slower", "same": "same", "unclear": "unclear"}
 
@@ -96,3 +97,21 @@ def test_the_ranks_above_are_those_of_a_timing() -> None:
     timing = Timing.of(samples)
     assert (timing.ci_low_ns, timing.ci_high_ns) == (samples[9], samples[20])
     assert exp(Ratio.of(timing.median_ns, timing.ci_low_ns, timing.ci_high_ns).log) == pytest.approx(timing.median_ns)
+
+
+@given(st.lists(st.tuples(st.floats(-0.5, 0.5), st.floats(0, 0.1)), min_size=FEWEST_SCATTERED, max_size=40))
+def test_with_their_scatter_half_of_the_ratios_lie_in_the_middle_half(drawn: list[tuple[float, float]]) -> None:
+    ratios = [Ratio(middle, width, width) for middle, width in drawn]
+    found = scatter(ratios)
+    assert found >= 0 and scatter([Ratio(-one.log, one.above, one.below) for one in ratios]) == found
+    quartile, normal = NormalDist().inv_cdf(0.75), NormalDist().inv_cdf(0.975)
+    wider = [one.scattered(1.001 * found + 1e-9) for one in ratios]
+    inside = [abs(one.log) <= quartile / normal * one.above for one in wider]
+    assert sum(inside) >= len(inside) / 2
+    assert all(one.above >= other.above for one, other in zip(wider, ratios, strict=True))
+
+
+def test_few_ratios_scatter_not() -> None:
+    ratios = [Ratio(0.1 * (-1) ** number, 0.01, 0.01) for number in range(FEWEST_SCATTERED)]
+    assert scatter(ratios) == pytest.approx(0.1 / NormalDist().inv_cdf(0.75), rel=0.01)
+    assert scatter(ratios[1:]) == 0.0 and ratios[0].scattered(0.0) == ratios[0]

@@ -49,3 +49,9 @@ def test_a_speed_up_in_another_runtime_is_told_with_its_latencies(manifest: Mani
     found = Result(manifest, Path("job"), also).as_json()["also"]
     assert (found["speedup"], found["original_latency_ms"], found["compressed_latency_ms"]) == (1.5, 3.0, 2.0)
     assert found["simulated"] is True
+
+
+def test_launches_are_told_where_the_runtime_tells(manifest: Manifest) -> None:
+    original = manifest.original.model_copy(update={"launches": 12})
+    found = Result(manifest.model_copy(update={"original": original}), Path("job")).as_json()
+    assert found["original"]["launches"] == 12 and "launches" not in found["compressed"]

@@ -16,7 +16,7 @@ from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.latency.measure import MeasurementPolicy, compare
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.runtimes.base import BuildOptions, Runtime, Shape
+from trt_layermerge.runtimes.base import BuildOptions, Shape
 from trt_layermerge.runtimes.registry import get_runtime
 
 
@@ -30,6 +30,7 @@ class Also:
         skipped: Why there is none.
         timings: Of both networks, interleaved; ``None`` where that runtime runs nothing here.
         simulated: No device was timed.
+        launches: Kernels of one run of both; ``None`` where that runtime does not tell.
     """
 
     runtime: str
@@ -37,6 +38,7 @@ class Also:
     skipped: str | None = None
     timings: PerNetwork[Timing] | None = None
     simulated: bool = False
+    launches: PerNetwork[int] | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -50,6 +52,8 @@ class Also:
         if self.timings is not None:
             named = self.timings.map(lambda timing: timing.median_ns / 1e6).named
             said |= {"speedup": self.speedup} | {f"{name}_latency_ms": each for name, each in named.items()}
+        if self.launches is not None:
+            said |= {f"{name}_launches": each for name, each in self.launches.named.items()}
         return said | ({"simulated": True} if self.simulated else {})
 
 
@@ -77,21 +81,10 @@ def build_also(
         engine = model.with_suffix(f".{runtime.name.replace(':', '-')}{runtime.kind.suffix}")
         build_engine(model, runtime, options, shapes, engine)
         verify_built(manifest_path(engine))
-        if not runtime.runs:
-            return Also(name, engine)
-        timings = _timed(PerNetwork(models.original, engine), runtime, options, shapes, policy)
+        both = PerNetwork(runtime.build(models.original, options, shapes), runtime.load(engine, options))
+        timings = PerNetwork(**compare(both.named, policy)) if runtime.runs else None
     except LayerMergeError as error:
         return Also(name, skipped=f"{error.message}; {error.hint}" if error.hint else error.message)
-    return Also(runtime.name, engine, timings=timings, simulated=runtime.describe(options).simulated)
-
-
-def _timed(
-    files: PerNetwork[Path],
-    runtime: Runtime,
-    options: BuildOptions,
-    shapes: Mapping[str, Shape],
-    policy: MeasurementPolicy,
-) -> PerNetwork[Timing]:
-    """Both networks, interleaved: the original built of its ONNX file, the other as it was written."""
-    engines = PerNetwork(runtime.build(files.original, options, shapes), runtime.load(files.compressed, options))
-    return PerNetwork(**compare(engines.named, policy))
+    counts = [count for one in both if (count := runtime.launches(one)) is not None]
+    launches = PerNetwork(*counts) if len(counts) == len(both.named) else None
+    return Also(runtime.name, engine, None, timings, runtime.describe(options).simulated, launches)

@@ -9,7 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.per_network import PerNetwork
@@ -59,6 +69,7 @@ class Figures(_Frozen):
         flops: For one image.
         depth: Most convolutions in a row on any path; ``None`` in manifests written before it was counted.
         peak_activation_bytes: Most memory that the activations of one run take at once, float32; ``None`` as above.
+        launches: Kernels of one run; ``None`` where it does not.
     """
 
     latency_ms: float
@@ -69,6 +80,12 @@ class Figures(_Frozen):
     flops: int
     depth: int | None = None
     peak_activation_bytes: int | None = None
+    launches: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was not told: files from before it was are the same."""
+        return {name: value for name, value in fields(self).items() if name != "launches" or value is not None}
 
 
 class ProofFigures(_Frozen):

@@ -56,6 +56,8 @@ class MeasurementPolicy:
         burst_seconds: Length of a burst.
         min_burst: Fewest runs in a burst; but a run ten times as long as a burst is a burst of its own.
         max_burst: Most runs in a burst.
+        builds: Engines of a candidate that take turns. Where their tensors lie in memory, and what a builder chose, is
+            one draw a build; the interval of one alone knows nothing of it.
         group: Candidates that are timed interleaved.
         disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
         patience: Rounds of a group that may be thrown away, beyond one for each that was not.
@@ -76,6 +78,7 @@ class MeasurementPolicy:
     burst_seconds: float = 0.005
     min_burst: int = 3
     max_burst: int = 200
+    builds: int = 1
     group: int = 8
     disturbance: float = 0.10
     patience: int = 10
@@ -171,7 +174,7 @@ def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[st
     """
     if not engines:
         return {}
-    trials = [_Trial(engine, policy) for engine in engines.values()]
+    trials = [_Trial([engine], policy) for engine in engines.values()]
     rounds: list[list[float]] = []
     while True:
         rounds.extend([trial.burst() for trial in trials] for _ in range(SMALLEST_SAMPLE))
@@ -205,7 +208,7 @@ def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:
     run = max(run_seconds, 1e-6)
     sentinel = policy.min_burst * SENTINEL.batch * SENTINEL.macs * _SECONDS_PER_MAC / policy.group
     sampling = policy.min_samples * (run * policy.burst(1e9 * run) + sentinel)
-    return _BUILD_SECONDS + min(sampling, max(policy.max_seconds, SMALLEST_SAMPLE * run))
+    return policy.builds * _BUILD_SECONDS + min(sampling, max(policy.max_seconds, SMALLEST_SAMPLE * run))
 
 
 def _seconds_per_mac(profile: Profile) -> float:
@@ -229,8 +232,8 @@ def _measured(
     trials: dict[AnySignature, _Trial] = {}
     for signature in group:
         try:
-            engine = _built(signature, runtime, options, gap_model)
-            trials[signature] = _Trial(engine, policy, runtime.doubt(engine))
+            engines = [_built(signature, runtime, options, gap_model) for _ in range(policy.builds)]
+            trials[signature] = _Trial(engines, policy, runtime.doubt(engines[0]))
         except InputError as error:
             yield ProfileRow(signature, None, "failed", error.message)
     accepted = discarded = 0
@@ -281,24 +284,25 @@ class _Round:
 
 
 class _Trial:
-    """One engine under measurement."""
+    """A candidate under measurement."""
 
-    def __init__(self, engine: Engine, policy: MeasurementPolicy, doubt: str | None = None) -> None:
-        """Warm the engine up, which also tells how many runs make a burst.
+    def __init__(self, engines: Sequence[Engine], policy: MeasurementPolicy, doubt: str | None = None) -> None:
+        """Warm the engines up, which also tells how many runs make a burst.
 
         Args:
-            engine: What is timed.
-            policy: How sure its latency has to be.
-            doubt: Why it cannot be, whatever its samples say.
+            engines: What is timed: independent builds of one model, which take turns.
+            policy: How sure the latency has to be.
+            doubt: Why it cannot be, whatever the samples say.
         """
-        self._engine, self._policy, self._doubt = engine, policy, doubt
-        self._spent_ns = 0
+        self._engines, self._policy, self._doubt = engines, policy, doubt
+        self._spent_ns = self._bursts = 0
         self.rounds: list[_Round] = []
-        self._runs = policy.burst(float(np.min(engine.time(policy.min_burst))))
+        self._runs = policy.burst(min(float(np.min(engine.time(policy.min_burst))) for engine in engines))
 
     def burst(self) -> float:
         """Time one burst; the median of its runs, in ns."""
-        times = self._engine.time(self._runs)
+        times = self._engines[self._bursts % len(self._engines)].time(self._runs)
+        self._bursts += 1
         self._spent_ns += int(times.sum())
         return float(np.median(times))
 
@@ -314,7 +318,7 @@ class _Trial:
     @property
     def timing(self) -> Timing:
         """What is known so far."""
-        return Timing.of([one.sample for one in self.rounds])
+        return Timing.of([one.sample for one in self.rounds], len(self._engines))
 
     @property
     def finished(self) -> bool:

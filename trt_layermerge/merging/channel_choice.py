@@ -60,7 +60,7 @@ class Selection:
     def __init__(self, reading: Reading, ridge: float = RIDGE) -> None:
         self.shape, self.system = reading.weight.shape, _system(reading, ridge)
         channels, each, _ = self.shape
-        self.factor = self.system.new_zeros(len(self.system), 0)
+        self.factor, self.come = torch.zeros_like(self.system), 0
         self.left = self.system @ (reading.weight * reading.scale).flatten(0, 1)
         self.blocks = self.system.reshape(channels, each, channels, each)[range(channels), :, range(channels)].clone()
         self.share = 1 / max(reading.variance, torch.finfo(self.system.dtype).tiny)
@@ -75,14 +75,16 @@ class Selection:
         """Let a channel come."""
         channels, each, _ = self.shape
         own = slice(channel * each, (channel + 1) * each)
-        columns = self.system[:, own] - self.factor @ self.factor[own].T
+        factor = self.factor[:, : self.come]
+        columns = self.system[:, own] - factor @ factor[own].T
         root = torch.linalg.cholesky(columns[own])
         new = torch.linalg.solve_triangular(root, columns.T, upper=False).T
         self.left = self.left - new @ torch.linalg.solve_triangular(root, self.left[own], upper=False)
         by_channel = new.reshape(channels, each, each)
         self.blocks = self.blocks - by_channel @ by_channel.transpose(1, 2)
         self.blocks[channel] = torch.eye(each, dtype=new.dtype, device=new.device)  # nothing is left to be won
-        self.factor = torch.cat([self.factor, new], 1)
+        self.factor[:, self.come : self.come + each] = new
+        self.come += each
 
 
 def order_of(readings: Sequence[Reading], ridge: float = RIDGE) -> tuple[int, ...]:

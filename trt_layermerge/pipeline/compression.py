@@ -132,13 +132,12 @@ def _measured(
     timings = PerNetwork(**compare(engines.named, session.job.final_policy))
     reporter.stage("test")
     modules = PerNetwork(fold_norms(session.network.module), delivered)
-    task, batch = session.require_task(), session.job.batch
-    return PerNetwork(*(_figures(*one, task, batch) for one in zip(engines, modules, timings, strict=True)))
+    return PerNetwork(*(_figures(session, *one) for one in zip(engines, modules, timings, strict=True)))
 
 
-def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task, batch: int) -> Figures:
+def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: Timing) -> Figures:
     """A network's figures; the test data is read here and nowhere else."""
-    size = size_of(module)
+    size, task = size_of(module), session.require_task()
     return Figures(
         latency_ms=timing.median_ns / 1e6,
         latency_ci_ms=(timing.ci_low_ns / 1e6, timing.ci_high_ns / 1e6),
@@ -147,7 +146,8 @@ def _figures(engine: Engine, module: fx.GraphModule, timing: Timing, task: Task,
         parameters=size.parameters,
         flops=size.flops,
         depth=size.depth,
-        peak_activation_bytes=batch * size.peak_bytes,
+        peak_activation_bytes=session.job.batch * size.peak_bytes,
+        launches=session.runtime.launches(engine),
     )
 
 

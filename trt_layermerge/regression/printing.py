@@ -57,6 +57,8 @@ def _profile_notes(found: ProfileComparison) -> Iterator[str]:
     yield f"rows     {len(found.pairs)} compared: {counts} (tolerance {found.tolerance:.1%})"
     fresh = len(found.pairs) - found.repeated
     yield f"machine  takes {_within(found.factor)} as long, by the median of {fresh} rows; taken out of every row"
+    if found.scatter:
+        yield f"scatter  {found.scatter:.2%} from run to run besides the noise of each; part of every interval"
     if found.clocks_mhz is not None:
         yield "clocks   {:.0f} MHz, then {:.0f} MHz".format(*found.clocks_mhz)
     if found.repeated:
@@ -165,6 +167,7 @@ def _profile_fields(found: ProfileComparison) -> dict[str, Any]:
         "across": found.across,
         "simulated": found.device.simulated,
         "machine": _ratio_fields(found.factor) | {"clocks_mhz": found.clocks_mhz},
+        "scatter": found.scatter,
         "counts": found.counts,
         "repeated": found.repeated,
         "rows": [_pair_fields(pair) for pair in found.pairs],

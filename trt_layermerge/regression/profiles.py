@@ -19,7 +19,7 @@ import numpy as np
 from trt_layermerge.errors import IncompatibleError, InconclusiveError, LayerMergeError, RegressionError
 from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing, median_interval
-from trt_layermerge.regression.ratio import Ratio, Verdict, simultaneous, verdict
+from trt_layermerge.regression.ratio import Ratio, Verdict, scatter, simultaneous, verdict
 from trt_layermerge.runtimes.base import Device
 
 ACROSS = ("driver", "runtime_version")
@@ -74,6 +74,7 @@ class ProfileComparison:
         across: What the keys differ in and was to be compared across, in words.
         device: Of the new profile.
         factor: The common factor of all rows, new over baseline, with its 95 % interval.
+        scatter: By how much rows stray besides what their intervals know, in logarithms; it is part of every interval.
         clocks_mhz: Median clock rates, baseline and new; ``None`` where one of them does not tell.
         pairs: What both hold, the worst first.
         repeated: How many of them are one measurement that lies in both files.
@@ -88,6 +89,7 @@ class ProfileComparison:
     across: tuple[str, ...]
     device: Device
     factor: Ratio
+    scatter: float
     clocks_mhz: tuple[float, float] | None
     pairs: tuple[RowPair, ...]
     repeated: int
@@ -179,14 +181,17 @@ def compare_profiles(
             f"{baseline.path} and {new.path} have no operation in common that both have measured",
             hint="profile the same network with the same options",
         )
-    factor = _common_factor([one.ratio for one in both if not one.repeated])
+    ratios = [one.ratio for one in both if not one.repeated]
+    factor = _common_factor(ratios)
+    deviation = scatter([one / factor for one in ratios])
     return ProfileComparison(
         tolerance=tolerance,
         across=allowed,
         device=new.key.device,
         factor=factor,
+        scatter=deviation,
         clocks_mhz=_clocks(both),
-        pairs=_pairs(both, factor, tolerance),
+        pairs=_pairs(both, factor, deviation, tolerance),
         repeated=sum(one.repeated for one in both),
         degraded=tuple(one.key for one in both if one.degraded),
         broken=tuple(LoneRow(*row) for row in broken.items()),
@@ -260,17 +265,16 @@ def _common_factor(ratios: Sequence[Ratio]) -> Ratio:
     return Ratio(centre, centre - low, high - centre)
 
 
-def _pairs(both: Sequence[_Both], factor: Ratio, tolerance: float) -> tuple[RowPair, ...]:
+def _pairs(both: Sequence[_Both], factor: Ratio, deviation: float, tolerance: float) -> tuple[RowPair, ...]:
     """The rows with their verdicts, the worst first."""
-    fresh = sum(not one.repeated for one in both)
-    pairs = [_pair(one, factor, fresh, tolerance) for one in both]
+    pairs = [_pair(one, factor, deviation, sum(not other.repeated for other in both), tolerance) for one in both]
     return tuple(sorted(pairs, key=lambda pair: (_ORDER[pair.verdict], -pair.ratio.log, pair.key)))
 
 
-def _pair(one: _Both, factor: Ratio, comparisons: int, tolerance: float) -> RowPair:
+def _pair(one: _Both, factor: Ratio, deviation: float, comparisons: int, tolerance: float) -> RowPair:
     if one.repeated:
         return RowPair(one.key, *one.timings, _CERTAIN, _CERTAIN, "same", None)
-    ratio = one.ratio / factor
+    ratio = (one.ratio / factor).scattered(deviation)
     samples = min(timing.samples for timing in one.timings)
     sure = ratio.widened(simultaneous(comparisons, max(samples, SMALLEST_SAMPLE)))
     found = verdict(ratio, sure, tolerance)

@@ -6,12 +6,18 @@ a ratio is a difference, and twice as slow is as far from 1 as twice as fast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, hypot, log, log1p
-from statistics import NormalDist
+from math import exp, hypot, log, log1p, sqrt
+from statistics import NormalDist, median
 from typing import Literal
 
 Verdict = Literal["slower", "faster", "same", "unclear"]
+
+FEWEST_SCATTERED = 9
+"""Rows that it takes to tell what all have in common from what one has."""
+
+_NORMAL = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Ratio:
     def widened(self, factor: float) -> Ratio:
         """The same estimate with an interval so many times as wide, in logarithms."""
         return Ratio(self.log, factor * self.below, factor * self.above)
+
+    def scattered(self, deviation: float) -> Ratio:
+        """The same estimate, if besides what its interval knows it strays by a standard deviation, in logarithms."""
+        reach = _NORMAL * deviation
+        return Ratio(self.log, hypot(self.below, reach), hypot(self.above, reach))
 
     @property
     def value(self) -> float:
@@ -84,6 +95,28 @@ def verdict(likely: Ratio, sure: Ratio, tolerance: float) -> Verdict:
     return "unclear"
 
 
+def scatter(ratios: Sequence[Ratio]) -> float:
+    """By how much ratios of rows that did not change stray more than their intervals say, in logarithms.
+
+    An interval knows the noise of one run, not what differs from one process to the next: where memory lies, what else
+    the machine does for minutes. That is a variance that all rows have besides their own, as in a meta-analysis with
+    random effects. It is the smallest one with which half of the rows lie within the middle half of their
+    distributions: rows that really changed do not raise it, while they are few.
+
+    Args:
+        ratios: New over baseline, less what all have in common, with 95 % intervals.
+
+    Returns:
+        A standard deviation; 0 for fewer than ``FEWEST_SCATTERED`` rows, which cannot tell it from a change.
+    """
+    if len(ratios) < FEWEST_SCATTERED:
+        return 0.0
+    quartile = NormalDist().inv_cdf(0.75)
+    own = ((one.below + one.above) / (2 * _NORMAL) for one in ratios)
+    beyond = [(one.log / quartile) ** 2 - deviation**2 for one, deviation in zip(ratios, own, strict=True)]
+    return sqrt(max(median(beyond), 0.0))
+
+
 def simultaneous(comparisons: int, samples: int) -> float:
     """How many times as wide 95 % intervals have to be so that, with 95 % probability, all of them hold at once.
 
@@ -97,7 +130,7 @@ def simultaneous(comparisons: int, samples: int) -> float:
         comparisons: How many intervals are looked at.
         samples: Samples behind the least sampled median of one comparison, at least 6.
     """
-    return _student(1 - 0.025 / comparisons, samples - 1) / NormalDist().inv_cdf(0.975)
+    return _student(1 - 0.025 / comparisons, samples - 1) / _NORMAL
 
 
 def _exp(power: float) -> float:

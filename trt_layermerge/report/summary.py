@@ -16,6 +16,7 @@ _COUNTS = {
     "parameters": "",
     "flops": "for one image",
     "peak_activation_bytes": "",
+    "launches": "kernels of one run",
 }
 """Fields of ``Figures`` that are whole numbers, in the order in which they are told, and what they count."""
 

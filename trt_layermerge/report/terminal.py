@@ -19,7 +19,7 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
     summary = summarise(result.manifest)
     table = Table("", "original", "compressed", "change", title=summary.manifest.model)
     latency, *others = summary.figures
-    for row in (latency, *_also_latency(result.also), *others):
+    for row in (latency, *_also_latency(result.also), *others, *_also_launches(result.also)):
         table.add_row(row.name, *row.values, row.change)
     console.print(table)
     for line in _lines(summary):
@@ -40,6 +40,13 @@ def _also_latency(also: Also | None) -> Iterator[FigureRow]:
         yield FigureRow(
             f"in {also.runtime}{simulated}, ms", "", also.timings.map(_milliseconds), f"{also.speedup:.2f}x"
         )
+
+
+def _also_launches(also: Also | None) -> Iterator[FigureRow]:
+    """Kernels of one run in another runtime, where that tells."""
+    if also is not None and also.launches is not None:
+        change = also.launches.compressed / also.launches.original - 1
+        yield FigureRow(f"launches in {also.runtime}", "", also.launches.map(str), f"{change:+.0%}")
 
 
 def _milliseconds(timing: Timing) -> str:

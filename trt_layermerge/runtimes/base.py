@@ -8,8 +8,10 @@ engine.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -262,6 +264,10 @@ class Runtime(ABC):
         """Why a latency of one of its engines is less sure than its samples say, in words; ``None`` where it is not."""
         return None
 
+    def launches(self, engine: Engine) -> int | None:
+        """How many kernels one run of one of its engines launches; ``None`` where it does not tell."""
+        return None
+
     @abstractmethod
     def describe(self, options: BuildOptions) -> Device:
         """The device here, as engines built with these options see it."""
@@ -347,11 +353,7 @@ class RuntimeKind(ABC):
         return []
 
     def missing_to_run(self, target: str | None) -> list[RuntimeNotAvailableError]:
-        """All that running its engines needs and is not here, in a blink; building may need less.
-
-        Args:
-            target: What engines are compiled for; ``None`` for the usual one.
-        """
+        """All that running engines for a target (``None``: the usual one) needs and is not here; as ``missing``."""
         return self.missing()
 
     def timing_cache(self, device: Device, settings: BuilderSettings) -> Path | None:
@@ -371,12 +373,9 @@ class RuntimeKind(ABC):
 
 def is_installed(module: str) -> bool:
     """Whether a module is here, without loading it."""
-    try:
+    with suppress(ModuleNotFoundError, ValueError):  # without its package; loaded, and not saying where from
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that holds it
-        return False
-    except ValueError:  # it is loaded, and does not say where from
-        return True
+    return module in sys.modules
 
 
 def require_computed(found: frozenset[str], precision: str, library: str) -> None:

@@ -52,6 +52,13 @@ def test_a_parameter_may_be_called_what_a_module_is_in() -> None:
     assert set(module.state_dict()) == {"scale", "scale_.conv.weight"}
 
 
+def test_a_parameter_may_be_called_what_lies_in_a_bias_that_a_module_does_not_have() -> None:
+    """As TensorFlow's converter does: ``dense/bias:0`` is added behind a layer ``dense`` without a bias."""
+    weights: Weights = {"conv/kernel:0": kernel(), "conv/bias:0": np.ones((3, 1, 1), np.float32)}
+    nodes = [node("Conv", ["x", "conv/kernel:0"], ["m"], name="conv"), node("Add", ["m", "conv/bias:0"], ["y"])]
+    assert set(assert_same(make(nodes, weights)).state_dict()) == {"conv.weight", "conv.bias_.0"}
+
+
 def test_weights_that_are_used_twice_are_one_module() -> None:
     nodes = [node("Conv", ["x", "w"], ["a"], name="n"), node("Conv", ["a", "w"], ["y"], name="m")]
     module = assert_same(make(nodes, {"w": kernel()}))

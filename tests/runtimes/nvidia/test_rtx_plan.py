@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.runtimes.base import UNKNOWN_PRECISION
-from trt_layermerge.runtimes.nvidia.rtx_plan import PlanHeader, convolution_precisions, moving_kernels, read_header
+from trt_layermerge.runtimes.nvidia.rtx_plan import (
+    PlanHeader,
+    PlanKernel,
+    convolution_precisions,
+    kernels,
+    moving_kernels,
+    read_header,
+)
 
 HEADS = json.loads((Path(__file__).parent / "assets" / "rtx_plan_heads.json").read_text())
 READ = [*range(36), *range(56, 68), *range(104, 112)]
@@ -91,3 +98,22 @@ def test_a_plan_that_was_cut_off_says_so(tmp_path) -> None:
 def test_what_cannot_be_read_is_refused(name, tmp_path) -> None:
     with pytest.raises(ModelError, match="cannot read"):
         read_header(tmp_path / name)
+
+
+TEXT = b"""
+  tensor={ alignment=32 dims={ 2 4 } name="x.1" offset=0 type=float }
+  tensor={ alignment=32 dims={ 2 4 } name="y.1" offset=0 type=half }
+main {
+  function={ name=__myl_ConcMove fqn=__myl_ConcMove_0x7a args={ "x.1" } output_args={ "y.1" } layers="[ONNX Layer: a]" }
+  corrltn={ name="fc/conv" output={"x.1^deref" } input={"y.1" "w" } stream=0 layers="[ONNX Layer: b][ONNX Layer: c]" }
+  region = { name=devmem size=8196096 }
+}
+"""
+
+
+def test_kernels_are_those_that_are_launched_with_what_they_write_and_fuse() -> None:
+    assert kernels(TEXT) == (
+        PlanKernel("ConcMove", False, "fp16", ("a",)),
+        PlanKernel("fc/conv", True, "fp32", ("b", "c")),
+    )
+    assert kernels(b"no program") == ()

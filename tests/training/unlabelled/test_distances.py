@@ -86,6 +86,7 @@ def test_an_output_that_is_constant_can_be_compared(original: Tensor) -> None:
         ({"output": drawn((6, 10), 0)}, ["logits"]),
         ({"output": probabilities((6, 10))}, ["probabilities"]),
         ({"output": probabilities((6, 7, 30), 2)}, ["probabilities"]),
+        ({"output": probabilities((6, 5, 4, 2), 3)}, ["probabilities"]),
         ({"output": drawn((6, 1), 0)}, ["error"]),
         ({"output": drawn((6, 10, 4, 4), 0)}, ["error"]),
         ({"output": drawn((6,), 0)}, ["error"]),

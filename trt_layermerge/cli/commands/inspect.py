@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
+from trt_layermerge.cli.inspected_plan import inspect_plan
 from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import config_option, json_option, network_options
 from trt_layermerge.cli.show import print_json
@@ -30,8 +32,12 @@ from trt_layermerge.pipeline.session import for_method
 def command(as_json: bool, **given: Any) -> None:
     """Show the chains, skips and breaks of MODEL, and count its candidates.
 
-    MODEL is torchvision:NAME, timm:NAME, package.module:factory, FILE.py:factory or FILE.onnx.
+    MODEL is torchvision:NAME, timm:NAME, package.module:factory, FILE.py:factory or FILE.onnx; or FILE.engine, which
+    TensorRT-RTX compiled: then the kernels of a run are listed, as the plan's text has them. It takes no GPU.
     """
+    if given["model"].endswith(".engine"):
+        inspect_plan(Path(given["model"]), as_json=as_json)
+        return
     job = make_job(**given)
     network = load_network(job.model, job.weights, job.input_shape)
     choices = choices_of(network, job.limits)

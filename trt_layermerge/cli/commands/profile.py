@@ -65,6 +65,13 @@ VARIANTS = {
     help="Measure until the 95 % interval of a latency reaches no further than this to either side.",
 )
 @click.option(
+    "--builds",
+    type=click.IntRange(1),
+    default=MeasurementPolicy.builds,
+    show_default=True,
+    help="Engines of an operation that take turns: what differs between builds is then part of its interval.",
+)
+@click.option(
     "--max-minutes",
     type=click.FloatRange(0),
     metavar="M",
@@ -77,6 +84,7 @@ def command(
     dry_run: bool,
     again: bool,
     interval: float,
+    builds: int,
     max_minutes: float | None,
     for_budget: str | None,
     **given: Any,
@@ -91,7 +99,9 @@ def command(
     ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
     ci_files.require_writable()
     job = make_job(**given, model=model[0], budget=for_budget)
-    sessions = open_sessions(replace(job, policy=replace(job.policy, again=again, relative_ci=interval)), model)
+    sessions = open_sessions(
+        replace(job, policy=replace(job.policy, again=again, relative_ci=interval, builds=builds)), model
+    )
     plan, seconds = profiling_plan(sessions), None if max_minutes is None else 60 * max_minutes
     if dry_run:
         _tell_plan(plan, as_json)

@@ -181,8 +181,9 @@ class OnnxNetwork(nn.Module):
         """A place in the state dict that is nobody's yet, as near to the wanted one as names allow."""
         parts = [part for part in re.split(r"[^0-9A-Za-z_]+", wanted) if part] or ["layer"]
         for index, part in enumerate(parts):
-            held = _attribute(self, ".".join(parts[: index + 1]))
-            if part in _RESERVED or (index + 1 < len(parts) and not isinstance(held, nn.Module | None)):
+            holder = _attribute(self, ".".join(parts[:index])) if index else self
+            held = hasattr(holder, part) and not isinstance(getattr(holder, part), nn.Module)  # such as a bias of None
+            if part in _RESERVED or (index + 1 < len(parts) and held):
                 parts[index] = f"{part}_"  # a method of modules, or a parameter of just this name
         base = path = ".".join(parts)
         count = 0

@@ -21,7 +21,7 @@ offset bytes content
 
 Further on lies the program as text: ``tensor={ ... name="a" ... type=half }`` for each tensor, then the kernels in
 their order. ``corrltn={ name=... input={"data" "weights" ...} }`` is a convolution, ``function={ name=__myl_ConcTran
-... }`` a kernel that was generated, named after what it does.
+... }`` a kernel that was generated, named after what it does. ``layers=`` names what of the network is fused in it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ _LEAST = _WEIGHTS_AGAIN + 8
 _TENSOR = re.compile(rb'tensor=\{ [^\n]*? name="([^"]+)"[^\n]*? type=(\w+) ')
 _CONVOLUTION = re.compile(rb'corrltn=\{ name="[^"]*" output=\{[^}]*\} input=\{"([^"]+)" "([^"]+)"')
 _GENERATED = re.compile(rb"function=\{ name=__myl_(\w+)")
+_LAUNCHED = re.compile(
+    rb'^ +\w+=\{ name=(?:__myl_)?"?([^" ]+)"?[^\n]*? (?:output|output_args)=\{ ?"([^"]+)"([^\n]*)', re.MULTILINE
+)
+_LAYER = re.compile(rb"\[ONNX Layer: ([^\]]*)\]")
 _MOVES = re.compile(rb"(Move|Tran|Resh|Slic|Conc|Pad)+")
 _PRECISIONS = {b"float": "fp32", b"half": "fp16", b"int8": "int8"}
 
@@ -95,6 +99,38 @@ def convolution_precisions(plan: bytes) -> frozenset[str]:
         read = {types[name] for operand in pair if (name := operand.partition(b"^")[0]) in types}
         found.add(" times ".join(sorted(read)) or UNKNOWN_PRECISION)
     return frozenset(found)
+
+
+@dataclass(frozen=True)
+class PlanKernel:
+    """One kernel that a run of a plan launches.
+
+    Attributes:
+        name: Of the convolution that it computes, or after what it does: ``TranMean``.
+        convolution: Whether it is one.
+        type: Of what it writes, such as ``fp16``, or in the plan's own words.
+        fused: Names of the nodes of the ONNX graph that it computes, or computes a part of.
+    """
+
+    name: str
+    convolution: bool
+    type: str
+    fused: tuple[str, ...]
+
+
+def kernels(plan: bytes) -> tuple[PlanKernel, ...]:
+    """What a run of a plan launches, in order."""
+    types = {name: _PRECISIONS.get(kind, kind.decode()) for name, kind in _TENSOR.findall(plan)}
+    found = []
+    for match in _LAUNCHED.finditer(plan):
+        name, written, rest = match.groups()
+        if b"layers=" not in rest:  # memory, tensors
+            continue
+        fused = tuple(layer.decode(errors="replace") for layer in _LAYER.findall(rest.partition(b"layers=")[2]))
+        convolution = match[0].lstrip().startswith(b"corrltn=")
+        kind = types.get(written.partition(b"^")[0], UNKNOWN_PRECISION)
+        found.append(PlanKernel(name.decode(errors="replace"), convolution, kind, fused))
+    return tuple(found)
 
 
 def moving_kernels(plan: bytes) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
 from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
 from trt_layermerge.runtimes.nvidia.library import load_library
 from trt_layermerge.runtimes.nvidia.products import as_convolutions
-from trt_layermerge.runtimes.nvidia.rtx_plan import convolution_precisions, moving_kernels, read_header
+from trt_layermerge.runtimes.nvidia.rtx_plan import convolution_precisions, kernels, moving_kernels, read_header
 
 if TYPE_CHECKING:  # it loads the library
     from trt_layermerge.runtimes.nvidia.rtx_card import RtxCard
@@ -83,6 +83,10 @@ class TensorRtRtx(Runtime):
     def precisions(self) -> tuple[str, ...]:
         """Those that convolutions can be computed in on the target."""
         return tuple(one for one in PRECISIONS if one != "int8" or self._target not in _NO_INT8)
+
+    def launches(self, engine: Engine) -> int | None:
+        """The kernels of its plan."""
+        return len(kernels(engine.plan)) if isinstance(engine, RtxEngine) else None
 
     def describe(self, options: BuildOptions) -> Device:
         """The device that is compiled for; the card itself where it is here."""
@@ -165,7 +169,11 @@ class TensorRtRtx(Runtime):
 
 
 class RtxEngine:
-    """A compiled engine; running it takes the device it was compiled for. ``TensorRtRtx`` makes it."""
+    """A compiled engine; running it takes the device it was compiled for. ``TensorRtRtx`` makes it.
+
+    Attributes:
+        plan: The serialised engine.
+    """
 
     def __init__(
         self,
@@ -184,7 +192,7 @@ class RtxEngine:
             outputs: The same.
             running: The engine on the card; ``None`` where that is elsewhere.
         """
-        self._plan, self._device, self._inputs, self._outputs = plan, device, inputs, outputs
+        self.plan, self._device, self._inputs, self._outputs = plan, device, inputs, outputs
         self._running = running
 
     @property
@@ -215,7 +223,7 @@ class RtxEngine:
 
     def save(self, path: Path) -> None:
         """Write the plan."""
-        files.write_bytes(path, self._plan)
+        files.write_bytes(path, self.plan)
 
     def describe(self) -> Device:
         """The device the engine was compiled for."""
@@ -223,7 +231,7 @@ class RtxEngine:
 
     def layout_conversions(self) -> tuple[str, ...]:
         """The kernels that only move a tensor, read off the plan."""
-        return moving_kernels(self._plan)
+        return moving_kernels(self.plan)
 
     def _refuse(self, what: str) -> NoReturn:
         raise RuntimeNotAvailableError(

@@ -22,6 +22,7 @@ from trt_layermerge.runtimes.base import (
     BuildOptions,
     Condition,
     Device,
+    Engine,
     Model,
     Runtime,
     RuntimeKind,
@@ -83,6 +84,10 @@ class TensorRT(Runtime):
     def condition(self) -> Condition | None:
         """How the GPU is now; ``None`` without NVML."""
         return None if self._nvml is None else self._nvml.condition()
+
+    def launches(self, engine: Engine) -> int | None:
+        """The layers that the inspector tells of: a few launch several kernels, or none."""
+        return len(engine.layers()) if isinstance(engine, TensorRTEngine) else None
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> TensorRTEngine:
         """Build an engine; see ``Runtime.build``.

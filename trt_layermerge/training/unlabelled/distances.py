@@ -134,7 +134,8 @@ class NormalisedError(Distance):
 
     @classmethod
     def of(cls, original: Tensor) -> NormalisedError:
-        found = {dimension: _variances(original, dimension) for dimension in _feature_dimensions(original) or (0,)}
+        dimensions = _feature_dimensions(original)[: 2 if original.ndim == 3 else 1] or (0,)
+        found = {dimension: _variances(original, dimension) for dimension in dimensions}
         # Boxes beside scores lie in a dimension in which scales are far apart.
         dimension = max(found, key=lambda one: _spread(found[one]))
         variance, logs = found[dimension], _logs(found[dimension])
@@ -203,8 +204,8 @@ def _kind_of(name: str, values: Tensor, *, alone: bool) -> str:
 
 
 def _feature_dimensions(values: Tensor) -> Sequence[int]:
-    """Where channels or classes may lie: in dimension 1, and of sequences in the last one."""
-    return {0: (), 1: (), 3: (1, 2)}.get(values.ndim, (1,))
+    """Where channels or classes may lie: in dimension 1, or in the last one."""
+    return tuple(dict.fromkeys((1, values.ndim - 1))) if values.ndim > 1 else ()
 
 
 def _are_probabilities(values: Tensor, dimension: int) -> bool:

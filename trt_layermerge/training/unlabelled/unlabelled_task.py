@@ -102,10 +102,8 @@ class Agreement:
         """Agreement, and by what."""
         if self.metric_file is not None:
             return f"agreement ({self.metric_file.file.name})"
-        by = list(dict.fromkeys(distance.agrees_by for distance in self.distances.values()))
-        if len(by) == 1:
-            return f"agreement ({by[0]})"
-        return f"agreement ({', '.join(f'{name}: {distance.agrees_by}' for name, distance in self.distances.items())})"
+        by = dict.fromkeys(distance.agrees_by for distance in self.distances.values())
+        return f"agreement ({'mean of ' * (len(self.distances) > 1)}{', '.join(by)})"
 
     @property
     def data_hash(self) -> str:
