@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from tests.doubles.fixtures import DRIVER
 from trt_layermerge.cli.main import cli
-from trt_layermerge.errors import RuntimeNotAvailableError
+from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
+from trt_layermerge.pipeline.first_run import first_run, write_first_run
 from trt_layermerge.runtimes import survey
 from trt_layermerge.runtimes.nvidia import cuda, library
 from trt_layermerge.runtimes.nvidia.cuda import Driver
@@ -80,3 +81,19 @@ def test_what_is_missing_is_shown_before_a_runtime_is_refused(monkeypatch) -> No
     cuda.driver.cache_clear()
     done = CliRunner().invoke(cli, ["doctor", "--runtime", "tensorrt"])
     assert isinstance(done.exception, RuntimeNotAvailableError) and "onnxruntime" in done.stdout
+
+
+def test_a_report_is_printed_as_the_doctor_would_and_only_that_file_is_looked_at(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "report.json"
+    write_first_run(path, first_run("onnxruntime-cuda"))
+    monkeypatch.setattr(survey, "driver", None)  # nothing is asked of this machine
+    shown = CliRunner().invoke(cli, ["doctor", "--replay", str(path)])
+    assert shown.exit_code == 0, shown.output
+    assert "open the runtime failed" in shown.output and "PyTorch" in shown.output and "torch" in shown.output
+    found = json.loads(CliRunner().invoke(cli, ["doctor", "--replay", str(path), "--json"]).output)
+    assert found["format"] == 1 and found["rows"] == [] and found["failures"][0]["hint"]
+
+
+def test_a_report_is_written_or_read_not_both() -> None:
+    refused = CliRunner().invoke(cli, ["doctor", "--report", "a", "--replay", "b"])
+    assert isinstance(refused.exception, UsageError) and "pass one of them" in refused.exception.message
