@@ -42,7 +42,7 @@ NETWORKS = {
     ),
     "of timm": (
         "botnet26t_256 convnextv2_atto cs3darknet_s cspdarknet53 cspresnet50 darknet53 dla34 dm_nfnet_f0 dpn68 "
-        "ecaresnet26t edgenext_small efficientnet_lite0 ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
+        "ecaresnet26t edgenext_small efficientnet_lite0 efficientnetv2_rw_t ese_vovnet19b_dw fastvit_t8 fbnetc_100 "
         "gernet_s ghostnet_100 hardcorenas_a hgnetv2_b0 hrnet_w18_small inception_resnet_v2 inception_v4 lcnet_100 "
         "mixnet_s mobilenetv1_100 mobilenetv3_large_100 mobilenetv4_conv_small mobilenetv4_hybrid_medium mobileone_s0 "
         "mobilevit_s nf_regnet_b0 poolformer_s12 regnety_004 regnetz_b16 repghostnet_100 repvgg_a0 res2net50_26w_4s "
@@ -150,7 +150,8 @@ class Row:
         found = self.found
         shapes = ("x".join(map(str, item["shape"])) or f"a number below {item['below']}" for item in found["inputs"])
         inputs = " and ".join(shapes)
-        lines = [f"# {self.name}", "", f"{self.origin.capitalize()}, input {inputs}. [All networks](index.md)", ""]
+        origin = self.origin[0].upper() + self.origin[1:]
+        lines = [f"# {self.name}", "", f"{origin}, input {inputs}. [All networks](index.md)", ""]
         lines += [f"| {name} | {value} |" for name, value in zip(COLUMNS[1:], self.cells()[1:], strict=True)]
         lines.insert(5, "|---|---|")
         lines += ["", "## Why chains end", ""]
@@ -188,8 +189,8 @@ def inspect(name: str, origin: str, spec: str) -> Row | None:
         return Row(name, origin, json.load(output), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def index(rows: Sequence[Row]) -> str:
-    """The table with its summary."""
+def index(rows: Sequence[Row], missing: Sequence[str]) -> str:
+    """The table with its summary, and the names of networks that are not in it."""
     total = {
         key: sum(row.found[key] for row in rows) for key in ("convolutions", "replaceable", "replaceable_in_chains")
     }
@@ -199,6 +200,8 @@ def index(rows: Sequence[Row]) -> str:
         lines += [f"## Networks {origin}", "", "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         lines += ["| " + " | ".join(row.cells()) + " |" for row in rows if row.origin == origin]
         lines.append("")
+    if missing:
+        lines += [f"Not inspected, or refused: {', '.join(missing)}.", ""]
     lines += ["## Why chains end", "", "| reason | how often |", "|---|---|"]
     reasons = sum((row.reasons for row in rows), Counter[str]())
     lines += [f"| {reason} | {count} |" for reason, count in reasons.most_common(20)]
@@ -211,7 +214,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of networks must contain this")
     parser.add_argument("--pages", action="store_true", help="write docs/networks/ from what was found")
     given = parser.parse_args()
-    rows = []
+    rows, missing = [], []
     for name, origin, spec in names():
         path = FOUND / f"{name}.json"
         if path.is_file():
@@ -224,9 +227,11 @@ def main() -> None:
             write_json(path, vars(row))
             rows.append(row)
             print(*row.cells(), sep=" | ", flush=True)
+        else:
+            missing.append(name)
     if given.pages:
         PAGES.mkdir(exist_ok=True)
-        (PAGES / "index.md").write_text(index(rows), encoding="utf-8")
+        (PAGES / "index.md").write_text(index(rows, missing), encoding="utf-8")
         for row in rows:
             (PAGES / row.page).write_text(row.text(), encoding="utf-8")
 

@@ -59,7 +59,8 @@ def test_stages_and_dry_runs(job: list[object], run: Any, tmp_path: Path) -> Non
     steps = "shorter side to 12, middle 12x12, RGB, over 255"
     for words in ("40 images below", steps, "24 to train", "boxes by error"):
         assert words in ran.out
-    assert len(run("compress", *job, *SIZED, *estimated, "--dry-run", "--json").json["data"]) == 3
+    for command in ("compress", "importance"):
+        assert len(run(command, *job, *SIZED, *estimated, "--dry-run", "--json").json["data"]) == 3
     config = tmp_path / "job.toml"
     config.write_text('resize = "12"\ncrop = 12\nmean = "0.5, 0.5, 0.5"\nchannels = "bgr"\ndistances = "map=logits"\n')
     for command in ("profile", "importance", "solve"):

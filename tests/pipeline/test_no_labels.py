@@ -177,3 +177,39 @@ def test_steps_are_for_tasks_without_labels(job_of: JobOf) -> None:
 def test_images_that_do_not_fit_the_network_are_told(job_of: JobOf, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"of shape \[48, 1, 12, 12\]; the network takes \[batch, 3, 12, 12\]"):
         open_session(job_of("one", input_shape=(3, 12, 12), comparing=Comparing(Preprocessing(channels="grey"))))
+
+
+LABELLED = """
+import torch
+from torch.nn import functional as F
+
+class Both:
+    name, steps_per_epoch = "both", 1
+    def batches(self):
+        x = torch.rand(8, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+        yield x, (x.mean((1, 2, 3)).mul(5).long(), x[:, :2])
+    def training_batches(self, *, seed, epoch, first_step=0): return self.batches()
+    calibration_batches = held_out_batches = test_batches = batches
+    def loss(self, output, target):
+        return F.cross_entropy(output[0], target[0]) + F.mse_loss(output[1], target[1])
+    def metric(self, output, target): return (output[0].argmax(1) == target[0]).float()
+
+task = Both
+"""
+
+
+def test_a_task_with_labels_gets_all_outputs_and_may_have_as_many_targets(job_of: JobOf, tmp_path: Path) -> None:
+    (tmp_path / "both.py").write_text(LABELLED)
+    session = open_session(replace(job_of("two"), task=tmp_path / "both.py"))
+    assert session.comparison is None
+    trained = session.training_task()
+    fine_tune(session.network.module, trained, RECIPE, checkpoint=tmp_path / "checkpoint")
+    assert evaluate(session.network.module, trained.test_batches(), trained).samples == 8
+
+
+def test_a_task_of_one_output_says_what_it_got(job_of: JobOf, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(LABELLED.replace("output[0]", "output").replace("output[1]", "output"))
+    with pytest.raises(TaskError, match=r"returns 2 tensors \(output_0, output_1\), and loss and metric get a tuple"):
+        open_session(replace(job_of("two"), task=tmp_path / "one.py"))
+    with pytest.raises(UsageError, match="returns several tensors: which are logits is not known"):
+        open_session(replace(job_of("two"), task=tmp_path / "one.py", recipe=replace(RECIPE, distillation=0.5)))

@@ -92,7 +92,7 @@ def test_an_interval_of_depth_may_run_in_parts(tmp_path: Path, quick_job: Any, r
         and file.plan.keys == (three, key(open_session(job), 3, 4))
         and item.low_ns < item.latency_ns
     )
-    assert [choice.key for choice in chosen(session, file.plan)] == list(file.plan.keys)
+    assert [choice.key for choice in chosen(session, file.plan).choices] == list(file.plan.keys)
     result = compress(open_session(job), recorder)
     assert result.manifest.compressed.layers == 2 and result.manifest.proof.merged_blocks == 1
     assert 0 <= result.manifest.probability <= 1

@@ -99,9 +99,8 @@ def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: P
     items = read_plan(session.job.plan_file).plan.items
     assert any(item.end_chain is not None for item in items)
     assert result.manifest.proof.engine < 1e-3
-    assert [choice.key for choice in chosen(session, read_plan(session.job.plan_file).plan)] == [
-        one.key for one in items
-    ]
+    executed = chosen(session, read_plan(session.job.plan_file).plan).choices
+    assert [choice.key for choice in executed] == [one.key for one in items]
 
 
 def test_the_whole_job_delivers_a_region_that_was_merged(job: Job, tmp_path: Path) -> None:
@@ -110,9 +109,9 @@ def test_the_whole_job_delivers_a_region_that_was_merged(job: Job, tmp_path: Pat
     session = open_session(replace(job, budget=Budget.parse("0.9")))
     merge = next(one for one in regional(session) if one.kind is Kind.MERGE and one.geometry.groups == 8)
     for choice in sorted(session.choices, key=lambda choice: choice.kind is Kind.KEEP):  # a fit may be a layer again
-        for signature in session.signatures(choice):
+        for signature in session.sized[choice][0].signatures:
             set_ns(session, signature, 1_000_000 if choice.kind is Kind.KEEP else 9_000_000)
-    for signature in session.signatures(merge):
+    for signature in session.sized[merge][0].signatures:
         set_ns(session, signature, 1_000)
     for number, signature in session.gap_signatures.items():
         set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from trt_layermerge.errors import ExitCode, ModelError, VerificationError
 from trt_layermerge.precision.casting import in_half
@@ -39,6 +40,16 @@ def test_an_ordinary_network_is_half_and_close(residual: Any, images: Any) -> No
     assert all(0 < layer.error < 1e-2 and layer.flushed == 0 for layer in found.layers)
     assert all(0 < (layer.weights or 0) < 5e-4 for layer in found.layers)
     assert found.model == in_half(residual())
+
+
+@pytest.mark.parametrize("convert", [to_half, to_int8])
+def test_of_several_outputs_the_worst_counts(convert: Any, write: Any, images: Any) -> None:
+    model = chain(write, 0.3, 0.3, 0.3)
+    alone = convert(model, images()).error
+    model.graph.output.insert(0, helper.make_tensor_value_info("t0", TensorProto.FLOAT, ["batch", 4, 6, 6]))
+    both = convert(model, images())
+    assert both.error >= alone > both.layers[0].error
+    assert [value.name for value in both.model.graph.output] == ["t0", "output"]
 
 
 def test_values_beyond_halves_stay_in_full_and_are_named(write: Any, images: Any) -> None:

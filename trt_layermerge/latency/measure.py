@@ -106,18 +106,10 @@ def fill(
 ) -> int:
     """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
 
-    A candidate that cannot be built gets a row that says so, and another try the next time. One whose latency stayed
-    less sure than the policy asks is ``degraded``; it gets another try where the policy says so.
+    A candidate that cannot be built gets a row that says so, and another try the next time; one that stayed less sure
+    than the policy asks is ``degraded``, and gets one where the policy says so.
 
-    Args:
-        profile: Of this device, runtime and precision.
-        signatures: What is to be known.
-        runtime: Builds and times.
-        options: How.
-        policy: How sure latencies have to be.
-        progress: Told of every row.
-        gap_model: Writes gaps as ONNX, where there are any.
-        max_seconds: Time after which no group of candidates is begun any more; ``None`` for no limit.
+    After ``max_seconds`` no group of candidates is begun any more. ``gap_model`` is asked for gaps alone.
 
     Returns:
         How many rows were measured.
@@ -141,8 +133,7 @@ def fill(
             _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
         )
         group = pending[begin : begin + policy.group]
-        rows = _measured(group, runtime, options, sentinel, policy, gap_model or _no_model)
-        for row in rows:
+        for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
             profile.add(replace(row, simulated=profile.key.device.simulated))
             measured += 1
             if progress is not None:

@@ -73,7 +73,7 @@ class _Caster:
         if name not in self._floats:
             return name
         if name in self._outputs and self._types[name] == HALF:
-            self._types[name] = FLOAT  # what is read is behind the cast
+            return f"{name}/half" if wanted == HALF else name  # before the cast, or behind it
         if self._types[name] == wanted:
             return name
         result = f"{name}/{'half' if wanted == HALF else 'float'}"

@@ -107,17 +107,8 @@ def fine_tune(
         TableError: The checkpoint is damaged, or not a checkpoint.
         IncompatibleError: The checkpoint belongs to another run; the message says what differs.
     """
-    compares = isinstance(task, Comparison)
-    if teacher is None and (compares or recipe.distillation > 0):
-        why = f"task {task.name!r} has no labels" if compares else f"recipe: distillation is {recipe.distillation}"
-        raise UsageError(f"{why} but there is no teacher to learn from")
-    if teacher is model:
-        raise UsageError("the teacher is the model itself; give it a copy of the model as it was")
+    teacher, group = _asked(teacher, model, task, recipe), group or whole_group(device_named("auto"))
     require_steps(task)
-    teacher, group = (
-        teacher if compares or recipe.distillation > 0 else None,
-        group or whole_group(device_named("auto")),
-    )
     device = group.device(device_of(model))
     with (
         placed(model, device),
@@ -135,6 +126,21 @@ def fine_tune(
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
+
+
+def _asked(teacher: nn.Module | None, model: nn.Module, task: Task, recipe: Recipe) -> nn.Module | None:
+    """The teacher, if anything is to be learned from it.
+
+    Raises:
+        UsageError: Something is, and there is none; or it is the model itself.
+    """
+    compares = isinstance(task, Comparison)
+    if teacher is None and (compares or recipe.distillation > 0):
+        why = f"task {task.name!r} has no labels" if compares else f"recipe: distillation is {recipe.distillation}"
+        raise UsageError(f"{why} but there is no teacher to learn from")
+    if teacher is model:
+        raise UsageError("the teacher is the model itself; give it a copy of the model as it was")
+    return teacher if compares or recipe.distillation > 0 else None
 
 
 class _Run:
