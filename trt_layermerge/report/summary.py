@@ -147,7 +147,7 @@ def _figures(manifest: Manifest) -> Iterator[FigureRow]:
         before, after = (getattr(figures, field) for figures in manifest.figures)
         if before is not None and after is not None:  # old manifests do not have all of them
             written = PerNetwork(f"{before:,}", f"{after:,}")
-            yield FigureRow(field.replace("_", " "), meaning, written, f"{after / before - 1:+.0%}")
+            yield FigureRow(field.replace("_", " "), meaning, written, f"{after / before - 1:+.0%}" if before else "")
 
 
 def _latency(figures: Figures) -> str:

@@ -45,8 +45,9 @@ def _also_latency(also: Also | None) -> Iterator[FigureRow]:
 def _also_launches(also: Also | None) -> Iterator[FigureRow]:
     """Kernels of one run in another runtime, where that tells."""
     if also is not None and also.launches is not None:
-        change = also.launches.compressed / also.launches.original - 1
-        yield FigureRow(f"launches in {also.runtime}", "", also.launches.map(str), f"{change:+.0%}")
+        before, after = also.launches
+        change = f"{after / before - 1:+.0%}" if before else ""
+        yield FigureRow(f"launches in {also.runtime}", "", also.launches.map(str), change)
 
 
 def _milliseconds(timing: Timing) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
@@ -70,17 +69,18 @@ def inner(plan: bytes) -> bytes | None:
 
 
 def _program(layers: list[dict[str, Any]]) -> str:
+    """A kernel for each layer, as the genuine text has it; a convolution reads data and weights of its own."""
     lines = []
     for number, layer in enumerate(layers):
-        if layer["LayerType"] == "Reformat":
-            lines.append(f"function={{ name=__myl_Tran_0x{number} }}")
+        fused = f'layers="[ONNX Layer: {layer["Name"]}]"'
         if layer["LayerType"] != "CaskConvolution":
+            name = "Tran" if layer["LayerType"] == "Reformat" else "Elem"
+            lines.append(f'  function={{ name=__myl_{name} output_args={{ "out{number}" }} {fused} }}')
             continue
         names = {"data": layer["Inputs"][0]["Format/Datatype"].split()[3], "weights": layer["Weights"]["Type"]}
         for name, kind in names.items():
             known = _TYPES.get(kind, kind.lower())
-            lines.append(f'tensor={{ id={number} name="{name}{number}" shape=1 type={known} }}')
-        lines.append(
-            f'corrltn={{ name="conv{number}" output={{"out{number}"}} input={{"data{number}" "weights{number}"}} }}'
-        )
-    return "\n".join([json.dumps({"layers": len(layers)}), *lines])
+            lines.append(f'  tensor={{ id={number} name="{name}{number}" shape=1 type={known} }}')
+        ends = f'output={{"out{number}" }} input={{"data{number}" "weights{number}" }}'
+        lines.append(f'  corrltn={{ name="conv{number}" {ends} {fused} }}')
+    return "\n".join(["main {", *lines, "}"])
