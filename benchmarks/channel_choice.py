@@ -25,7 +25,7 @@ from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.channel_choice import Reading, order_of
 from trt_layermerge.merging.heads import heads_of, solve_head
-from trt_layermerge.merging.narrowing import Kept, narrow, spread
+from trt_layermerge.merging.narrowing import Kept, entries_of, narrow
 from trt_layermerge.merging.norms import estimate_norms
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.ridge import RIDGE
@@ -93,7 +93,7 @@ def eliminated(data: Data, group: ChannelGroup) -> Sequence[int]:
         gone.append(int(costs.argmin()))
         for run in runs:
             inverse, weight = run
-            rows = spread([gone[-1]], group.channels, len(inverse))
+            rows = entries_of([gone[-1]], group.channels, len(inverse))
             factor = torch.linalg.solve(inverse[rows][:, rows], inverse[rows])
             run[:] = inverse - inverse[:, rows] @ factor, weight - factor.T @ weight[rows]
     return gone[::-1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trt_layermerge.network.inputs import samples_in
 from trt_layermerge.training.check import first_batch, require_steps
-from trt_layermerge.training.task import Batch, Comparison, Task
+from trt_layermerge.training.task import Batch, Task, Unlabelled
 from trt_layermerge.training.unlabelled.distances import Distance
 
 
@@ -39,7 +39,7 @@ class Subset:
         """
         steps = max(1, ceil(round(share * require_steps(task), 9)))
         _, target = first_batch(task, "training_batches")
-        kind = ComparedSubset if isinstance(task, Comparison) else cls
+        kind = ComparedSubset if isinstance(task, Unlabelled) else cls
         return kind(task, steps, steps * samples_in(target))
 
     @property
@@ -72,5 +72,5 @@ class ComparedSubset(Subset):
 
     @property
     def distances(self) -> Mapping[str, Distance]:
-        assert isinstance(self.whole, Comparison)
+        assert isinstance(self.whole, Unlabelled)
         return self.whole.distances

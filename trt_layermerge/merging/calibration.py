@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, lowered_in
-from trt_layermerge.merging.narrowing import Kept, masked, spread
+from trt_layermerge.merging.narrowing import Kept, entries_of, masked
 from trt_layermerge.merging.patches import at, sample_positions, samples_by_batch, samples_kept, windows
 from trt_layermerge.merging.responses import Responses
 from trt_layermerge.merging.rewrite import module_name, rewrite
@@ -43,7 +43,7 @@ class CalibrationRuns:
         self.done: dict[Choice, nn.Module | None] = {}
         numbers = {node.name: (*node.meta.get("shape", ()), 0)[0] for node in network.module.graph.nodes}
         self._stay = {
-            name: spread(sorted(stay), group.channels, numbers[name])
+            name: entries_of(sorted(stay), group.channels, numbers[name])
             for group, stay in self.kept.items()
             for name in group.nodes
         }

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trt_layermerge.merging.narrowing import spread
+from trt_layermerge.merging.narrowing import entries_of
 from trt_layermerge.merging.ridge import RIDGE
 
 
@@ -118,7 +118,7 @@ def corrected(
         ridge: How strongly weights are drawn to those that they were, in means of A's diagonal.
     """
     system, before = _system(reading, ridge), reading.weight.flatten(0, 1)
-    rows = spread(kept, len(reading.weight), len(system))
+    rows = entries_of(kept, len(reading.weight), len(system))
     weight = torch.zeros_like(before)
     weight[rows] = torch.cholesky_solve(system[rows] @ before, torch.linalg.cholesky(system[rows][:, rows]))
     return weight.reshape(reading.weight.shape), reading.means @ (before - weight)

@@ -48,7 +48,7 @@ def narrow(module: fx.GraphModule, kept: Kept) -> fx.GraphModule:
             _narrow_result(module, nodes[name], group.channels, channels)
         for name in group.consumers:
             part = _consumer(module, nodes[name])
-            taken = spread(channels, group.channels, part.weight.shape[1])
+            taken = entries_of(channels, group.channels, part.weight.shape[1])
             _take(part, ("weight",), 1, taken)
             setattr(part, "in_channels" if isinstance(part, nn.Conv2d) else "in_features", len(taken))
     return tidy(module)
@@ -66,13 +66,13 @@ def masked(module: fx.GraphModule, kept: Kept) -> fx.GraphModule:
         for name in group.consumers:
             part = _consumer(module, nodes[name])
             dropped = torch.ones(part.weight.shape[1], dtype=torch.bool)
-            dropped[spread(channels, group.channels, part.weight.shape[1])] = False
+            dropped[entries_of(channels, group.channels, part.weight.shape[1])] = False
             with torch.no_grad():
                 part.weight[:, dropped] = 0
     return module
 
 
-def spread(channels: Sequence[int], of: int, numbers: int) -> Int[Tensor, " taken"]:
+def entries_of(channels: Sequence[int], of: int, numbers: int) -> Int[Tensor, " taken"]:
     """Where channels lie among ``numbers`` numbers, as many in a row for each of ``of`` channels: of a flat image."""
     each = numbers // of
     return (torch.tensor(channels, dtype=torch.long)[:, None] * each + torch.arange(each)).flatten()
@@ -105,7 +105,7 @@ def _consumer(module: fx.GraphModule, node: fx.Node) -> nn.Conv2d | nn.Linear:
 def _narrow_result(module: fx.GraphModule, node: fx.Node, of: int, channels: Sequence[int]) -> None:
     """Leave channels out of what makes them or passes them on."""
     shape = node.meta["shape"]
-    taken = spread(channels, of, shape[0])
+    taken = entries_of(channels, of, shape[0])
     node.meta["shape"] = (len(taken), *shape[1:])
     if node.op == "call_function" and operator_name(node) in RESHAPES:
         size = node.args[1]

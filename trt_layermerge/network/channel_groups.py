@@ -41,13 +41,13 @@ BY_IMAGE = (
 WITH_INDICES = "max_pool2d_with_indices"
 """A pooling whose first result is the image."""
 
-PLAIN = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d)
+CHANNELWISE_LAYERS = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d)
 """Layers without parameters that take each channel by itself."""
 
 WHOLE = ("flatten", "view", "reshape", "squeeze", "unsqueeze")
 """Changes of shape that may leave the order of channels as it is."""
 
-WORDS = {
+WHY_FIXED = {
     "cat": "they are concatenated with others",
     "stack": "they are concatenated with others",
     "chunk": "they are split",
@@ -66,8 +66,8 @@ WORDS = {
 }
 """Why the channels that an operator reads and makes must stay."""
 
-OUTPUT = "the network returns them"
-INPUT = "the network is given them"
+RETURNED = "the network returns them"
+GIVEN = "the network is given them"
 GROUPED = "a grouped convolution reads or makes them"
 CONSTANT = "a sum or product with constants reads them"
 UNREAD = "nothing reads them"
@@ -151,9 +151,9 @@ class _Finder:
         part = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         read = [source for source in node.all_input_nodes if source in self.of]
         if node.op == "output":
-            self._fix(read, OUTPUT)
+            self._fix(read, RETURNED)
         elif node.op == "placeholder":
-            self._fix([self._begin(node)], INPUT)
+            self._fix([self._begin(node)], GIVEN)
         elif read and part is not None and self._consumes(node, part):
             self.of[read[0]].consumers.append(node)
             self.producers.add(self._begin(node))
@@ -207,7 +207,7 @@ class _Finder:
             return CONSTANT if any(source not in self.of for source in node.all_input_nodes) else None
         if name == WITH_INDICES or (name in BY_IMAGE and len(first) == 3 and first[:1] == shape[:1] and _spatial(node)):
             return None
-        return WORDS.get(name, f"{name} reads them")
+        return WHY_FIXED.get(name, f"{name} reads them")
 
     def _why_not_by_module(self, node: fx.Node, part: nn.Module) -> str | None:
         if isinstance(part, nn.Conv2d) and not part.groups == part.in_channels == part.out_channels:
@@ -215,11 +215,13 @@ class _Finder:
         if isinstance(part, nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.PReLU):
             each = any(value.numel() > 1 for value in (*part.parameters(), *part.buffers()))
             return SHARED if each and self.readers[str(node.target)] > 1 else None
-        if activation_name(part) is not None or isinstance(part, PLAIN):
+        if activation_name(part) is not None or isinstance(part, CHANNELWISE_LAYERS):
             return None
         if isinstance(part, nn.Flatten):
-            return None if _in_order(node.all_input_nodes[0].meta["shape"], node.meta["shape"]) else WORDS["flatten"]
-        return WORDS["group_norm"] if isinstance(part, nn.GroupNorm) else f"{type(part).__name__} reads them"
+            return (
+                None if _in_order(node.all_input_nodes[0].meta["shape"], node.meta["shape"]) else WHY_FIXED["flatten"]
+            )
+        return WHY_FIXED["group_norm"] if isinstance(part, nn.GroupNorm) else f"{type(part).__name__} reads them"
 
 
 def _spatial(node: fx.Node) -> bool:

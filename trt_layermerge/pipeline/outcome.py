@@ -18,7 +18,7 @@ from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.task import Comparison, Task, metric_name
+from trt_layermerge.training.task import Task, Unlabelled, metric_name
 
 GROWTH, MARGIN = 2.0, 0.5
 """Of the loss: in predictions, and beyond them where losses are known to be in nats or shares of a variance."""
@@ -37,7 +37,7 @@ def allowed_loss(original: float, predicted: float, margin: float = 0.0) -> floa
 
 def margin_of(task: Task) -> float:
     """What a task's loss may grow by in any case; 0 where nothing is known of its size."""
-    if isinstance(task, Comparison):
+    if isinstance(task, Unlabelled):
         return MARGIN * len(task.distances)
     return MARGIN if metric_name(task) is None else 0.0
 

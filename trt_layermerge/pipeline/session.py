@@ -38,7 +38,7 @@ from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.identity import source_digest
 from trt_layermerge.training.load import is_named, is_unlabelled, load_task, task_file
-from trt_layermerge.training.task import Comparison, Task
+from trt_layermerge.training.task import Task, Unlabelled
 from trt_layermerge.training.unlabelled.comparing import Comparing
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 
@@ -208,7 +208,7 @@ def open_session(job: Job) -> Session:
     if task is not None:
         task = task.for_network(network, device)
         job.estimator.require_task(task, network)
-        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Comparison):
+        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Unlabelled):
             hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
             require_logits(network, task, "the recipe distils", hint)
         check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
@@ -281,7 +281,7 @@ def _require_evaluable(network: Network, task: Task) -> None:
     try:
         evaluate(network.module, first(task.held_out_batches(), 2), task)
     except TaskError as error:
-        if len(network.outputs) == 1 or isinstance(task, Comparison):
+        if len(network.outputs) == 1 or isinstance(task, Unlabelled):
             raise
         raise TaskError(
             f"{error.message}; {network.name} returns {len(network.outputs)} tensors ({', '.join(network.outputs)}), "

@@ -30,7 +30,7 @@ from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.process_group import Alone, ProcessGroup, group
-from trt_layermerge.training.task import Comparison
+from trt_layermerge.training.task import Unlabelled
 from trt_layermerge.training.unlabelled.inner_states import Observed, observe_blocks
 
 ROUNDING = 1e-6
@@ -174,7 +174,7 @@ def _fine_tune(
         _start_from_the_same(model, start)
     task, network = session.training_task(), session.network
     # The teacher has its norms folded, which computes the same in less time.
-    if isinstance(task, Comparison):
+    if isinstance(task, Unlabelled):
         seen = observe_blocks(network, model, plan.choices)
     else:
         seen = Observed(model, fold_norms(network.module))

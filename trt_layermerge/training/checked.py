@@ -14,7 +14,7 @@ from trt_layermerge.network.inputs import Input, each
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import Checked, asking, check_task, checked_batches, described_value
 from trt_layermerge.training.identity import identity_of
-from trt_layermerge.training.task import Batch, Comparison, Regression, Shareable, Task
+from trt_layermerge.training.task import Batch, Regression, Shareable, Task, Unlabelled
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 from trt_layermerge.usercode import user_code
 
@@ -47,7 +47,7 @@ class CheckedTask:
                 self.metric_name = str(task.metric_name)
         if isinstance(task, Shareable):
             self.shared = self._shared
-        if isinstance(task, Comparison):
+        if isinstance(task, Unlabelled):
             self.distances = task.distances
 
     def for_network(self, network: Network, device: torch.device) -> CheckedTask:

@@ -39,7 +39,7 @@ from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
-from trt_layermerge.training.task import Comparison, Shareable, Task
+from trt_layermerge.training.task import Shareable, Task, Unlabelled
 from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
@@ -134,7 +134,7 @@ def _asked(teacher: nn.Module | None, model: nn.Module, task: Task, recipe: Reci
     Raises:
         UsageError: Something is, and there is none; or it is the model itself.
     """
-    compares = isinstance(task, Comparison)
+    compares = isinstance(task, Unlabelled)
     if teacher is None and (compares or recipe.distillation > 0):
         why = f"task {task.name!r} has no labels" if compares else f"recipe: distillation is {recipe.distillation}"
         raise UsageError(f"{why} but there is no teacher to learn from")

@@ -18,7 +18,7 @@ from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.gating import nonlinearity
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.strides import Unstrided
-from trt_layermerge.training.task import Comparison, Task
+from trt_layermerge.training.task import Task, Unlabelled
 from trt_layermerge.training.teaching import Part
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,7 +58,7 @@ class Objective:
         share, target = self.recipe.distillation, part.target
         with self._autocast():
             output = self._output(part.inputs)
-        taught, compares = part.taught(), isinstance(self.task, Comparison)
+        taught, compares = part.taught(), isinstance(self.task, Unlabelled)
         output = each(output, Tensor.float)
         if taught is not None and compares:
             target = taught

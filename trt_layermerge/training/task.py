@@ -93,7 +93,7 @@ def metric_name(task: Task) -> str | None:
 
 
 @runtime_checkable
-class Comparison(Protocol):
+class Unlabelled(Protocol):
     """A task without labels: its targets are what the original makes of the same inputs, and its loss is 0 for them.
 
     Held-out and test batches have them. Training and calibration batches have none: who trains gives the original as

@@ -18,7 +18,7 @@ from trt_layermerge.training.unlabelled.image_files import ImageFiles
 from trt_layermerge.training.unlabelled.load_unlabelled import unlabelled
 from trt_layermerge.training.unlabelled.prepared_image import prepared
 from trt_layermerge.training.unlabelled.preprocessing import Preprocessing
-from trt_layermerge.training.unlabelled.samples import Samples
+from trt_layermerge.training.unlabelled.samples import SampleSet
 
 image = pytest.importorskip("PIL.Image")
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def read_all(samples: Samples) -> list[torch.Tensor]:
+def read_all(samples: SampleSet) -> list[torch.Tensor]:
     return [samples.read(index)[0] for index in range(len(samples.digests))]
 
 

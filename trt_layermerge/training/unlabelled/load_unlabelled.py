@@ -9,7 +9,7 @@ from trt_layermerge.training.unlabelled.arrays import ARRAY, FUNCTION, Arrays
 from trt_layermerge.training.unlabelled.comparing import Comparing
 from trt_layermerge.training.unlabelled.image_files import ImageFiles
 from trt_layermerge.training.unlabelled.metric_file import MetricFile
-from trt_layermerge.training.unlabelled.samples import Samples
+from trt_layermerge.training.unlabelled.samples import SampleSet
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 from trt_layermerge.training.userfile import file_and_function
 
@@ -29,7 +29,7 @@ def unlabelled(place: Path, comparing: Comparing) -> Agreement:
     return Agreement.of(place.resolve().name, _samples(place, comparing), comparing.distances, metric)
 
 
-def _samples(place: Path, comparing: Comparing) -> Samples:
+def _samples(place: Path, comparing: Comparing) -> SampleSet:
     if place.is_dir():
         return ImageFiles.below(place, comparing.preprocessing)
     if place.suffix == ARRAY:

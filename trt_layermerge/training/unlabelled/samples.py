@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 
-class Samples(Protocol):
+class SampleSet(Protocol):
     """Samples that can be read in any order, in any thread."""
 
     @property

@@ -27,7 +27,7 @@ from trt_layermerge.training.task import Batch
 from trt_layermerge.training.unlabelled.distances import Distance, choose_distances
 from trt_layermerge.training.unlabelled.inner_states import WEIGHT, inner_error
 from trt_layermerge.training.unlabelled.metric_file import MetricFile
-from trt_layermerge.training.unlabelled.samples import Samples
+from trt_layermerge.training.unlabelled.samples import SampleSet
 from trt_layermerge.training.unlabelled.split import Split, split
 
 NUMBERS = 1 << 23
@@ -60,7 +60,7 @@ class Agreement:
     """
 
     name: str
-    samples: Samples
+    samples: SampleSet
     parts: Split
     told: tuple[tuple[str, str], ...] = ()
     metric_file: MetricFile | None = None
@@ -69,7 +69,9 @@ class Agreement:
     distances: Mapping[str, Distance] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, samples: Samples, told: tuple[tuple[str, str], ...], metric: MetricFile | None) -> Agreement:
+    def of(
+        cls, name: str, samples: SampleSet, told: tuple[tuple[str, str], ...], metric: MetricFile | None
+    ) -> Agreement:
         """The task of some samples, split by their content.
 
         Raises:
