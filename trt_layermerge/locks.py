@@ -37,7 +37,7 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 raise InputError(
                     f"{other} is at work in {folder}", hint="wait for it, or name another folder with --output"
                 )
-            say(f"waiting for {other}, which is at work in {folder}")
+            say(f"waiting for {other} at work in {folder}")
             lock(handle, folder, wait=True)
         yield
     finally:

@@ -20,6 +20,7 @@ COMMAND = "compress"
 def begun(folder: Path, command: str, name: str) -> int:
     """A command that runs beside; its process. Its messages are in ``NAME.log``."""
     if (child := os.fork()) == 0:
+        os.closerange(3, 1000)  # or it would hold, itself, the lock that it waits for
         arguments = COMMANDS[command](folder)
         COMMANDS[command] = lambda _: arguments
         os._exit(_run(command, folder.with_name(name), None, os.open(os.devnull, os.O_WRONLY)))

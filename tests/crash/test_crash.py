@@ -20,7 +20,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("crash")
     command = [sys.executable, "-m", "tests.crash.sample", str(folder)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=900)
     assert ran.returncode == 0, ran.stderr[-3000:]
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
