@@ -51,12 +51,12 @@ def source(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     network: Network,
-    networks: ModuleType,
+    random_plans: ModuleType,
 ) -> Path:
     """A network in FP32: as it came, or with a random plan executed."""
     module = network.module
     if request.param == "compressed":
-        module = execute(network, networks.random_plan(network, random.Random(3)), []).merged
+        module = execute(network, random_plans.random_plan(network, random.Random(3)), []).merged
     path = tmp_path_factory.mktemp("compiled") / f"{request.param}.onnx"
     export_onnx(fold_norms(module), network.input_shape, path)
     return path
