@@ -110,6 +110,6 @@ def _pillow() -> ModuleType:
         from PIL import Image
     except ImportError as error:
         raise RuntimeNotAvailableError(
-            "image files are read with Pillow, which is not installed", hint=install_hint("zoo", "pillow")
+            "image files are read with Pillow, which is not installed", hint=install_hint("images", "pillow")
         ) from error
     return Image
