@@ -183,7 +183,11 @@ def unet() -> Network:
 
 
 def merges(network: Network) -> list[Choice]:
-    return [c for c in choices_of(network, Limits(max_kernel=99, max_layers=6)) if c.kind is Kind.MERGE]
+    return [
+        c
+        for c in choices_of(network, Limits(max_kernel=99, max_layers=6))
+        if c.kind is Kind.MERGE and c.block.region is None
+    ]
 
 
 def test_each_case_is_one_chain_that_has_it(one: tuple[Case, Network]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import runpy
-from collections.abc import Callable, Iterable
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,14 +49,11 @@ class Bench:
             compress(open_session(job), Silent())
         return job
 
-    def prepare(self, makers: Iterable[Callable[[Bench], object]]) -> None:
-        """Make all valid files; in a fork, for torch and what builds engines may start threads, which forks lack."""
-        if (child := os.fork()) == 0:
-            for make in makers:
-                make(self)
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            raise RuntimeError("the valid files cannot be made")
+    def prepare(self) -> None:
+        """Make all valid files; in a process of its own, for what makes them starts threads, which forks would lack."""
+        code = "import sys; from tests.fuzz.bench import make_all; make_all(sys.argv[1])"
+        command = [sys.executable, "-c", code, str(self.folder)]
+        subprocess.run(command, cwd=TESTS.parent, env=os.environ | {"PYTHONPATH": str(TESTS.parent)}, check=True)
 
     @cached_property
     def profile(self) -> Path:
@@ -80,3 +78,12 @@ class Bench:
     def output(self, pattern: str) -> list[bytes]:
         """The job's files of a name."""
         return [path.read_bytes() for path in sorted(self.job.output.glob(pattern))]
+
+
+def make_all(folder: str) -> None:
+    """Make the valid files of all formats in a folder."""
+    from tests.fuzz.formats import FORMATS  # whose samples are made here
+
+    bench = Bench(Path(folder))
+    for form in FORMATS.values():
+        form.samples(bench)

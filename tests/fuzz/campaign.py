@@ -191,7 +191,7 @@ def _peak() -> float:
 def campaign(folder: Path, inputs: int, chunk: int, only: Iterable[str] = ()) -> Iterator[tuple[FileFormat, Found]]:
     """Run so many inputs over all formats, but what was run before; what was found of each format."""
     bench = Bench(folder / "valid")
-    bench.prepare(form.samples for form in FORMATS.values())
+    bench.prepare()
     formats = [form for form in FORMATS.values() if not only or form.name in only]
     per_share = inputs / sum(form.share for form in formats)
     for form in formats:
@@ -246,7 +246,7 @@ def _main() -> int:
     if given.seed is None:
         return 0 if _table(campaign(given.folder, given.inputs, given.chunk, given.only)) else 1
     bench, form = Bench(given.folder / "valid"), FORMATS[given.only[0]]
-    bench.prepare(form.samples for form in FORMATS.values())
+    bench.prepare()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / form.file
         path.write_bytes(content_of(form, given.seed, list(form.samples(bench))))

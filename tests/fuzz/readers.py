@@ -214,7 +214,7 @@ def _read_all(samples: Arrays | ImageFiles, count: int) -> None:
 
 def unlabelled_images(path: Path, _: Bench) -> None:
     folder = path.parent / "images"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for number in range(8):
         image = Image.new("RGB", (12, 10), (number, 0, 0))
         image.save(folder / f"{number}.png")

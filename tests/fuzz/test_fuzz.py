@@ -83,5 +83,5 @@ def test_valid_files_are_read(name: str, bench: Bench, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     made = Bench(tmp_path_factory.mktemp("valid"))
-    made.prepare(form.samples for form in FORMATS.values())
+    made.prepare()
     return made

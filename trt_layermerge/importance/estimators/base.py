@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.progress import Progress
 
 if TYPE_CHECKING:
+    from trt_layermerge.blocks.sized_choices import NarrowedGroup
     from trt_layermerge.network.network import Network
     from trt_layermerge.training.task import Task
 
