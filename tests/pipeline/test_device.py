@@ -20,6 +20,7 @@ from trt_layermerge.pipeline import measuring, refine, training
 from trt_layermerge.pipeline.dry_run import importance_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import Session, open_session
+from trt_layermerge.pipeline.solving import ChosenPlan
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training import loop
 from trt_layermerge.training.recipe import Recipe
@@ -84,8 +85,8 @@ def test_plans_are_carried_out_and_trained_there(
         session.job.output.mkdir()
         shutil.copy(done.plan_file, session.job.plan_file)  # it gives the run its name
         wanted = Kind.MERGE if decouple else Kind.FIT
-        plan = [next(c for c in session.choices if c.kind is wanted and c.block == Block(0, 1, 3))]
-        return training.execute_and_train(session, plan, inputs, recorder).trained
+        choice = next(c for c in session.choices if c.kind is wanted and c.block == Block(0, 1, 3))
+        return training.execute_and_train(session, ChosenPlan((choice,)), inputs, recorder).trained
 
     job = replace(done, method=method, recipe=Recipe(epochs=1, distillation=0.5, decouple=decouple))
     here, other = open_session(replace(job, output=tmp_path / "here")), there(replace(job, output=tmp_path / "there"))

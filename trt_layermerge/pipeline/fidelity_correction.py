@@ -25,6 +25,9 @@ _TERMS: dict[CorrectionKind, int] = {"none": 0, "saved": 1, "saved and launches"
 _FEWEST = 6
 """Plans that a correction is fitted to; of fewer, chance is most of what is seen."""
 
+_NOTHING = 1e-9
+"""An error that no correction improves: what is left then is rounding."""
+
 _WINS = 0.9
 """A correction is taken where it leaves at most so much of the error of plans that it has not seen."""
 
@@ -100,13 +103,15 @@ class Correction:
 
 
 def find_correction(plans: Sequence[PlanTiming]) -> Correction:
-    """The correction whose errors on unseen plans are least, if it wins by enough; each plan is left out once."""
-    plain = Correction("none", 0.0, 0.0, FidelityErrors.of([plan.error for plan in plans]))
+    """The correction that wins by enough on unseen plans, of the fewest terms; each plan is left out once."""
+    best = Correction("none", 0.0, 0.0, FidelityErrors.of([plan.error for plan in plans]))
     if len(plans) < _FEWEST:
-        return plain
-    tried = [_fitted(plans, kind) for kind in _TERMS if kind != "none"]
-    best = min(tried, key=lambda one: one.unseen.rmspe)
-    return best if best.unseen.rmspe <= _WINS * plain.unseen.rmspe else plain
+        return best
+    for kind in _TERMS:  # from the fewest terms to the most: each has to win against fewer
+        tried = best if kind == "none" else _fitted(plans, kind)
+        if tried.unseen.rmspe <= _WINS * best.unseen.rmspe and best.unseen.rmspe > _NOTHING:
+            best = tried
+    return best
 
 
 def _fitted(plans: Sequence[PlanTiming], kind: CorrectionKind) -> Correction:

@@ -47,7 +47,7 @@ class Position:
     losses: tuple[float, ...] = ()
     running: float = 0.0
     finished: bool = False
-    scaler: Mapping[str, float] = field(default_factory=dict)
+    scaler: Mapping[str, int | float] = field(default_factory=dict)
     first_loss: float = 0.0
     backoffs: int = 0
 
