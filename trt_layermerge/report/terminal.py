@@ -59,8 +59,9 @@ def _lines(summary: Summary) -> Iterator[str]:
     manifest, device, prediction = summary.manifest, summary.manifest.device, summary.prediction
     if manifest.simulated:
         yield "SIMULATED  no device was timed: the latencies are no measurements"
-    yield f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch},"
-    yield f"           {device.threads} thread(s), {device.precision}; medians with 95 % intervals, interleaved"
+    timed = f"batch {manifest.batch}, {device.threads} thread(s), {device.precision}"
+    yield f"measured   {device.runtime} {device.runtime_version} on {device.name},"
+    yield f"           {timed}; medians with 95 % intervals, interleaved"
     if device.settings:
         yield f"           {device.settings}"
     yield (
