@@ -33,7 +33,8 @@ def test_every_row_is_printed(manifest: Manifest, capsys: pytest.CaptureFixture[
 
 def test_how_the_figures_came_about_is_told(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
     text, device = printed(capsys, manifest), manifest.device
-    assert f"measured   {device.runtime} {device.runtime_version} on {device.name}, batch {manifest.batch}," in text
+    assert f"measured   {device.runtime} {device.runtime_version} on {device.name}," in text
+    assert f"batch {manifest.batch}, {device.threads} thread(s), {device.precision};" in text
     assert f"predicted  {manifest.predicted_latency_ms:.3f} ms" in text and "with probability 0.97" in text
     assert f"{manifest.proof.merged_blocks} merged blocks and {manifest.proof.folded_norms} folded norms" in text
     assert "           plan 2: " in text and ", chosen" in text
