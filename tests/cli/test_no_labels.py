@@ -18,7 +18,7 @@ SEVERAL = Path(__file__).parents[1] / "pipeline" / "assets" / "several.py"
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``network.onnx`` and ``photos/`` of several sizes."""
-    image = pytest.importorskip("PIL.Image")
+    image = pytest.importorskip("PIL.Image", reason="pip install '.[images]'")
     folder = tmp_path_factory.mktemp("shop")
     network = load_network(f"{SEVERAL}:three")
     export_onnx(network.module, network.inputs, folder / "network.onnx")

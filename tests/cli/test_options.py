@@ -80,7 +80,7 @@ def test_builder_settings_are_those_of_the_runtimes_kind(config: Any) -> None:
 
 
 def test_another_runtime_has_to_have_the_precision() -> None:
-    pytest.importorskip("tensorrt_rtx")
+    pytest.importorskip("tensorrt_rtx", reason="pip install '.[tensorrt-rtx]'")
     with pytest.raises(RuntimeNotAvailableError, match="sm75' has no int8"):
         job_of("m", "--precision", "int8", "--also", "tensorrt-rtx:sm75", options=(*ALL, also_option))
     assert job_of("m", "--precision", "int8", "--also", "tensorrt-rtx:sm86", options=(*ALL, also_option)).also

@@ -98,7 +98,7 @@ def test_names_and_signatures_are_those_of_tensorrt_rtx(rtx_stubs: Path) -> None
 
 
 def test_enums_have_the_numbers_of_tensorrt_rtx() -> None:
-    genuine = pytest.importorskip("tensorrt_rtx")
+    genuine = pytest.importorskip("tensorrt_rtx", reason="pip install '.[tensorrt-rtx]'")
     kinds = ("ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy")
     there = {f"{kind}.{name}": int(one) for kind in kinds for name, one in getattr(genuine, kind).__members__.items()}
     environment = {"PYTHONPATH": str(SITE), "DOUBLE": "{}"}
