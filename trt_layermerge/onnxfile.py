@@ -38,6 +38,17 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
     return proto
 
 
+def weight_files(path: Path) -> list[str]:
+    """Where the weights lie that a model keeps outside of its own file, relative to that.
+
+    Raises:
+        ModelError: It is not ONNX.
+    """
+    tensors = read_onnx(path, weights=False).graph.initializer
+    told = (entry for one in tensors if one.data_location == one.EXTERNAL for entry in one.external_data)
+    return sorted({entry.value for entry in told if entry.key == "location"})
+
+
 def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = False) -> onnx.ModelProto:
     """A model with the types and shapes that follow from those of its inputs.
 

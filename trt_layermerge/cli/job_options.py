@@ -84,6 +84,7 @@ def make_job(**given: Any) -> Job:
         device=given.get("device", known.device),
         cpu_threads=given.get("cpu_threads"),
         also=given.get("also"),
+        key=given.get("sign"),
         accept_worse=given.get("accept_worse", False),
     )
 

@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from trt_layermerge.cli.from_fields import options_of
 from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
+from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
@@ -101,7 +102,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
     of_stages = (network_options, device_options, data_options, torch_options, plan_options)
-    of_compress = (refine_options, also_option, training_options)
+    of_compress = (refine_options, also_option, training_options, sign_option)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 

@@ -94,7 +94,7 @@ def _also(session: Session, reporter: Reporter) -> Also | None:
     shapes = batched_shapes(session.network.inputs, job.batch)
     sources = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX)
     models = sources.map(lambda source: typed_path(source, job.options.precision))
-    return build_also(job.also, models, job.options, shapes, job.final_policy)
+    return build_also(job.also, models, job.options, shapes, job.final_policy, job.key)
 
 
 @dataclass(frozen=True)
@@ -249,5 +249,7 @@ def _write(job: Job, result: Result) -> Result:
     write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
     files = result.manifest.files | hashes(job.output, [REPORT, RESULT])
-    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": files}))
-    return replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will
+    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": files}), job.key)
+    signed_by = None if job.key is None else job.key.public
+    verified = verify_delivery(job.output / MANIFEST, signed_by=signed_by)  # as a user's machine will
+    return replace(result, manifest=verified.manifest)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.cost import Setting
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.filling import Estimation
@@ -72,6 +73,7 @@ class Job:
         cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
         accept_worse: Whether a network is delivered that is far worse than planned.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
+        key: What the manifest is signed with; ``None`` for not at all.
     """
 
     model: str
@@ -99,6 +101,7 @@ class Job:
     cpu_threads: int | None = None
     accept_worse: bool = False
     also: str | None = None
+    key: SigningKey | None = None
 
     @property
     def setting(self) -> Setting:

@@ -11,8 +11,10 @@ from click.core import ParameterSource
 
 from trt_layermerge.cli.options import COUNT, MOST, PATH, json_option, read_settings, settings_options
 from trt_layermerge.cli.show import print_json
+from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.probe import probe
@@ -58,6 +60,7 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
     "--batches", callback=_read_range, metavar="MIN-MAX", help=f"{_RANGES}: every batch that the engine takes, as 1-32."
 )
 @settings_options
+@sign_option
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
 @json_option
 def command(
@@ -69,6 +72,7 @@ def command(
     threads: int,
     batch: int,
     batches: tuple[int, int] | None,
+    sign: SigningKey | None,
     print_trtexec: bool,
     as_json: bool,
     **settings: Any,
@@ -93,7 +97,7 @@ def command(
     _require_batch(model, shapes, batch)
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
     file = output or model.with_suffix(engine_suffix(made))
-    manifest = build_engine(model, made, options, shapes, file)
+    manifest = build_engine(model, made, options, shapes, file, sign)
     device, built = manifest.device, next(iter(manifest.inputs.values()))[0]
     if as_json:
         print_json(

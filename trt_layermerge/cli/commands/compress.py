@@ -22,6 +22,7 @@ from trt_layermerge.cli.options import (
     training_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.pipeline.compression import compress
 from trt_layermerge.pipeline.dry_run import data_plan, job_plan
 from trt_layermerge.pipeline.session import open_session
@@ -39,6 +40,7 @@ from trt_layermerge.report.terminal import print_result
     refine_options,
     also_option,
     training_options,
+    sign_option,
     config_option,
     dry_run_option,
     json_option,
