@@ -59,8 +59,11 @@ fuzz: $(INSTALLED)  ## try the properties on a thousand new examples each: what 
 
 # A campaign goes on where it was stopped; its results, and inputs that found a fault, are in build/fuzz.
 INPUTS ?= 100000
+GUIDED ?= 2000
 test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of numbers for each
 	$(BIN)/python -m tests.fuzz.campaign build/fuzz --inputs $(INPUTS)
+	test -d .venv/atheris || $(PIP) install --no-deps --only-binary :all: --target .venv/atheris 'atheris>=3,<4' || true
+	PYTHONPATH=.venv/atheris $(BIN)/python -m tests.fuzz.guided build/fuzz --inputs $(GUIDED)
 
 # Goes on where it was stopped, too. CRASH: which of the commands, and how many random moments for each.
 test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it

@@ -24,6 +24,8 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
         ModelError: It is not ONNX, or its weights lie where they may not.
     """
     where = f"file {model}" if isinstance(model, Path) else "the model"
+    if isinstance(model, Path) and model.exists() and not model.is_file():  # a pipe, a device without an end
+        raise ModelError(f"{where} cannot be read as ONNX: it is no file")
     try:
         if isinstance(model, Path):
             proto = onnx.load(model, format="protobuf", load_external_data=weights)

@@ -7,13 +7,16 @@ goes through: a SIGINT that really arrived while the code ran.
 
 from __future__ import annotations
 
+import os
 import signal
 import sysconfig
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, TracebackType
+from typing import Any
 
 from trt_layermerge.errors import InputError, LayerMergeError
 
@@ -64,6 +67,43 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             raise self._kind(f"{self._what}: {_words(error)}{_place(error, lines)}") from error
         if lines[-1][0] != __file__ and (place := _place(error, lines)):  # of ours, on behalf of the user's code
             raise self._kind(f"{error.message}{place}", hint=error.hint) from error
+
+
+_ENDING = ("_exit", "execv", "execve")
+"""What in ``os`` ends a process at once, or puts another program in its place; the other ways to do so call these."""
+
+
+@contextmanager
+def ended_by_us_alone(*, ending: bool) -> Iterator[None]:
+    """Make ``os._exit`` and ``os.exec...`` raise ``SystemExit`` in this process, and not in those that it forks.
+
+    Args:
+        ending: Whether this process ends with the block. Then what runs at exit cannot change its exit code either.
+    """
+    process, real, code = os.getpid(), {name: getattr(os, name) for name in _ENDING}, list[int]()
+
+    def instead(name: str) -> Callable[..., Any]:
+        def end(*arguments: Any) -> Any:
+            if os.getpid() != process:
+                return real[name](*arguments)
+            if code:
+                real["_exit"](code[0])
+            raise SystemExit(f"os.{name}({', '.join(map(repr, arguments[:2]))[:100]})")
+
+        return end
+
+    for name in _ENDING:
+        setattr(os, name, instead(name))
+    try:
+        yield
+        code.append(0)
+    except SystemExit as stop:
+        code.append(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
+        raise
+    finally:
+        if not ending or not code:
+            for name, function in real.items():
+                setattr(os, name, function)
 
 
 def _words(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from trt_layermerge.errors import Caution, ExitCode, LayerMergeError
+from trt_layermerge.usercode import ended_by_us_alone
 
 COMMANDS = {
     "inspect": "Show what can be merged in a network, and why the rest cannot.",
@@ -84,7 +85,8 @@ def main(args: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always", Caution)
         warnings.showwarning = _Shown(warnings.showwarning)  # type: ignore[assignment]
-        _main(args)
+        with ended_by_us_alone(ending=args is None):
+            _main(args)
 
 
 def _main(args: Sequence[str] | None) -> None:
@@ -94,6 +96,11 @@ def _main(args: Sequence[str] | None) -> None:
         _fail(str(error), int(error.exit_code))
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
+    except SystemExit as stop:  # no end of ours, which are all here
+        _fail(
+            f"a library, or code of the model or the task, ends the process: SystemExit: {stop.code}",
+            int(ExitCode.BAD_INPUT),
+        )
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
