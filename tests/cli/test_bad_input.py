@@ -340,7 +340,7 @@ def test_a_task_of_too_few_inputs_is_told_so(run: Any, desk: Any) -> None:
 
 PIPES: dict[str, tuple[str, list[object], int]] = {
     "configuration": ("job.toml", ["compress", "model.py", "--config", "PIPE"], 2),
-    "recipe": ("r.toml", ["compress", "model.py", "--recipe", "PIPE"], 3),
+    "recipe": ("r.toml", ["compress", "model.py", "--recipe", "PIPE"], 2),
     "manifest": ("m.json", ["verify", "--manifest", "PIPE"], 3),
     "public key": ("k.pem", ["verify", "--manifest", "m.json", "--signed-by", "PIPE"], 3),
     "profile": ("p.jsonl", ["compare", "PIPE", "PIPE"], 3),
