@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from typing import NoReturn
 
 import pytest
@@ -135,3 +137,14 @@ def test_forks_end_as_they_like_and_what_was_there_comes_back() -> None:
         with pytest.raises(TaskError, match=said), user_code("it", TaskError):
             os._exit(0)
     assert (os._exit, os.execv, os.execve) == before
+
+
+def test_what_the_code_does_with_warnings_ends_with_it() -> None:
+    before = list(warnings.filters)
+    for error in (None, ValueError("late")):
+        with contextlib.suppress(TaskError), user_code("it", TaskError):
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", "x")
+            if error is not None:
+                raise error
+        assert list(warnings.filters) == before

@@ -11,6 +11,7 @@ import os
 import signal
 import sysconfig
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,11 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
     def __init__(self, what: str, kind: type[InputError]) -> None:
         self._what, self._kind = what, kind
         self._interrupted, self._handler = False, signal.getsignal(signal.SIGINT)
+        self._filters: tuple[object, ...] = ()
 
     def __enter__(self) -> None:
-        """Listen for Ctrl-C."""
+        """Listen for Ctrl-C, and note what is done with warnings."""
+        self._filters = tuple(warnings.filters)
         if callable(self._handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._listen)
 
@@ -58,6 +61,9 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
         """
         if signal.getsignal(signal.SIGINT) == self._listen:  # else the code has set a handler of its own
             signal.signal(signal.SIGINT, self._handler)
+        if tuple(warnings.filters) != self._filters:  # else what we have to say might be an error from now on
+            warnings.resetwarnings()
+            warnings.filters[:] = self._filters  # type: ignore[index]  # a list, whatever typeshed says
         if error is None:
             return
         if self._interrupted:

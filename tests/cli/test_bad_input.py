@@ -393,6 +393,14 @@ def test_a_task_cannot_end_the_command_as_a_success(desk: Any, name: str) -> Non
     assert len(re.findall("^error: ", ran.stderr, re.M)) == 1 and "Traceback" not in ran.stderr
 
 
+def test_a_task_that_closes_our_streams_and_makes_warnings_errors_hides_no_error(desk: Any) -> None:
+    hides = "import sys, warnings\nsys.stdout.close()\nsys.stderr.close()\nwarnings.simplefilter('error')\n"
+    (desk.folder / "task.py").write_text(f"{hides}def task():\n    return 3\n")
+    command = [sys.executable, "-m", "trt_layermerge.cli.main", "compress", *map(str, desk.job), "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 3 and ran.stderr.startswith("error: ") and "is no task" in ran.stderr, ran
+
+
 def test_a_late_exit_that_no_gate_sees_is_no_success(run: Any, desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(*_: object, **__: object) -> None:
         raise SystemExit(0)

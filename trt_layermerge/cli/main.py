@@ -82,6 +82,8 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
             stream.reconfigure(errors="backslashreplace")
+            if args is None:  # a process of our own, in which code of the user's may close them
+                stream.close = lambda: None  # type: ignore[method-assign]
     with warnings.catch_warnings():
         warnings.simplefilter("always", Caution)
         warnings.showwarning = _Shown(warnings.showwarning)  # type: ignore[assignment]
@@ -107,7 +109,7 @@ def _main(args: Sequence[str] | None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing is left to say
+        type(sys.stderr).close(sys.stderr)  # whoever read our output has gone; nothing is left to say
         sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written to
         where = "" if error.filename is None else f"{error.filename}: "
