@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.network import Network
-from trt_layermerge.progress import Progress
+from trt_layermerge.progress import Progress, silent
 from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.task import Task
 
@@ -71,7 +71,7 @@ def measure(
     task: Task,
     table: ImportanceTable,
     how: Estimation,
-    progress: Progress = lambda done, total, label: None,
+    progress: Progress = silent,
     narrowed: Iterable[NarrowedGroup] = (),
 ) -> None:
     """Measure every choice that the table has no row of; each row is on disk before the next choice begins.

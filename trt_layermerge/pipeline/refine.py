@@ -23,11 +23,12 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, decide, kept_plan, tables_stage, with_kept
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined
+from trt_layermerge.progress import Reporter
 from trt_layermerge.training.evaluate import evaluate
 
 ORIGINAL = "original"

@@ -22,11 +22,12 @@ from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.sequential import Compression, execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.outcome import held_out_loss
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import ChosenPlan, chosen
 from trt_layermerge.planning.plan import read_plan
+from trt_layermerge.progress import Reporter
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.process_group import Alone, ProcessGroup, group
@@ -116,8 +117,8 @@ def share_training(session: Session) -> None:
     if _decouples(job):
         model = decouple(session.network, plan.choices)
     else:
-        model = _trainable(session, _execute(session, plan, members, _Silent()), plan, members)
-    _fine_tune(session, model, plan, members, _Silent())
+        model = _trainable(session, _execute(session, plan, members, Reporter()), plan, members)
+    _fine_tune(session, model, plan, members, Reporter())
 
 
 def _members(session: Session) -> ProcessGroup:
@@ -126,16 +127,6 @@ def _members(session: Session) -> ProcessGroup:
 
 def _decouples(job: Job) -> bool:
     return job.recipe is not None and job.recipe.decouple > 0
-
-
-class _Silent:
-    """A reporter that tells nothing: the first process tells for all."""
-
-    def stage(self, name: str) -> None:
-        pass
-
-    def progress(self, done: int, total: int, label: str) -> None:
-        pass
 
 
 def _execute(session: Session, plan: ChosenPlan, members: ProcessGroup, reporter: Reporter) -> Compression:

@@ -19,6 +19,7 @@ class OnnxRuntimeKind(RuntimeKind):
 
     name: ClassVar[str] = "onnxruntime"
     purpose: ClassVar[str] = "timing on the CPU"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     times_amid_network: ClassVar[bool] = True
     suffix: ClassVar[str] = ".engine.onnx"  # its engines are ONNX files still
     provider: ClassVar[str] = "CPUExecutionProvider"

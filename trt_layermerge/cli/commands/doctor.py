@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.files import require_writable
 from trt_layermerge.pipeline.first_run import FirstRun, first_run, read_first_run, write_first_run
 from trt_layermerge.pipeline.self_check import SelfCheck, check_itself
+from trt_layermerge.report.wide_console import wide_console
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds, usual_runtime_kind
 from trt_layermerge.runtimes.survey import Finding, survey
@@ -24,7 +26,7 @@ from trt_layermerge.runtimes.survey import Finding, survey
 _ABLE = ", ".join(kind.name for kind in runtime_kinds())
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.option("--runtime", help=f"Self-check in this one: {_ABLE}.  [default: the first that has all it needs here]")
 @click.option("--report", type=PATH, help="Time forty standard blocks too, and write a file for whoever is to help.")
 @click.option("--replay", type=PATH, help="Print what --report wrote; look at nothing here.")
@@ -34,7 +36,7 @@ def command(runtime: str | None, report: Path | None, replay: Path | None, as_js
 
     The file of --report holds versions, what was built and timed, and errors in full; no paths, users or hosts.
     """
-    console = Console()
+    console = wide_console(markup=True)
     if report is not None or replay is not None:
         _report_or_replay(runtime, report, replay, console, as_json)
         return

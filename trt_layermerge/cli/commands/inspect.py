@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.blocks.candidates import choices_of
@@ -16,16 +15,18 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
 from trt_layermerge.cli.inspected_plan import inspect_plan
-from trt_layermerge.cli.job_options import make_job
-from trt_layermerge.cli.options import config_option, json_option, network_options
+from trt_layermerge.cli.options import config_option, json_option, network_options, settings_of
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.network.chain import Chain, Layer, Skip
 from trt_layermerge.network.channel_group import ChannelGroup, FixedChannels
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.session import for_method
+from trt_layermerge.pipeline.settings import job_of
+from trt_layermerge.report.wide_console import wide_console
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @network_options
 @config_option
 @json_option
@@ -38,7 +39,7 @@ def command(as_json: bool, **given: Any) -> None:
     if given["model"].endswith(".engine"):
         inspect_plan(Path(given["model"]), as_json=as_json)
         return
-    job = make_job(**given)
+    job = job_of(**settings_of(given))
     network = load_network(job.model, job.weights, job.input_shape)
     choices = choices_of(network, job.limits)
     distinct = {signature for choice in choices for signature in signatures(network, choice, job.setting)}
@@ -129,7 +130,7 @@ def _largest_merge(network: Network, choices: Iterable[Choice]) -> dict[str, Any
 
 
 def _show(found: dict[str, Any], method: str) -> None:
-    console = Console(markup=False, emoji=False)  # names are the model's, not markup
+    console = wide_console()
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))
