@@ -28,7 +28,8 @@ class Progress(Protocol):
             done: Steps that are done.
             total: Steps there are.
             label: What is in hand or was done last, in a few words.
-            share: Share of all work that is done, where steps are known to take unequally long.
+            share: Share of the work of this call that is done, where steps are known to take unequally long. Without
+                it, the first call tells what another run had done.
         """
 
 
@@ -74,13 +75,14 @@ class Reporter:
     def __init__(self, callback: Callback | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._callback, self._clock = callback, clock
         self._step: Step | None = None
-        self._began = 0.0
-        self._first: tuple[float, float] | None = None
+        self._began = self._last = 0.0
+        self._base: tuple[float, float] | None = None
 
     def stage(self, name: str) -> None:
         """A stage begins; the one before it has ended."""
         self.finish()
-        self._began, self._first = self._clock(), None
+        self._began = self._last = self._clock()
+        self._base = None
         record(_LOG.info, "stage", "%s begins", name, stage=name)
         self._tell(Step(name))
 
@@ -89,7 +91,9 @@ class Reporter:
         if self._step is None:
             return
         now = self._clock()
-        left = self._left(now, min(1.0, done / total if share is None else share) if total else 0.0)
+        if self._base is None or self._step.total != total:
+            self._base = (self._last, 0.0) if share is not None else (now, done / max(1, total))
+        left, self._last = self._left(now, done / max(1, total) if share is None else share), now
         step = Step(self._step.stage, done, total, label, now - self._began, left)
         about = {"stage": step.stage, "done": done, "total": total, "label": label, "seconds_left": left}
         record(_LOG.debug, "step", "%s: %d of %d, %s", step.stage, done, total, label, **about)
@@ -119,10 +123,9 @@ class Reporter:
             self._callback(step)
 
     def _left(self, now: float, share: float) -> float | None:
-        """What is left, at the pace since the first step: what was done before, in another run, took no time now."""
-        if self._first is None:
-            self._first = (now, share) if share < 1 else (self._began, 0.0)
-        since, before = self._first
+        """What is left at the pace until now, of the work of this call: what another run had done took no time now."""
+        assert self._base is not None, "there was a step"
+        since, before = self._base
         if share >= 1:
             return 0.0
         return (now - since) * (1 - share) / (share - before) if share > before and now > since else None

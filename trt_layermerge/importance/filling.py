@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate, chain
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.limits import Limits
@@ -96,11 +96,12 @@ def measure(
         return
     how.estimator.require_measurable(network, request.choices)
     network.module.eval()
-    done = total - request.missing
-    for row in chain(
+    before = total - request.missing
+    work = list(accumulate(how.estimator.work(request)))
+    rows = chain(
         how.estimator.rows(request, progress) if request.choices else (),
         how.estimator.width_rows(request, progress) if request.narrowed else (),
-    ):
+    )
+    for number, row in enumerate(rows):
         table.add(row)
-        done += 1
-        progress(done, total, row.choice)
+        progress(before + number + 1, total, row.choice, share=work[min(number, len(work) - 1)] / work[-1])

@@ -76,7 +76,8 @@ def fill(
         )
     pending = missing(signatures, profile, policy)
     sentinel: _Sentinel | None = None
-    measured, began = 0, time.monotonic()
+    measured, began, work = 0, time.monotonic(), _work(pending, profile, policy)
+    finished, all_work = 0.0, sum(work.values())
     for begin in range(0, len(pending), policy.group):
         if max_seconds is not None and time.monotonic() - began >= max_seconds:
             break
@@ -86,9 +87,9 @@ def fill(
         group = pending[begin : begin + policy.group]
         for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
             profile.add(replace(row, simulated=profile.key.device.simulated))
-            measured += 1
+            measured, finished = measured + 1, finished + work[row.signature.key]
             if progress is not None:
-                progress(measured, len(pending), row.signature.key)
+                progress(measured, len(pending), row.signature.key, share=finished / all_work)
     return measured
 
 
@@ -141,8 +142,13 @@ def estimate_seconds(signatures: Iterable[AnySignature], profile: Profile, polic
 
     The rows that the profile has tell how long one of those takes; without rows, 0.1 ns.
     """
-    pace, pending = _seconds_per_mac(profile), missing(signatures, profile, policy)
-    return sum(_estimate(signature.batch * signature.macs * pace, policy) for signature in pending)
+    return sum(_work(missing(signatures, profile, policy), profile, policy).values())
+
+
+def _work(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> dict[str, float]:
+    """How long each signature should take, in seconds."""
+    pace = _seconds_per_mac(profile)
+    return {one.key: _estimate(one.batch * one.macs * pace, policy) for one in signatures}
 
 
 def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:
