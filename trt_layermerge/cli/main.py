@@ -58,7 +58,8 @@ class LazyGroup(click.Group):
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
-            if name and name != option and args[0] != "doctor":  # who looks for what is missing
+            asked = name and name != option and not ctx.resilient_parsing  # which is a shell that completes
+            if asked and args[0] != "doctor":  # who looks for what is missing
                 from trt_layermerge.runtimes import registry  # it loads numpy
 
                 (registry.require_runtime if args[0] == "build" else registry.require_running)(name)

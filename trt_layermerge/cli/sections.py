@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ from click.shell_completion import CompletionItem
 
 from trt_layermerge.cli.logs import log_options
 from trt_layermerge.errors import did_you_mean
+from trt_layermerge.log import record
+
+_LOG = logging.getLogger(__name__)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
@@ -63,6 +67,11 @@ class Command(click.Command):
         for title, lines in sections.items():
             with formatter.section(title):
                 formatter.write_dl(lines)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Log what is asked for, and do it."""
+        record(_LOG.debug, "command", "%s begins", ctx.command_path, command=ctx.command_path, options=dict(ctx.params))
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; of a budget and a speed-up, the one on the command line goes before that of a file."""

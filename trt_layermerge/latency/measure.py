@@ -8,6 +8,7 @@ round in which it is slow was disturbed, and is thrown away.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,9 +25,12 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
+from trt_layermerge.log import record
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
+
+_LOG = logging.getLogger(__name__)
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
@@ -87,6 +91,9 @@ def fill(
         group = pending[begin : begin + policy.group]
         for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
             profile.add(replace(row, simulated=profile.key.device.simulated))
+            if row.status != "ok":
+                about = {"signature": row.signature.key, "status": row.status, "reason": row.reason}
+                record(_LOG.info, "row", "%s is %s: %s", *about.values(), **about)
             measured, finished = measured + 1, finished + work[row.signature.key]
             if progress is not None:
                 progress(measured, len(pending), row.signature.key, share=finished / all_work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
@@ -76,9 +76,9 @@ class Compressed:
 
     session: Session
     plan_file: PlanFile
-    module: fx.GraphModule
-    executed: Executed
-    folds: Proof
+    module: fx.GraphModule = field(repr=False)
+    executed: Executed = field(repr=False)
+    folds: Proof = field(repr=False)
     cautions: tuple[str, ...]
 
     @property
@@ -309,6 +309,8 @@ def _write(job: Job, result: Result) -> Result:
     """Write what people read, and then the manifest, which has the hashes of it all."""
     write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
-    files = result.manifest.files | hashes(job.output, [REPORT, RESULT])
-    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": files}))
+    listed = result.manifest.files | hashes(job.output, [REPORT, RESULT])
+    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}))
+    files = {what: str(path) for what, path in result.files.items()}
+    record(_LOG.info, "delivered", "%s: %.2fx", files["engine"], result.manifest.speedup, **files)
     return replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will

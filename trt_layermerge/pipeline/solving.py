@@ -76,7 +76,7 @@ class Solution:
         best: Whether no better plan is known to be possible.
     """
 
-    frontier: Frontier
+    frontier: Frontier = field(repr=False)
     original_ns: int
     budget_ns: int
     plans: tuple[Plan, ...] = ()

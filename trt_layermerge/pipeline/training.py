@@ -6,6 +6,7 @@ Where a launcher has started several processes, the first one does the whole job
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import fx
 from trt_layermerge.errors import TableError, say
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.evaluator import first
+from trt_layermerge.log import record
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_network
 from trt_layermerge.merging.restored_norms import restore_norms
@@ -33,6 +35,8 @@ from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.process_group import Alone, ProcessGroup, group
 from trt_layermerge.training.task import Unlabelled
 from trt_layermerge.training.unlabelled.inner_states import Observed, observe_blocks
+
+_LOG = logging.getLogger(__name__)
 
 ROUNDING = 1e-6
 """Of a distance: so much worse is no worse."""
@@ -169,7 +173,7 @@ def _fine_tune(
         seen = observe_blocks(network, model, plan.choices)
     else:
         seen = Observed(model, fold_norms(network.module))
-    return fine_tune(
+    result = fine_tune(
         seen.student,  # whose weights are the model's
         task,
         job.recipe,
@@ -178,6 +182,10 @@ def _fine_tune(
         progress=reporter.progress,
         group=members,
     )
+    about = {"steps": result.steps, "resumed_at": result.resumed_at, "lr": result.lr, "backoffs": result.backoffs}
+    message = "trained %d steps from step %d on, peak learning rate %g"
+    record(_LOG.info, "training", message, result.steps, result.resumed_at, result.lr, **about)
+    return result
 
 
 def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:

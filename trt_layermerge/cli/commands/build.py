@@ -16,6 +16,7 @@ from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.settings import builder_settings
 from trt_layermerge.probe import probe
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, RuntimeKind
@@ -52,10 +53,15 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), help="What MODEL is written in.  [default: read off its graph]"
 )
-@click.option("--threads", type=THREADS, default=1, show_default=True, help="Of one run on a CPU.")
-@click.option("--batch", type=COUNT, default=8, show_default=True, help="Images at once.")
 @click.option(
-    "--batches", callback=_read_range, metavar="MIN-MAX", help=f"{_RANGES}: every batch that the engine takes, as 1-32."
+    "--threads", type=THREADS, default=BuildOptions.threads, show_default=True, help="CPU threads of one run."
+)
+@click.option("--batch", type=COUNT, default=Job.batch, show_default=True, help="Images that one run takes.")
+@click.option(
+    "--batches",
+    callback=_read_range,
+    metavar="MIN-MAX",
+    help=f"Let the engine take these batches, as 1-32; of {_RANGES}.",
 )
 @settings_options
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")

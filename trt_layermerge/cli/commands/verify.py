@@ -14,7 +14,9 @@ from trt_layermerge.delivery.engines import verify_built
 
 
 @click.command("verify", cls=Command)
-@click.option("--manifest", type=PATH, required=True, help="manifest.json beside the engine, or ENGINE.manifest.json.")
+@click.option(
+    "--manifest", type=PATH, required=True, help="The manifest.json beside the engine, or ENGINE.manifest.json."
+)
 @click.option(
     "--strict", is_flag=True, help="For CI: also fail on files that no manifest lists, and on what was not measured."
 )
