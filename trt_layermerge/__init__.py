@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         profile_for_budget,
         solve,
         train_along,
+        validate,
     )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "profile_for_budget",
     "solve",
     "train_along",
+    "validate",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

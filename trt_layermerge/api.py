@@ -18,6 +18,8 @@ from trt_layermerge.pipeline import budgeted_profiling, compression, solving
 from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
 from trt_layermerge.pipeline.compression import Compressed
 from trt_layermerge.pipeline.estimated_prior import estimated_prior
+from trt_layermerge.pipeline.fidelity import validation_stage
+from trt_layermerge.pipeline.fidelity_correction import PlanTiming
 from trt_layermerge.pipeline.job_frontier import wanted_choices
 from trt_layermerge.pipeline.measuring import importance_stage, importance_table
 from trt_layermerge.pipeline.profiling import open_sessions, profile_networks, profiling_plan
@@ -184,6 +186,21 @@ def deliver(compressed: Compressed, *, progress: Callback | None = None) -> Resu
     """
     with reporting(progress) as reporter:
         return compression.deliver(compressed, reporter)
+
+
+def validate(session: Session, *, plans: int = 10, progress: Callback | None = None) -> tuple[PlanTiming, ...]:
+    """Predict plans that are spread over the frontier, and time their engines; no task is needed.
+
+    Args:
+        session: The job.
+        plans: How many.
+        progress: Is told of every plan.
+
+    Raises:
+        LayerMergeError: See the stages.
+    """
+    with reporting(progress) as reporter:
+        return validation_stage(session, plans, reporter)
 
 
 def train_along(session: Session) -> bool:

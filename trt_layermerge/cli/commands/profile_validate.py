@@ -23,7 +23,6 @@ from trt_layermerge.cli.options import (
 from trt_layermerge.cli.sections import Command, combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.errors import InconclusiveError, VerificationError
-from trt_layermerge.pipeline.fidelity import validation_stage
 from trt_layermerge.pipeline.fidelity_correction import (
     Correction,
     FidelityErrors,
@@ -31,7 +30,6 @@ from trt_layermerge.pipeline.fidelity_correction import (
     find_correction,
     rank_correlation,
 )
-from trt_layermerge.progress import reporting
 
 
 @click.command("validate", cls=Command)
@@ -61,8 +59,8 @@ def command(as_json: bool, plans: int, max_error: float | None, **given: Any) ->
     systematic, the correction is told, and what it leaves of the error of plans that it was not fitted to.
     """
     session = layermerge.load(**settings_of(given))
-    with screen() as shown, reporting(shown) as reporter:
-        timed = validation_stage(session, plans, reporter)
+    with screen() as shown:
+        timed = layermerge.validate(session, plans=plans, progress=shown)
     errors, correction = FidelityErrors.of([one.error for one in timed]), find_correction(timed)
     device = session.profile.key.device
     if as_json:
