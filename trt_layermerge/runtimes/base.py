@@ -322,6 +322,7 @@ class RuntimeKind(ABC):
         settings: What its builder is told besides the model.
         suffix: What its engines' files end in.
         targets: What it compiles for, the usual one first; empty where it builds for the device that is here.
+        packages: Those that bring its library, each alone; known to pip by these names.
         channel_multiple: Numbers of channels that its kernels take in one go: others cost as much as the next multiple.
         triton: Which backend of the Triton Inference Server loads its engines; ``None`` where none does.
     """
@@ -333,6 +334,7 @@ class RuntimeKind(ABC):
     settings: ClassVar[type[BuilderSettings]] = BuilderSettings
     suffix: ClassVar[str] = ".engine"
     targets: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[tuple[str, ...]] = ()
     channel_multiple: ClassVar[int] = 8
     triton: ClassVar[TritonBackend | None] = None
 

@@ -20,6 +20,7 @@ class OnnxRuntimeKind(RuntimeKind):
 
     name: ClassVar[str] = "onnxruntime"
     purpose: ClassVar[str] = "timing on the CPU"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     times_amid_network: ClassVar[bool] = True
     suffix: ClassVar[str] = ".engine.onnx"  # its engines are ONNX files still
     triton: ClassVar[TritonBackend | None] = TritonBackend("onnxruntime", "model.onnx")

@@ -30,6 +30,7 @@ class TensorRtKind(RuntimeKind):
 
     name: ClassVar[str] = "tensorrt"
     purpose: ClassVar[str] = "engines for this machine's GPU"
+    packages: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
     times_amid_network: ClassVar[bool] = True
     batch_ranges: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = TensorRtSettings

@@ -21,6 +21,7 @@ class TensorRtRtxKind(RuntimeKind):
 
     name: ClassVar[str] = "tensorrt-rtx"
     purpose: ClassVar[str] = "engines for SM75 and newer, compiled without a GPU, run and timed on one"
+    packages: ClassVar[tuple[str, ...]] = ("tensorrt-rtx", "tensorrt-rtx-cu12")
     times_amid_network: ClassVar[bool] = True
     batch_ranges: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = CompilerSettings
