@@ -31,6 +31,7 @@ COMMANDS = {
     "compress": "Do the whole job: measure, plan, merge, fine-tune, prove, deliver.",
     "build": "Build an engine from ONNX.",
     "verify": "Check a delivered engine.",
+    "deploy": "Write a delivery for Triton, DeepStream, Python or MLflow.",
     "compare": "Compare profiles, or deliveries, with their baselines.",
     "doctor": "Say what this machine has and lacks, and check itself.",
     "completion": "Print a script that lets your shell complete commands and options.",
