@@ -30,7 +30,8 @@ from trt_layermerge.cli.show import screen
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import engine_outputs
 from trt_layermerge.files import write_json
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.inputs import Input, batched_shapes
 from trt_layermerge.network.network import load_network, trace

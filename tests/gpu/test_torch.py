@@ -17,7 +17,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.importance.estimators.fit import Fit
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.latency.block_model import candidate_model
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.network.device import CPU, device_of
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.compression import compress

@@ -81,6 +81,7 @@ def make_job(**given: Any) -> Job:
         estimator=told[given.get("estimator", DEFAULT_ESTIMATOR)],
         fit_samples=given.get("fit_samples", known.fit_samples),
         recipe=_recipe(given),
+        policy=replace(known.policy, rebuilds=given.get("rebuilds", known.policy.rebuilds)),
         device=given.get("device", known.device),
         cpu_threads=given.get("cpu_threads"),
         also=given.get("also"),

@@ -24,7 +24,8 @@ from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_names
-from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuilderSettings
+from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
@@ -101,7 +102,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
     of_stages = (network_options, device_options, data_options, torch_options, plan_options)
-    of_compress = (refine_options, also_option, training_options)
+    of_compress = (refine_options, rebuilds_option, also_option, training_options)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
@@ -278,6 +279,14 @@ plan_options = combined(
 )
 refine_options = click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
+)
+rebuilds_option = click.option(
+    "--rebuilds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Build one operation of eight, and both final engines, so often: how far builds differ is in all intervals.",
 )
 torch_options = combined(
     click.option(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import onnx
 from click.core import ParameterSource
 
-from trt_layermerge.cli.options import COUNT, MOST, PATH, json_option, read_settings, settings_options
+from trt_layermerge.cli.options import COUNT, MOST, PATH, combined, json_option, read_settings, settings_options
 from trt_layermerge.cli.show import print_json
+from trt_layermerge.delivery.engine_exports import Exports
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
@@ -19,6 +21,8 @@ from trt_layermerge.probe import probe
 from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuildOptions, RuntimeKind
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, get_runtime, runtime_kind, runtime_kinds, runtime_names
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -33,6 +37,17 @@ def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 _COMPILERS = [kind for kind in runtime_kinds() if kind.targets]
 _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
+
+
+_EXPORTS = (
+    ("--export-times", "Time the engine, and write its runs as trtexec does."),
+    ("--export-profile", "Likewise times of its layers; tensorrt."),
+    ("--export-layer-info", "Likewise what its layers are; tensorrt."),
+)
+
+
+def _export_option(name: str, text: str) -> Callable[[_F], _F]:
+    return click.option(name, type=PATH, metavar="FILE", help=text)
 
 
 @click.command("build")
@@ -58,6 +73,7 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
     "--batches", callback=_read_range, metavar="MIN-MAX", help=f"{_RANGES}: every batch that the engine takes, as 1-32."
 )
 @settings_options
+@combined(*(_export_option(*one) for one in _EXPORTS))
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
 @json_option
 def command(
@@ -71,6 +87,9 @@ def command(
     batches: tuple[int, int] | None,
     print_trtexec: bool,
     as_json: bool,
+    export_times: Path | None,
+    export_profile: Path | None,
+    export_layer_info: Path | None,
     **settings: Any,
 ) -> None:
     """Build an engine from MODEL, an ONNX file, and write it with a manifest.
@@ -92,8 +111,11 @@ def command(
     shapes = _shapes(graph, batch)
     _require_batch(model, shapes, batch)
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
+    wanted = Exports(export_times, export_profile, export_layer_info)
+    wanted.require(made)
     file = output or model.with_suffix(engine_suffix(made))
     manifest = build_engine(model, made, options, shapes, file)
+    wanted.write(made, file, options)
     device, built = manifest.device, next(iter(manifest.inputs.values()))[0]
     if as_json:
         print_json(

@@ -23,12 +23,13 @@ from trt_layermerge.cli.options import (
     dry_run_option,
     json_option,
     read_share,
+    rebuilds_option,
     several_network_options,
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
 from trt_layermerge.pipeline.profiling import (
     ProfilingPlan,
@@ -71,6 +72,7 @@ VARIANTS = {
     show_default=True,
     help="Engines of an operation that take turns: what differs between builds is then part of its interval.",
 )
+@rebuilds_option
 @click.option(
     "--max-minutes",
     type=click.FloatRange(0),
