@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import fields
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from trt_layermerge.latency.trtexec_exports import (
     RunTimes,
     is_trtexec_export,
     read_trtexec_export,
+    trtexec_csv,
     write_layer_infos,
     write_layer_times,
     write_run_times,
@@ -88,6 +92,19 @@ def test_layers_that_are_written_are_read(tmp_path: Path, times: dict[str, list[
 def test_what_an_inspector_tells_is_written_as_it_is(tmp_path: Path) -> None:
     write_layer_infos(tmp_path / "l.json", LAYERS.read_text())
     assert read_trtexec_export(tmp_path / "l.json") == read_trtexec_export(LAYERS)
+
+
+@pytest.mark.parametrize("path", [TIMES, PROFILE, LAYERS], ids=lambda path: path.stem)
+def test_rows_are_csv_too(path: Path) -> None:
+    found = read_trtexec_export(path)
+    head, *rows = csv.DictReader(StringIO(trtexec_csv(found))), *csv.DictReader(StringIO(trtexec_csv(found)))
+    if isinstance(found, RunTimes):
+        assert [(float(row["compute_ms"]), float(row["latency_ms"])) for row in rows] == list(
+            zip(found.compute_ms, found.latency_ms, strict=True)
+        )
+    else:
+        assert [row["name"] for row in rows] == [layer.name for layer in found.layers]
+        assert set(head.fieldnames or ()) == {field.name for field in fields(found.layers[0])}
 
 
 def test_a_profile_is_told_from_an_export(tmp_path: Path) -> None:

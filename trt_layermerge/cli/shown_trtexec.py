@@ -12,7 +12,7 @@ from trt_layermerge.ci.case import printable
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.latency.trtexec_exports import LayerInfos, LayerTimes, RunTimes, read_trtexec_export
 
-SHOWN = 20
+_MOST = 20
 """Layers that are printed without ``--all``."""
 
 
@@ -27,10 +27,10 @@ def show_trtexec_export(path: Path, *, everything: bool, as_json: bool) -> None:
         print_json(_fields(found))
         return
     lines = _lines(found)
-    for line in lines if everything else lines[: SHOWN + 1]:
+    for line in lines if everything else lines[: _MOST + 1]:
         click.echo(printable(line))
-    if not everything and len(lines) > SHOWN + 1:
-        click.echo(f"... and {len(lines) - SHOWN - 1} more; --all shows them")
+    if not everything and len(lines) > _MOST + 1:
+        click.echo(f"... and {len(lines) - _MOST - 1} more; --all shows them")
 
 
 def _fields(found: RunTimes | LayerTimes | LayerInfos) -> dict[str, object]:

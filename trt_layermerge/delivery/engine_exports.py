@@ -33,30 +33,28 @@ class Exports:
         return (self.times, self.profile, self.layer_info) != (None, None, None)
 
     def require(self, runtime: Runtime) -> None:
-        """See that engines of a runtime run here, before one is built.
+        """See that a runtime has what is wanted, before an engine is built.
 
         Raises:
-            RuntimeNotAvailableError: They do not, and a file is wanted.
+            RuntimeNotAvailableError: Its engines do not run here.
+            UsageError: They do not tell of their layers.
         """
         if self.any:
             require_running(runtime.name)
+        if (self.profile or self.layer_info) and not runtime.tells_layers:
+            raise UsageError(
+                f"--export-profile and --export-layer-info: engines of {runtime.name} do not tell of their layers",
+                hint="pass --runtime tensorrt; --export-times is for any runtime that runs here",
+            )
 
     def write(self, runtime: Runtime, file: Path, options: BuildOptions) -> None:
-        """Write what is wanted of an engine that was built and saved.
-
-        Raises:
-            UsageError: The runtime does not tell of layers.
-        """
+        """Write what is wanted of an engine that was built and saved."""
         if not self.any:
             return
         engine = runtime.load(file, options)
         if self.times is not None:
             write_run_times(self.times, engine.time(RUNS))
         if self.profile is not None:
-            if (layers := runtime.layer_times(engine, RUNS)) is None:
-                raise UsageError(f"--export-profile: runtime {runtime.name} does not tell how long its layers take")
-            write_layer_times(self.profile, layers)
+            write_layer_times(self.profile, runtime.layer_times(engine, RUNS))
         if self.layer_info is not None:
-            if (told := runtime.layer_information(engine)) is None:
-                raise UsageError(f"--export-layer-info: runtime {runtime.name} does not tell what its layers are")
-            write_layer_infos(self.layer_info, told)
+            write_layer_infos(self.layer_info, runtime.layer_information(engine))

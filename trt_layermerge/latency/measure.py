@@ -202,7 +202,7 @@ def _measured(
     for signature in group:
         try:
             builds = max(policy.builds, policy.rebuilds if signature.key in sample else 1)
-            anew = replace(options, anew=builds > policy.builds)
+            anew = replace(options, anew=signature.key in sample)
             engines = [_built(signature, runtime, options, gap_model)]
             engines += [_built(signature, runtime, anew, gap_model) for _ in range(1, builds)]
             trials[signature] = Trial(engines, policy, runtime.doubt(engines[0]))

@@ -7,9 +7,11 @@ over the years may be missing; those that it may add are not looked at.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,21 @@ def read_trtexec_export(path: Path) -> TrtexecExport:
             f"{path} is no export of trtexec: it {error}",
             hint="exports are made by trtexec --exportTimes, --exportProfile and --exportLayerInfo",
         ) from error
+
+
+def trtexec_csv(found: TrtexecExport) -> str:
+    """The rows of an export as CSV; what a row does not have is left empty."""
+    if isinstance(found, RunTimes):
+        names = ["compute_ms", "latency_ms"]
+        rows: Iterable[Sequence[object]] = zip(found.compute_ms, found.latency_ms, strict=True)
+    else:
+        names = [field.name for field in fields(LayerTime if isinstance(found, LayerTimes) else LayerInfo)]
+        rows = ([getattr(layer, name) for name in names] for layer in found.layers)
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(["; ".join(cell) if isinstance(cell, tuple) else cell for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def write_run_times(path: Path, times: Nanoseconds) -> None:

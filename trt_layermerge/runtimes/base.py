@@ -169,9 +169,11 @@ class Runtime(ABC):
     Attributes:
         kind: What is known of it without the library.
         target: What it compiles for, where the kind has targets.
+        tells_layers: Whether its engines tell what their layers are, and how long each takes.
     """
 
     kind: RuntimeKind
+    tells_layers: ClassVar[bool] = False
     target: str | None = None
 
     @property
@@ -221,13 +223,13 @@ class Runtime(ABC):
         """
         return None
 
-    def layer_times(self, engine: Engine, repeats: int) -> Mapping[str, Sequence[float]] | None:
-        """Times of each layer in single runs, in ms; ``None`` where it does not tell."""
-        return None
+    def layer_times(self, engine: Engine, repeats: int) -> Mapping[str, Sequence[float]]:
+        """Times of each layer in single runs, in ms; nothing where it does not tell."""
+        return {}
 
-    def layer_information(self, engine: Engine) -> str | None:
-        """What the library tells of the layers of one of its engines, as JSON; ``None`` where it does not."""
-        return None
+    def layer_information(self, engine: Engine) -> str:
+        """What the library tells of the layers of one of its engines, as JSON."""
+        return '{"Layers": []}'
 
     def variations(self, options: BuildOptions) -> Mapping[str, BuildOptions]:
         """Other ways to build the same network that may make it faster, by what they are called; none by default."""

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from trt_layermerge.cli.options import COUNT, MOST, PATH, combined, json_option, read_settings, settings_options
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_exports import Exports
-from trt_layermerge.delivery.engine_manifest import manifest_path
+from trt_layermerge.delivery.engine_manifest import EngineManifest, manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
@@ -87,9 +87,6 @@ def command(
     batches: tuple[int, int] | None,
     print_trtexec: bool,
     as_json: bool,
-    export_times: Path | None,
-    export_profile: Path | None,
-    export_layer_info: Path | None,
     **settings: Any,
 ) -> None:
     """Build an engine from MODEL, an ONNX file, and write it with a manifest.
@@ -111,11 +108,15 @@ def command(
     shapes = _shapes(graph, batch)
     _require_batch(model, shapes, batch)
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
-    wanted = Exports(export_times, export_profile, export_layer_info)
+    wanted = Exports(*(settings[name] for name in ("export_times", "export_profile", "export_layer_info")))
     wanted.require(made)
     file = output or model.with_suffix(engine_suffix(made))
     manifest = build_engine(model, made, options, shapes, file)
     wanted.write(made, file, options)
+    _tell(manifest, file, as_json)
+
+
+def _tell(manifest: EngineManifest, file: Path, as_json: bool) -> None:
     device, built = manifest.device, next(iter(manifest.inputs.values()))[0]
     if as_json:
         print_json(

@@ -32,7 +32,7 @@ def default_path(device: str, compute_capability: str, library: str, suffix: str
     return root / "trt_layermerge" / f"{name}.{suffix}"
 
 
-def digest(path: Path) -> str:
+def cache_digest(path: Path) -> str:
     """SHA-256 of a cache that is to be replayed.
 
     Raises:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import onnx
 import tensorrt as trt
@@ -51,6 +52,8 @@ _SIMULATED = bool(getattr(trt, "SIMULATED", False))  # a double says so of itsel
 
 class TensorRT(Runtime):
     """Builds engines with TensorRT, on the first GPU of this machine."""
+
+    tells_layers: ClassVar[bool] = True
 
     def __init__(self, kind: RuntimeKind) -> None:
         """Look for the driver and the libraries.
@@ -98,15 +101,15 @@ class TensorRT(Runtime):
         """By the host's clock, copies to and from the GPU included."""
         return engine.time_host(repeats) if isinstance(engine, TensorRTEngine) else None
 
-    def layer_times(self, engine: Engine, repeats: int) -> Mapping[str, Sequence[float]] | None:
+    def layer_times(self, engine: Engine, repeats: int) -> Mapping[str, Sequence[float]]:
         """As the library's own profiler is told, of the same engine loaded once more."""
         if not isinstance(engine, TensorRTEngine):
-            return None
+            return super().layer_times(engine, repeats)
         return self._engine(engine.plan, engine.options, "the engine that was just built").time_layers(repeats)
 
-    def layer_information(self, engine: Engine) -> str | None:
+    def layer_information(self, engine: Engine) -> str:
         """What the inspector tells."""
-        return engine.information() if isinstance(engine, TensorRTEngine) else None
+        return engine.information() if isinstance(engine, TensorRTEngine) else super().layer_information(engine)
 
     def variations(self, options: BuildOptions) -> Mapping[str, BuildOptions]:
         """Build routes: each knob that is to be tried, alone with each of its values, beside those that are fixed."""
@@ -175,7 +178,7 @@ class TensorRT(Runtime):
         if settings.timing_cache is None or not settings.cache_only:
             return None
         if settings.timing_cache not in self._replayed:
-            self._replayed[settings.timing_cache] = timing_cache.digest(settings.timing_cache)
+            self._replayed[settings.timing_cache] = timing_cache.cache_digest(settings.timing_cache)
         return self._replayed[settings.timing_cache]
 
     def _in_words(self, settings: TensorRtSettings) -> str:
