@@ -46,7 +46,7 @@ from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.source import load_source
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
@@ -108,7 +108,7 @@ def compressed(name: str, args: argparse.Namespace, decoupled: float) -> Result:
         recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decoupled),
     )
     with screen() as reporter:
-        return compress(open_session(job), reporter)
+        return whole_job(open_session(job), reporter)
 
 
 def merged_all(name: str, args: argparse.Namespace) -> dict[str, object]:

@@ -8,6 +8,7 @@ round in which it is slow was disturbed, and is thrown away.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,9 +26,12 @@ from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.latency.trial import WINDOW, Burst, Round, Sentinel, Trial, timing_of
+from trt_layermerge.log import record
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
+
+_LOG = logging.getLogger(__name__)
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
@@ -78,7 +82,8 @@ def fill(
     signatures = list(signatures)
     pending, sample = missing(signatures, profile, policy), rebuilt(signatures, policy)
     sentinel: Sentinel | None = None
-    measured, began = 0, time.monotonic()
+    measured, began, work = 0, time.monotonic(), _work(pending, profile, policy)
+    finished, all_work = 0.0, sum(work.values())
     for begin in range(0, len(pending), policy.group):
         if max_seconds is not None and time.monotonic() - began >= max_seconds:
             break
@@ -88,9 +93,12 @@ def fill(
         group = pending[begin : begin + policy.group]
         for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model, sample):
             profile.add(replace(row, simulated=profile.key.device.simulated))
-            measured += 1
+            if row.status != "ok":
+                about = {"signature": row.signature.key, "status": row.status, "reason": row.reason}
+                record(_LOG.info, "row", "%s is %s: %s", *about.values(), **about)
+            measured, finished = measured + 1, finished + work[row.signature.key]
             if progress is not None:
-                progress(measured, len(pending), row.signature.key)
+                progress(measured, len(pending), row.signature.key, share=finished / all_work)
     return measured
 
 
@@ -166,8 +174,13 @@ def estimate_seconds(signatures: Iterable[AnySignature], profile: Profile, polic
 
     The rows that the profile has tell how long one of those takes; without rows, 0.1 ns.
     """
-    pace, pending = _seconds_per_mac(profile), missing(signatures, profile, policy)
-    return sum(_estimate(signature.batch * signature.macs * pace, policy) for signature in pending)
+    return sum(_work(missing(signatures, profile, policy), profile, policy).values())
+
+
+def _work(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> dict[str, float]:
+    """How long each signature should take, in seconds."""
+    pace = _seconds_per_mac(profile)
+    return {one.key: _estimate(one.batch * one.macs * pace, policy) for one in signatures}
 
 
 def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:

@@ -1,4 +1,4 @@
-"""How sure a latency has to be, and how long that may take."""
+"""How sure a latency has to be, and how long that may take. Neither torch nor ONNX: options are made from it."""
 
 from __future__ import annotations
 
