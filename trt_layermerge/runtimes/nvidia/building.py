@@ -49,11 +49,12 @@ class BuildRequest:
         optimization_level: 0 to 5; ``None`` for the library's default.
         tf32: Whether float32 convolutions may round their inputs to TensorFloat-32, where a device can (SM80 on).
         timing_cache: File of measured tactics, shared with other builds; ``tensorrt`` only.
-        replayed: Its SHA-256, where tactics are chosen by it and by nothing else; ``None`` where a build adds to it.
-        route: The compiler's knobs that differ from their defaults.
         any_format: Inputs and outputs may lie in memory in whatever format suits the network, so that no reformat
             stands where it begins and ends.
         targets: Compute capabilities to compile for, such as ``("sm75",)``; ``tensorrt_rtx`` only.
+        replayed: SHA-256 of the timing cache, where tactics are chosen by it and by nothing else; ``None`` where a
+            build adds to it.
+        route: The compiler's knobs that differ from their defaults.
     """
 
     library: str
@@ -64,10 +65,10 @@ class BuildRequest:
     optimization_level: int | None = None
     tf32: bool = False
     timing_cache: Path | None = None
-    replayed: str | None = None
-    route: str = ""
     any_format: bool = False
     targets: tuple[str, ...] = ()
+    replayed: str | None = None
+    route: str = ""
 
     def to_json(self) -> str:
         """As one line of JSON."""

@@ -105,7 +105,7 @@ def _queue(stream: object, work: _Work) -> tuple[cudaError_t]:
     return _SUCCESS
 
 
-def _run_engine(stream: int, compute: _Work, pace: float) -> bool:
+def _run_engine(stream: int, compute: _Work, pace: float = 1.0) -> bool:
     """Queue a run of an engine, as TensorRT's double does; its time is what the settings say, or what it took."""
 
     def work() -> None:
