@@ -28,11 +28,16 @@ demo: $(INSTALLED)  ## compress a ResNet-20 on Fashion-MNIST: the whole job, in 
 	$(BIN)/trt-layermerge compress --config examples/fashion_mnist/demo.toml
 
 # What NVIDIA's libraries offer, to check our source against; none of it is used, none of it needs a GPU.
-BINDINGS := tensorrt-10.9.0.34 tensorrt-10.16.1.11 tensorrt-11.4.0.106 nvidia-ml-py-13.615.71 pycuda-2026.1
+BINDINGS := tensorrt-10.9.0.34 tensorrt-10.16.1.11 tensorrt-11.4.0.106 tensorrt-rtx-cu12-1.7.1.116 \
+	tensorrt-rtx-cu13-1.7.1.116 nvidia-ml-py-13.615.71 pycuda-2026.1
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .venv/bindings/tensorrt-%: | $(INSTALLED)
 	$(PIP) install --no-deps --target $@.new tensorrt-cu12==$* tensorrt-cu12-bindings==$* && mv $@.new $@
+
+.venv/bindings/tensorrt-rtx-%: | $(INSTALLED)  # CUDA's major version, then the release
+	set -- $(subst -, ,$*); $(PIP) install --no-deps --target $@.new \
+		tensorrt-rtx-$$1==$$2 tensorrt-rtx-$$1-bindings==$$2 && mv $@.new $@
 
 .venv/bindings/nvidia-ml-py-%: | $(INSTALLED)
 	$(PIP) install --no-deps --target $@.new nvidia-ml-py==$* && mv $@.new $@
@@ -81,6 +86,23 @@ lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Its packages are in an environment of their own, which sees the other one: Sphinx shall not decide what tests run with.
+SITE := .venv/site
+$(SITE): $(INSTALLED)
+	$(PYTHON) -m venv $(SITE).new
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(SITE).new/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/package.pth"
+	$(SITE).new/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
+	mv $(SITE).new $@
+
+docs: $(SITE)  ## build the documentation into build/site; warnings are errors
+	PYTHONPATH=. $(SITE)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+	@echo "open build/site/index.html"
+
+docs-test: $(INSTALLED)  ## run every command of the tutorial, and check those of all other pages
+	$(BIN)/python -m pytest -n0 tests/docs
 
 check: lint test audit  ## all that CI checks, and known vulnerabilities where they can be asked for
 
@@ -136,4 +158,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint check lock audit sbom bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test check lock audit sbom bench profiles compare wheel format clean

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.profiling import measure_rows, open_sessions, wanted_signatures
@@ -85,7 +85,7 @@ def measured(sessions: tuple[Session, ...], path: Path, signatures, slowed: str 
     fresh = [replace(session, profile=profile, runtime=runtime) for session in sessions]
     for session, old in zip(fresh, sessions, strict=True):
         session.__dict__["original"] = old.original  # written and compared once
-    measure_rows(fresh, signatures, lambda *_: None)
+    measure_rows(fresh, signatures, lambda *_, **__: None)
     return profile
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import evaluator, oneshot
@@ -180,7 +181,7 @@ def re_estimate(module, norms, batches):
 def test_rows_are_what_the_whole_network_does(network, task, table):
     """Also: every choice but ``keep`` has a row, and no test data was read."""
     choices, told = choices_of(network), []
-    measure(network, choices, task, table, HOW, lambda *what: told.append(what))
+    measure(network, choices, task, table, HOW, lambda *what, **_: told.append(what))
     wanted = [choice for choice in choices if choice.kind is not Kind.KEEP]
     assert {choice.kind for choice in wanted} == {Kind.MERGE, Kind.FIT, Kind.IDENTITY}
     assert {row.choice for row in table} == {choice.key for choice in wanted}
@@ -241,7 +242,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, s
     choices = choices_of(network)[::step]
     told: list[str] = []
 
-    def progress(done, total, label):
+    def progress(done, total, label, **_):
         told.append(label)
         if done in stops and done == len(told):
             raise KeyboardInterrupt
@@ -252,7 +253,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, s
                 measure(network, choices, task, table, HOW, progress)
             table = ImportanceTable.open(table.path, table_key(network, task, HOW))
             assert [row.choice for row in table] == told
-        measure(network, choices, task, table, HOW, lambda done, total, label: told.append(label))
+        measure(network, choices, task, table, HOW, lambda done, total, label, **_: told.append(label))
         whole = ImportanceTable.open(tmp_path / "whole.jsonl", table_key(network, task, HOW))
         measure(network, choices, task, whole, HOW)
     assert len(told) == len(set(told)) == len(table), "something was measured twice"
@@ -264,7 +265,7 @@ def test_a_finished_table_costs_nothing(network, task, table):
     choices = choices_of(network)
     measure(network, choices, task, table, HOW)
     task.held_out_batches = task.calibration_batches = task.test_batches
-    measure(network, choices, task, table, HOW, lambda *_: pytest.fail("measured twice"))
+    measure(network, choices, task, table, HOW, lambda *_, **__: pytest.fail("measured twice"))
     measure(network, [choice for choice in choices if choice.kind is Kind.KEEP], task, table, HOW)
 
 

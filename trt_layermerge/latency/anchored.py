@@ -13,7 +13,8 @@ from math import ceil, floor
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.latency.block_model import candidate_model
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import BuildOptions, Engine, Runtime
@@ -70,4 +71,6 @@ def scaled(timing: Timing, factor: float) -> Timing:
         ci_high_ns=ceil(timing.ci_high_ns * factor),
         p5_ns=floor(timing.p5_ns * factor),
         p95_ns=ceil(timing.p95_ns * factor),
+        p90_ns=None if timing.p90_ns is None else ceil(timing.p90_ns * factor),
+        p99_ns=None if timing.p99_ns is None else ceil(timing.p99_ns * factor),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -25,30 +28,34 @@ from trt_layermerge.delivery.manifest import (
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
-from trt_layermerge.files import write_json
+from trt_layermerge.errors import IncompatibleError
+from trt_layermerge.files import sha256, write_json
 from trt_layermerge.importance.evaluator import first
-from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.locks import exclusive
+from trt_layermerge.log import record
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
-from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.final_engines import Route, fastest_route, timed_finally
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.outcome import require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, plan_stage
-from trt_layermerge.pipeline.training import execute_and_train
+from trt_layermerge.pipeline.training import Executed, execute_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
+from trt_layermerge.progress import Reporter
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
-from trt_layermerge.runtimes.base import Engine
+from trt_layermerge.runtimes.base import Engine, Shape
 from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
+
+_LOG = logging.getLogger(__name__)
 
 CHECKED_SAMPLES = 64
 """Real inputs of the end-to-end comparisons, taken from the held-out data."""
@@ -56,8 +63,37 @@ CHECKED_SAMPLES = 64
 COMPRESSED_ONNX, CHECKS = "compressed.onnx", "checks.safetensors"
 
 
-def compress(session: Session, reporter: Reporter) -> Result:
-    """Do the whole job; interrupted, the same call goes on where it stopped.
+@dataclass(frozen=True)
+class Compressed:
+    """A network that is compressed, trained and proved, and not delivered yet.
+
+    Attributes:
+        session: The job.
+        plan_file: The plan that it follows, with its certificate.
+        plan_hash: Hash of the file that this is in.
+        module: The network, for torch: in evaluation mode, its norms folded.
+        executed: How it came about.
+        folds: Proof that folding its norms changes nothing.
+        cautions: What is to be known before it is trusted.
+    """
+
+    session: Session
+    plan_file: PlanFile
+    plan_hash: str
+    module: fx.GraphModule = field(repr=False)
+    executed: Executed = field(repr=False)
+    folds: Proof = field(repr=False)
+    cautions: tuple[str, ...]
+
+    @property
+    def slowed_lr(self) -> float | None:
+        """The peak learning rate that training ended with, where it diverged at the recipe's."""
+        training = self.executed.training
+        return training.lr if training is not None and training.backoffs else None
+
+
+def compress(session: Session, reporter: Reporter) -> Compressed:
+    """Plan, merge, fine-tune and prove; interrupted, the same call goes on where it stopped.
 
     Raises:
         InputError: Another process is at work in the same folder.
@@ -65,25 +101,53 @@ def compress(session: Session, reporter: Reporter) -> Result:
     """
     check_task(session.require_task(), session.network.inputs, ("test_batches",))  # which is read at the end
     with exclusive(session.job.output):
-        return _compress(session, reporter)
+        cautions = session.cautions  # before hours on data that nothing can be measured on
+        file = refine_stage(session, reporter) if session.job.refine else plan_stage(session, reporter)
+        plan_hash, inputs = sha256(session.job.plan_file), _real_inputs(session.require_task())
+        executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
+        reporter.stage("prove")
+        module = fold_norms(executed.trained)
+        cautions += executed.cautions + require_as_planned(session, file.plan, module)
+        folds = prove_network(executed.trained, module, inputs, prove_folds(executed.trained))
+        _tell_proof(executed.proof, folds)
+        return Compressed(session, file, plan_hash, module, executed, folds, cautions)
 
 
-def _compress(session: Session, reporter: Reporter) -> Result:
-    cautions = session.cautions  # before hours on data that nothing can be measured on
-    file = refine_stage(session, reporter) if session.job.refine else plan_stage(session, reporter)
-    inputs = _real_inputs(session.require_task())
-    executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
-    reporter.stage("prove")
-    delivered = fold_norms(executed.trained)
-    cautions += executed.cautions + require_as_planned(session, file.plan, delivered)
-    fold = prove_network(executed.trained, delivered, inputs, prove_folds(executed.trained))
-    reporter.stage("deliver")
-    made = _build(session, delivered, inputs)
-    figures = _measured(session, made.engines, delivered, reporter)
-    proof = _proof_figures(executed.proof, fold, made.difference, executed.compression)
-    manifest = _manifest(session, file, figures, proof, made)
-    slowed_lr = executed.training.lr if executed.training is not None and executed.training.backoffs else None
-    return _write(session.job, Result(manifest, session.job.output, _also(session, reporter), slowed_lr, cautions))
+def deliver(compressed: Compressed, reporter: Reporter) -> Result:
+    """Build, verify, time and test engines of both networks, and write down what a user needs of them.
+
+    Raises:
+        InputError: Another process is at work in the same folder.
+        IncompatibleError: The job has been planned anew since.
+        LayerMergeError: See the stages.
+    """
+    session, job = compressed.session, compressed.session.job
+    with exclusive(job.output):
+        if not job.plan_file.exists() or sha256(job.plan_file) != compressed.plan_hash:
+            raise IncompatibleError(
+                f"{job.plan_file} is another plan than that of this network", hint="compress again, and deliver that"
+            )
+        reporter.stage("deliver")
+        made = _build(session, compressed.module, _real_inputs(session.require_task()))
+        figures = _measured(session, made, compressed.module, reporter)
+        manifest = _manifest(session, compressed.plan_file, figures, _proof_figures(compressed, made.difference), made)
+        also, cautions = _also(session, reporter), compressed.cautions
+        return _write(job, Result(manifest, job.output, also, compressed.slowed_lr, cautions))
+
+
+def whole_job(session: Session, reporter: Reporter) -> Result:
+    """Compress, and deliver.
+
+    Raises:
+        LayerMergeError: See both.
+    """
+    return deliver(compress(session, reporter), reporter)
+
+
+def _tell_proof(merges: Proof, folds: Proof) -> None:
+    worst = max(merges.worst_block, folds.worst_block)
+    counts = {"merged_blocks": len(merges.blocks), "folded_norms": len(folds.blocks), "worst_block": worst}
+    record(_LOG.info, "proof", "proved %d merges and %d folds", *list(counts.values())[:2], **counts)
 
 
 def _also(session: Session, reporter: Reporter) -> Also | None:
@@ -102,6 +166,7 @@ class _Built:
     """Both networks as ONNX and as engines, and how far the compressed engine is from its PyTorch network."""
 
     onnx: PerNetwork[Typed]
+    routes: PerNetwork[Route]
     engines: PerNetwork[Engine]
     difference: float
 
@@ -116,28 +181,36 @@ def _build(session: Session, delivered: fx.GraphModule, inputs: Values) -> _Buil
     shapes = batched_shapes(given, job.batch)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
     onnx = PerNetwork(session.original, job.output / COMPRESSED_ONNX).map(session.typed)
-    original = session.runtime.build(onnx.original.path, job.options, shapes)
-    session.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(session))
-    engine = session.runtime.load(job.output / _engine_name(session), job.options)
+    modules = PerNetwork(fold_norms(session.network.module), delivered)
+    routes = PerNetwork(*(_route(session, *one, shapes, inputs) for one in zip(onnx, modules, strict=True)))
+    original = session.runtime.build(onnx.original.path, routes.original.options, shapes)
+    made = session.runtime.build(onnx.compressed.path, routes.compressed.options, shapes)
+    made.save(job.output / _engine_name(session))
+    engine = session.runtime.load(job.output / _engine_name(session), routes.compressed.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
     write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs, session.network.outputs)
-    return _Built(onnx, PerNetwork(original, engine), difference)
+    return _Built(onnx, routes, PerNetwork(original, engine), difference)
 
 
-def _measured(
-    session: Session, engines: PerNetwork[Engine], delivered: fx.GraphModule, reporter: Reporter
-) -> PerNetwork[Figures]:
+def _route(session: Session, onnx: Typed, module: fx.GraphModule, shapes: Mapping[str, Shape], inputs: Values) -> Route:
+    precision = session.job.options.precision
+    return fastest_route(session, onnx.path, shapes, lambda engine: verify_engine(engine, module, inputs, precision))
+
+
+def _measured(session: Session, made: _Built, delivered: fx.GraphModule, reporter: Reporter) -> PerNetwork[Figures]:
     """Figures of both networks, timed interleaved."""
     reporter.stage("measure")
-    timings = PerNetwork(**compare(engines.named, session.job.final_policy))
+    timings = timed_finally(session, made.engines, made.onnx.map(lambda one: one.path), made.routes)
     reporter.stage("test")
     modules = PerNetwork(fold_norms(session.network.module), delivered)
-    return PerNetwork(*(_figures(session, *one) for one in zip(engines, modules, timings, strict=True)))
+    each = zip(made.engines, modules, timings, made.routes, strict=True)
+    return PerNetwork(*(_figures(session, *one) for one in each))
 
 
-def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: Timing) -> Figures:
+def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: Timing, route: Route) -> Figures:
     """A network's figures; the test data is read here and nowhere else."""
     size, task = size_of(module), session.require_task()
+    host = session.runtime.host_times(engine, session.job.final_policy.min_samples)
     return Figures(
         latency_ms=timing.median_ns / 1e6,
         latency_ci_ms=(timing.ci_low_ns / 1e6, timing.ci_high_ns / 1e6),
@@ -148,6 +221,12 @@ def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: T
         depth=size.depth,
         peak_activation_bytes=session.job.batch * size.peak_bytes,
         launches=session.runtime.launches(engine),
+        latency_p90_ms=None if timing.p90_ns is None else timing.p90_ns / 1e6,
+        latency_p99_ms=None if timing.p99_ns is None else timing.p99_ns / 1e6,
+        host_latency_ms=None if host is None else float(np.median(host)) / 1e6,
+        builds=timing.builds if timing.builds > 1 else None,
+        build_spread=timing.build_spread,
+        build_route=route.name,
     )
 
 
@@ -160,7 +239,8 @@ def _agreement(session: Session, engine: Engine) -> dict[str, float] | None:
     return {name: float(torch.cat(one).mean()) for name, *one in zip(task.distances, *found, strict=True)}
 
 
-def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compression) -> ProofFigures:
+def _proof_figures(compressed: Compressed, engine: float) -> ProofFigures:
+    merge, fold, compression = compressed.executed.proof, compressed.folds, compressed.executed.compression
     return ProofFigures(
         merged_blocks=len(merge.blocks),
         folded_norms=len(fold.blocks),
@@ -248,8 +328,10 @@ def _write(job: Job, result: Result) -> Result:
     """Write what people read, and then the manifest, which has the hashes of it all."""
     write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
-    files = result.manifest.files | hashes(job.output, [REPORT, RESULT])
-    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": files}), job.key)
+    listed = result.manifest.files | hashes(job.output, [REPORT, RESULT])
+    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}), job.key)
+    files = {what: str(path) for what, path in result.files.items()}
+    record(_LOG.info, "delivered", "%s: %.2fx", files["engine"], result.manifest.speedup, **files)
     signed_by = None if job.key is None else job.key.public
     verified = verify_delivery(job.output / MANIFEST, signed_by=signed_by)  # as a user's machine will
     return replace(result, manifest=verified.manifest)

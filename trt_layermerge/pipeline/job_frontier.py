@@ -39,10 +39,10 @@ def _interval_ns(session: Session, choice: SizedChoice) -> tuple[int, int, int] 
     """Latency of a choice in ns between the ends of its interval, the sums of its operations'."""
     low = median = high = 0
     for signature in choice.signatures:
-        row = session.profile.get(signature)
-        if row is None or row.timing is None:
+        timing = session.profile.expected(signature)
+        if timing is None:
             return None
-        low, median, high = low + row.timing.ci_low_ns, median + row.timing.median_ns, high + row.timing.ci_high_ns
+        low, median, high = low + timing.ci_low_ns, median + timing.median_ns, high + timing.ci_high_ns
     return low, median, high
 
 
@@ -60,6 +60,11 @@ def _saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], i
             layers = sum(kept[layer] for layer in session.network.gaps[number].layers)
             saved += max(0, row.timing.median_ns - layers)
     return saved
+
+
+def wanted_choices(session: Session, everything: bool = False) -> tuple[Choice, ...]:
+    """The choices whose importance is to be measured: those that are worthwhile, or all, while no latency is known."""
+    return session.choices if everything or not len(session.profile) else worthwhile(session)
 
 
 def worthwhile(session: Session) -> tuple[Choice, ...]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 from trt_layermerge.errors import UsageError
 from trt_layermerge.estimation.device_files import SUFFIX, device_names
 from trt_layermerge.estimation.tactic_sources import DEFAULT_LIBRARY, algorithms_of
-from trt_layermerge.runtimes.base import BuilderSettings, Runtime, RuntimeKind, builder_setting
+from trt_layermerge.runtimes.base import Runtime, RuntimeKind
+from trt_layermerge.runtimes.builder_settings import BuilderSettings, builder_setting
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class EstimateSettings(BuilderSettings):
     library: str = builder_setting(
         DEFAULT_LIBRARY,
         "--estimated-runtime",
-        "Which TensorRT to estimate, such as tensorrt-8.4, which has FFT.",
+        "which TensorRT to estimate, such as tensorrt-8.4, which has FFT.",
         metavar="RUNTIME",
         usual=DEFAULT_LIBRARY,
     )
@@ -41,6 +42,7 @@ class EstimateKind(RuntimeKind):
 
     name: ClassVar[str] = "estimate"
     purpose: ClassVar[str] = "planning for a GPU that is elsewhere; nothing is timed, and all it says is simulated"
+    packages: ClassVar[tuple[str, ...]] = ("trt_layermerge",)
     times_amid_network: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = EstimateSettings
     suffix: ClassVar[str] = ".estimate.onnx"

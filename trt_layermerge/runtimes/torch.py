@@ -6,7 +6,8 @@ import re
 from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.base import BuilderSettings, Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.base import Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
 from trt_layermerge.runtimes.nvidia.cuda import missing_driver
 
@@ -16,6 +17,7 @@ class TorchKind(RuntimeKind):
 
     name: ClassVar[str] = "torch"
     purpose: ClassVar[str] = "the papers' second column: PyTorch, without a compiler"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     times_amid_network: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = GpuSettings
     suffix: ClassVar[str] = ".torch.onnx"  # its engines are ONNX files still
