@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -147,6 +147,5 @@ def test_each_part_that_ends_the_process_is_told(task: Classification, part: str
 
 
 def test_a_name_can_be_written_and_read_again(task: Classification) -> None:
-    task.name = "one\n\x1b[2J\ud800\0" + "x" * 10**6
-    name = CheckedTask(task).name
+    name = CheckedTask(replace(task, name="one\n\x1b[2J\ud800\0" + "x" * 10**6)).name
     assert name.isprintable() and name.encode() and len(name) < 10_000
