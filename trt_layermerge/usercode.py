@@ -75,13 +75,13 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             raise self._kind(f"{error.message}{place}", hint=error.hint) from error
 
 
-_ENDING = ("_exit", "execv", "execve")
+_ENDING = ("_exit", "abort", "execv", "execve")
 """What in ``os`` ends a process at once, or puts another program in its place; the other ways to do so call these."""
 
 
 @contextmanager
 def ended_by_us_alone(*, ending: bool) -> Iterator[None]:
-    """Make ``os._exit`` and ``os.exec...`` raise ``SystemExit`` in this process, and not in those that it forks.
+    """Make ``os._exit``, ``os.abort`` and ``os.exec...`` raise ``SystemExit`` in this process, and not in those that it forks.
 
     Args:
         ending: Whether this process ends with the block. Then what runs at exit cannot change its exit code either.
