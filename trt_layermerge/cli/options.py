@@ -101,7 +101,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
     of_stages = (network_options, device_options, data_options, torch_options, plan_options)
-    of_compress = (refine_options, also_option, training_options)
+    of_compress = (fleet_option, refine_options, also_option, training_options)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
@@ -293,6 +293,11 @@ torch_options = combined(
         metavar="N",
         help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
     ),
+)
+fleet_option = click.option(
+    "--fleet",
+    metavar="ADDRESS",
+    help="Measure on all machines of a Ray cluster: host and port of its head; or local, for the devices of this one.",
 )
 also_option = click.option(
     "--also",

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -23,6 +24,7 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, InputError
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
+from trt_layermerge.latency.runner import Runner
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.progress import Progress
@@ -94,50 +96,78 @@ class MeasurementPolicy:
         return min(max(self.min_burst, ceil(1e9 * self.burst_seconds / max(run_ns, 1.0))), self.max_burst)
 
 
+@dataclass(frozen=True)
+class DeviceRunner:
+    """Measures on the device that is here; see ``Runner``.
+
+    Attributes:
+        runtime: Builds the engines.
+        options: How.
+        policy: How sure the latencies have to be.
+        gap_model: Asked for gaps alone.
+    """
+
+    runtime: Runtime
+    options: BuildOptions
+    policy: MeasurementPolicy
+    gap_model: GapModel = _no_model
+
+    @property
+    def key(self) -> ProfileKey:
+        """What its rows are of."""
+        return ProfileKey.of(self.runtime.describe(self.options))
+
+    def rows(self, signatures: Sequence[AnySignature], max_seconds: float | None = None) -> Iterator[ProfileRow]:
+        """Measure group by group, beside one sentinel."""
+        began, size = time.monotonic(), self.policy.group
+        for begin in range(0, len(signatures), size):
+            if max_seconds is not None and time.monotonic() - began >= max_seconds:
+                return
+            group = signatures[begin : begin + size]
+            yield from _measured(group, self.runtime, self.options, self._sentinel, self.policy, self.gap_model)
+
+    @cached_property
+    def _sentinel(self) -> _Sentinel:
+        signature = replace(SENTINEL, precision=self.options.precision)
+        return _Sentinel(_built(signature, self.runtime, self.options), self.policy)
+
+
 def fill(
     profile: Profile,
     signatures: Iterable[AnySignature],
-    runtime: Runtime,
-    options: BuildOptions,
-    policy: MeasurementPolicy,
+    runner: Runner,
     progress: Progress | None = None,
-    gap_model: GapModel | None = None,
     max_seconds: float | None = None,
 ) -> int:
     """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
 
     A candidate that cannot be built gets a row that says so, and another try the next time; one that stayed less sure
-    than the policy asks is ``degraded``, and gets one where the policy says so.
+    than the policy asks is ``degraded``, and gets one where the policy says so. In the end, however it comes, the file
+    is in order: the same whoever measured, and in whatever turn.
 
-    After ``max_seconds`` no group of candidates is begun any more. ``gap_model`` is asked for gaps alone.
+    After ``max_seconds`` no group of candidates is begun any more.
 
     Returns:
         How many rows were measured.
 
     Raises:
-        IncompatibleError: The profile is not of this runtime and these options.
+        IncompatibleError: The profile is not of what the runner measures.
         RuntimeNotAvailableError: The device is not here.
     """
-    if differences := profile.key.differences(ProfileKey.of(runtime.describe(options))):
+    if differences := profile.key.differences(runner.key):
         raise IncompatibleError(
             f"profile {profile.path} cannot take latencies of this runtime: {'; '.join(differences)}",
             hint="open the profile of this device, runtime and precision",
         )
-    pending = missing(signatures, profile, policy)
-    sentinel: _Sentinel | None = None
-    measured, began = 0, time.monotonic()
-    for begin in range(0, len(pending), policy.group):
-        if max_seconds is not None and time.monotonic() - began >= max_seconds:
-            break
-        sentinel = sentinel or _Sentinel(
-            _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
-        )
-        group = pending[begin : begin + policy.group]
-        for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
+    pending, measured = missing(signatures, profile, runner.policy), 0
+    try:
+        for row in runner.rows(pending, max_seconds) if pending else ():
             profile.add(replace(row, simulated=profile.key.device.simulated))
             measured += 1
             if progress is not None:
                 progress(measured, len(pending), row.signature.key)
+    finally:
+        profile.put_in_order()
     return measured
 
 

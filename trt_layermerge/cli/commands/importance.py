@@ -13,6 +13,7 @@ from trt_layermerge.cli.options import (
     data_options,
     device_options,
     dry_run_option,
+    fleet_option,
     json_option,
     network_options,
     torch_options,
@@ -26,7 +27,16 @@ from trt_layermerge.pipeline.session import open_session
 
 
 @click.command("importance")
-@combined(network_options, device_options, data_options, torch_options, config_option, dry_run_option, json_option)
+@combined(
+    network_options,
+    device_options,
+    data_options,
+    torch_options,
+    fleet_option,
+    config_option,
+    dry_run_option,
+    json_option,
+)
 @click.option(
     "--all", "everything", is_flag=True, help="Also choices that the profile knows to be slower than keeping."
 )

@@ -34,6 +34,7 @@ class Gates(Trained):
     name = "gates"
     summary = "one training of gates that choose activations (ELC)"
     group = "gates"
+    shares_work = False
 
     penalty: float = setting(0.1, "worth of an activation")
     share: float = setting(1.0, "of the training data")
