@@ -104,7 +104,7 @@ class Driver:
 
     def _look_for_machines(self) -> None:
         """Find places on machines that have come, whenever they come."""
-        nodes = [node for node in ray.nodes() if node["Alive"]]
+        nodes = _alive()
         for node in nodes:
             if node["NodeID"] not in self._known:
                 self._known.add(node["NodeID"])
@@ -171,7 +171,7 @@ class Driver:
         self._tell(Lost(place.where, len(again)))
         for number in given_up:
             self._tell(GivenUp(number, f"{MOST_LOSSES} workers were lost, one after the other, while they measured it"))
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        alive = {node["NodeID"] for node in _alive()}
         if place.losses >= MOST_LOSSES or place.node not in alive:
             self._places.remove(place)
         elif isinstance(error, RayActorError) and place.losses > 1:
@@ -229,6 +229,11 @@ def _places(node: dict[str, Any], order: Order) -> Iterator[_Place]:
         yield _Place(node["NodeID"], f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})", resources)
 
 
+def _alive() -> list[dict[str, Any]]:
+    """The machines that Ray believes to be there."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call, unused-ignore]
+
+
 def _on(node: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
@@ -239,8 +244,8 @@ def _connect(order: Order) -> str:
     if order.address is not None:
         ray.init(order.address, **quiet)
         return order.address
-    here = {"_temp_dir": order.folder, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
-    context = ray.init("local", num_cpus=_cores(), object_store_memory=_OBJECT_STORE, **here, **quiet)
+    quiet |= {"_temp_dir": order.folder, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    context: Any = ray.init("local", num_cpus=_cores(), object_store_memory=_OBJECT_STORE, **quiet)
     return str(context.address_info["gcs_address"])
 
 

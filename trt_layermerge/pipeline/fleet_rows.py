@@ -173,7 +173,8 @@ def importance_rows(fleet: Fleet, job: Job, key: TableKey, request: EstimationRe
     """Measure importance on all machines of a fleet that have the files of a job."""
     setting = ImportanceSetting(job, Path.cwd(), key)
     work = Work(open_importance, setting, "machine", IMPORTANCE_GROUP)
-    return fleet.results(work, [*request.choices, *request.narrowed], _given_up)
+    items: list[Choice | NarrowedGroup] = [*request.choices, *request.narrowed]
+    return fleet.results(work, items, _given_up)
 
 
 def _given_up(item: Choice | NarrowedGroup, reason: str) -> ImportanceRow:
