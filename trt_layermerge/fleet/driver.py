@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trt_layermerge.fleet.claims import remove_left
@@ -40,6 +40,9 @@ from trt_layermerge.fleet.sessions import end_session
 from trt_layermerge.fleet.worker import Worker, identity
 
 _STEP, _NODES_EVERY, _BUSY_RETRY, _LEAVE_SECONDS, _PATIENCE = 0.5, 3.0, 2.0, 5.0, 30.0
+_LOSSES, _LAST_LOSSES = 2, 2 * MOST_LOSSES
+"""Workers that a place may lose in a row, without a result: one of several, and the last one."""
+
 _OBJECT_STORE = 80 << 20
 """Bytes; what is handed out is small."""
 
@@ -68,6 +71,7 @@ class Driver:
         self._calls: dict[Any, tuple[_Place, str]] = {}
         self._known: set[str] = set()
         self._swept: set[str] = set()
+        self._suspects: list[_Place] = []
 
     def run(self) -> None:
         """Until all is done, nobody is left who could do it, or nobody wants it any more."""
@@ -169,13 +173,16 @@ class Driver:
         self._swept.add(place.node)
         again, given_up = self._ledger.lost(place)
         self._tell(Lost(place.where, len(again)))
-        for number in given_up:
-            self._tell(GivenUp(number, f"{MOST_LOSSES} workers were lost, one after the other, while they measured it"))
-        alive = {node["NodeID"] for node in _alive()}
-        if place.losses >= MOST_LOSSES or place.node not in alive:
+        others = any(one.joined for one in self._places if one is not place)
+        if place.node not in {node["NodeID"] for node in _alive()}:
             self._places.remove(place)
-        elif isinstance(error, RayActorError) and place.losses > 1:
-            time.sleep(_STEP)  # what ends workers at once may pass
+        elif place.losses >= (_LOSSES if others else _LAST_LOSSES):
+            self._places.remove(place)
+            self._suspects.append(place)
+        for number in given_up:  # so it was not the places
+            self._tell(GivenUp(number, f"{MOST_LOSSES} workers were lost, one after the other, while they measured it"))
+            self._places += [replace(one, losses=0) for one in self._suspects]
+            self._suspects.clear()
 
     def _answered(self, place: _Place, answer: Any) -> None:
         if isinstance(answer, dict):

@@ -45,6 +45,7 @@ from trt_layermerge.fleet.work import Item, Result, Work
 _WATCH, _CONNECT, _ENDING = 1.0, 3.0, 20.0
 """Seconds: between two looks at the head, until it has answered, until the driver has cleaned up."""
 
+_LOG = "driver.log"
 _MISSED = 2
 """Looks at a head that does not answer, after which it is lost."""
 
@@ -106,8 +107,9 @@ class Fleet:
         refused: list[Refused] = []
         with self._driver() as (connection, folder):
             order = Order(self.address, folder, self.workers, work.seat, work.group, packed, each, max_seconds)
-            connection.send(order)
-            for message in self._messages(connection):
+            with suppress(OSError):  # a driver that has ended is told of below
+                connection.send(order)
+            for message in self._messages(connection, Path(folder)):
                 if isinstance(message, Measured):
                     for caution in message.said:
                         say(caution)
@@ -124,18 +126,18 @@ class Fleet:
                 else:
                     _tell(message)
 
-    def _messages(self, connection: Connection) -> Iterator[Message]:
+    def _messages(self, connection: Connection, folder: Path) -> Iterator[Message]:
         """What the driver tells, until it says that all is done.
 
         Raises:
-            RuntimeNotAvailableError: It, or the head, is lost.
+            RuntimeNotAvailableError: It does not start, or the head is lost.
         """
-        head, missed, looked = self.address, 0, time.monotonic()
+        head, missed, looked = None, 0, time.monotonic()
         while True:
             try:
                 message = connection.recv() if connection.poll(_WATCH) else None
             except (EOFError, OSError) as error:
-                raise self._lost(head) from error
+                raise self._lost(head) if head else _not_started(folder) from error
             if isinstance(message, Ended):
                 return
             if isinstance(message, Head):
@@ -147,12 +149,11 @@ class Fleet:
                 if missed >= _MISSED:
                     raise self._lost(head)
 
-    def _lost(self, head: str | None) -> RuntimeNotAvailableError:
-        again = "the same command goes on with the rest"
+    def _lost(self, head: str) -> RuntimeNotAvailableError:
         start = "" if self.address is None else "start it again, and "
         return RuntimeNotAvailableError(
-            f"the head of the fleet{f', {head},' if head else ''} is lost, and no machine can be reached through it",
-            hint=f"what was measured is kept; {start}{again}",
+            f"the head of the fleet, {head}, is lost, and no machine can be reached through it",
+            hint=f"what was measured is kept; {start}the same command goes on with the rest",
         )
 
     @contextmanager
@@ -167,7 +168,7 @@ class Fleet:
         remove_left()
         here, there = Pipe()
         folder = claim_new()
-        log = folder.path / "driver.log"
+        log = folder.path / _LOG
         try:
             with open(log, "wb") as messages:
                 process = subprocess.Popen(
@@ -209,6 +210,13 @@ class Fleet:
         return {**os.environ, **paths, **own}
 
 
+def _not_started(folder: Path) -> RuntimeNotAvailableError:
+    """What the driver wrote last."""
+    lines = (folder / _LOG).read_text(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "it ended without a word")
+    return RuntimeNotAvailableError(f"Ray does not start: {last}", hint="pip install --force-reinstall ray")
+
+
 def _tell(message: Message) -> None:
     if isinstance(message, Lost):
         waiting = f"; {message.items} rows that it had are measured again" if message.items else ""
@@ -227,13 +235,14 @@ def _error(fault: Fault) -> Exception:
 
 def _deserted(refused: Sequence[Refused]) -> LayerMergeError:
     """Why nobody measures: machines are of another kind, or gone."""
-    kept = "what was measured is kept; the same command goes on with the rest"
     if refused and all(one.incompatible for one in refused):
         return IncompatibleError(
             "no machine of the fleet may take part: they differ from this one",
             hint="run the same release of trt_layermerge and its libraries on all of them, and devices of one kind",
         )
-    return RuntimeNotAvailableError("no machine of the fleet is left to measure", hint=kept)
+    return RuntimeNotAvailableError(
+        "no machine of the fleet can measure: none has the device, or all are lost", hint=kept
+    )
 
 
 def _answers(address: str) -> bool:
