@@ -241,7 +241,8 @@ def _deserted(refused: Sequence[Refused]) -> LayerMergeError:
             hint="run the same release of trt_layermerge and its libraries on all of them, and devices of one kind",
         )
     return RuntimeNotAvailableError(
-        "no machine of the fleet can measure: none has the device, or all are lost", hint=kept
+        "no machine of the fleet can measure: none has the device, or all are lost",
+        hint="what was measured is kept; the same command goes on with the rest",
     )
 
 
