@@ -14,7 +14,7 @@ from trt_layermerge.errors import ExitCode, IncompatibleError, RuntimeNotAvailab
 from trt_layermerge.fleet import fleet
 from trt_layermerge.fleet.claims import claim
 from trt_layermerge.fleet.fleet import Fleet
-from trt_layermerge.fleet.messages import Refused
+from trt_layermerge.fleet.messages import Fault, Refused
 from trt_layermerge.fleet.work import Work
 
 needs_ray = pytest.mark.skipif(
@@ -66,6 +66,14 @@ def test_machines_that_differ_are_another_error_than_machines_that_are_gone() ->
     assert all(isinstance(one, RuntimeNotAvailableError) for one in gone)
 
 
+def test_faults_of_workers_are_the_errors_that_they_were() -> None:
+    error = fleet._error(Fault("TaskError", "the task has no data", "give it some"))
+    assert isinstance(error, TaskError) and str(error) == "the task has no data\n  hint: give it some"
+    for name in ("", "ZeroDivisionError", "Caution", "no such name"):
+        error = fleet._error(Fault(name, "a trace"))
+        assert type(error) is RuntimeError and "a trace" in str(error)
+
+
 @needs_ray
 def test_an_item_that_ends_its_workers_is_given_up_and_all_others_are_measured(heard: list[str]) -> None:
     work, items = Work(open_squares, "", "core", 4), [*range(7), -1, *range(7, 12)]
@@ -73,21 +81,6 @@ def test_an_item_that_ends_its_workers_is_given_up_and_all_others_are_measured(h
     assert sorted(found) == sorted([(-1, 0), *((number, number**2) for number in range(12))])
     assert heard.count("a worker says something") >= 1
     assert sum("was lost" in one for one in heard) == 3
-
-
-@needs_ray
-@pytest.mark.parametrize(
-    ("setting", "error", "match"),
-    [
-        ("raises", TaskError, "the task has no data\n.*give it some"),
-        ("fault", RuntimeError, "ZeroDivisionError: of ours"),
-        ("another device", IncompatibleError, "no machine of the fleet may take part"),
-    ],
-)
-def test_errors_of_workers_are_ours(heard: list[str], setting: str, error: type[Exception], match: str) -> None:
-    with pytest.raises(error, match=match):
-        list(Fleet(None).results(Work(open_squares, setting, "machine", 4), [1, 2], refuse))
-    assert setting != "another device" or "device: this one, here another" in heard[0]
 
 
 @needs_ray
@@ -102,8 +95,3 @@ def test_a_device_is_waited_for_while_another_fleet_has_it(heard: list[str], mon
     found = list(Fleet(None, 2).results(Work(open_squares, "", "cpu", 4), [2, 3], refuse))
     assert sorted(found) == [(2, 4), (3, 9)]
     assert len(heard) == 1 and "at work on the device of" in heard[0] and "another process" in heard[0]
-
-
-@needs_ray
-def test_when_the_time_is_up_nothing_is_handed_out(heard: list[str]) -> None:
-    assert list(Fleet(None).results(Work(open_squares, "", "core", 4), [2, 3], refuse, max_seconds=0.0)) == []

@@ -76,7 +76,7 @@ class Fleet:
             )
         if found := re.fullmatch(r"local(?::([1-9]\d{0,2}))?", text):
             return cls(None, int(found[1]) if found[1] else None)
-        if not re.fullmatch(r"[\w.-]+:\d{1,5}", text):
+        if not re.fullmatch(r"(?!local:)[\w.-]+:[1-9]\d{0,4}", text):
             raise UsageError(
                 f"{text!r} is no fleet", hint="pass --fleet local, or host and port of a head: --fleet 10.0.0.7:6379"
             )
