@@ -21,7 +21,7 @@ from pathlib import Path
 
 from trt_layermerge.fleet.fleet import Fleet
 from trt_layermerge.fleet.work import Work
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 
 ENOUGH = 0.85
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate, chain
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.network import Network
-from trt_layermerge.progress import Progress
+from trt_layermerge.progress import Progress, silent
 from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.task import Task
 
@@ -83,7 +83,7 @@ def measure(
     task: Task,
     table: ImportanceTable,
     how: Estimation,
-    progress: Progress = lambda done, total, label: None,
+    progress: Progress = silent,
     narrowed: Iterable[NarrowedGroup] = (),
     rows_of: RowsOf | None = None,
 ) -> None:
@@ -110,8 +110,9 @@ def measure(
         return
     how.estimator.require_measurable(network, request.choices)
     network.module.eval()
-    done = total - request.missing
-    for row in rows_here(request, progress, how.estimator) if rows_of is None else rows_of(request):
+    before = total - request.missing
+    work = list(accumulate(how.estimator.work(request)))
+    rows = rows_here(request, progress, how.estimator) if rows_of is None else rows_of(request)
+    for number, row in enumerate(rows):
         table.add(row)
-        done += 1
-        progress(done, total, row.choice)
+        progress(before + number + 1, total, row.choice, share=work[min(number, len(work) - 1)] / work[-1])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from trt_layermerge.blocks.gap_signature import AnySignature
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import ProfileKey, ProfileRow
-
-if TYPE_CHECKING:
-    from trt_layermerge.latency.measure import MeasurementPolicy
 
 
 class Runner(Protocol):

@@ -21,12 +21,14 @@ from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.filling import rows_here, table_key
 from trt_layermerge.importance.table import ImportanceRow, TableKey
 from trt_layermerge.journal import differences
-from trt_layermerge.latency.measure import DeviceRunner, MeasurementPolicy
+from trt_layermerge.latency.measure import DeviceRunner
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import ProfileKey, ProfileRow
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_network
+from trt_layermerge.progress import silent
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime, require_running
 
@@ -164,7 +166,7 @@ def open_importance(
         how = job.estimation
         request = EstimationRequest(network, choices, task, how.samples, how.max_kernel, table, widths)
         with placed(network.module, device), heap_kept():
-            return list(rows_here(request, lambda *_: None, how.estimator))
+            return list(rows_here(request, silent, how.estimator))
 
     return measured
 

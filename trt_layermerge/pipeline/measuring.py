@@ -21,9 +21,9 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.fleet_rows import importance_rows
-from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
+from trt_layermerge.progress import Reporter
 
 BASELINE = "trt_layermerge.baseline"
 
