@@ -101,6 +101,7 @@ class JobSettings(TypedDict, total=False):
     seed: int | None
     fit_samples: int
     accept_worse: bool
+    fleet: str | None
     also: str | None
 
 
@@ -155,6 +156,7 @@ _AS_THEY_ARE = (
     "device",
     "cpu_threads",
     "accept_worse",
+    "fleet",
     "also",
 )
 """Settings that are fields of a job of the same name and type."""
