@@ -67,7 +67,7 @@ def test_groups_keep_to_the_limit():
 def test_no_frame_is_above_the_limit():
     """As wide as networks are: 512 channels at 7x7, 1,280 at 3x3, and the largest matrix that is formed."""
     for geometry in (Geometry(512, 1, (7, 7)), Geometry(1280, 1, (3, 3)), Geometry(8192, 1, (1, 1))):
-        assert Frame(geometry, ()).bytes <= module.EQUATION_MEMORY
+        assert Frame(geometry, ()).bytes <= MOST_EQUATIONS
 
 
 def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):

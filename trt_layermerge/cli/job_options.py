@@ -83,6 +83,7 @@ def make_job(**given: Any) -> Job:
         recipe=_recipe(given),
         device=given.get("device", known.device),
         cpu_threads=given.get("cpu_threads"),
+        memory_limit=given.get("memory_limit"),
         also=given.get("also"),
         accept_worse=given.get("accept_worse", False),
     )

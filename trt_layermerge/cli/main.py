@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
+from types import FrameType
 from typing import Any
 
 import click
 
-from trt_layermerge.errors import Caution, ExitCode, LayerMergeError
+from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, Terminated
 
 COMMANDS = {
     "inspect": "Show what can be merged in a network, and why the rest cannot.",
@@ -81,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
             stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings():
+    with _terminated_as_interrupted(), warnings.catch_warnings():
         warnings.simplefilter("always", Caution)
         warnings.showwarning = _Shown(warnings.showwarning)  # type: ignore[assignment]
         _main(args)
@@ -105,6 +109,32 @@ def _main(args: Sequence[str] | None) -> None:
     except OSError as error:  # a full disk, a folder that may not be written to
         where = "" if error.filename is None else f"{error.filename}: "
         _fail(f"{where}{error.strerror or error}", int(ExitCode.BAD_INPUT))
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM and a terminal that closes do what Ctrl-C does: temporary files go, and started processes.
+
+    A signal that is ignored, as under ``nohup``, stays so.
+    """
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    here = threading.current_thread() is threading.main_thread()  # the only one that Python tells of signals
+    signals = [number for number in known if here and signal.getsignal(number) is signal.SIG_DFL]
+    for number in signals:
+        signal.signal(number, _terminated)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)  # which may wait until nothing is half done
+    if callable(handler):
+        handler(number, frame)
+    else:  # Ctrl-C is ignored: a shell's script has put us in the background
+        raise Terminated
 
 
 class _Shown:

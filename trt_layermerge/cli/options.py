@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from trt_layermerge.cli.from_fields import options_of
 from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
+from trt_layermerge.cli.sizes import read_size
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
@@ -292,6 +293,12 @@ torch_options = combined(
         type=COUNT,
         metavar="N",
         help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
+    ),
+    click.option(
+        "--memory-limit",
+        callback=read_size,
+        metavar="SIZE",
+        help="Most memory for importance and fits, such as 4GiB.  [default: three quarters of what is free]",
     ),
 )
 also_option = click.option(

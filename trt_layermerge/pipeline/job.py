@@ -16,6 +16,7 @@ from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.filling import Estimation
 from trt_layermerge.latency.measure import MeasurementPolicy
 from trt_layermerge.merging.reconstruction import PAPERS, Strength
+from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
@@ -70,6 +71,8 @@ class Job:
         device: Where torch computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It decides nothing but the last digits,
             and so is part of no key.
         cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
+        memory_limit: Bytes that this process may take for importance and fits; ``None`` for a share of what is free.
+            Part of no key.
         accept_worse: Whether a network is delivered that is far worse than planned.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
     """
@@ -97,6 +100,7 @@ class Job:
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
     device: str = "auto"
     cpu_threads: int | None = None
+    memory_limit: int | None = None
     accept_worse: bool = False
     also: str | None = None
 
@@ -108,7 +112,12 @@ class Job:
     @property
     def estimation(self) -> Estimation:
         """How importance is measured."""
-        return Estimation(self.estimator, self.samples, self.limits.max_kernel)
+        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.memory)
+
+    @property
+    def memory(self) -> MemoryLimit:
+        """The most that this process takes for importance and fits."""
+        return MemoryLimit.usual() if self.memory_limit is None else MemoryLimit(self.memory_limit)
 
     @property
     def planner(self) -> Method:

@@ -23,7 +23,7 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.pipeline.compression import compress
-from trt_layermerge.pipeline.dry_run import data_plan, job_plan
+from trt_layermerge.pipeline.dry_run import data_plan, job_plan, memory_plan
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.training import leads, share_training
 from trt_layermerge.report.terminal import print_result
@@ -56,7 +56,7 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
             told = {"data": list(data)} if data else {}
             print_json(told | {"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
             return
-        for line in data:
+        for line in (*data, memory_plan(session)):
             click.echo(line)
         for stage in stages:
             click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")

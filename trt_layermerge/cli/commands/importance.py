@@ -19,7 +19,7 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.locks import exclusive
-from trt_layermerge.pipeline.dry_run import data_plan, importance_plan
+from trt_layermerge.pipeline.dry_run import data_plan, importance_plan, memory_plan
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_stage
 from trt_layermerge.pipeline.session import open_session
@@ -43,7 +43,7 @@ def command(as_json: bool, dry_run: bool, everything: bool, **given: Any) -> Non
             table_file = str(session.job.importance_file)
             print_json(told | {"table": table_file, "to_measure": pending, "seconds": round(seconds, 1)})
         else:
-            for line in data_plan(session):
+            for line in (*data_plan(session), memory_plan(session)):
                 click.echo(line)
             click.echo(f"{pending} choices to measure into {session.job.importance_file}, about {minutes(seconds)}")
         return
