@@ -117,24 +117,28 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
     A signal that is ignored, as under ``nohup``, stays so.
     """
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)  # which may wait until nothing is half done
+        if os.getpid() != process:  # a fork, of the user's code
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif callable(interrupt):
+            interrupt(number, frame)
+        else:  # Ctrl-C is ignored: a shell's script has put us in the background
+            raise Terminated
+
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     here = threading.current_thread() is threading.main_thread()  # the only one that Python tells of signals
     signals = [number for number in known if here and signal.getsignal(number) is signal.SIG_DFL]
     for number in signals:
-        signal.signal(number, _terminated)
+        signal.signal(number, end)
     try:
         yield
     finally:
         for number in signals:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    handler = signal.getsignal(signal.SIGINT)  # which may wait until nothing is half done
-    if callable(handler):
-        handler(number, frame)
-    else:  # Ctrl-C is ignored: a shell's script has put us in the background
-        raise Terminated
 
 
 class _Shown:

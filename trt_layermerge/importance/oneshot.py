@@ -78,8 +78,9 @@ def one_shot_rows(request: EstimationRequest) -> Iterator[ImportanceRow]:
     """Make one change after the other and measure it, those together whose blocks start at one tensor."""
     prepared = Prepared.of(request)
     with single_threaded() as cores:
-        at_once = cores if device_of(request.network.module).type == "cpu" else 1
-        at_once = max(1, min(at_once, prepared.room.passes // max(1, prepared.need.passes)))
+        there_are = cores if device_of(request.network.module).type == "cpu" else 1
+        # Half of the room is for the equations of what comes next.
+        at_once = max(1, min(there_are, prepared.room.passes // 2 // max(1, prepared.need.passes)))
         yield from _in_portions(request, prepared, at_once)
 
 
@@ -96,15 +97,16 @@ def _in_portions(request: EstimationRequest, prepared: Prepared, at_once: int) -
             meanwhile, where there is memory for both. Rows come in the order of the choices.
     """
     several, most = at_once > 1, prepared.room.equations
+    passes = prepared.room.passes // (2 if several else 1)
     portions = _portions(request.network, request.choices, request.max_kernel, most)
     with workers(1) if several else nullcontext() as beside, workers(at_once) if several else nullcontext() as pool:
         coming: Future[_Equations] | None = None
         for portion, following in pairwise((*portions, None)):
             assert portion is not None
-            equations = portion.accumulated(prepared) if coming is None else coming.result()
+            equations = portion.accumulated(prepared.calibration, passes) if coming is None else coming.result()
             coming = None
             if beside and following and portion.bytes + following.bytes <= most:
-                coming = beside.submit(following.accumulated, prepared)
+                coming = beside.submit(following.accumulated, prepared.calibration, passes)
             for row in _rows(prepared.evaluator, portion.choices, equations, at_once, pool):
                 request.memory.keep()
                 yield row
@@ -133,10 +135,10 @@ class _Portion:
         """Memory of their equations."""
         return sum(frame.bytes for frame in self.frames)
 
-    def accumulated(self, prepared: Prepared) -> _Equations:
-        """Their equations, from one pass over the data."""
-        began, memory = time.monotonic(), prepared.room.passes
-        found = accumulate(self.network, self.frames, prepared.calibration, memory) if self.frames else {}
+    def accumulated(self, calibration: Sequence[Values], memory: int) -> _Equations:
+        """Their equations, from one pass over the data, whose activations have so many bytes."""
+        began = time.monotonic()
+        found = accumulate(self.network, self.frames, calibration, memory) if self.frames else {}
         return _Equations(found, time.monotonic() - began)
 
 
