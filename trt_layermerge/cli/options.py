@@ -17,9 +17,9 @@ import click
 from click.core import ParameterSource
 
 from trt_layermerge.cli.from_fields import options_of
+from trt_layermerge.cli.memory_size import read_size
 from trt_layermerge.cli.method_settings import setting_options
 from trt_layermerge.cli.show import keep_output
-from trt_layermerge.cli.sizes import read_size
 from trt_layermerge.errors import UsageError
 from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators

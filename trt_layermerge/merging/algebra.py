@@ -24,7 +24,7 @@ from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
 
-AT_ONCE = 1 << 23
+NUMBERS_AT_ONCE = 1 << 23
 """Numbers of a composition that are made at a time: what makes them takes a multiple of their memory."""
 
 
@@ -165,10 +165,11 @@ def compose(first: Convolution, second: Convolution) -> Convolution:
     images, kernels = inner.transpose(0, 1), outer.reshape(g, -1, *outer.shape[1:]).transpose(1, 2).flatten(0, 1)
     (sh, sw), (dh, dw) = first.geometry.stride, second.geometry.dilation
     taps = inner.new_empty(geometry.out_channels, len(images), *geometry.kernel)
-    at_once = max(1, AT_ONCE // taps[:, 0].numel())
-    for some, part in zip(torch.split(images, at_once), torch.split(taps, at_once, 1), strict=True):
-        spread = {"stride": first.geometry.dilation, "dilation": (sh * dh, sw * dw)}
-        part.copy_(F.conv_transpose2d(some, kernels, groups=g, **spread).transpose(0, 1))
+    at_once, apart = max(1, NUMBERS_AT_ONCE // taps[:, 0].numel()), (sh * dh, sw * dw)
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        made = F.conv_transpose2d(some, kernels, stride=first.geometry.dilation, dilation=apart, groups=g)
+        taps[:, start : start + at_once] = made.transpose(0, 1)
     summed = outer.sum((2, 3)).reshape(g, -1, mid // g)  # what is the same at every pixel
 
     def passed(values: Tensor) -> Tensor:

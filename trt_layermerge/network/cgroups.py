@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def groups_of(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
     """The folders of the groups that a controller limits this process by, its own group first.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_layermerge.network.cgroups import groups_of, text_of
+from trt_layermerge.network.cgroups import control_groups, text_of
 from trt_layermerge.network.heap import give_back
 
 USUAL_SHARE = 0.75
@@ -112,7 +112,7 @@ def _free(root: Path) -> Iterator[int]:
     for line in text_of(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             yield int(line.split()[1]) << 10
-    for place in groups_of("memory", root):
+    for place in control_groups("memory", root):
         for most, now in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             granted, taken = text_of(place / most), text_of(place / now)
             if granted.isdecimal() and taken.isdecimal():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from trt_layermerge.network.cgroups import groups_of, text_of
+from trt_layermerge.network.cgroups import control_groups, text_of
 
 
 def use_threads(threads: int | None) -> None:
@@ -72,7 +72,7 @@ def physical_cores(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Cores' worth of time that control groups grant."""
-    for place in groups_of("cpu", root):
+    for place in control_groups("cpu", root):
         quota, period = (*text_of(place / "cpu.max").split(), "", "")[:2]
         if not quota:
             quota, period = (text_of(place / f"cpu.cfs_{name}_us") for name in ("quota", "period"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.cli.sizes import LEAST, read_size
+from trt_layermerge.cli.memory_size import LEAST, read_size
 from trt_layermerge.errors import ExitCode
 
 WRITTEN = {"4GiB": 4 << 30, "4G": 4 << 30, "4 gib": 4 << 30, "4GB": 4 * 10**9, "500MB": 500_000_000, "1.5T": 3 << 39}
