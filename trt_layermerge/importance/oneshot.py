@@ -69,8 +69,8 @@ class Prepared:
 
 def need_of(request: EstimationRequest, images: int) -> Need:
     """The memory that nothing can be measured without, with so many images in the largest batch."""
-    portions = _portions(request.network, request.choices, request.max_kernel)
-    equations = max((frame.bytes for portion in portions for frame in portion.frames), default=0)
+    todo = portions(request.network, request.choices, request.max_kernel)
+    equations = max((frame.bytes for portion in todo for frame in portion.frames), default=0)
     return Need(equations, pass_bytes(request.network.module.graph, images))
 
 
@@ -98,10 +98,10 @@ def _in_portions(request: EstimationRequest, prepared: Prepared, at_once: int) -
     """
     several, most = at_once > 1, prepared.room.equations
     passes = prepared.room.passes // (2 if several else 1)
-    portions = _portions(request.network, request.choices, request.max_kernel, most)
+    todo = portions(request.network, request.choices, request.max_kernel, most)
     with workers(1) if several else nullcontext() as beside, workers(at_once) if several else nullcontext() as pool:
         coming: Future[_Equations] | None = None
-        for portion, following in pairwise((*portions, None)):
+        for portion, following in pairwise((*todo, None)):
             assert portion is not None
             equations = portion.accumulated(prepared.calibration, passes) if coming is None else coming.result()
             coming = None
@@ -123,7 +123,7 @@ class _Equations:
 
 
 @dataclass(frozen=True)
-class _Portion:
+class Portion:
     """Choices whose equations are held at once."""
 
     network: Network
@@ -142,19 +142,19 @@ class _Portion:
         return _Equations(found, time.monotonic() - began)
 
 
-def _portions(
+def portions(
     network: Network, choices: Iterable[Choice], max_kernel: int, most: int = MOST_EQUATIONS
-) -> Iterator[_Portion]:
+) -> Iterator[Portion]:
     """The choices, first those of each start that need no equations; of others, as many as memory holds equations."""
     for _, group in groupby(choices, key=lambda choice: lowered_in(network, choice).reads):
         members = list(group)
         fits = [choice for choice in members if choice.kind is Kind.FIT]
         if len(fits) < len(members):
-            yield _Portion(network, [choice for choice in members if choice.kind is not Kind.FIT], ())
+            yield Portion(network, [choice for choice in members if choice.kind is not Kind.FIT], ())
         places = dict.fromkeys(choice.place for choice in fits)
         for frames in in_memory(frames_of(network, places, max_kernel), most):
             held = {place for frame in frames for place in frame.places}
-            yield _Portion(network, [choice for choice in fits if choice.place in held], frames)
+            yield Portion(network, [choice for choice in fits if choice.place in held], frames)
 
 
 def _rows(

@@ -7,10 +7,12 @@ any limit. This is the one place that divides memory; whoever takes much of it i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_layermerge.errors import UsageError
 from trt_layermerge.network.cgroups import control_groups, text_of
 from trt_layermerge.network.heap import give_back
 
@@ -22,6 +24,9 @@ MOST_EQUATIONS, MOST_ACTIVATIONS = 3 << 30, 2 << 30
 
 RESERVE = 256 << 20
 """What interpreter, libraries and small tensors take beside what is planned for."""
+
+LEAST = 256 << 20
+"""Bytes that are less than any network takes."""
 
 _NEAR = 0.8
 """Share of the limit from which on freed memory goes back to the system."""
@@ -64,6 +69,24 @@ class MemoryLimit:
     """
 
     bytes: int
+
+    @classmethod
+    def parse(cls, text: str | int) -> MemoryLimit:
+        """A limit as people write it: ``4GiB``, ``4G`` for the same, ``500MB`` of 1000 bytes a kB; a number is bytes.
+
+        Raises:
+            UsageError: It is no size, or less than an empty program takes.
+        """
+        found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?b?)", str(text).strip().lower(), re.ASCII)
+        if found is None:
+            raise UsageError(f"{text!r} is no size of memory", hint="write 4GiB or 500MB")
+        number, letter, unit = found.groups()
+        size = int(float(number) * (1000 if unit == "b" else 1024) ** " kmgt".index(letter or " "))
+        if size < LEAST:
+            raise UsageError(
+                f"a memory limit of {text} is less than Python and torch take", hint=f"begin at {LEAST >> 20}MiB"
+            )
+        return cls(size)
 
     @classmethod
     def usual(cls) -> MemoryLimit:

@@ -193,6 +193,10 @@ class Estimator(ABC):
 
         return Need(passes=pass_bytes(request.network.module.graph, images))
 
+    def work(self, request: EstimationRequest) -> Sequence[float]:
+        """How much work each row is beside the others, in the order in which rows come: for the time that is left."""
+        return [1.0] * request.missing
+
     @abstractmethod
     def seconds(self, request: EstimationRequest, per_image: float) -> float:
         """How long ``rows`` should take.

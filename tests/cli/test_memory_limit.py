@@ -5,38 +5,36 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.cli.memory_size import LEAST, read_size
-from trt_layermerge.errors import ExitCode
+from trt_layermerge.errors import ExitCode, UsageError
+from trt_layermerge.network.memory import LEAST, MemoryLimit
 
 WRITTEN = {"4GiB": 4 << 30, "4G": 4 << 30, "4 gib": 4 << 30, "4GB": 4 * 10**9, "500MB": 500_000_000, "1.5T": 3 << 39}
 
 
 @pytest.mark.parametrize(("text", "size"), WRITTEN.items())
 def test_a_size_is_read(text: str, size: int) -> None:
-    assert read_size(None, None, text) == size  # type: ignore[arg-type]
+    assert MemoryLimit.parse(text).bytes == size
 
 
 @given(size=st.integers(LEAST, 1 << 50))
-def test_a_number_alone_is_bytes_and_nothing_is_nothing(size: int) -> None:
-    assert read_size(None, None, size) == read_size(None, None, f"{size} ") == size  # type: ignore[arg-type]
-    assert read_size(None, None, None) is None  # type: ignore[arg-type]
+def test_a_number_alone_is_bytes(size: int) -> None:
+    assert MemoryLimit.parse(size).bytes == MemoryLimit.parse(f"{size} ").bytes == size
 
 
 @given(text=st.one_of(st.text(max_size=12), st.sampled_from(["-4GiB", "4XB", "GiB", "1e9", "nan", "4GiBs", "9" * 99])))
 def test_what_is_no_size_is_said(text: str) -> None:
     if not re.fullmatch(r"\s*[\d.]+\s*[kmgt]?i?b?\s*", text, re.IGNORECASE) or len(text) > 90:
-        with pytest.raises(click.BadParameter, match="is not a size"):
-            read_size(None, None, text)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="is no size"):
+            MemoryLimit.parse(text)
 
 
 def test_less_than_an_empty_program_takes_is_said() -> None:
-    with pytest.raises(click.BadParameter, match="less than Python"):
-        read_size(None, None, "1KiB")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="less than Python"):
+        MemoryLimit.parse("1KiB")
 
 
 def test_a_limit_that_cannot_be_held_is_refused_with_the_least_that_would_do(run: Any, desk: Any) -> None:
