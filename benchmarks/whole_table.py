@@ -81,7 +81,7 @@ def make_part(given: Namespace) -> None:
     folder, began, spent = folder_of(given, limit), time.monotonic(), time.process_time()
     table = ImportanceTable.open(folder / f"{given.part}.jsonl", table_key(network, task, how))
 
-    def progress(done: int, total: int, label: str) -> None:
+    def progress(done: int, total: int, label: str, *, share: float | None = None) -> None:
         cpu = time.process_time() - spent
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         took = {"cpu": cpu, "wall": time.monotonic() - began, "peak": peak, "threads": torch.get_num_threads()}
