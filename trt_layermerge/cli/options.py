@@ -405,6 +405,12 @@ torch_options = section(
         usual="OMP_NUM_THREADS, or all cores",
         help="Cores that this takes; engines are timed with --threads.",
     ),
+    option(
+        "--memory-limit",
+        metavar="SIZE",
+        usual="three quarters of what is free",
+        help="Most memory for importance and fits, such as 4GiB.",
+    ),
 )
 fleet_option = section(
     "Engines",

@@ -13,6 +13,7 @@ from trt_layermerge.importance.estimators.base import EstimationRequest, Estimat
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 from trt_layermerge.network.heap import heap_kept
+from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress, silent
 from trt_layermerge.training.checked import content_of
@@ -27,11 +28,13 @@ class Estimation:
         estimator: How, with its settings.
         samples: How much data it looks at.
         max_kernel: The largest kernel that is ever fitted; what a fit samples depends on it.
+        memory: The most that the process may take; no row depends on it.
     """
 
     estimator: Estimator = field(default_factory=default_estimator)
     samples: Samples = field(default_factory=Samples)
     max_kernel: int = Limits.max_kernel
+    memory: MemoryLimit = field(default_factory=MemoryLimit.usual, compare=False)
 
 
 def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
@@ -73,7 +76,7 @@ def missing_rows(
     missing = (one for one in choices if how.estimator.measures(one) and table.get(one.key) is None)
     todo = sorted(missing, key=lambda choice: choice.block)
     widths = tuple(one for one in narrowed if table.get(one.key) is None)
-    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path, widths)
+    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path, widths, how.memory)
 
 
 @heap_kept()

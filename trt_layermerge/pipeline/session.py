@@ -29,6 +29,7 @@ from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.needed_memory import require_memory
 from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
@@ -212,6 +213,8 @@ def open_session(job: Job) -> Session:
     network, task, device = open_network(job)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
+    if task is not None:
+        require_memory(job, network, choices, task)
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     session = Session(job, network, choices, runtime, profile, task, device)

@@ -68,14 +68,14 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
 
 
 def _tell_plan(session: Session, as_json: bool) -> None:
-    from trt_layermerge.pipeline.dry_run import data_plan, job_plan  # torch has been loaded by now
+    from trt_layermerge.pipeline.dry_run import data_plan, job_plan, memory_plan  # torch has been loaded by now
 
     data, stages = data_plan(session), job_plan(session)
     if as_json:
         told = {"data": list(data)} if data else {}
         print_json(told | {"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
         return
-    for line in data:
+    for line in (*data, memory_plan(session)):
         click.echo(line)
     for stage in stages:
         click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
