@@ -24,6 +24,8 @@ from trt_layermerge.journal import Journal
 from trt_layermerge.latency import profile
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline import refine
+from trt_layermerge.pipeline.correction_file import read_correction
+from trt_layermerge.pipeline.keyed_file import write_keyed
 from trt_layermerge.pipeline.measuring import _read_baseline
 from trt_layermerge.planning.plan import _Document, read_plan, write_plan
 from trt_layermerge.training import checkpoint
@@ -62,10 +64,19 @@ def _baseline(golden: Path, new: Path) -> None:
     new.write_bytes(golden.read_bytes())
 
 
+def _correction(golden: Path, new: Path) -> None:
+    fields = json.loads(golden.read_bytes())
+    key = {name: fields[name] for name in ("operations", "device", "batch", "inputs")}
+    found = read_correction(golden, key)
+    assert found is not None and read_correction(golden, key | {"batch": 1}) is None
+    write_keyed(new, "correction", key, asdict(found))
+
+
 WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
     "importance-v3.jsonl": _importances,
     "refinement-v1.jsonl": _refinement,
     "baseline-v1.json": _baseline,
+    "correction-v1.json": _correction,
     "plan-v1.json": lambda golden, new: write_plan(new, read_plan(golden)),
     "engine-v1.json": lambda golden, new: write_engine_manifest(new, read_engine_manifest(golden)),
     "checkpoint-v2.safetensors": lambda golden, new: Checkpoint.read(golden).write(new),

@@ -58,7 +58,10 @@ class MeasurementPolicy:
         max_burst: Most runs in a burst.
         builds: Engines of a candidate that take turns. Where their tensors lie in memory, and what a builder chose, is
             one draw a build; the interval of one alone knows nothing of it.
-        group: Candidates that are timed interleaved.
+        group: Most candidates that are timed interleaved. Those of one group meet the same moments of the machine, and
+            a job beside that comes and goes slows all of them alike; the longer a group takes, the more groups do.
+        group_weights: Most weights of a group, of all builds together, for they are in memory at once; but any one
+            candidate is a group.
         disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
         patience: Rounds of a group that may be thrown away, beyond one for each that was not.
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
@@ -79,7 +82,8 @@ class MeasurementPolicy:
     min_burst: int = 3
     max_burst: int = 200
     builds: int = 1
-    group: int = 8
+    group: int = 48
+    group_weights: int = 2**27
     disturbance: float = 0.10
     patience: int = 10
     tolerated: float = 0.20
@@ -126,19 +130,33 @@ def fill(
     pending = missing(signatures, profile, policy)
     sentinel: _Sentinel | None = None
     measured, began = 0, time.monotonic()
-    for begin in range(0, len(pending), policy.group):
+    for group in _groups(pending, policy):
         if max_seconds is not None and time.monotonic() - began >= max_seconds:
             break
         sentinel = sentinel or _Sentinel(
             _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
         )
-        group = pending[begin : begin + policy.group]
         for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
             profile.add(replace(row, simulated=profile.key.device.simulated))
             measured += 1
             if progress is not None:
                 progress(measured, len(pending), row.signature.key)
     return measured
+
+
+def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
+    """Candidates in order, so many at a time as are timed interleaved."""
+    group: list[AnySignature] = []
+    weights = 0
+    for signature in pending:
+        more = policy.builds * signature.weights if isinstance(signature, Signature) else 0
+        if group and (len(group) == policy.group or weights + more > policy.group_weights):
+            yield group
+            group, weights = [], 0
+        group.append(signature)
+        weights += more
+    if group:
+        yield group
 
 
 def missing(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> list[AnySignature]:
