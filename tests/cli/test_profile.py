@@ -180,21 +180,20 @@ def valued(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 
 def test_what_validate_corrects_plans_are_corrected_by(run: Any, valued: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def latencies() -> tuple[list[float], float, str]:
-        ran = run("solve", *valued.stage, *ELSEWHERE[:2], "--frontier", "--json")
+    def latencies() -> tuple[list[float], float]:
+        ran = run("solve", *valued.stage, *ELSEWHERE[:2], "--frontier", "--budget", "1.5", "--json")
         assert ran.code == 0, ran.err
-        frontier = [point["latency_ms"] for point in ran.json["frontier"]]
-        return frontier, frontier[-1], ran.err
+        return [point["latency_ms"] for point in ran.json["frontier"]], ran.json["original_ms"]
 
     assert run("profile", *valued.stage, *ELSEWHERE[:2]).code == 0
-    before, original, _ = latencies()
+    before, original = latencies()
     for saved in (0.2, 0.0):  # a correction, and none any more
         timed = [PlanTiming(one, one + saved * (1 - one), 1000, 0.0) for one in map(float, np.linspace(0.3, 0.9, 10))]
         monkeypatch.setattr(profile_validate, "validation_stage", lambda *_, timed=timed: timed)
         told = run("profile", "validate", *valued.stage, *ELSEWHERE[:2], "--max-error", "1%")
         assert told.code == 0 and ("solve and compress correct their plans" in told.out) == (saved > 0), told.err
         expected = [one + saved * (original - one) for one in before]
-        assert latencies()[0] == pytest.approx(expected, rel=1e-4)
+        assert latencies()[0] == pytest.approx(expected, rel=1e-3)
         planned = run("solve", *valued.stage, *ELSEWHERE[:2], "--budget", "0.95", "--json")
         assert planned.code == 0 and ("latencies are corrected" in planned.err) == (saved > 0)
 

@@ -47,7 +47,7 @@ def test_without_latencies_nothing_can_pay(tmp_path: Path, quick_job: Any) -> No
 
 @pytest.mark.parametrize("terms", [(0.2, 0.0, 0.0), (0.1, -0.05, 0.0), (0.0, 0.0, -0.1)])
 def test_a_corrected_frontier_is_what_was_fitted(done: Job, recorder: Any, terms: tuple[float, float, float]) -> None:
-    """Every plan of it takes what the correction says of the same plan without it, and the original what it takes."""
+    """Every plan of it takes what the correction says of the same plan without it."""
     session = open_session(done)
     table, baseline = importance_table(session), baseline_stage(session, recorder)
     keep_correction(session, Correction("saved", *terms, FidelityErrors.of([0.0])))
@@ -68,7 +68,6 @@ def test_a_corrected_frontier_is_what_was_fitted(done: Job, recorder: Any, terms
         )
         expected = Correction("saved", *terms, FidelityErrors.of([0.0])).corrected(timed)
         assert plan.latency_ns / original == pytest.approx(expected, rel=1e-3, abs=1e-4)
-    assert corrected.latency_ns[-1] == original
     assert list(frontier_of(session, baseline, table, corrected=False).latency_ns) != list(corrected.latency_ns)
 
 
