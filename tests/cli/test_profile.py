@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Desk, _desk
-from trt_layermerge.cli.commands import profile_validate
+from trt_layermerge import api
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming
 
@@ -165,7 +165,7 @@ def test_validate_fails_where_errors_are_large_and_says_so_where_noise_is(
         PlanTiming(share, (1 + (-1) ** number / 10) * share, 1000, 0.5, doubt)
         for number, share in enumerate(np.linspace(0.3, 0.9, 10))
     ]
-    monkeypatch.setattr(profile_validate, "validation_stage", lambda *_: timed)
+    monkeypatch.setattr(api, "validation_stage", lambda *_: timed)
     ran = run("profile", "validate", models[0], *places, "--max-error", tolerance)
     assert ran.code == code and words in ran.err and "median 10.1%" in ran.out, ran.err
     assert "nothing systematic" in ran.out
@@ -189,7 +189,7 @@ def test_what_validate_corrects_plans_are_corrected_by(run: Any, valued: Desk, m
     before, original = latencies()
     for saved in (0.2, 0.0):  # a correction, and none any more
         timed = [PlanTiming(one, one + saved * (1 - one), 1000, 0.0) for one in map(float, np.linspace(0.3, 0.9, 10))]
-        monkeypatch.setattr(profile_validate, "validation_stage", lambda *_, timed=timed: timed)
+        monkeypatch.setattr(api, "validation_stage", lambda *_, timed=timed: timed)
         told = run("profile", "validate", *valued.stage, *ELSEWHERE[:2], "--max-error", "1%")
         assert told.code == 0 and ("solve and compress correct their plans" in told.out) == (saved > 0), told.err
         expected = [one + saved * (original - one) for one in before]
