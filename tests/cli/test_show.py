@@ -18,11 +18,14 @@ def test_where_nothing_is_drawn_a_stage_is_a_line_when_it_ends_and_one_a_minute(
         now[0] += LINE_SECONDS / 40
         lines(Step("importance", done, 100, "row", now[0], seconds_left=7200.0))
     lines(Step("importance", 100, 100, "", now[0], 0.0, finished=True))
+    lines(Step("solve", seconds=0.01, finished=True))
+    lines(Step("prove", seconds=2.0, finished=True))
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines() == [
         "measure importance   40 of 100, 60 s, about 2.0 h left",
         "measure importance   80 of 100, 2 min, about 2.0 h left",
         "measure importance   100 of 100, 2 min",
+        "prove                2 s",
     ]
 
 

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 import click
 
 from trt_layermerge.cli.logs import Logs
-from trt_layermerge.errors import Caution, ExitCode, LayerMergeError
+from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, did_you_mean
 from trt_layermerge.extras import installed_version
 from trt_layermerge.log import record
 
@@ -64,6 +64,9 @@ class LazyGroup(click.Group):
                 from trt_layermerge.runtimes import registry  # it loads numpy
 
                 (registry.require_runtime if args[0] == "build" else registry.require_running)(name)
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], COMMANDS)  # older versions of click have none
+            ctx.fail(f"No such command {args[0]!r}.{f' {hint[0].upper()}{hint[1:]}' if hint else ''}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -68,8 +68,8 @@ class Lines:
     def __call__(self, step: Step) -> None:
         """Say where the stage is, if it has ended or nothing was said for a minute."""
         now = self._clock()
-        if not step.finished and now - self._said < LINE_SECONDS:
-            return
+        if now - self._said < LINE_SECONDS and not (step.finished and (step.total or step.seconds >= 1)):
+            return  # a stage of an instant without steps is none to speak of
         self._said = now
         counts = "" if step.total is None else f"{step.done} of {step.total}, "
         left = "" if step.finished or step.seconds_left is None else f", about {minutes(step.seconds_left)} left"

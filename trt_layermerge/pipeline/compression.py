@@ -27,7 +27,7 @@ from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import IncompatibleError
-from trt_layermerge.files import write_json
+from trt_layermerge.files import sha256, write_json
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
@@ -44,7 +44,7 @@ from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.pipeline.training import Executed, execute_and_train
 from trt_layermerge.planning.confidence import probability
-from trt_layermerge.planning.plan import PlanFile, Refined, read_plan
+from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.progress import Reporter
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
@@ -68,6 +68,7 @@ class Compressed:
     Attributes:
         session: The job.
         plan_file: The plan that it follows, with its certificate.
+        plan_hash: Hash of the file that this is in.
         module: The network, for torch: in evaluation mode, its norms folded.
         executed: How it came about.
         folds: Proof that folding its norms changes nothing.
@@ -76,6 +77,7 @@ class Compressed:
 
     session: Session
     plan_file: PlanFile
+    plan_hash: str
     module: fx.GraphModule = field(repr=False)
     executed: Executed = field(repr=False)
     folds: Proof = field(repr=False)
@@ -99,14 +101,14 @@ def compress(session: Session, reporter: Reporter) -> Compressed:
     with exclusive(session.job.output):
         cautions = session.cautions  # before hours on data that nothing can be measured on
         file = refine_stage(session, reporter) if session.job.refine else plan_stage(session, reporter)
-        inputs = _real_inputs(session.require_task())
+        plan_hash, inputs = sha256(session.job.plan_file), _real_inputs(session.require_task())
         executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
         reporter.stage("prove")
         module = fold_norms(executed.trained)
         cautions += executed.cautions + require_as_planned(session, file.plan, module)
         folds = prove_network(executed.trained, module, inputs, prove_folds(executed.trained))
         _tell_proof(executed.proof, folds)
-        return Compressed(session, file, module, executed, folds, cautions)
+        return Compressed(session, file, plan_hash, module, executed, folds, cautions)
 
 
 def deliver(compressed: Compressed, reporter: Reporter) -> Result:
@@ -119,7 +121,7 @@ def deliver(compressed: Compressed, reporter: Reporter) -> Result:
     """
     session, job = compressed.session, compressed.session.job
     with exclusive(job.output):
-        if read_plan(job.plan_file) != compressed.plan_file:
+        if not job.plan_file.exists() or sha256(job.plan_file) != compressed.plan_hash:
             raise IncompatibleError(
                 f"{job.plan_file} is another plan than that of this network", hint="compress again, and deliver that"
             )

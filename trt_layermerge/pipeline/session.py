@@ -238,8 +238,14 @@ def open_session(job: Job) -> Session:
     session = Session(job, network, choices, runtime, profile, task, device)
     if session.offered:
         job.estimator.require_widths()
-    about = {"model": job.model, "runtime": job.runtime, "profile": str(profile.path), "output": str(job.output)}
-    about |= {"choices": len(choices), "device": key.device.name, "task": str(job.task), "computes_on": str(device)}
+    about: dict[str, Any] = {"model": job.model, "runtime": job.runtime, "profile": str(profile.path)}
+    about |= {
+        "output": str(job.output),
+        "choices": len(choices),
+        "device": key.device.name,
+        "task": str(job.task),
+        "computes_on": str(device),
+    }
     record(_LOG.info, "job", "%s: %d choices, %s", job.model, len(choices), profile.path, **about)
     if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = session.training_task()

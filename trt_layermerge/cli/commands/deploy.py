@@ -7,20 +7,21 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.cli.sections import Command, OneOf
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.deployment.delivered import read_delivered
 from trt_layermerge.deployment.registry import DEPLOYMENTS, deploy
 
 
-@click.command("deploy")
+@click.command("deploy", cls=Command)
 @click.argument("manifest", type=PATH)
 @click.option(
     "--to",
-    type=click.Choice(list(DEPLOYMENTS)),
+    type=OneOf(tuple(DEPLOYMENTS)),
     required=True,
-    help="; ".join(f"{kind.name}: {kind.purpose}" for kind in DEPLOYMENTS.values()) + ".",
+    help="Write it for this: " + "; ".join(f"{kind.name}: {kind.purpose}" for kind in DEPLOYMENTS.values()) + ".",
 )
-@click.option("--name", help="Of the model.  [default: that of MANIFEST's folder or engine]")
+@click.option("--name", help="Name that the model gets.  [default: that of MANIFEST's folder or engine]")
 @click.option("--model", type=PATH, help="The ONNX file that the engine was built from.  [default: beside MANIFEST]")
 @click.option("--output", type=PATH, help="Folder to write to.  [default: deployed/KIND]")
 @json_option
