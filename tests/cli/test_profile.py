@@ -181,7 +181,7 @@ def valued(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 def test_what_validate_corrects_plans_are_corrected_by(run: Any, valued: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def latencies() -> tuple[list[float], float]:
-        ran = run("solve", *valued.stage, *ELSEWHERE[:2], "--frontier", "--budget", "1.5", "--json")
+        ran = run("solve", *valued.stage, *ELSEWHERE[:2], "--frontier", "--budget", "1.0", "--json")
         assert ran.code == 0, ran.err
         return [point["latency_ms"] for point in ran.json["frontier"]], ran.json["original_ms"]
 

@@ -161,7 +161,7 @@ def test_a_group_holds_no_more_candidates_and_weights_than_it_may(
 def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     profile = open_profile(tmp_path)
-    fill(profile, SIGNATURES, Machine(), OPTIONS, POLICY, lambda *call: calls.append(call))
+    fill(profile, SIGNATURES, Machine(), OPTIONS, POLICY, lambda *call, share: calls.append(call))
     assert {row.signature for row in profile} == set(SIGNATURES)
     for row in profile:
         assert (row.status, row.timing.median_ns, row.drift) == ("ok", RUN_NS, 1.0)
@@ -318,7 +318,7 @@ def test_a_row_is_on_disk_before_the_next_is_known(tmp_path: Path) -> None:
     profile = open_profile(tmp_path)
     lines = lambda: len(profile.path.read_text().splitlines())  # noqa: E731
     seen: list[int] = []
-    fill(profile, SIGNATURES[:3], Machine(), OPTIONS, POLICY, lambda *_: seen.append(lines()))
+    fill(profile, SIGNATURES[:3], Machine(), OPTIONS, POLICY, lambda *_, share: seen.append(lines()))
     assert seen == [2, 3, 4]
 
 
