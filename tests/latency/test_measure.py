@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, ModelError
@@ -21,7 +23,7 @@ from trt_layermerge.runtimes.base import BuildOptions, Condition, Device
 from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 OPTIONS = BuildOptions()
-POLICY = MeasurementPolicy(max_seconds=0.5)
+POLICY = MeasurementPolicy(max_seconds=0.5, group=8)
 SIGNATURES = [Signature(1, (c, 8, 8), Geometry(c, c, (3, 3), padding=(1, 1, 1, 1))) for c in range(1, 21)]
 RUN_NS, SENTINEL_NS = 100_000, 1_000_000
 
@@ -143,6 +145,25 @@ def test_no_group_begins_when_the_time_is_up(tmp_path: Path) -> None:
         measured = fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY), max_seconds=60.0)
     assert measured == len(profile) == 2 * POLICY.group < len(SIGNATURES)
     assert fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY)) == len(SIGNATURES) - measured
+
+
+@given(
+    st.lists(st.sampled_from(SIGNATURES), unique=True),
+    st.integers(1, 8),
+    st.integers(1, 10_000),
+    st.integers(1, 3),
+)
+def test_a_group_holds_no_more_candidates_and_weights_than_it_may(
+    pending: list[Signature], most: int, weights: int, builds: int
+) -> None:
+    policy = replace(POLICY, group=most, group_weights=weights, builds=builds)
+    groups = list(measure._groups(pending, policy))
+    assert [one for group in groups for one in group] == pending and all(groups)
+    held = [builds * sum(one.weights for one in group) for group in groups]
+    assert all(len(group) <= most for group in groups)
+    assert all(now <= weights or len(group) == 1 for group, now in zip(groups, held, strict=True))
+    for group, now, after in zip(groups, held, groups[1:], strict=False):
+        assert len(group) == most or now + builds * after[0].weights > weights, "no group is smaller than it need be"
 
 
 def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:

@@ -77,11 +77,10 @@ class DeviceRunner:
 
     def rows(self, signatures: Sequence[AnySignature], max_seconds: float | None = None) -> Iterator[ProfileRow]:
         """Measure group by group, beside one sentinel."""
-        began, size = time.monotonic(), self.policy.group
-        for begin in range(0, len(signatures), size):
+        began = time.monotonic()
+        for group in _groups(signatures, self.policy):
             if max_seconds is not None and time.monotonic() - began >= max_seconds:
                 return
-            group = signatures[begin : begin + size]
             yield from _measured(group, self, self._sentinel)
 
     @cached_property
@@ -132,6 +131,21 @@ def fill(
     finally:
         profile.put_in_order()
     return measured
+
+
+def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
+    """Candidates in order, so many at a time as are timed interleaved."""
+    group: list[AnySignature] = []
+    weights = 0
+    for signature in pending:
+        more = policy.builds * signature.weights if isinstance(signature, Signature) else 0
+        if group and (len(group) == policy.group or weights + more > policy.group_weights):
+            yield group
+            group, weights = [], 0
+        group.append(signature)
+        weights += more
+    if group:
+        yield group
 
 
 def missing(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> list[AnySignature]:

@@ -152,6 +152,11 @@ class Job:
         return self.output / "baseline.json"
 
     @property
+    def correction_file(self) -> Path:
+        """What ``profile validate`` found to be systematic in predictions."""
+        return self.output / "correction.json"
+
+    @property
     def original_onnx(self) -> Path:
         """The original as ONNX."""
         return self.output / "original.onnx"

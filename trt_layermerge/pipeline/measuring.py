@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.errors import TableError, say
-from trt_layermerge.files import parse_json, read_bytes, write_json
+from trt_layermerge.errors import say
 from trt_layermerge.fleet.fleet import Fleet
 from trt_layermerge.importance.filling import RowsOf, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
@@ -20,11 +19,12 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.fleet_rows import importance_rows
+from trt_layermerge.pipeline.keyed_file import read_keyed, write_keyed
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
 from trt_layermerge.progress import Reporter
 
-BASELINE = "trt_layermerge.baseline"
+_BASELINE = "baseline"
 
 
 def profile_stage(session: Session, reporter: Reporter) -> None:
@@ -37,9 +37,7 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
 
     It is kept, so that a plan made later rests on the same figure.
     """
-    job = session.job
-    inputs = {item.name: list(item.shape) for item in session.network.inputs}
-    key = {"weights": session.network.weights_hash, "device": session.device, "batch": job.batch, "inputs": inputs}
+    job, key = session.job, session.timed_key
     if (known := _read_baseline(job.baseline_file, key)) is not None:
         return known
     reporter.stage("baseline")
@@ -49,9 +47,7 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
-    write_json(
-        job.baseline_file, {"format": BASELINE, "version": 1, **key, **timing_fields(timing), "pace": round(pace, 4)}
-    )
+    write_keyed(job.baseline_file, _BASELINE, key, timing_fields(timing) | {"pace": round(pace, 4)})
     return timing
 
 
@@ -91,17 +87,6 @@ def importance_table(session: Session) -> ImportanceTable:
     return ImportanceTable.open(session.job.importance_file, key)
 
 
-def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
+def _read_baseline(path: Path, key: Mapping[str, Any]) -> Timing | None:
     """The baseline of these very weights, device, batch and inputs; that of others is measured again."""
-    if not path.exists():
-        return None
-    try:
-        record = parse_json(read_bytes(path))
-        if not isinstance(record, dict) or record.get("format") != BASELINE:
-            raise ValueError("is no baseline")
-        if record.get("version", 1) != 1:
-            return None  # another program's, which may mean something else by its figures
-        timing = read_timing(record)
-    except ValueError as error:
-        raise TableError(f"{path} is damaged: it {error}", hint="remove it to have the original timed again") from error
-    return timing if all(record.get(name) == value for name, value in key.items()) else None
+    return read_keyed(path, _BASELINE, key, read_timing, hint="remove it to have the original timed again")

@@ -94,6 +94,17 @@ class Session:
         return self.profile.key.record
 
     @property
+    def timed_key(self) -> dict[str, Any]:
+        """What the latency of the whole network depends on, as files name it."""
+        inputs = {item.name: list(item.shape) for item in self.network.inputs}
+        return {
+            "weights": self.network.weights_hash,
+            "device": self.device,
+            "batch": self.job.batch,
+            "inputs": inputs,
+        }
+
+    @property
     def fingerprint(self) -> str:
         """Hash of all that decides the plan."""
         inputs = [asdict(item) for item in self.network.inputs]
