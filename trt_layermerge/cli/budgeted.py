@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from trt_layermerge.cli.options import PATH
-from trt_layermerge.cli.show import minutes
 from trt_layermerge.errors import IncompatibleError, UsageError
 from trt_layermerge.estimation.device_files import device_names
 from trt_layermerge.importance.table import ImportanceTable
@@ -20,6 +19,7 @@ from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.progress import minutes
 
 budget_options: tuple[Callable[[Any], Any], ...] = (
     click.option(

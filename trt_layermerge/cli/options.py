@@ -126,6 +126,12 @@ csv_option = click.option(
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
 
+explore_option = click.option(
+    "--explore",
+    is_flag=True,
+    help="Train nothing: measure what five budgets cost, whatever --budget says, so that one can be chosen.",
+)
+
 _network_options = (
     click.option(
         "--weights",

@@ -19,6 +19,7 @@ STAGES = {
     "importance": "measure importance",
     "solve": "plan",
     "refine": "measure plans",
+    "explore": "measure budgets",
     "validate": "measure plans",
     "merge": "merge and fit",
     "fine-tune": "fine-tune",
@@ -31,6 +32,8 @@ STAGES = {
 
 
 STDOUT = "trt_layermerge.stdout"
+COMMAND_LINE = "trt_layermerge.command_line"
+"""Where a context keeps the command line, as one would type it."""
 
 
 class Screen:
@@ -92,10 +95,3 @@ def print_json(value: Any) -> None:
 def print_text(text: str) -> None:
     """The whole output of a command, for other programs."""
     click.echo(text, file=click.get_current_context().meta.get(STDOUT), nl=False)
-
-
-def minutes(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -36,6 +36,7 @@ from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
 from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job_evidence import evidence_of
 from trt_layermerge.pipeline.outcome import require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.session import Session
@@ -43,6 +44,7 @@ from trt_layermerge.pipeline.solving import chosen, plan_stage
 from trt_layermerge.pipeline.training import execute_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
+from trt_layermerge.report.evidence import Evidence
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
 from trt_layermerge.runtimes.base import Engine
@@ -83,7 +85,8 @@ def _compress(session: Session, reporter: Reporter) -> Result:
     proof = _proof_figures(executed.proof, fold, made.difference, executed.compression)
     manifest = _manifest(session, file, figures, proof, made)
     slowed_lr = executed.training.lr if executed.training is not None and executed.training.backoffs else None
-    return _write(session.job, Result(manifest, session.job.output, _also(session, reporter), slowed_lr, cautions))
+    result = Result(manifest, session.job.output, _also(session, reporter), slowed_lr, cautions)
+    return _write(session.job, result, evidence_of(session, file.plan))
 
 
 def _also(session: Session, reporter: Reporter) -> Also | None:
@@ -244,9 +247,9 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
     return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
-def _write(job: Job, result: Result) -> Result:
+def _write(job: Job, result: Result, evidence: Evidence) -> Result:
     """Write what people read, and then the manifest, which has the hashes of it all."""
-    write_report(job.output / REPORT, result.manifest)
+    write_report(job.output / REPORT, result.manifest, evidence, result.cautions)
     write_json(job.output / RESULT, result.as_json())
     files = result.manifest.files | hashes(job.output, [REPORT, RESULT])
     write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": files}))

@@ -72,6 +72,7 @@ class Job:
         cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
         accept_worse: Whether a network is delivered that is far worse than planned.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
+        command: The command line that asks for all this, for the report; part of no key.
     """
 
     model: str
@@ -99,6 +100,7 @@ class Job:
     cpu_threads: int | None = None
     accept_worse: bool = False
     also: str | None = None
+    command: str = ""
 
     @property
     def setting(self) -> Setting:
@@ -160,6 +162,10 @@ class Job:
     def refine_file(self, fingerprint: str) -> Path:
         """What was measured to decide between plans, for the settings of a fingerprint."""
         return self.output / f"refine-{fingerprint[:8]}.jsonl"
+
+    def explore_file(self, fingerprint: str) -> Path:
+        """What was measured to tell what budgets cost, likewise."""
+        return self.output / f"explore-{fingerprint[:8]}.jsonl"
 
     def fingerprint(
         self, weights: str, device: dict[str, Any], inputs: Sequence[dict[str, Any]] = (), task_content: str = ""

@@ -46,7 +46,7 @@ def _interval_ns(session: Session, choice: SizedChoice) -> tuple[int, int, int] 
     return low, median, high
 
 
-def _saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
+def saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
     """What goes with a region beside its layers, in ns: its gaps as they were timed, less the layers inside of them.
 
     0 for other blocks, and for gaps that could not be timed: what is not known is not promised.
@@ -74,7 +74,7 @@ def worthwhile(session: Session) -> tuple[Choice, ...]:
 
     def pays(choice: Choice) -> bool:
         latency = latency_ns(session, choice)
-        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + _saved_ns(
+        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + saved_ns(
             session, choice, kept
         )
         return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
@@ -101,6 +101,20 @@ def kept_ns(session: Session) -> dict[tuple[int, int], int]:
     return kept
 
 
+def share_of(kept: Mapping[tuple[int, int], int], original_ns: int) -> tuple[int, int]:
+    """What latencies of blocks are multiplied by and divided by, to be parts of the original's.
+
+    Blocks may take longer one by one than the network as a whole: what calling a runtime costs is in each of them.
+    Shares of the network are then the best that is known; else they are taken as they were measured.
+
+    Args:
+        kept: Latency of each layer, in ns.
+        original_ns: Latency of the original, in ns.
+    """
+    whole = sum(kept.values())
+    return (original_ns, whole) if whole > original_ns else (1, 1)
+
+
 def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> Frontier:
     """The frontier of a job, from its tables.
 
@@ -113,13 +127,9 @@ def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> F
         TableError: A table lacks a row that the method needs.
     """
     layers, original = kept_ns(session), baseline.median_ns
-    candidates = list(_candidates(session, table, layers))
-    kept = sum(layers.values())
-    if kept > original:
-        # The blocks take longer one by one than the network as a whole: what calling a runtime costs is in each of
-        # them. Shares of the network are then the best that is known.
-        candidates = [_scaled(item, original, kept) for item in candidates]
-        kept = sum(latency * original // kept for latency in layers.values())
+    share, whole = share_of(layers, original)
+    candidates = [_scaled(item, share, whole) for item in _candidates(session, table, layers)]
+    kept = sum(latency * share // whole for latency in layers.values())
     lengths, groups = [len(chain) for chain in session.network.chains], _groups(session, table)
     return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
 
@@ -127,7 +137,7 @@ def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> F
 def _candidates(session: Session, table: LossRows | None, layers: Mapping[tuple[int, int], int]) -> Iterator[Candidate]:
     """The choices that pay, in all combinations of widths whose latency is known."""
     for choice in worthwhile(session):
-        saved = _saved_ns(session, choice, layers)
+        saved = saved_ns(session, choice, layers)
         for number, one in enumerate(session.sized[choice]):
             # What gaps save was timed with all channels; of fewer it is not known, and not promised.
             candidate = _candidate(session, one, table, saved if number == 0 else 0)

@@ -34,11 +34,9 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
 
     It is kept, so that a plan made later rests on the same figure.
     """
-    job = session.job
-    inputs = {item.name: list(item.shape) for item in session.network.inputs}
-    key = {"weights": session.network.weights_hash, "device": session.device, "batch": job.batch, "inputs": inputs}
-    if (known := _read_baseline(job.baseline_file, key)) is not None:
+    if (known := known_baseline(session)) is not None:
         return known
+    job = session.job
     reporter.stage("baseline")
     shapes = batched_shapes(session.network.inputs, job.batch)
     engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
@@ -46,8 +44,20 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
-    write_json(job.baseline_file, {"format": BASELINE, "version": 1, **key, **asdict(timing), "pace": round(pace, 4)})
+    write_json(
+        job.baseline_file,
+        {"format": BASELINE, "version": 1, **_baseline_key(session), **asdict(timing), "pace": round(pace, 4)},
+    )
     return timing
+
+
+def known_baseline(session: Session) -> Timing | None:
+    """The original's latency as it was measured before; ``None`` where it was not.
+
+    Raises:
+        TableError: Its file is damaged.
+    """
+    return _read_baseline(session.job.baseline_file, _baseline_key(session))
 
 
 def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
@@ -72,6 +82,12 @@ def importance_table(session: Session) -> ImportanceTable:
     """
     key = table_key(session.network, session.require_task(), session.job.estimation)
     return ImportanceTable.open(session.job.importance_file, key)
+
+
+def _baseline_key(session: Session) -> dict[str, Any]:
+    inputs = {item.name: list(item.shape) for item in session.network.inputs}
+    weights, batch = session.network.weights_hash, session.job.batch
+    return {"weights": weights, "device": session.device, "batch": batch, "inputs": inputs}
 
 
 def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.report.exploration import Exploration
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import FigureRow, Summary, summarise
 
@@ -31,6 +33,20 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
     if (also := result.also) is not None:
         said = f"skipped: {also.skipped}" if also.engine is None else f"{also.engine}, for {also.runtime}"
         console.print(f"{'also':<10} {said}", soft_wrap=True)
+
+
+def print_exploration(found: Exploration, page: Path, *, stderr: bool = False) -> None:
+    """Print what budgets cost, and where the picture is."""
+    console = Console(stderr=stderr, markup=False, emoji=False)
+    table = Table(*found.columns, title=f"{found.model}: what budgets cost")
+    for column in table.columns:
+        column.justify = "right"
+    for first, *others in found.rows:
+        table.add_row(first or "original", *others)
+    console.print(table)
+    for note in (*found.notes, *([found.going_on] if found.budgets else [])):
+        console.print(note)
+    console.print(f"{'picture':<10} {page}", soft_wrap=True)
 
 
 def _also_latency(also: Also | None) -> Iterator[FigureRow]:

@@ -17,12 +17,13 @@ from trt_layermerge.cli.options import (
     network_options,
     torch_options,
 )
-from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.locks import exclusive
 from trt_layermerge.pipeline.dry_run import data_plan, importance_plan
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_stage
 from trt_layermerge.pipeline.session import open_session
+from trt_layermerge.progress import minutes
 
 
 @click.command("importance")

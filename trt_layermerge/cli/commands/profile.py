@@ -25,7 +25,7 @@ from trt_layermerge.cli.options import (
     read_share,
     several_network_options,
 )
-from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
 from trt_layermerge.latency.measure import MeasurementPolicy
@@ -38,6 +38,7 @@ from trt_layermerge.pipeline.profiling import (
     wanted_signatures,
 )
 from trt_layermerge.pipeline.session import Session
+from trt_layermerge.progress import minutes
 
 VARIANTS = {
     "validate": "predicted against measured latencies of whole plans",

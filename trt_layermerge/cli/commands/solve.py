@@ -52,7 +52,7 @@ output_options = combined(
     click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
     click.option("--count", type=COUNT, default=1, metavar="K", help="Print the K best plans."),
     csv_option,
-    click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'."),
+    click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg."),
 )
 
 
