@@ -94,7 +94,7 @@ class Picture:
                     point.set("data-tip", tip)
 
 
-def _style(name: str) -> dict[str, Any]:
+def _style(name: str) -> Any:  # matplotlib types the keys, one by one
     text, muted, line = colour("text"), colour("muted"), colour("line")
     return {
         "svg.fonttype": "none",  # text stays text: it is searched, read aloud and set in the page's letters
