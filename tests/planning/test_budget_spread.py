@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.planning.instances import narrowable, problems
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.budget_spread import rounded_up, spread_budgets
+from trt_layermerge.planning.budget_spread import STEP, rounded_up, spread_budgets
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.problem import Item, Problem
 
@@ -31,19 +31,21 @@ def test_each_budget_is_met_by_a_plan_and_below_the_one_before(problem: Problem,
         assert frontier.best(budget.nanoseconds(problem.original_ns)).latency_ns <= problem.original_ns
 
 
-@given(st.integers(1, 10**9), st.integers(1, 10**9))
-def test_the_last_one_is_that_of_the_fastest_plan(one: int, other: int) -> None:
+@given(st.integers(1, 10**9), st.integers(1, 10**9), st.integers(1, 7))
+def test_they_reach_the_fastest_plan_or_as_far_as_steps_may_be(one: int, other: int, count: int) -> None:
     fastest, original = sorted((one, other))
-    budgets = spread_budgets(of_two(fastest, original), 5)
-    if fastest * 10_000 >= original * 9_999:
-        assert budgets == () or fastest < original
+    budgets = spread_budgets(of_two(fastest, original), count)
+    furthest = max(fastest / original, STEP**-count)
+    if fastest * 10_000 < original * 9_999:
+        assert furthest - 1e-9 <= float(budgets[-1].amount) <= furthest + 0.01 + 1e-9
     else:
-        assert budgets[-1].nanoseconds(original) >= fastest
-        assert budgets[-1].amount - Decimal(fastest) / original <= Decimal("0.01")
+        assert budgets == () or fastest < original
 
 
 def test_steps_are_even_in_speed_up() -> None:
-    assert [str(budget) for budget in spread_budgets(of_two(32, 1000), 5)] == ["0.51", "0.26", "0.13", "0.07", "0.04"]
+    wide, narrow = of_two(32, 1000), of_two(512, 1000)
+    assert [str(budget) for budget in spread_budgets(wide, 5)] == ["0.71", "0.50", "0.36", "0.25", "0.18"]
+    assert [str(budget) for budget in spread_budgets(narrow, 2)] == ["0.72", "0.52"]
     assert spread_budgets(of_two(1000, 1000), 5) == ()
 
 

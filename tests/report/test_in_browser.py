@@ -99,6 +99,7 @@ def test_a_block_tells_what_it_is_to_pointer_finger_and_keyboard(browser: Any, p
     page.goto(pages["hostile"].as_uri())
     tip, blocks = page.locator("#tip"), page.locator(".strips rect[data-tip]")
     assert not tip.is_visible()
+    _scroll_to(blocks.first)
     blocks.first.hover()
     assert tip.is_visible() and tip.inner_text() == blocks.first.get_attribute("data-tip") and EVIL in tip.inner_text()
     assert page.locator("#tip *").count() == 0, "whatever a layer is called is text"
@@ -113,10 +114,16 @@ def test_a_block_tells_what_it_is_to_pointer_finger_and_keyboard(browser: Any, p
     page.keyboard.press("Tab")
     assert tip.is_visible() and tip.inner_text() == last.get_attribute("data-tip")
     points = page.locator("#choices [data-tip]")
-    points.first.scroll_into_view_if_needed()
+    _scroll_to(points.first)
     points.first.hover()
     assert EVIL in tip.inner_text()
     context.close()
+
+
+def _scroll_to(shown: Any) -> None:
+    """Have something on the screen, and the page told so: scrolling hides what is told of where the pointer was."""
+    shown.scroll_into_view_if_needed()
+    shown.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def test_it_prints_in_light_colours_with_all_of_it(browser: Any, pages: dict[str, Path]) -> None:

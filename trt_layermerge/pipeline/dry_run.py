@@ -68,7 +68,7 @@ def job_plan(session: Session) -> list[StagePlan]:
 
 
 def exploration_plan(session: Session) -> list[StagePlan]:
-    """The same of what is measured to tell what budgets cost; what is measured already costs nothing."""
+    """The same of what is measured to tell what budgets cost."""
     return [*_tables(session), _measuring(session, "explore", BUDGETS, seconds_per_image(session))]
 
 

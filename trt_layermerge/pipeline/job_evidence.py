@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.lowering import layers_of
-from trt_layermerge.errors import TableError
+from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.chain import Layer
 from trt_layermerge.pipeline.dry_run import BUDGETS
@@ -34,14 +34,14 @@ POINTS = 400
 
 
 def evidence_of(session: Session, plan: Plan) -> Evidence:
-    """What there is: a plan that was kept may have outlived its tables, and then less is shown."""
-    baseline = known_baseline(session)
+    """What there is: a plan that was kept may have outlived its tables, and then the commands alone are shown."""
     commands = tuple(_commands(session))
-    if baseline is None:
-        return Evidence(commands=commands)
     try:
+        baseline = known_baseline(session)
+        if baseline is None:
+            return Evidence(commands=commands)
         frontier = frontier_of(session, baseline, importance_table(session))
-    except TableError:
+    except LayerMergeError:  # what was delivered is whole without it
         return Evidence(commands=commands)
     return Evidence(
         layers=tuple(_layers(session, baseline)),
@@ -91,8 +91,8 @@ def _in_words(layer: Layer) -> str:
 
 
 def _operations(session: Session, plan: Plan) -> Iterator[OperationRow]:
-    planned = {signature.key for one in sized_in(session, plan) for signature in one.signatures}
-    wanted = {signature.key: signature for sizes in session.sized.values() for signature in sizes[0].signatures}
+    planned = {signature.key: signature for one in sized_in(session, plan) for signature in one.signatures}
+    wanted = planned | {one.key: one for sizes in session.sized.values() for one in sizes[0].signatures}
     rows = [row for signature in wanted.values() if (row := session.profile.get(signature)) is not None]
     timed = [(row, row.timing) for row in rows if row.timing is not None]
     for row, timing in sorted(timed, key=lambda pair: -pair[1].median_ns):

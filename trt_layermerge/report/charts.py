@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from trt_layermerge.report.evidence import ChoiceRow, FrontierPoint
 from trt_layermerge.report.summary import FATES
@@ -49,14 +49,19 @@ def frontier_chart(points: Sequence[FrontierPoint], marks: Iterable[Mark], budge
     if budget_ms is not None:
         axes.axvline(budget_ms, color=colour("warn"), linestyle="--", linewidth=1, label="budget")
     _draw(picture, marks)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    _logarithmic(picture, (one.objective for one in points))
     axes.set(xlabel="predicted latency, ms", ylabel="objective (larger is better)")
-    picture.legend(loc="lower right")
+    picture.legend()
     return picture.markup("The frontier: predicted latency against objective, with the chosen plan")
 
 
 def choices_chart(rows: Sequence[ChoiceRow]) -> Markup:
     """Importance against latency: what each choice costs, over what it saves."""
-    picture = Picture("choices")
+    picture = Picture("choices", width=8.2, height=4.0)
     axes = picture.axes
     for kind in dict.fromkeys(one.kind for one in rows):
         for planned in (False, True):
@@ -76,10 +81,9 @@ def choices_chart(rows: Sequence[ChoiceRow]) -> Markup:
             )
             picture.tell(dots, [_told(one) for one in own])
     axes.axhline(0, color=colour("muted"), linewidth=0.8)
-    axes.set_yscale("symlog", linthresh=_small(one.loss for one in rows))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    _logarithmic(picture, (one.loss for one in rows))
     axes.set(xlabel="saved by the choice, ms", ylabel="rise of the held-out loss")
-    picture.legend(loc="best")
+    picture.legend(columns=6)
     return picture.markup("Every choice: the rise of the loss against the latency that it saves")
 
 
@@ -108,7 +112,7 @@ def bars_chart(name: str, bars: Sequence[Bar], label: str) -> Markup:
 
 def agreement_chart(points: Sequence[tuple[float, float]], tips: Sequence[str], chosen: int | None) -> Markup:
     """Predicted against measured latencies, and the line where both are the same."""
-    picture = Picture("agreement")
+    picture = Picture("agreement", width=5.2, height=3.6)
     axes = picture.axes
     low, high = min(map(min, points)), max(map(max, points))
     room = 0.08 * (high - low or high)
@@ -118,7 +122,7 @@ def agreement_chart(points: Sequence[tuple[float, float]], tips: Sequence[str], 
     x, y = zip(*points, strict=True)
     picture.tell(axes.scatter(x, y, s=34, color=colours, zorder=3), tips)
     axes.set(xlabel="predicted, ms", ylabel="measured, ms", xlim=ends, ylim=ends)
-    picture.legend(loc="upper left")
+    picture.legend()
     return picture.markup("Predicted against measured latencies")
 
 
@@ -154,7 +158,7 @@ def ratios_chart(rows: Sequence[RatioRow], tolerance: float) -> Markup:
 
 def losses_chart(marks: Sequence[Mark], original: float) -> Markup:
     """Held-out loss over speed-up: what each budget costs before any training."""
-    picture = Picture("losses", width=6.4, height=3.6)
+    picture = Picture("losses", width=7.4, height=3.8)
     axes = picture.axes
     axes.axhline(original, color=colour("muted"), linestyle="--", linewidth=1, label="original")
     for mark in marks:
@@ -162,9 +166,9 @@ def losses_chart(marks: Sequence[Mark], original: float) -> Markup:
             axes.plot(*zip(*mark.points, strict=True), color=colour(mark.colour), linewidth=1.2, alpha=0.6)
     _draw(picture, marks)
     axes.set(xlabel="speed-up", ylabel="held-out loss, nothing trained")
-    axes.xaxis.set_major_locator(MaxNLocator(8))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter("{x:g}x")
-    picture.legend(loc="upper left")
+    picture.legend()
     return picture.markup("Speed-up against held-out loss for each budget")
 
 
@@ -185,6 +189,8 @@ def _told(one: ChoiceRow) -> str:
     )
 
 
-def _small(values: Iterable[float]) -> float:
-    """Below which losses are drawn to scale, and not to their logarithm: a hundredth of the largest."""
-    return max((abs(value) for value in values), default=0.0) / 100 or 1e-6
+def _logarithmic(picture: Picture, values: Iterable[float]) -> None:
+    """Draw the values of the y axis to their logarithms, and below a hundredth of the largest to scale."""
+    small = max((abs(value) for value in values), default=0.0) / 100 or 1e-6
+    picture.axes.set_yscale("symlog", linthresh=small)
+    picture.axes.yaxis.set_major_formatter("{x:g}")

@@ -96,7 +96,7 @@ class Exploration:
         """Of the table."""
         quality = self.metric or "accuracy"
         return (
-            "budget", "speed-up", "predicted", "latency, ms", "blocks changed", "held-out loss", "change", quality
+            "budget", "speed-up", "predicted", "latency, ms", "changed", "held-out loss", "change", quality
         )  # fmt: skip
 
     def _row(self, one: ExploredBudget) -> tuple[str, ...]:

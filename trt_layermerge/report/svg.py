@@ -25,6 +25,8 @@ _STAND_IN = {name: f"#0{number:x}fe{number:02x}" for number, name in enumerate(C
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _TIPS = "tips-"
+_SCALE, _LEAST_SCALE = 1.35, 0.86
+"""Pixels of the page for a point of a picture: at most, so that all letters are of one size, and at least."""
 
 
 def colour(name: str) -> str:
@@ -61,10 +63,10 @@ class Picture:
         drawn.set_gid(name)
         self._tips[name] = tips
 
-    def legend(self, **given: Any) -> None:
-        """Explain what has a label, if anything has."""
-        if self.axes.get_legend_handles_labels()[0]:
-            self.axes.legend(frameon=False, labelcolor=colour("text"), **given)
+    def legend(self, columns: int = 2) -> None:
+        """Explain what has a label, above the axes, where it covers nothing."""
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": columns, "columnspacing": 1.2}
+        self.axes.legend(frameon=False, labelcolor=colour("text"), handletextpad=0.4, borderpad=0, **place)
 
     def markup(self, label: str) -> Markup:
         """The picture, to stand in a page.
@@ -79,9 +81,11 @@ class Picture:
         _strip(root)
         self._attach_tips(root)
         _prefix_names(root, self._name)
+        points = 72 * float(self._figure.get_figwidth())
         for size in ("width", "height"):
             root.attrib.pop(size)
-        root.attrib |= {"role": "img", "aria-label": label, "class": "plot"}
+        bounds = f"max-width: {_SCALE * points:.0f}px; min-width: {_LEAST_SCALE * points:.0f}px"
+        root.attrib |= {"role": "img", "aria-label": label, "class": "plot", "style": bounds}
         return Markup(_in_page_colours(ElementTree.tostring(root, encoding="unicode")))
 
     def _attach_tips(self, root: ElementTree.Element) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -38,9 +39,12 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
 def print_exploration(found: Exploration, page: Path, *, stderr: bool = False) -> None:
     """Print what budgets cost, and where the picture is."""
     console = Console(stderr=stderr, markup=False, emoji=False)
-    table = Table(*found.columns, title=f"{found.model}: what budgets cost")
-    for column in table.columns:
-        column.justify = "right"
+    title = f"{found.model}: what budgets cost"
+    table = Table(
+        title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+    )  # for 80 columns
+    for name in found.columns:
+        table.add_column(name, justify="right", overflow="fold")
     for first, *others in found.rows:
         table.add_row(first or "original", *others)
     console.print(table)
