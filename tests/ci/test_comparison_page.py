@@ -11,6 +11,7 @@ from tests.cli.test_compare import write_profile
 from trt_layermerge.ci.compared import report_of_comparison
 from trt_layermerge.ci.comparison_page import write_comparison
 from trt_layermerge.delivery.manifest import Manifest, read_manifest, write_manifest
+from trt_layermerge.errors import TableError
 from trt_layermerge.regression.comparable import compare_files
 
 GOLDEN = Path(__file__).parents[1] / "delivery" / "assets" / "manifest-v1.json"
@@ -65,3 +66,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 def page_of(folder: Path, baseline: Path, new: Path) -> str:
     write_comparison(folder / "compared.html", compare_files(baseline, new, 0.05, None, ()))
     return (folder / "compared.html").read_text()
+
+
+@pytest.mark.parametrize("plan", [{}, {"items": [], "original_ns": "slow"}, {"latency_ns": 0}])
+def test_a_manifest_without_a_plan_is_told(tmp_path: Path, plan: dict[str, object]) -> None:
+    with pytest.raises(TableError, match="the plan in the new manifest"):
+        page_of(tmp_path, GOLDEN, delivered(tmp_path / "new.json", 1.0, plan=plan))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.ci.compared import report_of_comparison
+from trt_layermerge.planning.plan import read_plan_bytes
 from trt_layermerge.regression.comparable import Comparison
 from trt_layermerge.regression.deliveries import DeliveryComparison
 from trt_layermerge.regression.profiles import ProfileComparison
@@ -26,6 +28,9 @@ def write_comparison(path: Path, found: Comparison) -> None:
     Args:
         path: Where to.
         found: What was found; its rows are those of ``report_of_comparison``.
+
+    Raises:
+        TableError: What a manifest holds is no plan.
     """
     rows = _profile_rows(found) if isinstance(found, ProfileComparison) else _delivery_rows(found)
     write_page(
@@ -58,8 +63,14 @@ def _row(name: str, ratio: Ratio, sure: Ratio, verdict: Verdict, tip: str) -> Ra
 
 
 def _deliveries(found: DeliveryComparison) -> dict[str, Any]:
-    """Both plans to one scale, and the figures of both that both have."""
+    """Both plans to one scale, and the figures of both that both have.
+
+    Raises:
+        TableError: What a manifest holds is no plan.
+    """
     both = {"baseline": found.baseline, "new": found.new}
+    for name, one in both.items():
+        read_plan_bytes(f"the plan in the {name} manifest", json.dumps(one.plan).encode())
     longest = max(one.plan["original_ns"] for one in both.values())
     summaries = {name: summarise(one) for name, one in both.items()}
     named = [{row.name: row for row in summary.figures} for summary in summaries.values()]

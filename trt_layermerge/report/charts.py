@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import log10
 
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -190,7 +191,7 @@ def _told(one: ChoiceRow) -> str:
 
 
 def _logarithmic(picture: Picture, values: Iterable[float]) -> None:
-    """Draw the values of the y axis to their logarithms, and below a hundredth of the largest to scale."""
+    """Draw the values of the y axis to their logarithms, and below about a hundredth of the largest to scale."""
     small = max((abs(value) for value in values), default=0.0) / 100 or 1e-6
-    picture.axes.set_yscale("symlog", linthresh=small)
+    picture.axes.set_yscale("symlog", linthresh=10.0 ** round(log10(small)))  # where it is labelled
     picture.axes.yaxis.set_major_formatter("{x:g}")
