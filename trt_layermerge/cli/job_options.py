@@ -6,13 +6,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.cli.command_line import command_line
 from trt_layermerge.cli.from_fields import made_from
 from trt_layermerge.cli.method_settings import given_settings
 from trt_layermerge.cli.options import read_budget, read_settings
-from trt_layermerge.cli.show import COMMAND_LINE
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
@@ -88,14 +86,8 @@ def make_job(**given: Any) -> Job:
         cpu_threads=given.get("cpu_threads"),
         also=given.get("also"),
         accept_worse=given.get("accept_worse", False),
-        command=_command_line(),
+        command=command_line(),
     )
-
-
-def _command_line() -> str:
-    """What was typed; nothing where no command line asks."""
-    context = click.get_current_context(silent=True)
-    return "" if context is None else str(context.meta.get(COMMAND_LINE, ""))
 
 
 def _comparing(given: dict[str, Any]) -> Comparing:

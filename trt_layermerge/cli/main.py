@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.show import COMMAND_LINE
+from trt_layermerge.cli.command_line import remember
 from trt_layermerge.errors import Caution, ExitCode, LayerMergeError
 
 COMMANDS = {
@@ -48,7 +47,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
-        ctx.meta[COMMAND_LINE] = shlex.join(["trt-layermerge", *args])
+        remember(ctx, args)
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
             if name and name != option and args[0] != "doctor":  # who looks for what is missing

@@ -32,8 +32,6 @@ STAGES = {
 
 
 STDOUT = "trt_layermerge.stdout"
-COMMAND_LINE = "trt_layermerge.command_line"
-"""Where a context keeps the command line, as one would type it."""
 
 
 class Screen:
