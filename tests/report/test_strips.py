@@ -19,7 +19,7 @@ def blocks(draw: st.DrawFn, known: bool = True) -> list[BlockRow]:
         layers = draw(st.lists(latencies, min_size=1, max_size=4)) if known else []
         fate = draw(st.sampled_from(["keep", "merge", "fit", "identity"]))
         latency = draw(st.integers(-(10**6), 10**9))  # a region may save more than takes its place
-        replaced = tuple(ReplacedLayer(one, "layer") for one in layers)
+        replaced = tuple(ReplacedLayer("conv", one, "layer") for one in layers)
         return BlockRow("0:0-1", len(layers) or 1, fate, fate, latency, 0.0, None, None, (), replaced)
 
     return [block() for _ in range(draw(st.integers(1, 6)))]

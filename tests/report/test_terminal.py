@@ -78,7 +78,10 @@ def test_names_are_printed_as_they_are(manifest: Manifest, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("metric", [None, "[bold]", "minus mean squared error"])
-def test_what_budgets_cost_fits_a_terminal(capsys: pytest.CaptureFixture[str], metric: str | None) -> None:
+def test_what_budgets_cost_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, metric: str | None
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     budgets = tuple(ExploredBudget(f"0.{9 - n}", 1 + n, 1 + n / 3, 12.34567 / n, n, n / 7, 0.9) for n in range(1, 6))
     found = Exploration("[red]m[/red]", "a device", True, metric, 1024, 0.19, 0.93, budgets, 240.0, False, "")
     print_exploration(found, Path("[a]/explore.html"))

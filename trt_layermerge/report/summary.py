@@ -25,6 +25,9 @@ _COUNTS = {
 FATES = {"keep": "kept", "merge": "merged", "fit": "fitted", "identity": "dropped"}
 """What becomes of a block, in words."""
 
+NAMED = 6
+"""Most layers of a block that are told by name."""
+
 
 @dataclass(frozen=True)
 class FigureRow:
@@ -79,8 +82,9 @@ class ProofRow:
 
 @dataclass(frozen=True)
 class ReplacedLayer:
-    """A layer of the original in a block: its latency in ns where it is kept, and what is told of it, in lines."""
+    """A layer of the original in a block: its name, its latency in ns where it is kept, and what is told, in lines."""
 
+    name: str
     latency_ns: int
     told: str
 
@@ -127,7 +131,9 @@ class BlockRow:
     def told(self) -> str:
         """What became of it and what that costs, in lines."""
         before = "" if self.before_ms is None else f", was {self.before_ms:.4g} ms"
-        lines = [f"block {self.place}", FATES.get(self.fate, self.fate), self.becomes]
+        names = [layer.name for layer in self.replaced]
+        shown = [*names[:NAMED], f"and {len(names) - NAMED} more"] if len(names) > NAMED else names
+        lines = [f"block {self.place}", *shown, FATES.get(self.fate, self.fate), self.becomes]
         lines += [f"{self.latency_ms:.4g} ms{before}", f"value {self.value:+.4f}"]
         lines += [] if self.missed is None else [f"its fit misses {self.missed:.2%} of the variance"]
         lines += [] if self.refitted is None else [f"solved again, misses {self.refitted:.2%} of the variance"]
@@ -275,4 +281,4 @@ def _replaced(item: Mapping[str, Any], layers: Iterable[LayerRow]) -> Iterator[R
     for layer in layers:
         if first < (layer.chain, layer.index) <= last:
             told = f"{layer.name}\n{layer.operation}\n{layer.latency_ns / 1e6:.4g} ms\n{FATES.get(item['kind'], '')}"
-            yield ReplacedLayer(layer.latency_ns, told.rstrip())
+            yield ReplacedLayer(layer.name, layer.latency_ns, told.rstrip())

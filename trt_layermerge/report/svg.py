@@ -65,8 +65,16 @@ class Picture:
 
     def legend(self, columns: int = 2) -> None:
         """Explain what has a label, above the axes, where it covers nothing."""
-        place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "ncols": columns, "columnspacing": 1.2}
-        self.axes.legend(frameon=False, labelcolor=colour("text"), handletextpad=0.4, borderpad=0, **place)
+        self.axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=columns,
+            columnspacing=1.2,
+            handletextpad=0.4,
+            borderpad=0,
+            frameon=False,
+            labelcolor=colour("text"),
+        )
 
     def markup(self, label: str) -> Markup:
         """The picture, to stand in a page.
