@@ -25,7 +25,7 @@ from trt_layermerge.latency import profile
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans, read_measured
 from trt_layermerge.pipeline.measuring import _read_baseline
-from trt_layermerge.planning.plan import _Document, read_plan, write_plan
+from trt_layermerge.planning.plan import PlanDocument, read_plan, write_plan
 from trt_layermerge.training import checkpoint
 from trt_layermerge.training.checkpoint import Checkpoint
 
@@ -91,7 +91,7 @@ def test_every_version_that_is_written_has_its_file() -> None:
         HERE / "importance-v{}.jsonl": table._FORMAT.version,
         HERE / "refinement-v{}.jsonl": REFINEMENT.version,
         HERE / "checkpoint-v{}.safetensors": checkpoint.VERSION,
-        HERE / "plan-v{}.json": get_args(_Document.model_fields["version"].annotation)[-1],
+        HERE / "plan-v{}.json": get_args(PlanDocument.model_fields["version"].annotation)[-1],
         HERE / "engine-v{}.json": get_args(EngineManifest.model_fields["version"].annotation)[-1],
         MANIFESTS / "manifest-v{}.json": get_args(Manifest.model_fields["version"].annotation)[-1],
     }

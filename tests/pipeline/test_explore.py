@@ -82,7 +82,7 @@ class Stopping:
     def stage(self, name: str) -> None:
         self.current = name
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         if (self.current, done) == ("explore", self.after):
             raise StoppedError
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.locks import exclusive
 from trt_layermerge.pipeline.dry_run import BUDGETS, finishing_plan, seconds_per_image
-from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
 from trt_layermerge.pipeline.measured_plans import MeasuredPlans, digest_of, measure_plans
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
@@ -22,6 +21,7 @@ from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.budget_spread import spread_budgets
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
+from trt_layermerge.progress import Reporter
 from trt_layermerge.report.exploration import EXPLORATION, Exploration, ExploredBudget, write_exploration
 from trt_layermerge.training.task import metric_name
 

@@ -23,10 +23,11 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen
 from trt_layermerge.planning.plan import Plan
+from trt_layermerge.progress import Reporter
 from trt_layermerge.training.evaluate import evaluate
 
 ORIGINAL = "original"

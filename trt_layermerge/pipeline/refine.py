@@ -5,14 +5,20 @@ A plan's latency and loss are predicted as sums over its blocks, and that latenc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.log import record
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.measured_plans import MeasuredPlans, measure_plans
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import decide, kept_plan, tables_stage, with_kept
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined
+from trt_layermerge.progress import Reporter
+
+_LOG = logging.getLogger(__name__)
 
 
 def refine_stage(session: Session, reporter: Reporter) -> PlanFile:
@@ -33,6 +39,10 @@ def refine_stage(session: Session, reporter: Reporter) -> PlanFile:
     measure_plans(session, plans, measured, table, reporter)
     refined = ranked(job, plans, measured)
     best = next(plan for plan, one in zip(plans, refined, strict=True) if one.chosen)
+    for one in refined:
+        message = "plan %d measured %.4g ms, held-out loss %.4g%s"
+        chosen_one = ", chosen" if one.chosen else ""
+        record(_LOG.info, "refined", message, one.rank, one.measured_ns / 1e6, one.loss, chosen_one, **asdict(one))
     return decide(session, best, table, refined)
 
 

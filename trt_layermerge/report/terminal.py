@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.delivery.also import Also
@@ -14,11 +13,12 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.exploration import Exploration
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import FigureRow, Summary, summarise
+from trt_layermerge.report.wide_console import wide_console
 
 
 def print_result(result: Result, *, stderr: bool = False) -> None:
     """Print what a job made: the figures of both networks, how they came about, and where the files are."""
-    console = Console(stderr=stderr, markup=False, emoji=False)  # names and paths are the user's, not markup
+    console = wide_console(stderr=stderr)
     summary = summarise(result.manifest)
     table = Table("", "original", "compressed", "change", title=summary.manifest.model)
     latency, *others = summary.figures
@@ -38,7 +38,7 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
 
 def print_exploration(found: Exploration, page: Path, *, stderr: bool = False) -> None:
     """Print what budgets cost, and where the picture is."""
-    console = Console(stderr=stderr, markup=False, emoji=False)
+    console = wide_console(stderr=stderr)
     title = f"{found.model}: what budgets cost"
     table = Table(
         title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True

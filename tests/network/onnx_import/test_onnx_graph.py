@@ -20,6 +20,9 @@ KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float3
 node = helper.make_node
 
 
+FLOATS = np.random.default_rng(0).standard_normal((3, 8, 10)).astype(np.float32)
+
+
 def conv_model(**more: object) -> onnx.ModelProto:
     return one("Conv", KERNEL, **more)
 
@@ -146,6 +149,37 @@ def test_constants_are_computed_and_remember_their_weights() -> None:
     assert [item.op for item in graph.nodes] == ["PRelu", "Relu"]
     assert graph.origins["wide"] == "slope" and graph.constants["wide"].shape == (3, 1, 1)
     assert_same(model)
+
+
+def scaled_by(*computed: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """``y = x * s``, where ``s`` is computed from weights alone."""
+    return [*computed, node("Mul", ["x", "s"], ["y"])]
+
+
+OLD_CONSTANTS = {
+    "attribute of axes": (scaled_by(node("Unsqueeze", ["w"], ["s"], axes=[1, 2])), FLOATS[:, 0, 0]),
+    "sum over axes": (scaled_by(node("ReduceSum", ["w"], ["s"], axes=[0])), FLOATS),
+    "attributes of a slice": (scaled_by(node("Slice", ["w"], ["s"], starts=[1], ends=[2], axes=[1])), FLOATS),
+    "attributes of a clip": (scaled_by(node("Clip", ["w"], ["s"], min=-0.5, max=0.5)), FLOATS),
+    "attribute of padding": (scaled_by(node("Pad", ["w"], ["s"], pads=[0, 0, 0, 0, 4, 0])), FLOATS[:, :4]),
+    "softmax over all axes from one on": (scaled_by(node("Softmax", ["w"], ["s"], axis=1)), FLOATS),
+    "softmax over all axes from the first": (scaled_by(node("Softmax", ["w"], ["s"])), FLOATS),
+}
+
+
+@pytest.mark.parametrize(("nodes", "weights"), OLD_CONSTANTS.values(), ids=OLD_CONSTANTS.keys())
+def test_constants_of_an_old_set_are_computed_as_it_says(nodes: list[onnx.NodeProto], weights: np.ndarray) -> None:
+    assert_same(make(nodes, {"w": weights}, opset=9))
+
+
+def test_sizes_multiply_an_image_as_numbers_do() -> None:
+    nodes = [
+        node("Shape", ["x"], ["sizes"]),
+        node("Gather", ["sizes", "last"], ["side"]),
+        node("Cast", ["side"], ["s"], to=TensorProto.FLOAT),
+        node("Mul", ["x", "s"], ["y"]),
+    ]
+    assert_same(make(nodes, {"last": np.array([2, 3], np.int64)}, ("batch", 3, 8, 2)))
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64])

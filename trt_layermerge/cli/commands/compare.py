@@ -7,16 +7,16 @@ from pathlib import Path
 import click
 
 from trt_layermerge.ci.compared import report_of_comparison
-from trt_layermerge.ci.comparison_page import write_comparison
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.options import PATH, json_option, read_share
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.regression.comparable import compare_files
 from trt_layermerge.regression.printing import comparison_fields, comparison_lines
 from trt_layermerge.regression.profiles import ACROSS
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("baseline", type=PATH)
 @click.argument("new", type=PATH)
 @click.option(
@@ -57,6 +57,8 @@ def command(
     else:
         click.echo("\n".join(comparison_lines(found)))
     if html is not None:
+        from trt_layermerge.ci.comparison_page import write_comparison  # it loads torch and matplotlib
+
         write_comparison(html, found)
     CiFiles(**ci_files).write(lambda: report_of_comparison(found))
     if found.objection is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trt_layermerge.cli.job_options import make_job
+import trt_layermerge as layermerge
+from trt_layermerge.cli.command_line import command_line
 from trt_layermerge.cli.options import (
     also_option,
-    combined,
     config_option,
     data_options,
     device_options,
@@ -19,32 +20,30 @@ from trt_layermerge.cli.options import (
     network_options,
     plan_options,
     refine_options,
+    settings_of,
     torch_options,
     training_options,
 )
+from trt_layermerge.cli.sections import Command, combined
 from trt_layermerge.cli.show import print_json, screen
-from trt_layermerge.pipeline.compression import compress
-from trt_layermerge.pipeline.dry_run import data_plan, exploration_plan, job_plan
-from trt_layermerge.pipeline.explore import explore as explore_budgets
-from trt_layermerge.pipeline.session import Session, open_session
-from trt_layermerge.pipeline.training import leads, share_training
-from trt_layermerge.progress import minutes
-from trt_layermerge.report.exploration import EXPLORATION
-from trt_layermerge.report.terminal import print_exploration, print_result
+from trt_layermerge.progress import minutes, reporting
+
+if TYPE_CHECKING:
+    from trt_layermerge.pipeline.session import Session
 
 
-@click.command("compress")
+@click.command("compress", cls=Command)
 @combined(
     network_options,
-    device_options,
+    plan_options,
+    explore_option,
+    refine_options,
     data_options,
     torch_options,
-    plan_options,
-    refine_options,
+    device_options,
     also_option,
     training_options,
     config_option,
-    explore_option,
     dry_run_option,
     json_option,
 )
@@ -53,37 +52,52 @@ def command(as_json: bool, dry_run: bool, explore: bool, **given: Any) -> None:
 
     Interrupted in any way, the same command goes on where it stopped.
     """
-    session = open_session(make_job(**given))
+    session = layermerge.load(**settings_of(given))
+    session = replace(session, job=replace(session.job, command=command_line()))
     session.require_task()
     if dry_run:
-        data, stages = data_plan(session), exploration_plan(session) if explore else job_plan(session)
-        if as_json:
-            told = {"data": list(data)} if data else {}
-            print_json(told | {"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
-            return
-        for line in data:
-            click.echo(line)
-        for stage in stages:
-            click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
-        click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")
-        return
-    if not leads(session):
-        if not explore:
-            share_training(session)
+        _tell_plan(session, as_json, explore)
         return
     if explore:
         _explore(session, as_json)
         return
-    with screen() as reporter:
-        result = compress(session, reporter)
+    if layermerge.train_along(session):
+        return
+    from trt_layermerge.report.terminal import print_result  # torch has been loaded by now
+
+    with screen() as shown:
+        result = layermerge.deliver(layermerge.compress(session, progress=shown), progress=shown)
     if as_json:
         print_json(result.as_json())
     print_result(result, stderr=as_json)
 
 
 def _explore(session: Session, as_json: bool) -> None:
-    with screen() as reporter:
-        found = explore_budgets(session, reporter)
+    from trt_layermerge.pipeline.explore import explore  # torch has been loaded by now
+    from trt_layermerge.pipeline.training import leads
+    from trt_layermerge.report.exploration import EXPLORATION
+    from trt_layermerge.report.terminal import print_exploration
+
+    if not leads(session):
+        return
+    with screen() as shown, reporting(shown) as reporter:
+        found = explore(session, reporter)
+    page = session.job.output / EXPLORATION
     if as_json:
-        print_json(found.as_json() | {"report": str(session.job.output / EXPLORATION)})
-    print_exploration(found, session.job.output / EXPLORATION, stderr=as_json)
+        print_json(found.as_json() | {"report": str(page)})
+    print_exploration(found, page, stderr=as_json)
+
+
+def _tell_plan(session: Session, as_json: bool, explore: bool) -> None:
+    from trt_layermerge.pipeline.dry_run import data_plan, exploration_plan, job_plan  # torch has been loaded by now
+
+    data, stages = data_plan(session), exploration_plan(session) if explore else job_plan(session)
+    if as_json:
+        told = {"data": list(data)} if data else {}
+        print_json(told | {"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
+        return
+    for line in data:
+        click.echo(line)
+    for stage in stages:
+        click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
+    click.echo(f"{'together':<57} about {minutes(sum(stage['seconds'] for stage in stages))}")

@@ -30,6 +30,9 @@ OWN = ("", "ai.onnx")
 """ONNX's own domain, by both its names."""
 
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+_FLATTENED = ("Softmax", "LogSoftmax", "Hardmax")
+"""Run over all axes from one on before set 13, along that one alone since; the evaluator knows the latter only."""
+
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
@@ -254,13 +257,16 @@ def _folded(
 def _evaluated(
     proto: onnx.NodeProto, inputs: dict[str, OnnxArray], opset: int, read: _Reading
 ) -> dict[str, OnnxArray] | None:
-    if proto.domain not in OWN:
+    if proto.domain not in OWN or (proto.op_type in _FLATTENED and opset < 13):
         return None
+    # As a graph of its own: of a node alone, the evaluator takes the newest meaning, whatever sets it is told.
+    given, made = ([onnx.ValueInfoProto(name=name) for name in names if name] for names in (inputs, proto.output))
+    graph = helper.make_graph([proto], "constant", given, made)
     try:
-        results = ReferenceEvaluator(proto, opsets={"": opset}).run(None, inputs)
+        results = ReferenceEvaluator(graph, opsets={"": opset}).run(None, inputs)
     except Exception:  # the evaluator's own, of every kind; if the node matters, its operator says what is wrong
         return None
-    return {name: read(np.asarray(result)) for name, result in zip(proto.output, results, strict=False)}
+    return {value.name: read(np.asarray(result)) for value, result in zip(made, results, strict=True)}
 
 
 _Reading = Callable[[OnnxArray], OnnxArray]

