@@ -78,7 +78,7 @@ def test_names_are_printed_as_they_are(manifest: Manifest, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("metric", [None, "[bold]"])
-def test_what_budgets_cost_fits_a_terminal(capsys: pytest.CaptureFixture[str], metric: str | None) -> None:
+def test_what_budgets_cost_is_told_whole(capsys: pytest.CaptureFixture[str], metric: str | None) -> None:
     budgets = tuple(ExploredBudget(f"0.{9 - n}", 1 + n, 1 + n / 3, 12.34567 / n, n, n / 7, 0.9) for n in range(1, 6))
     found = Exploration("[red]m[/red]", "a device", True, metric, 1024, 0.19, 0.93, budgets, 240.0, False, "")
     print_exploration(found, Path("[a]/explore.html"))
@@ -86,6 +86,5 @@ def test_what_budgets_cost_fits_a_terminal(capsys: pytest.CaptureFixture[str], m
     assert "[red]m[/red]: what budgets cost" in text and "[a]/explore.html" in text and "SIMULATED" in text
     for row in found.rows:
         cells = [cell for cell in row if cell]
-        (line,) = (line for line in text.splitlines() if line.split()[-len(cells) :] == cells)
-        assert len(line) <= 80
+        assert any(line.split()[-len(cells) :] == cells for line in text.splitlines())
     assert "about 4 min from here, without fine-tuning" in " ".join(text.split())
