@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +21,7 @@ from trt_layermerge.importance import table
 from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.journal import Journal
 from trt_layermerge.latency import profile
-from trt_layermerge.latency.profile import Profile
+from trt_layermerge.latency.profile import Profile, timing_fields
 from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans, read_measured
 from trt_layermerge.pipeline.measuring import _read_baseline
 from trt_layermerge.planning.plan import PlanDocument, read_plan, write_plan
@@ -58,7 +57,7 @@ def _baseline(golden: Path, new: Path) -> None:
     key = {name: fields[name] for name in ("weights", "device", "batch", "inputs")}
     timing = _read_baseline(golden, key)
     assert timing is not None and _read_baseline(golden, key | {"batch": 1}) is None
-    assert asdict(timing).items() <= fields.items()
+    assert timing_fields(timing).items() <= fields.items()
     new.write_bytes(golden.read_bytes())
 
 

@@ -12,7 +12,7 @@ import pytest
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, ModelError
 from trt_layermerge.latency import measure
-from trt_layermerge.latency.measure import SENTINEL, compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.measure import SENTINEL, DeviceRunner, compare, estimate_seconds, fill, missing
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -40,6 +40,8 @@ class Machine:
     kill_after_builds: int | None = None
     condition_at: Callable[[int], Condition | None] = lambda round_: None
     doubted: str | None = None
+    copying_ns: int | None = None
+    anew: list[bool] = field(default_factory=list)
     rounds: int = 0
     bursts: int = 0
     built: list[str] = field(default_factory=list)
@@ -55,8 +57,12 @@ class Machine:
     def doubt(self, engine) -> str | None:
         return self.doubted
 
+    def host_times(self, engine, repeats: int) -> np.ndarray | None:
+        return None if self.copying_ns is None else np.arange(repeats) + RUN_NS + self.copying_ns
+
     def build(self, model, options, shapes=None) -> ScriptedEngine:
         key = model.graph.name
+        self.anew.append(options.anew)
         if key in self.fails:
             raise ModelError(f"cannot build {key}", hint="nothing")
         self.built.append(key)
@@ -102,7 +108,7 @@ def open_profile(tmp_path: Path, machine: Machine | None = None) -> Profile:
 
 def filled(tmp_path: Path, machine: Machine, signatures=SIGNATURES, policy=POLICY) -> Profile:
     profile = open_profile(tmp_path)
-    fill(profile, signatures, machine, OPTIONS, policy)
+    fill(profile, signatures, DeviceRunner(machine, OPTIONS, policy))
     return Profile.open(profile.path, profile.key)
 
 
@@ -128,19 +134,21 @@ def test_what_differs_from_build_to_build_is_part_of_the_interval(tmp_path: Path
 
 def test_no_group_begins_when_the_time_is_up(tmp_path: Path) -> None:
     machine, profile = Machine(), open_profile(tmp_path)
-    assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=0.0) == 0 and machine.built == []
+    assert (
+        fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY), max_seconds=0.0) == 0 and machine.built == []
+    )
     seconds = iter([0.0, 1.0, 59.0, 60.0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure.time, "monotonic", lambda: next(seconds))
-        measured = fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=60.0)
+        measured = fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY), max_seconds=60.0)
     assert measured == len(profile) == 2 * POLICY.group < len(SIGNATURES)
-    assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY) == len(SIGNATURES) - measured
+    assert fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY)) == len(SIGNATURES) - measured
 
 
 def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     profile = open_profile(tmp_path)
-    fill(profile, SIGNATURES, Machine(), OPTIONS, POLICY, lambda *call: calls.append(call))
+    fill(profile, SIGNATURES, DeviceRunner(Machine(), OPTIONS, POLICY), lambda *call, **_: calls.append(call))
     assert {row.signature for row in profile} == set(SIGNATURES)
     for row in profile:
         assert (row.status, row.timing.median_ns, row.drift) == ("ok", RUN_NS, 1.0)
@@ -242,7 +250,7 @@ def test_a_fifth_of_the_samples_may_be_disturbed(tmp_path: Path, period: int, st
 
 def test_slow_drift_is_written_down(tmp_path: Path) -> None:
     profile = filled(tmp_path, Machine(slowdown=lambda burst: 1 + burst * 1e-5))
-    drifts = [row.drift for row in profile]
+    drifts = [profile.get(signature).drift for signature in SIGNATURES]
     assert drifts == sorted(drifts) and drifts[0] < drifts[-1] < 1.05
     assert all(row.status == "ok" for row in profile)
 
@@ -297,13 +305,13 @@ def test_a_row_is_on_disk_before_the_next_is_known(tmp_path: Path) -> None:
     profile = open_profile(tmp_path)
     lines = lambda: len(profile.path.read_text().splitlines())  # noqa: E731
     seen: list[int] = []
-    fill(profile, SIGNATURES[:3], Machine(), OPTIONS, POLICY, lambda *_: seen.append(lines()))
+    fill(profile, SIGNATURES[:3], DeviceRunner(Machine(), OPTIONS, POLICY), lambda *_, **__: seen.append(lines()))
     assert seen == [2, 3, 4]
 
 
 def test_a_profile_of_another_runtime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleError, match="runtime: machine, here other"):
-        fill(open_profile(tmp_path), SIGNATURES, Machine(name="other"), OPTIONS, POLICY)
+        fill(open_profile(tmp_path), SIGNATURES, DeviceRunner(Machine(name="other"), OPTIONS, POLICY))
     with pytest.raises(IncompatibleError, match="fp16"):
         missing([replace(SIGNATURES[0], precision="fp16")], open_profile(tmp_path), MeasurementPolicy())
 
@@ -337,13 +345,6 @@ def test_a_comparison_on_a_wild_machine_ends_in_time() -> None:
     assert timings["a"].samples >= 6 and timings["a"].relative_ci > POLICY.relative_ci
 
 
-@pytest.mark.parametrize(
-    ("run_ns", "runs"), [(0, 200), (1, 200), (5_000, 200), (1e5, 50), (2e6, 3), (49e6, 3), (51e6, 1), (1e10, 1)]
-)
-def test_bursts_are_neither_short_nor_long(run_ns: float, runs: int) -> None:
-    assert MeasurementPolicy().burst(run_ns) == runs
-
-
 def test_very_slow_candidates_get_the_fewest_samples(tmp_path: Path) -> None:
     profile = filled(tmp_path, Machine(slowdown=lambda burst: 1000.0), SIGNATURES[:2], replace(POLICY, max_seconds=0.1))
     assert [row.timing.samples for row in profile] == [6, 6]
@@ -365,7 +366,7 @@ def test_a_real_runtime_fills_a_profile(tmp_path: Path) -> None:
     policy = MeasurementPolicy(relative_ci=1.0, min_samples=6, burst_seconds=1e-4, disturbance=9)
     profile = Profile.open(tmp_path / "p.jsonl", ProfileKey.of(runtime.describe(options)))
     wanted = [*SIGNATURES[:2], Signature(1, (16, 8, 8), None, residual=True, activation="relu")]
-    fill(profile, wanted, runtime, options, policy)
+    fill(profile, wanted, DeviceRunner(runtime, options, policy))
     assert {row.signature.key for row in profile} == {s.key for s in wanted}
     assert all(row.status == "ok" and row.timing.median_ns > 0 for row in profile)
     assert missing(wanted, profile, MeasurementPolicy()) == []

@@ -63,6 +63,7 @@ class Job:
             and so is part of no key.
         cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
         accept_worse: Whether a network is delivered that is far worse than planned.
+        fleet: Machines that measure, as ``Fleet.parse`` reads it; ``None`` for this one. Part of no key.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
         command: The command line that asks for all this, for the report; part of no key.
     """
@@ -91,6 +92,7 @@ class Job:
     device: str = "auto"
     cpu_threads: int | None = None
     accept_worse: bool = False
+    fleet: str | None = None
     also: str | None = None
     command: str = ""
 

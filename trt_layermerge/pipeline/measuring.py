@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.errors import TableError
+from trt_layermerge.errors import TableError, say
 from trt_layermerge.files import parse_json, read_bytes, write_json
-from trt_layermerge.importance.filling import measure, table_key
+from trt_layermerge.fleet.fleet import Fleet
+from trt_layermerge.importance.filling import RowsOf, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
-from trt_layermerge.latency.profile import read_timing
+from trt_layermerge.latency.profile import read_timing, timing_fields
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.pipeline.fleet_rows import importance_rows
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
 from trt_layermerge.progress import Reporter
@@ -46,7 +49,7 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
     write_json(
         job.baseline_file,
-        {"format": BASELINE, "version": 1, **_baseline_key(session), **asdict(timing), "pace": round(pace, 4)},
+        {"format": BASELINE, "version": 1, **_baseline_key(session), **timing_fields(timing), "pace": round(pace, 4)},
     )
     return timing
 
@@ -67,10 +70,22 @@ def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Cho
     table = importance_table(session)
     _ = session.original  # as above
     wanted = session.choices if choices is None else choices
-    with placed(session.network.module, session.computes_on):
-        task, how = session.require_task(), session.job.estimation
-        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed)
+    task, how, rows_of = session.require_task(), session.job.estimation, _fleet_rows(session)
+    with placed(session.network.module, session.computes_on) if rows_of is None else nullcontext():
+        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed, rows_of)
     return table
+
+
+def _fleet_rows(session: Session) -> RowsOf | None:
+    """Who measures importance, if not this machine."""
+    job = session.job
+    if job.fleet is None:
+        return None
+    if not job.estimator.shares_work:
+        say(f"--fleet measures latencies alone: the estimator {job.estimator.name} is one training, done here")
+        return None
+    key = table_key(session.network, session.require_task(), job.estimation)
+    return partial(importance_rows, Fleet.parse(job.fleet), job, key)
 
 
 def importance_table(session: Session) -> ImportanceTable:

@@ -19,6 +19,7 @@ from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, Si
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import TaskError, UsageError, say
 from trt_layermerge.files import require_writable
+from trt_layermerge.fleet.fleet import Fleet
 from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
@@ -212,24 +213,13 @@ def open_session(job: Job) -> Session:
     Raises:
         LayerMergeError: Something is missing, or does not fit together.
     """
-    device = device_named(job.device)
-    use_threads(job.cpu_threads)
     for folder in (job.output, job.profiles):
         require_writable(folder)
     _require_method(job)
+    if job.fleet is not None:
+        Fleet.parse(job.fleet)
     runtime = _timing_runtime(job)
-    task = None if job.task is None else _checked(job.task, Settings(_size(job), comparing=_comparing(job)))
-    # The data decides: a factory's own input shape is only a default.
-    shape = job.input_shape or (None if task is None else sample_shape(task))
-    network = load_network(job.model, job.weights, shape)
-    if task is not None:
-        task = task.for_network(network, device)
-        job.estimator.require_task(task, network)
-        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Unlabelled):
-            hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
-            require_logits(network, task, "the recipe distils", hint)
-        check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
-        _require_evaluable(network, task)
+    network, task, device = open_network(job)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
@@ -251,6 +241,29 @@ def open_session(job: Job) -> Session:
         require_steps(trained)
         check_task(trained, network.inputs, ("training_batches",))
     return session
+
+
+def open_network(job: Job) -> tuple[Network, Task | None, torch.device]:
+    """The network and the task of a job, checked, and where torch computes here: what importance needs.
+
+    Raises:
+        LayerMergeError: Something is missing, or does not fit together.
+    """
+    device = device_named(job.device)
+    use_threads(job.cpu_threads)
+    task = None if job.task is None else _checked(job.task, Settings(_size(job), comparing=_comparing(job)))
+    # The data decides: a factory's own input shape is only a default.
+    shape = job.input_shape or (None if task is None else sample_shape(task))
+    network = load_network(job.model, job.weights, shape)
+    if task is not None:
+        task = task.for_network(network, device)
+        job.estimator.require_task(task, network)
+        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Unlabelled):
+            hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
+            require_logits(network, task, "the recipe distils", hint)
+        check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
+        _require_evaluable(network, task)
+    return network, task, device
 
 
 def _checked(spec: Path, settings: Settings) -> CheckedTask:

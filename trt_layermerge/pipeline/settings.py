@@ -18,7 +18,8 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.planning.methods.registry import registered_methods
-from trt_layermerge.runtimes.base import BuilderSettings, BuildOptions, SettingOption
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.builder_settings import BuilderSettings, SettingOption
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
@@ -62,6 +63,7 @@ class JobSettings(TypedDict, total=False):
     again: bool
     interval: float
     builds: int
+    rebuilds: int
     task: str | Path | None
     resize: tuple[int, ...] | None
     crop: tuple[int, ...] | None
@@ -99,6 +101,7 @@ class JobSettings(TypedDict, total=False):
     seed: int | None
     fit_samples: int
     accept_worse: bool
+    fleet: str | None
     also: str | None
 
 
@@ -153,6 +156,7 @@ _AS_THEY_ARE = (
     "device",
     "cpu_threads",
     "accept_worse",
+    "fleet",
     "also",
 )
 """Settings that are fields of a job of the same name and type."""

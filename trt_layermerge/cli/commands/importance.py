@@ -12,6 +12,7 @@ from trt_layermerge.cli.options import (
     data_options,
     device_options,
     dry_run_option,
+    fleet_option,
     json_option,
     network_options,
     settings_of,
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
 
 
 @click.command("importance", cls=Command)
-@combined(network_options, device_options, data_options, torch_options, config_option, dry_run_option, json_option)
+@combined(
+    network_options,
+    device_options,
+    fleet_option,
+    data_options,
+    torch_options,
+    config_option,
+    dry_run_option,
+    json_option,
+)
 @section(
     "Importance",
     click.option(

@@ -93,6 +93,7 @@ class Estimator(ABC):
         group: What its options begin with; the name, where it is empty.
         trains: Whether it reads the task's training data.
         measures_widths: Whether it can tell what narrowing a channel group does.
+        shares_work: Whether several machines are faster than one; not where all rows rest on one training.
     """
 
     name: ClassVar[str]
@@ -100,6 +101,7 @@ class Estimator(ABC):
     group: ClassVar[str] = ""
     trains: ClassVar[bool] = False
     measures_widths: ClassVar[bool] = False
+    shares_work: ClassVar[bool] = True
 
     @classmethod
     def option(cls, field: str) -> str:
