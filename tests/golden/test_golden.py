@@ -63,7 +63,7 @@ def _baseline(golden: Path, new: Path) -> None:
 
 
 WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
-    "importance-v3.jsonl": _importances,
+    "importance-v4.jsonl": _importances,
     "refinement-v1.jsonl": _refinement,
     "baseline-v1.json": _baseline,
     "plan-v1.json": lambda golden, new: write_plan(new, read_plan(golden)),
