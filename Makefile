@@ -77,6 +77,23 @@ lint: $(INSTALLED)  ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Its packages are in an environment of their own, which sees the other one: Sphinx shall not decide what tests run with.
+SITE := .venv/site
+$(SITE): $(INSTALLED)
+	$(PYTHON) -m venv $(SITE).new
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(SITE).new/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/package.pth"
+	$(SITE).new/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
+	mv $(SITE).new $@
+
+docs: $(SITE)  ## build the documentation into build/site; warnings are errors
+	PYTHONPATH=. $(SITE)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+	@echo "open build/site/index.html"
+
+docs-test: $(INSTALLED)  ## run every command of the tutorial, and check those of all other pages
+	$(BIN)/python -m pytest -n0 tests/docs
+
 check: lint test  ## all that CI checks
 
 bench: $(INSTALLED)  ## measure what is said to be fast, as ratios in one run
@@ -108,4 +125,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint check bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test check bench profiles compare wheel format clean

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.latency.block_model import candidate_model
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime

@@ -28,8 +28,9 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from torchvision.models import mobilenet_v2
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.files import replacing, write_json
 from trt_layermerge.importance.evaluator import Evaluator, first
 from trt_layermerge.merging.algebra import to_module

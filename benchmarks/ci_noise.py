@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.profiling import measure_rows, open_sessions, wanted_signatures

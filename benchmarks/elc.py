@@ -37,7 +37,8 @@ from trt_layermerge.files import replacing, write_json
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.estimators.product import Product
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute
@@ -45,7 +46,7 @@ from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.source import load_source
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
@@ -107,7 +108,7 @@ def compressed(name: str, args: argparse.Namespace, decoupled: float) -> Result:
         recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decoupled),
     )
     with screen() as reporter:
-        return compress(open_session(job), reporter)
+        return whole_job(open_session(job), reporter)
 
 
 def merged_all(name: str, args: argparse.Namespace) -> dict[str, object]:

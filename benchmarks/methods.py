@@ -30,12 +30,13 @@ from trt_layermerge.cli.show import screen
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import engine_outputs
 from trt_layermerge.files import write_json
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.inputs import Input, batched_shapes
 from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.source import load_source
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
@@ -92,7 +93,7 @@ def ours(**settings: Any) -> Make:
         for table in ("importance.jsonl", "baseline.json"):  # the same for every speed-up and seed
             share(RUNS / f"{run.name}-{table}", run.folder / table)
         with screen() as reporter:
-            compress(open_session(job), reporter)
+            whole_job(open_session(job), reporter)
         for table in ("importance.jsonl", "baseline.json"):
             share(run.folder / table, RUNS / f"{run.name}-{table}")
 

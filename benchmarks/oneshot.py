@@ -49,7 +49,7 @@ class Quiet:
     def stage(self, name: str) -> None:
         """Nothing."""
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         """Nothing."""
 
 

@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.files import write_json

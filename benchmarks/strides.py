@@ -45,7 +45,7 @@ class Turns:
         """Of the step that comes."""
         return Unstrided() if self.guarded else nullcontext()
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         """Note how long a step took."""
         now = time.process_time()
         if done > 4:  # the first ones make oneDNN's kernels

@@ -7,8 +7,15 @@ keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+import logging
 import warnings
+from collections.abc import Iterable
 from enum import IntEnum
+
+from trt_layermerge.log import record
+
+_LOG = logging.getLogger(__name__)
 
 LONGEST = 2000
 """Characters of a message; a file may hold a name of megabytes."""
@@ -58,12 +65,19 @@ def _legible(message: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    """A hint that names what is nearest to a word among what there is; ``otherwise`` where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
+
+
 class Caution(UserWarning):
     """What a user must know to trust a result, and what stops nothing; the command line prints it."""
 
 
 def say(message: str) -> None:
-    """Tell the user of something that stops nothing."""
+    """Tell the user of something that stops nothing: as a warning, and in the log."""
+    record(_LOG.warning, "caution", "%s", message)
     warnings.warn(Caution(message), stacklevel=2)
 
 

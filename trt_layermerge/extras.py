@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 
 def install_hint(extra: str, *packages: str) -> str:
     """What to type to get an extra; no message may name a command that fails.
@@ -14,3 +16,11 @@ def install_hint(extra: str, *packages: str) -> str:
     """
     checkout = f"pip install '.[{extra}]' in a checkout of trt_layermerge"
     return f"pip install {' '.join(packages)}, or {checkout}" if packages else checkout
+
+
+def installed_version(package: str) -> str | None:
+    """Version of an installed package, without loading it; ``None`` where it is not here."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

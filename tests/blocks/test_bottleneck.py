@@ -9,9 +9,10 @@ import pytest
 from torch import nn
 
 from trt_layermerge.blocks.bottleneck import addable, as_seen
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.network.network import Network
 
 Make = Callable[..., Network]

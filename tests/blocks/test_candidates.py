@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trt_layermerge.blocks.candidates import Limits, blocks_of, choices_of, composed_geometry
+from trt_layermerge.blocks.candidates import blocks_of, choices_of, composed_geometry
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.geometry import Geometry

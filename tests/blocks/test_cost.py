@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.network.network import Network
 
 Make = Callable[..., Network]

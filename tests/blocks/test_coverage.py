@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from tests.network.written import Net, conv
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.network.network import trace
 
 

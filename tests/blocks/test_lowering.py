@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import Lowering, lower
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.network import Network, trace

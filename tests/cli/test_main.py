@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from trt_layermerge.cli import main as entry
 from trt_layermerge.cli.main import COMMANDS, INTERRUPTED
 from trt_layermerge.errors import ExitCode, VerificationError
+from trt_layermerge.runtimes.registry import runtime_names
+
+NEEDS_NOTHING = [["--help"], ["-h"], ["--version"], ["no-such-command"], *([name, "--help"] for name in COMMANDS)]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["no-such-command"]])
+@pytest.mark.parametrize("arguments", NEEDS_NOTHING)
 def test_what_needs_no_torch_imports_none(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -20,7 +24,7 @@ from trt_layermerge.cli.main import main
 try:
     main({arguments})
 finally:
-    print([name for name in ("torch", "onnx", "onnxruntime", "numpy") if name in sys.modules])
+    print([name for name in ("torch", "onnxruntime") if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout.splitlines()[-1] == "[]"
@@ -30,7 +34,16 @@ finally:
 def test_help_lists_all_commands_in_the_order_of_a_job(run: Any) -> None:
     lines = run("--help").out.split("Commands:")[1].splitlines()
     assert [line.split()[0] for line in lines if line[2:3].isalpha()] == list(COMMANDS)
-    assert run("--version").out.startswith("trt-layermerge, version ")
+
+
+def test_the_version_names_the_runtimes_and_theirs(run: Any) -> None:
+    first, *others = run("--version").out.splitlines()
+    assert first == f"trt-layermerge, version {version('trt_layermerge')}"
+    told = {line.split()[0]: line.split(maxsplit=1)[1] for line in others}
+    assert list(told) == runtime_names()
+    assert told["onnxruntime"] == f"onnxruntime {version('onnxruntime')}"
+    assert told["torch"] == f"torch {version('torch')}"
+    assert all(text == "not installed" or text[-1].isalnum() for text in told.values())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -8,26 +8,27 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.cli.commands import inspect
-from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
     also_option,
-    combined,
     config_option,
     data_options,
     device_options,
     network_options,
     plan_options,
     refine_options,
+    settings_of,
     torch_options,
     training_options,
 )
+from trt_layermerge.cli.sections import Command, combined
 from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.filling import Estimation
+from trt_layermerge.pipeline import settings
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.depth import Depth
@@ -42,7 +43,9 @@ ALL = (network_options, device_options, data_options, plan_options, training_opt
 def job_of(*arguments: str, options: Any = ALL) -> Job:
     """The job that a command with these arguments would do."""
     made: list[Job] = []
-    command = click.command()(combined(*options)(lambda **given: made.append(make_job(**given))))
+    command = click.command(cls=Command)(
+        combined(*options)(lambda **given: made.append(settings.job_of(**settings_of(given))))
+    )
     result = CliRunner().invoke(command, arguments, standalone_mode=False)
     if result.exception is not None:
         raise result.exception

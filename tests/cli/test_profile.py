@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Desk, _desk
-from trt_layermerge.cli.commands import profile_validate
+from trt_layermerge import api
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming
 
@@ -154,7 +154,7 @@ def test_validate_fails_where_errors_are_large_and_says_so_where_noise_is(
     words: str,
 ) -> None:
     timed = [PlanTiming(share, 0.9 * share, 1000, 0.5, doubt) for share in np.linspace(0.3, 0.9, 10)]
-    monkeypatch.setattr(profile_validate, "validation_stage", lambda *_: timed)
+    monkeypatch.setattr(api, "validation_stage", lambda *_: timed)
     ran = run("profile", "validate", models[0], *places, "--max-error", tolerance)
     assert ran.code == code and words in ran.err and "median 11.1%" in ran.out, ran.err
     assert "corrected by saved" in ran.out, "a tenth less of everything is not quite of what is saved, but nearly"

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.merging.fold import fold_norms

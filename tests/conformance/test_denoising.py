@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.merging.linear import LinearisedBlock, folded

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.network import Network, trace

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.network.network import Network, load_network, trace
 from trt_layermerge.network.source import load_source

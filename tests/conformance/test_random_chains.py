@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.proof import BLOCK_TOLERANCE, prove_block

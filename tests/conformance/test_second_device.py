@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.doubles.gpu import GPU, GpuTensor, gpu
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.importance import evaluator
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune

@@ -14,7 +14,7 @@ import onnx
 
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.runtimes.base import BuildOptions, Engine
@@ -32,7 +32,7 @@ class Silent:
 
     def stage(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, label: str) -> None: ...
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Bench:
         """A job that was done once, in the folder."""
         job: Job = runpy.run_path(str(TESTS / "pipeline" / "assets" / "jobs.py"))["quick_job"](self.folder)
         if not (job.output / "manifest.json").exists():
-            compress(open_session(job), Silent())
+            whole_job(open_session(job), Silent())
         return job
 
     def prepare(self) -> None:

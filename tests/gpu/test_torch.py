@@ -17,10 +17,10 @@ from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.importance.estimators.fit import Fit
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.latency.block_model import candidate_model
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.network.device import CPU, device_of
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.measuring import importance_stage
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
@@ -41,7 +41,7 @@ class Silent:
     def stage(self, name: str) -> None:
         pass
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         pass
 
 
@@ -119,8 +119,8 @@ def test_importance_is_what_it_is_on_the_cpu(tmp_path: Path, estimator: Fit, rec
 def test_fits_are_those_of_the_cpu(tmp_path: Path) -> None:
     """The same plan, solved on both: what each fit misses is the same, but for rounding."""
     job = quick_job(tmp_path, device="cpu", recipe=None)
-    found = [compress(open_session(job), Silent()).manifest]
-    found.append(compress(open_session(replace(job, device=GPU)), Silent()).manifest)
+    found = [whole_job(open_session(job), Silent()).manifest]
+    found.append(whole_job(open_session(replace(job, device=GPU)), Silent()).manifest)
     here, there = (manifest.proof.fitted_blocks | manifest.proof.refitted_layers for manifest in found)
     assert here and there == pytest.approx(here, rel=1e-2, abs=1e-4)
 
@@ -131,7 +131,7 @@ def test_a_whole_job(tmp_path: Path, decouple: float, precision: str) -> None:
     """Its proofs and the verification of its engine are its own. The task is easy, in halves too."""
     job = quick_job(tmp_path, device=GPU, method="layermerge" if decouple else "joint")
     recipe = replace(job.recipe, decouple=decouple, precision=precision)
-    accuracy = compress(open_session(replace(job, recipe=recipe)), Silent()).manifest.compressed.accuracy
+    accuracy = whole_job(open_session(replace(job, recipe=recipe)), Silent()).manifest.compressed.accuracy
     assert accuracy is not None and accuracy > 0.9
 
 
@@ -140,7 +140,7 @@ def test_a_whole_job_that_is_timed_in_torch(tmp_path: Path, precision: str, reco
     """The network is small, and most of its latency is launches: what is shown is that everything works together."""
     options, policy = BuildOptions(precision=precision), MeasurementPolicy(disturbance=0.2)
     job = quick_job(tmp_path, device=GPU, runtime=f"torch:{GPU}", options=options, policy=policy, batch=64)
-    manifest = compress(open_session(job), Silent()).manifest
+    manifest = whole_job(open_session(job), Silent()).manifest
     assert manifest.device.runtime == f"torch:{GPU}" and manifest.device.precision == precision
     assert manifest.compressed.layers < manifest.original.layers
     record_property(f"job in torch, {precision}: speed-up", round(manifest.speedup, 3))

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import evaluator, oneshot
@@ -252,7 +253,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, s
                 measure(network, choices, task, table, HOW, progress)
             table = ImportanceTable.open(table.path, table_key(network, task, HOW))
             assert [row.choice for row in table] == told
-        measure(network, choices, task, table, HOW, lambda done, total, label: told.append(label))
+        measure(network, choices, task, table, HOW, lambda done, total, label, **_: told.append(label))
         whole = ImportanceTable.open(tmp_path / "whole.jsonl", table_key(network, task, HOW))
         measure(network, choices, task, whole, HOW)
     assert len(told) == len(set(told)) == len(table), "something was measured twice"

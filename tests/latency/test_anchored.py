@@ -39,7 +39,7 @@ def beside(bursts: int) -> Machine:
 
 
 def test_what_ran_beside_the_network_is_waited_for(tmp_path: Path) -> None:
-    profile, machine = filled(tmp_path, Machine()), beside(150)
+    profile, machine = filled(tmp_path, Machine()), beside(40)
     timing, _ = anchored(network_of(machine), profile, SIGNATURES[1:2], machine, OPTIONS, POLICY)
     assert timing.median_ns == NETWORK_NS
 

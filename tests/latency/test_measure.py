@@ -12,7 +12,8 @@ import pytest
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, ModelError
 from trt_layermerge.latency import measure
-from trt_layermerge.latency.measure import SENTINEL, MeasurementPolicy, compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.measure import SENTINEL, compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.geometry import Geometry

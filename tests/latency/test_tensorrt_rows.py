@@ -9,7 +9,8 @@ import pytest
 from tests.doubles.fixtures import Tell
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import ModelError
-from trt_layermerge.latency.measure import MeasurementPolicy, fill
+from trt_layermerge.latency.measure import fill
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes.base import BuildOptions

@@ -7,8 +7,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.network.network import Network
 
 SHAPE = (4, 17, 15)

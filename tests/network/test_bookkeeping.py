@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.network.written import Net, conv
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.report.result import Result
@@ -29,7 +29,7 @@ class Recorder:
     def stage(self, name: str) -> None:
         self.stages.append(name)
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         self.steps.append((self.stages[-1], done, total))
 
 
@@ -48,7 +48,7 @@ def quick_job() -> QuickJob:
 def first_run(tmp_path_factory: pytest.TempPathFactory, quick_job: QuickJob) -> tuple[Job, Result, Recorder]:
     """A whole job, done once."""
     job, recorder = quick_job(tmp_path_factory.mktemp("job")), Recorder()
-    return job, compress(open_session(job), recorder), recorder
+    return job, whole_job(open_session(job), recorder), recorder
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import InfeasibleBudgetError, TableError
 from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.pipeline import budgeted_profiling

@@ -14,7 +14,7 @@ from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import IncompatibleError, TableError, TaskError
 from trt_layermerge.files import sha256
 from trt_layermerge.pipeline import training
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
@@ -61,7 +61,7 @@ def test_the_whole_job(first_run: Any) -> None:
 
 def test_a_second_call_measures_and_trains_nothing_again(done: Job, recorder: Any) -> None:
     before = kept(done)
-    compress(open_session(done), recorder)
+    whole_job(open_session(done), recorder)
     assert kept(done) == before
     assert not {"profile", "baseline", "importance", "solve"} & set(recorder.stages)
     assert [step for step in recorder.steps if step[0] == "fine-tune"] == [("fine-tune", 16, 16)]
@@ -74,7 +74,7 @@ def test_stages_done_one_by_one_are_not_done_again(tmp_path: Path, quick_job: An
     session = open_session(job)
     plan = solve_stage(session, baseline_stage(session, recorder), importance_table(session))
     before, recorder.stages = kept(job), []
-    assert compress(open_session(job), recorder).manifest.plan["latency_ns"] == plan.plan.latency_ns
+    assert whole_job(open_session(job), recorder).manifest.plan["latency_ns"] == plan.plan.latency_ns
     assert recorder.stages == STAGES[4:]
     after = kept(job)
     assert {name: after[name] for name in before} == before
@@ -82,7 +82,7 @@ def test_stages_done_one_by_one_are_not_done_again(tmp_path: Path, quick_job: An
 
 def test_another_budget_is_another_plan_from_the_same_tables(done: Job, recorder: Any) -> None:
     before = kept(done)
-    compress(open_session(replace(done, budget=done.budget.parse("1.0"))), recorder)
+    whole_job(open_session(replace(done, budget=done.budget.parse("1.0"))), recorder)
     assert [step for step in recorder.steps if step[0] in ("profile", "importance")] == []
     after = kept(done)
     changed = {name for name in before if after[name] != before[name]}
@@ -94,19 +94,19 @@ def test_another_recipe_or_start_is_another_training_of_the_same_plan(
     done: Job, recorder: Any, change: dict[str, Any]
 ) -> None:
     before = kept(done)
-    compress(open_session(replace(done, **change)), recorder)
+    whole_job(open_session(replace(done, **change)), recorder)
     assert ("fine-tune", 0, 16) in recorder.steps
     assert before.items() < kept(done).items()
 
 
 def test_how_often_training_is_saved_changes_nothing(done: Job, recorder: Any) -> None:
     assert done.recipe is not None
-    compress(open_session(replace(done, recipe=replace(done.recipe, checkpoint_seconds=99.0))), recorder)
+    whole_job(open_session(replace(done, recipe=replace(done.recipe, checkpoint_seconds=99.0))), recorder)
     assert ("fine-tune", 0, 16) not in recorder.steps
 
 
 def test_without_fine_tuning_nothing_is_trained(done: Job, recorder: Any) -> None:
-    result = compress(open_session(replace(done, recipe=None)), recorder)
+    result = whole_job(open_session(replace(done, recipe=None)), recorder)
     assert "fine-tune" not in recorder.stages and result.manifest.seeds == {}
     verify_delivery(done.output / "manifest.json")
 
@@ -121,7 +121,7 @@ def test_damaged_training_files_are_named_and_left_alone(done: Job, recorder: An
         file.write_bytes((done.output / "checks.safetensors").read_bytes())
     before = kept(done)
     with pytest.raises(TableError, match=file.name.replace(".", r"\.")):
-        compress(open_session(done), recorder)
+        whole_job(open_session(done), recorder)
     assert kept(done) == before
 
 
@@ -132,7 +132,7 @@ def test_other_weights_are_not_planned_with_the_old_importances(done: Job, recor
         for module in (session.network.module, session.network.source):
             next(module.parameters()).add_(1)
     with pytest.raises(IncompatibleError, match="weights: "):
-        compress(session, recorder)
+        whole_job(session, recorder)
 
 
 def test_what_is_delivered_is_what_was_trained(done: Job) -> None:
@@ -151,7 +151,7 @@ def test_test_data_of_another_size_is_found_before_anything_long(done: Job, reco
     assert isinstance(task, Classification)
     smaller = TensorDataset(torch.zeros(8, 1, 5, 5), torch.zeros(8, dtype=torch.long))
     with pytest.raises(TaskError, match="test_batches yields inputs of"):
-        compress(replace(session, task=replace(task, test=smaller)), recorder)
+        whole_job(replace(session, task=replace(task, test=smaller)), recorder)
     assert not recorder.stages
 
 
@@ -160,7 +160,7 @@ def test_a_training_that_had_to_back_off_says_at_what_rate_it_ended(
 ) -> None:
     real = training.fine_tune
     monkeypatch.setattr(training, "fine_tune", lambda *args, **how: replace(real(*args, **how), lr=0.005, backoffs=2))
-    result = compress(open_session(done), recorder)
+    result = whole_job(open_session(done), recorder)
     assert json.loads((done.output / "result.json").read_text())["slowed_lr"] == 0.005 == result.slowed_lr
     print_result(result)
     assert "peak learning rate of 0.005" in " ".join(capsys.readouterr().out.split())

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.pipeline import dry_run
 from trt_layermerge.pipeline.dry_run import importance_plan, job_plan
@@ -54,7 +54,7 @@ def test_gates_that_are_trained_are_not_announced_again(
     with pytest.raises(KeyboardInterrupt):
         importance_stage(session, recorder, [first])
     assert importance_plan(session, session.choices) == (1 + len(others), 3 * 8 * 16 + 64 * (1 + len(others)))
-    recorder.progress = lambda done, total, label: None
+    recorder.progress = lambda done, total, label, **_: None
     importance_stage(session, recorder, [first])
     assert importance_plan(session, session.choices) == (len(others), 64 * len(others))
 

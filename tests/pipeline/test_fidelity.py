@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import UsageError
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.pipeline import fidelity

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trt_layermerge.errors import InputError
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.standard_table import standard_signatures
 from trt_layermerge.pipeline import first_run as module
 from trt_layermerge.pipeline.first_run import FirstRun, first_run, read_first_run, write_first_run

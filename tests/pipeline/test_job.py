@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates

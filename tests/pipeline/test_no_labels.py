@@ -18,7 +18,7 @@ from trt_layermerge.errors import Caution, TaskError, UsageError
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.pipeline import training
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.dry_run import data_plan, job_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.measuring import importance_stage
@@ -58,7 +58,7 @@ def job_of(tmp_path: Path, quick_job: Any, samples: Path) -> JobOf:
 @pytest.mark.parametrize("outputs", ["one", "two", "three"])
 def test_a_whole_job(outputs: str, job_of: JobOf, recorder: Any) -> None:
     job = job_of(outputs)
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     manifest = verify_delivery(job.output / "manifest.json").manifest
     kinds = {
         "one": {"output": "top-1"}, "two": {"output_0": "1 - normalised error", "output_1": "1 - normalised error"},
@@ -117,7 +117,7 @@ def test_training_brings_replaced_blocks_near_to_the_original(job_of: JobOf, rec
 def test_training_that_leads_away_is_not_used(job_of: JobOf, recorder: Any) -> None:
     session = open_session(job_of("one", recipe=replace(RECIPE, lr=0.1, clip_norm=None)))
     with pytest.warns(Caution, match="training led away from the original and is not used"):
-        result = compress(session, recorder)
+        result = whole_job(session, recorder)
     assert any("led away" in words for words in result.as_json()["warnings"])
     assert result.manifest.compressed.accuracy is not None and result.manifest.compressed.accuracy > 0.5
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trt_layermerge.errors import Caution, ExitCode, RegressionError
 from trt_layermerge.pipeline import outcome
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.outcome import allowed_loss, require_as_planned
 from trt_layermerge.pipeline.session import open_session
@@ -39,11 +39,11 @@ def test_a_network_that_is_far_worse_is_delivered_only_where_that_is_accepted(
     monkeypatch.setattr(outcome, "held_out_loss", lambda _, module: 0.1 if module is original else loss)
     words = f"far worse than planned: its held-out loss is {loss:.4g}; the plan predicts .*, the original has 0.1,"
     with pytest.raises(RegressionError, match=words) as caught:
-        compress(session, recorder)
+        whole_job(session, recorder)
     assert caught.value.exit_code == ExitCode.REGRESSION == 7 and "--accept-worse" in str(caught.value)
     assert "deliver" not in recorder.stages and not (done.output / "manifest.json").exists()
     with pytest.warns(Caution, match="far worse than planned"):
-        result = compress(replace(session, job=replace(done, accept_worse=True)), recorder)
+        result = whole_job(replace(session, job=replace(done, accept_worse=True)), recorder)
     (warning,) = result.as_json()["warnings"]
     assert "far worse than planned" in warning and (done.output / "manifest.json").exists()
 

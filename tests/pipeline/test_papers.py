@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.importance.estimators.product import Product
@@ -16,7 +17,7 @@ from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline import measuring
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_table
@@ -93,7 +94,7 @@ def test_an_interval_of_depth_may_run_in_parts(tmp_path: Path, quick_job: Any, r
         and item.low_ns < item.latency_ns
     )
     assert [choice.key for choice in chosen(session, file.plan).choices] == list(file.plan.keys)
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     assert result.manifest.compressed.layers == 2 and result.manifest.proof.merged_blocks == 1
     assert 0 <= result.manifest.probability <= 1
 
@@ -101,7 +102,7 @@ def test_an_interval_of_depth_may_run_in_parts(tmp_path: Path, quick_job: Any, r
 def test_layer_only_drops_layers(tmp_path: Path, quick_job: Any, recorder: Any, simulated: Any) -> None:
     job = quick_job(tmp_path, method="layer-only", recipe=None, budget=Budget.parse("0.85"))
     simulated(job, {}, {key_of_dropped(open_session(job), 2): 1.1})
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     assert [item["kind"] for item in result.manifest.plan["items"]].count("identity") >= 1
     assert result.manifest.compressed.layers < 4 and result.manifest.proof.merged_blocks == 0
 
@@ -113,13 +114,13 @@ def test_decoupling_trains_first_and_merges_without_loss(
     job = quick_job(tmp_path, method="depth", limits=ALL, recipe=recipe, budget=Budget.parse("0.6"))
     three, last = (key(open_session(job), *block) for block in ((0, 3), (1, 4)))
     simulated(job, {last: 150_000}, {three: 1.1, last: 9.0})
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     assert recorder.stages.index("fine-tune") < recorder.stages.index("merge")
     assert recorder.steps.count(("fine-tune", 32, 32)) == 1
     proof = result.manifest.proof
     assert proof.merged_blocks == 1 and 0 < proof.merge_end_to_end <= 1e-4
     assert result.manifest.compressed.layers == 2 and result.manifest.compressed.accuracy > 0.9
-    again = compress(open_session(job), recorder)
+    again = whole_job(open_session(job), recorder)
     assert again.manifest.compressed.accuracy == result.manifest.compressed.accuracy
     assert recorder.steps.count(("fine-tune", 0, 32)) == 1
 
@@ -135,7 +136,7 @@ def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any,
         budget=Budget.parse("0.6"),
     )
     simulated(job, {}, None)
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     session = open_session(job)
     rows, plan = {row.choice: row for row in importance_table(session)}, read_plan(job.plan_file).plan
     assert rows.keys() == {choice.key for choice in worthwhile(session) if choice.kind is not Kind.KEEP}
@@ -146,7 +147,7 @@ def test_gates_choose_and_decoupling_carries_out(tmp_path: Path, quick_job: Any,
     assert result.manifest.compressed.layers < 4 and result.manifest.compressed.accuracy > 0.9
     assert [total for stage, _, total in recorder.steps if stage == "importance"][:33] == [32] * 33
     told = len(recorder.steps)
-    assert compress(open_session(job), recorder).manifest.plan == result.manifest.plan
+    assert whole_job(open_session(job), recorder).manifest.plan == result.manifest.plan
     assert "importance" not in {stage for stage, *_ in recorder.steps[told:]}
 
 

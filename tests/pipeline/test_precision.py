@@ -11,7 +11,7 @@ import pytest
 
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import ExitCode, LayerMergeError
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
@@ -23,7 +23,7 @@ from trt_layermerge.runtimes.graph_precision import graph_precision
 class Silent:
     def stage(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, label: str) -> None: ...
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None: ...
 
 
 @pytest.fixture(scope="module", params=["fp16", "int8"])
@@ -31,7 +31,7 @@ def typed_run(request: Any, tmp_path_factory: pytest.TempPathFactory, quick_job:
     options = BuildOptions(precision=request.param)
     refine = 2 if request.param == "fp16" else 0
     job = replace(quick_job(tmp_path_factory.mktemp("typed"), options=options), recipe=None, refine=refine)
-    return job, compress(open_session(job), Silent())
+    return job, whole_job(open_session(job), Silent())
 
 
 def test_everything_is_in_the_precision(typed_run: tuple[Job, Result]) -> None:

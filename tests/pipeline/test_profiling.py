@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.network.network import load_network
 from trt_layermerge.pipeline.job import Job

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trt_layermerge.errors import TableError
 from trt_layermerge.journal import Journal
 from trt_layermerge.pipeline import refine
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.dry_run import job_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.refine import ranked, refine_stage
@@ -50,7 +50,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> None:
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     refined = result.manifest.refined
     assert recorder.stages[-6:-4] == ["refine", "merge"] and len(refined) > 1
     assert [one.rank for one in refined] == list(range(1, len(refined) + 1))
@@ -66,7 +66,7 @@ def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> N
     assert not list(job.output.glob("plan-*.onnx"))
     assert result.as_json().keys() == json.loads((job.output / "result.json").read_bytes()).keys()
     recorder.stages = []
-    again = compress(open_session(job), recorder)
+    again = whole_job(open_session(job), recorder)
     assert again.manifest.refined == refined and "refine" not in recorder.stages, "what is decided stays decided"
 
 
@@ -83,7 +83,7 @@ class Stopping:
     def stage(self, name: str) -> None:
         self.current = name
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         if (self.current, done) == ("refine", self.after):
             raise StoppedError
 

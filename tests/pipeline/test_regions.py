@@ -10,15 +10,15 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.gap_signature import parse_signature
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import kept_ns, latency_ns, worthwhile
 from trt_layermerge.pipeline.measuring import profile_stage
@@ -47,7 +47,7 @@ class Silent:
     def stage(self, name: str) -> None:
         pass
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         pass
 
 
@@ -95,7 +95,7 @@ def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: P
             set_ns(session, signature, 1_000 if choice.block.region is not None else 1_000_000)
     for number, signature in session.gap_signatures.items():
         set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))
-    result = compress(session, Silent())
+    result = whole_job(session, Silent())
     items = read_plan(session.job.plan_file).plan.items
     assert any(item.end_chain is not None for item in items)
     assert result.manifest.proof.engine < 1e-3
@@ -115,7 +115,7 @@ def test_the_whole_job_delivers_a_region_that_was_merged(job: Job, tmp_path: Pat
         set_ns(session, signature, 1_000)
     for number, signature in session.gap_signatures.items():
         set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))
-    proof = compress(session, Silent()).manifest.proof
+    proof = whole_job(session, Silent()).manifest.proof
     assert merge.key in [item.key for item in read_plan(session.job.plan_file).plan.items]
     assert proof.merged_blocks == 1 and proof.worst_block < 1e-10 and proof.engine < 1e-4
 

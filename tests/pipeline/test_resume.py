@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.training.checkpoint import Checkpoint
 
@@ -71,7 +71,7 @@ def test_the_weights_are_bit_for_bit_those_of_a_run_that_was_never_killed(
     for part in ("out", "profiles"):
         shutil.copytree(folder / part, tmp_path / part, ignore=shutil.ignore_patterns("finetune-*"))
     job = quick_job(tmp_path)
-    compress(open_session(job), recorder)
+    whole_job(open_session(job), recorder)
     assert ("fine-tune", 0, 16) in recorder.steps
     (killed,), (whole,) = ((place / "out").glob("finetune-*.checkpoint.safetensors") for place in (folder, tmp_path))
     assert killed.name == whole.name

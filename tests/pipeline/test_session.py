@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import InputError, LayerMergeError, RuntimeNotAvailableError, TaskError, UsageError
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.job import Job

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.importance.estimators.product import Product
 from trt_layermerge.network.inputs import examples
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session, open_session
@@ -36,7 +36,7 @@ DDPM = replace(read_recipe("ddpm-cifar10"), steps=6, checkpoint_seconds=0)
 class Silent:
     def stage(self, name: str) -> None: ...
 
-    def progress(self, done: int, total: int, label: str) -> None: ...
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None: ...
 
 
 class Interrupting:
@@ -48,7 +48,7 @@ class Interrupting:
     def stage(self, name: str) -> None:
         self.current = name
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         if (self.current, done) == ("fine-tune", 3):
             raise KeyboardInterrupt
 
@@ -79,7 +79,7 @@ def denoised(request: Any, tmp_path_factory: pytest.TempPathFactory, quick_job: 
         job = replace(job, model=model, task=task, estimator=Product(), refine=2)
         job = replace(job, options=BuildOptions(precision="fp16"))
     session = open_session(job)
-    return session, compress(session, Silent())
+    return session, whole_job(session, Silent())
 
 
 def test_the_whole_job(denoised: tuple[Session, Result]) -> None:

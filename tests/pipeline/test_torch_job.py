@@ -8,7 +8,7 @@ from typing import Any
 
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.latency.profile import Profile
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.session import open_session
 
 STAGES = ["profile", "baseline", "importance", "solve", "merge", "fine-tune", "prove", "deliver", "measure", "test"]
@@ -17,7 +17,7 @@ STAGES = ["profile", "baseline", "importance", "solve", "merge", "fine-tune", "p
 def test_the_whole_job_in_pytorch(tmp_path: Path, quick_job: Any, recorder: Any) -> None:
     job = quick_job(tmp_path, runtime="torch:cpu")
     session = open_session(job)
-    result = compress(session, recorder)
+    result = whole_job(session, recorder)
     assert recorder.stages == STAGES
     manifest = verify_delivery(job.output / "manifest.json").manifest
     assert manifest == result.manifest and manifest.engine == "compressed.torch.onnx"

@@ -17,7 +17,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from conftest import Recorder
 from jobs import quick_job
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.training import leads, share_training
 from trt_layermerge.training.recipe import Recipe
@@ -26,7 +26,7 @@ recorder = Recorder()
 recipe = Recipe(epochs=1, decouple=float(sys.argv[3]), distillation=0.5)
 session = open_session(quick_job(Path(sys.argv[2]), method="layermerge", recipe=recipe))
 if leads(session):
-    compress(session, recorder)
+    whole_job(session, recorder)
 else:
     share_training(session)
 assert not leads(session) or recorder.steps.count(("fine-tune", 16, 16)) == 1, recorder.steps

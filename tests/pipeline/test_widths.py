@@ -14,7 +14,7 @@ from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import TableError, UsageError
 from trt_layermerge.importance.estimators.finetune import Finetune
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
@@ -39,7 +39,7 @@ def narrowed(tmp_path_factory: pytest.TempPathFactory, quick_job: Any, request: 
     from tests.pipeline.conftest import Recorder
 
     job = narrow_job(tmp_path_factory.mktemp("narrow"), quick_job)
-    return job, compress(open_session(job), Recorder())
+    return job, whole_job(open_session(job), Recorder())
 
 
 def test_a_job_that_narrows_delivers_a_narrower_network(narrowed: tuple[Job, Result]) -> None:
@@ -87,7 +87,7 @@ def test_rows_of_a_group_keep_more_the_wider_they_are(narrowed: tuple[Job, Resul
 def test_joint_plans_merge_and_narrow(tmp_path: Path, quick_job: Any, recorder: Any) -> None:
     job = narrow_job(tmp_path, quick_job, method="joint", refine=2)
     job = replace(job, budget=Budget.parse("0.8"))
-    result = compress(open_session(job), recorder)
+    result = whole_job(open_session(job), recorder)
     plan = read_plan(job.plan_file).plan
     assert any(width.channels < width.full for width in plan.widths)
     assert any(item.kind != Kind.KEEP for item in plan.items)

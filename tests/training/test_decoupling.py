@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import UsageError
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute

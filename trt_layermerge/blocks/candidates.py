@@ -18,28 +18,12 @@ from torch import nn
 from trt_layermerge.blocks.bottleneck import addable
 from trt_layermerge.blocks.choice import Block, Choice, Kind, Place
 from trt_layermerge.blocks.composition import Composition
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import Lowering, lower
 from trt_layermerge.network.bookkeeping import Bookkeeping
 from trt_layermerge.network.chain import Chain, Skip
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.network import Network
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Which candidates are worth looking at.
-
-    Attributes:
-        max_kernel: Largest kernel of a merged or fitted convolution, per axis.
-        max_layers: Most layers in one block.
-        bottleneck_activations: Whether blocks that end at a linear bottleneck may end with an activation, too.
-        regions: Whether regions with more in them than a chain are replaced whole.
-    """
-
-    max_kernel: int = 7
-    max_layers: int = 12
-    bottleneck_activations: bool = False
-    regions: bool = True
 
 
 def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, ...]:

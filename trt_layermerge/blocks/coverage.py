@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch import fx, nn
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.network.nesting import Nesting
 from trt_layermerge.network.network import Network
 

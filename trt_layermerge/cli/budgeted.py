@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
+import trt_layermerge as layermerge
 from trt_layermerge.cli.options import PATH
+from trt_layermerge.cli.sections import Decorator, option
 from trt_layermerge.cli.show import minutes
 from trt_layermerge.errors import IncompatibleError, UsageError
 from trt_layermerge.estimation.device_files import device_names
 from trt_layermerge.importance.table import ImportanceTable
-from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile, profile_for_budget
-from trt_layermerge.pipeline.estimated_prior import estimated_prior
-from trt_layermerge.pipeline.job import Reporter
-from trt_layermerge.pipeline.measuring import importance_table
-from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.progress import Callback
 
-budget_options: tuple[Callable[[Any], Any], ...] = (
-    click.option(
+if TYPE_CHECKING:
+    from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
+    from trt_layermerge.pipeline.session import Session
+
+budget_options: tuple[Decorator, ...] = (
+    option(
         "--for-budget",
         metavar="BUDGET",
         help="Measure what the best plan for this budget rests on, and stop when no other row can change it.",
     ),
-    click.option(
+    option(
         "--importance",
         type=PATH,
         metavar="TABLE",
-        help="Importance table that --for-budget plans with.  [default: importance.jsonl in --output, with --task]",
+        usual="importance.jsonl in --output, with --task",
+        help="Importance table that --for-budget plans with.",
     ),
-    click.option(
+    option(
         "--prior",
         metavar="CARD",
-        help=f"What --for-budget expects of rows it has not measured: {', '.join(device_names())}, or a FILE.toml.  "
-        "[default: the rows measured so far]",
+        usual="the rows measured so far",
+        help=f"Card that --for-budget takes this device to be like: {', '.join(device_names())}, or a FILE.toml.",
     ),
 )
 
@@ -67,15 +68,17 @@ class BudgetOptions:
         elif self.importance is not None or self.prior is not None:
             raise UsageError("--importance and --prior are for --for-budget", hint="pass --for-budget 0.6, too")
 
-    def profile(self, session: Session, reporter: Reporter, max_seconds: float | None) -> BudgetedProfile:
+    def profile(self, session: Session, max_minutes: float | None, progress: Callback) -> BudgetedProfile:
         """Measure what the budget asks for.
 
         Raises:
             UsageError: There is no importance table.
             LayerMergeError: See ``profile_for_budget``.
         """
-        prior = None if self.prior is None else estimated_prior(self.prior, session.job)
-        return profile_for_budget(session, self._table(session), reporter, prior, max_seconds)
+        table = self._table(session)
+        return layermerge.profile_for_budget(
+            session, table, prior=self.prior, max_minutes=max_minutes, progress=progress
+        )
 
     def _table(self, session: Session) -> ImportanceTable:
         if self.importance is None and session.task is None:
@@ -84,6 +87,8 @@ class BudgetOptions:
                 hint="pass --importance FILE, or --task and --output of a job whose importance was measured",
             )
         if self.importance is None:
+            from trt_layermerge.pipeline.measuring import importance_table  # torch has been loaded by now
+
             table = importance_table(session)
         else:
             table = ImportanceTable.read(self.importance)

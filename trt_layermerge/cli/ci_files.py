@@ -13,9 +13,11 @@ from trt_layermerge.ci.benchmark_action import benchmark_json
 from trt_layermerge.ci.case import CiReport
 from trt_layermerge.ci.junit import junit
 from trt_layermerge.ci.markdown import markdown
-from trt_layermerge.cli.options import PATH, combined
+from trt_layermerge.cli.options import PATH
+from trt_layermerge.cli.sections import section
 
-ci_options = combined(
+ci_options = section(
+    "For CI",
     click.option(
         "--summary", type=PATH, metavar="FILE.md", help="Append a Markdown summary, as to $GITHUB_STEP_SUMMARY."
     ),

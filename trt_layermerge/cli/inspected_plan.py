@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.cli.show import print_json
+from trt_layermerge.report.wide_console import wide_console
 from trt_layermerge.runtimes.nvidia.rtx_plan import kernels, read_header
 
 
@@ -25,7 +25,7 @@ def inspect_plan(path: Path, *, as_json: bool) -> None:
         about = {"engine": str(path), "version": header.version, "targets": list(header.targets)}
         print_json(about | {"launches": len(found), "kernels": [asdict(kernel) for kernel in found]})
         return
-    console = Console(markup=False, emoji=False)  # names are the model's, not markup
+    console = wide_console()
     table = Table("kernel", "writes", "of the network", title=f"{path}, {', '.join(header.targets)}, {header.version}")
     for kernel in found:
         name = f"convolution {kernel.name}" if kernel.convolution else kernel.name

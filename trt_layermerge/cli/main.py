@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Any
 
 import click
 
-from trt_layermerge.errors import Caution, ExitCode, LayerMergeError
+from trt_layermerge.cli.logs import Logs
+from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, did_you_mean
+from trt_layermerge.extras import installed_version
+from trt_layermerge.log import record
+
+_LOG = logging.getLogger(__name__)
+
+PROGRAM = "trt-layermerge"
 
 COMMANDS = {
     "inspect": "Show what can be merged in a network, and why the rest cannot.",
@@ -22,8 +31,10 @@ COMMANDS = {
     "compress": "Do the whole job: measure, plan, merge, fine-tune, prove, deliver.",
     "build": "Build an engine from ONNX.",
     "verify": "Check a delivered engine.",
+    "deploy": "Write a delivery for Triton, DeepStream, Python or MLflow.",
     "compare": "Compare profiles, or deliveries, with their baselines.",
     "doctor": "Say what this machine has and lacks, and check itself.",
+    "completion": "Print a script that lets your shell complete commands and options.",
 }
 """In the order of a job. Their modules load torch or ONNX Runtime, which takes seconds, so they are imported late."""
 
@@ -48,10 +59,14 @@ class LazyGroup(click.Group):
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
-            if name and name != option and args[0] != "doctor":  # who looks for what is missing
+            asked = name and name != option and not ctx.resilient_parsing  # which is a shell that completes
+            if asked and args[0] != "doctor":  # who looks for what is missing
                 from trt_layermerge.runtimes import registry  # it loads numpy
 
                 (registry.require_runtime if args[0] == "build" else registry.require_running)(name)
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], COMMANDS)  # older versions of click have none
+            ctx.fail(f"No such command {args[0]!r}.{f' {hint[0].upper()}{hint[1:]}' if hint else ''}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -63,8 +78,28 @@ class LazyGroup(click.Group):
         return command
 
 
+def _tell_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """Print our version, and those of the libraries that engines run in."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from trt_layermerge.runtimes.registry import runtime_kinds  # it loads numpy
+
+    click.echo(f"trt-layermerge, version {version('trt_layermerge')}")
+    for kind in runtime_kinds():
+        found = [f"{name} {number}" for name in kind.packages if (number := installed_version(name))]
+        click.echo(f"  {kind.name:<17} {found[0] if found else 'not installed'}")
+    ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="trt_layermerge")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_tell_version,
+    help="Show our version and those of the runtimes, and exit.",
+)
 def cli() -> None:
     """Make a trained CNN shallower and measurably faster on one particular device.
 
@@ -81,48 +116,40 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
             stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", Caution)
-        warnings.showwarning = _Shown(warnings.showwarning)  # type: ignore[assignment]
-        _main(args)
+    with warnings.catch_warnings(), Logs() as logs:
+        warnings.simplefilter("ignore", Caution)  # they are in the log, which is shown
+        _main(list(sys.argv[1:] if args is None else args), logs)
 
 
-def _main(args: Sequence[str] | None) -> None:
+def _main(args: list[str], logs: Logs) -> None:
+    command = shlex.join([PROGRAM, *args])
     try:
-        cli.main(args=args, prog_name="trt-layermerge", standalone_mode=False)
+        cli.main(args=args, prog_name=PROGRAM, standalone_mode=False, obj=logs)
     except LayerMergeError as error:
-        _fail(str(error), int(error.exit_code))
+        _fail(str(error), int(error.exit_code), command, error)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
         error.show()
+        about = {"command": command, "exit_code": error.exit_code}
+        record(_LOG.error, "usage", "%s", error.format_message(), **about)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _fail(f"interrupted; the same command goes on where it stopped:\n  {command}", INTERRUPTED, command, error)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say
         sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written to
         where = "" if error.filename is None else f"{error.filename}: "
-        _fail(f"{where}{error.strerror or error}", int(ExitCode.BAD_INPUT))
+        _fail(f"{where}{error.strerror or error}", int(ExitCode.BAD_INPUT), command, error)
+    except Exception as error:  # a bug of ours, which keeps its traceback
+        _LOG.critical("%s", type(error).__name__, exc_info=error, extra={"event": "crash"})
+        raise
 
 
-class _Shown:
-    """Prints what the user must know, once each, and leaves other warnings to what printed them before."""
-
-    def __init__(self, others: Callable[..., None]) -> None:
-        self._others, self._said = others, set[str]()
-
-    def __call__(self, message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if not issubclass(category, Caution):
-            self._others(message, category, *place)
-        elif str(message) not in self._said:
-            self._said.add(str(message))
-            click.echo(f"warning: {message}", err=True)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+def _fail(message: str, code: int, command: str, error: BaseException) -> None:
+    about = {"command": command, "exit_code": code, "error": type(error).__name__}
+    _LOG.error("%s", message, exc_info=error, extra={"event": "error", "fields": about})
     sys.exit(code)
 
 

@@ -1,41 +1,45 @@
-"""Options that commands share, and the TOML file that may hold them.
+"""Options that commands share, by stage, and the TOML file that may hold them.
 
-This module imports neither torch nor a runtime, which takes seconds: ``solve`` on plain tables does without them.
-``job`` makes a job of the options.
+This module imports neither torch nor a runtime, which takes seconds: help, completion and ``solve`` on plain tables do
+without them. Defaults are those of a job, and written there.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, get_args
 
 import click
-from click.core import ParameterSource
 
-from trt_layermerge.cli.from_fields import options_of
-from trt_layermerge.cli.method_settings import setting_options
+from trt_layermerge.cli.field_options import builder_setting_options, estimator_options, method_options
+from trt_layermerge.cli.sections import Count, OneOf, combined, option, section, suggesting, suggesting_files
 from trt_layermerge.cli.show import keep_output
-from trt_layermerge.errors import UsageError
+from trt_layermerge.errors import UsageError, did_you_mean
 from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
-from trt_layermerge.planning.budget import Budget
-from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_names
-from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuilderSettings
-from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, runtime_kind, runtime_kinds
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.settings import DEFAULT_OUTPUT
+from trt_layermerge.planning.methods.registry import method_names
+from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS
+from trt_layermerge.runtimes.registry import runtime_names
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import recipe_names
 from trt_layermerge.training.unlabelled.preprocessing import Colours, Layout, Preprocessing
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 MOST = 1 << 24
 """Images, layers and the like; larger numbers are a slip of the pen, and libraries do not take them."""
 
-COUNT = click.IntRange(1, MOST)
+COUNT, THREADS = Count(MOST), Count(MOST_THREADS)
+
+_USUAL, _RECIPE, _STEPS = Job(model="", output=DEFAULT_OUTPUT), Recipe(distillation=0.9), Preprocessing()
+
+
+def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a command's options. A stage without those of training trains nothing."""
+    return {"finetune": False, **given}
 
 
 def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -77,9 +81,7 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else None
-            raise UsageError(f"{path}: there is no option {key!r}", hint=hint)
+            raise UsageError(f"{path}: there is no option {key!r}", hint=did_you_mean(name, known))
         if not isinstance(value, (str, int, float)):
             raise UsageError(f"{path}: {key} is neither text nor a number")
         if name in own:
@@ -105,95 +107,6 @@ def _job_parameters() -> list[click.Parameter]:
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
-def combined(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
-    """Several options as one decorator; help lists them in this order."""
-    return lambda function: reduce(lambda inner, decorator: decorator(inner), reversed(decorators), function)
-
-
-config_option = click.option(
-    "--config", type=PATH, is_eager=True, expose_value=False, callback=read_config, help="TOML file with any of these."
-)
-json_option = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    is_eager=True,
-    callback=keep_output,
-    help="Print one JSON object, and nothing else.",
-)
-csv_option = click.option(
-    "--csv", "as_csv", is_flag=True, is_eager=True, callback=keep_output, help="Print CSV, and nothing else."
-)
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it should take.")
-
-_network_options = (
-    click.option(
-        "--weights",
-        type=PATH,
-        help="Checkpoint: safetensors, or a state dict of torch.save; FILE#KEY for one of several in it.",
-    ),
-    click.option(
-        "--input",
-        "input_shape",
-        callback=read_shape,
-        metavar="CxHxW",
-        help="Shape of one sample, such as 3x224x224; of the first input where INPUTS declares several.",
-    ),
-    click.option("--max-kernel", type=COUNT, default=7, show_default=True, help="Of a merged block."),
-    click.option("--max-layers", type=COUNT, default=12, show_default=True, help="In one block."),
-    click.option(
-        "--bottleneck-activations/--no-bottleneck-activations",
-        default=False,
-        show_default=True,
-        help="Offer blocks that end at a linear bottleneck with an activation, too.",
-    ),
-    click.option("--batch", type=COUNT, default=8, show_default=True, help="Images at once."),
-    click.option(
-        "--method", default=DEFAULT_METHOD, show_default=True, help=f"Of planning: {', '.join(method_names())}."
-    ),
-    *setting_options(),
-)
-network_options = combined(click.argument("model"), *_network_options)
-optional_network_options = combined(click.argument("model", required=False), *_network_options)
-several_network_options = combined(
-    click.argument("model", nargs=-1, required=True, metavar="MODEL..."), *_network_options
-)
-
-
-def _setting_option(name: str, kind: type[BuilderSettings], users: list[str]) -> Callable[[_F], _F]:
-    """The option of a builder setting, read off its field."""
-    about, default = kind.options()[name], getattr(kind(), name)
-    (value,) = (one for one in _parts(get_type_hints(kind)[name]) if one is not type(None))
-    text = f"{', '.join(users)}: {about.help}"
-    if value is bool:
-        flags = f"{about.name}/--no-{about.name.removeprefix('--')}"
-        return click.option(flags, default=default, show_default=True, help=text)
-    if usual := about.usual or ("" if default is None else f"{default:g}"):
-        text += f"  [default: {usual}]"
-    types = {int: click.IntRange(about.least, about.most), float: click.FloatRange(about.least, about.most), Path: PATH}
-    return click.option(about.name, type=types.get(value, click.STRING), metavar=about.metavar or None, help=text)
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    """What a type is a union of."""
-    return get_args(hint) or (hint,)
-
-
-def _settings() -> dict[str, tuple[str, type[BuilderSettings], list[str]]]:
-    """Builder settings by option: the field, the class that has it, and the kinds of runtimes that take it."""
-    found: dict[str, tuple[str, type[BuilderSettings], list[str]]] = {}
-    for kind in runtime_kinds():
-        for name, option in kind.settings.options().items():
-            found.setdefault(option.name, (name, kind.settings, []))[2].append(kind.name)
-    return found
-
-
-def _of_images(field: str) -> dict[str, Any]:
-    """Default of an option of preprocessing."""
-    value = getattr(Preprocessing(), field)
-    return {"default": None, "show_default": f"{value[0]:g}" if isinstance(value, tuple) else str(value)}
-
-
 def _numbers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
     """Read numbers as people write them: ``0.485,0.456,0.406``."""
     try:
@@ -210,163 +123,334 @@ def _pairs(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     return tuple((name, kind) for name, _, kind in pairs)
 
 
-settings_options = combined(*(_setting_option(*one) for one in _settings().values()))
+_OUTPUT = "Files and output"
+
+config_option = section(
+    _OUTPUT,
+    option(
+        "--config",
+        type=PATH,
+        is_eager=True,
+        expose_value=False,
+        callback=read_config,
+        metavar="FILE.toml",
+        help="Read options from a TOML file; those on the command line go before it.",
+    ),
+)
+json_option = section(
+    _OUTPUT,
+    option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        is_eager=True,
+        callback=keep_output,
+        help="Print one JSON object to standard output, and nothing else.",
+    ),
+)
+csv_option = section(
+    _OUTPUT,
+    option(
+        "--csv",
+        "as_csv",
+        is_flag=True,
+        is_eager=True,
+        callback=keep_output,
+        help="Print CSV to standard output, and nothing else.",
+    ),
+)
+dry_run_option = section(
+    _OUTPUT, option("--dry-run", is_flag=True, help="Say what would be measured and how long that should take.")
+)
+
+_network_options = (
+    section(
+        "Network",
+        option(
+            "--weights",
+            type=PATH,
+            metavar="FILE",
+            help="Load this checkpoint: safetensors, or a state dict of torch.save; FILE#KEY for one of several in it.",
+        ),
+        option(
+            "--input",
+            "input_shape",
+            callback=read_shape,
+            metavar="CxHxW",
+            help="Shape of one sample without the batch, such as 3x224x224; of the first of several inputs.",
+        ),
+        option(
+            "--batch", type=COUNT, default=_USUAL.batch, show_default=True, help="Images that one engine run takes."
+        ),
+    ),
+    section(
+        "What may change",
+        option(
+            "--method",
+            default=_USUAL.method,
+            show_default=True,
+            metavar="NAME",
+            **suggesting(method_names),
+            help=f"How to decide what is kept, merged and dropped: {', '.join(method_names())}.",
+        ),
+        *method_options(),
+        option(
+            "--max-kernel",
+            type=COUNT,
+            default=_USUAL.limits.max_kernel,
+            show_default=True,
+            help="Make no convolution with a larger kernel than this; fewer candidates are measured sooner.",
+        ),
+        option(
+            "--max-layers",
+            type=COUNT,
+            default=_USUAL.limits.max_layers,
+            show_default=True,
+            help="Replace no more layers than this by one.",
+        ),
+        option(
+            "--bottleneck-activations/--no-bottleneck-activations",
+            default=_USUAL.limits.bottleneck_activations,
+            show_default=True,
+            help="Offer blocks that end at a linear bottleneck with an activation, too.",
+        ),
+    ),
+)
+
+
+def _model(**about: Any) -> Any:
+    return click.argument("model", **about, **suggesting_files())
+
+
+network_options = combined(_model(), *_network_options)
+optional_network_options = combined(_model(required=False), *_network_options)
+several_network_options = combined(_model(nargs=-1, required=True, metavar="MODEL..."), *_network_options)
+
+settings_options = section("Engine builder", *builder_setting_options())
 device_options = combined(
-    click.option(
-        "--runtime",
-        default=DEFAULT_RUNTIME,
-        show_default=True,
-        help=f"What engines run in: {', '.join(kind.name for kind in runtime_kinds())}.",
+    section(
+        "Engines",
+        option(
+            "--runtime",
+            default=_USUAL.runtime,
+            show_default=True,
+            metavar="NAME",
+            **suggesting(runtime_names),
+            help=f"Build, run and time engines with this: {', '.join(runtime_names())}; doctor says what is here.",
+        ),
+        option(
+            "--precision",
+            type=OneOf(PRECISIONS),
+            default=_USUAL.options.precision,
+            show_default=True,
+            help="Precision that engines compute in.",
+        ),
+        option(
+            "--threads",
+            type=THREADS,
+            default=_USUAL.options.threads,
+            show_default=True,
+            help="CPU threads of one engine run.",
+        ),
+        option(
+            "--profiles",
+            type=PATH,
+            default=_USUAL.profiles,
+            show_default=True,
+            metavar="FOLDER",
+            help="Keep measured latencies here, for other networks on this device, too.",
+        ),
     ),
-    click.option(
-        "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="What engines compute in."
-    ),
-    click.option(
-        "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of one run on a CPU."
-    ),
-    click.option("--profiles", type=PATH, default=Path("profiles"), show_default=True, help="Folder of the profiles."),
     settings_options,
 )
-_unlabelled_options = (
-    click.option(
-        "--resize", callback=read_shape, metavar="SIZE", help="Images without labels: shorter side, or height x width."
+
+
+def _step(field: str) -> Any:
+    """What help says of the default of an option of preprocessing."""
+    value = getattr(_STEPS, field)
+    return f"{value[0]:g}" if isinstance(value, tuple) else value
+
+
+_unlabelled_options = section(
+    "Images without labels",
+    option(
+        "--resize",
+        callback=read_shape,
+        metavar="SIZE",
+        help="Resize the shorter side to this, as in 256; or to height and width, as in 48x320.",
     ),
-    click.option("--crop", callback=read_shape, metavar="SIZE", help="Their middle, likewise: 224, or 48x320."),
-    click.option("--scale", type=float, **_of_images("scale"), help="What values of 0..255 are divided by."),
-    click.option("--mean", callback=_numbers, metavar="R,G,B", **_of_images("mean"), help="Subtracted then."),
-    click.option("--std", callback=_numbers, metavar="R,G,B", **_of_images("std"), help="Divided by then."),
-    click.option("--channels", type=click.Choice(get_args(Colours)), **_of_images("channels")),
-    click.option(
-        "--layout", type=click.Choice(get_args(Layout)), **_of_images("layout"), help="Of the network's input."
+    option("--crop", callback=read_shape, metavar="SIZE", help="Cut out the middle then: 224, or 48x320."),
+    option("--scale", type=float, usual=_step("scale"), help="Divide values of 0..255 by this."),
+    option("--mean", callback=_numbers, metavar="R,G,B", usual=_step("mean"), help="Subtract this then."),
+    option("--std", callback=_numbers, metavar="R,G,B", usual=_step("std"), help="Divide by this then."),
+    option(
+        "--channels", type=OneOf(get_args(Colours)), usual=_step("channels"), help="Order of the network's colours."
     ),
-    click.option(
+    option("--layout", type=OneOf(get_args(Layout)), usual=_step("layout"), help="Layout of the network's input."),
+    option(
         "--distances",
         callback=_pairs,
         metavar="OUTPUT=KIND,...",
-        help="How outputs are compared with the original's: logits, probabilities, error.  [default: by what they are]",
+        usual="by what they are",
+        help="Compare outputs with the original's as logits, probabilities or error.",
     ),
-    click.option(
-        "--metric", type=PATH, metavar="FILE.py", help="With metric(outputs, original_outputs): one number a sample."
+    option(
+        "--metric",
+        type=PATH,
+        metavar="FILE.py",
+        help="Report your own figure: metric(outputs, original_outputs), one number a sample.",
     ),
 )
 data_options = combined(
-    click.option(
-        "--task",
-        type=PATH,
-        help="Python file with a function task() that returns data, loss and metric; or imagefolder:FOLDER, "
-        "cifar10:FOLDER, denoise-cifar10:FOLDER; or, without labels, images:FOLDER, images:FILE.py, FILE.npy.",
+    section(
+        "Data",
+        option(
+            "--task",
+            type=PATH,
+            metavar="TASK",
+            help="Python file with a function task() that returns data, loss and metric; or imagefolder:FOLDER, "
+            "cifar10:FOLDER, denoise-cifar10:FOLDER; or, without labels, images:FOLDER, images:FILE.py, FILE.npy.",
+        ),
+        option(
+            "--output",
+            type=PATH,
+            default=DEFAULT_OUTPUT,
+            show_default=True,
+            metavar="FOLDER",
+            help="Keep all files of the job here; the same folder again goes on where it stopped.",
+        ),
+        option(
+            "--calibration",
+            type=COUNT,
+            default=_USUAL.samples.calibration,
+            show_default=True,
+            metavar="IMAGES",
+            help="Images that a fit is solved on while importance is measured.",
+        ),
+        option(
+            "--held-out",
+            type=COUNT,
+            default=_USUAL.samples.held_out,
+            show_default=True,
+            metavar="IMAGES",
+            help="Images that losses are measured on; nothing is trained on them.",
+        ),
     ),
-    *_unlabelled_options,
-    click.option("--output", type=PATH, default=Path("engines/job"), show_default=True, help="Folder for all files."),
-    click.option("--calibration", type=COUNT, default=512, show_default=True, help="Images for fits."),
-    click.option("--held-out", type=COUNT, default=1024, show_default=True, help="Images for losses."),
-    click.option(
-        "--estimator",
-        type=click.Choice(tuple(estimators())),
-        default=DEFAULT_ESTIMATOR,
+    _unlabelled_options,
+    section(
+        "Importance",
+        option(
+            "--estimator",
+            type=OneOf(tuple(estimators())),
+            default=DEFAULT_ESTIMATOR,
+            show_default=True,
+            help="How to measure what a choice costs: "
+            + "; ".join(f"{name}, {kind.summary}" for name, kind in estimators().items())
+            + ".",
+        ),
+        *(made for kind in estimators().values() for made in estimator_options(kind)),
+    ),
+)
+plan_options = section(
+    "Plan",
+    option(
+        "--budget",
+        metavar="BUDGET",
+        usual=_USUAL.budget,
+        help="Latency that the result may have: 0.6 of the original's, or 22.3ms.",
+    ),
+    option("--speedup", type=float, metavar="FACTOR", help="The same as a factor, such as 1.8; instead of --budget."),
+    option(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="Meet the budget with at least this probability, such as 0.95, however noisy latencies are.",
+    ),
+)
+refine_options = section(
+    "Plan",
+    option(
+        "--refine",
+        type=click.IntRange(0),
+        default=_USUAL.refine,
         show_default=True,
-        help=f"Of importance: {'; '.join(f'{name}, {kind.summary}' for name, kind in estimators().items())}.",
-    ),
-    *(option for kind in estimators().values() for option in options_of(kind)),
-)
-plan_options = combined(
-    click.option("--budget", help="Of latency: 0.6 of the original, or 22.3ms.  [default: 0.6]"),
-    click.option("--speedup", type=float, help="The same as a factor: 1.8."),
-    click.option(
-        "--confidence", type=float, metavar="P", help="Least probability of meeting the budget, such as 0.95."
+        metavar="N",
+        help="Build and measure the N best plans, and decide by that; 0 goes by the prediction.",
     ),
 )
-refine_options = click.option(
-    "--refine", type=click.IntRange(0), default=0, metavar="N", help="Measure the N best plans, and decide by that."
-)
-torch_options = combined(
-    click.option(
+torch_options = section(
+    "Where torch computes",
+    option(
         "--device",
-        default="auto",
+        default=_USUAL.device,
         show_default=True,
-        help="Where importance is measured, fits are solved and networks trained: auto (a GPU, if torch sees one), "
-        "cpu, cuda, cuda:N.",
+        metavar="DEVICE",
+        help="Measure importance, fit and train on this: auto (a GPU, if torch sees one), cpu, cuda, cuda:N.",
     ),
-    click.option(
+    option(
         "--cpu-threads",
         type=COUNT,
         metavar="N",
-        help="How many cores that takes; engines are timed with --threads.  [default: OMP_NUM_THREADS, or all cores]",
+        usual="OMP_NUM_THREADS, or all cores",
+        help="Cores that this takes; engines are timed with --threads.",
     ),
 )
-also_option = click.option(
-    "--also",
-    metavar="RUNTIME",
-    help="Build the result for this as well, such as tensorrt-rtx:sm75; one that runs here, such as torch, times it.",
+also_option = section(
+    "Engines",
+    option(
+        "--also",
+        metavar="RUNTIME",
+        **suggesting(runtime_names),
+        help="Build the result for this as well, such as tensorrt-rtx:sm75; one that runs here is timed, too.",
+    ),
 )
-
-
-def _of_recipe(field: str) -> dict[str, Any]:
-    """Default of an option that a recipe decides where the option is not given; help shows the standard recipe's."""
-    return {"default": None, "show_default": str(getattr(Recipe, field))}
-
-
-training_options = combined(
-    click.option("--finetune/--no-finetune", default=True, show_default=True, help="Train the compressed network."),
-    click.option(
+training_options = section(
+    "Training",
+    option(
+        "--finetune/--no-finetune",
+        default=True,
+        show_default=True,
+        help="Train the compressed network, or fit it only.",
+    ),
+    option(
         "--recipe",
-        show_default="default, or no-labels for a task without",
         metavar="NAME",
-        help=f"How to train: {', '.join(recipe_names())}, or a FILE.toml; the options below go before what it says.",
+        usual="default; no-labels for a task without",
+        **suggesting(recipe_names),
+        help=f"Train as this says: {', '.join(recipe_names())}, or a FILE.toml; the options below go before it.",
     ),
-    click.option("--epochs", type=int, **_of_recipe("epochs")),
-    click.option("--lr", type=float, **_of_recipe("lr"), help="Peak learning rate."),
-    click.option("--weight-decay", type=float, **_of_recipe("weight_decay")),
-    click.option("--warmup", type=float, **_of_recipe("warmup"), help="Share of all steps."),
-    click.option("--distillation", type=float, show_default="0.9", help="Weight of the original's word."),
-    click.option("--temperature", type=float, **_of_recipe("temperature")),
-    click.option("--clip-norm", type=float, help="Longest gradient."),
-    click.option("--precision-training", type=click.Choice(get_args(Precision)), **_of_recipe("precision")),
-    click.option(
-        "--decouple", type=float, **_of_recipe("decouple"), help="Share of all steps in which what goes fades (ELC)."
+    option("--epochs", type=int, usual=_RECIPE.epochs, help="Passes over the training data."),
+    option("--lr", type=float, usual=_RECIPE.lr, help="Peak learning rate."),
+    option("--weight-decay", type=float, usual=_RECIPE.weight_decay, help="L2 penalty on weights."),
+    option("--warmup", type=float, usual=_RECIPE.warmup, help="Share of all steps in which the rate rises."),
+    option("--distillation", type=float, usual=_RECIPE.distillation, help="Weight of the original's outputs, 0 to 1."),
+    option("--temperature", type=float, usual=_RECIPE.temperature, help="Temperature that distillation softens with."),
+    option("--clip-norm", type=float, usual="any", help="Longest gradient; longer ones are cut."),
+    option(
+        "--precision-training",
+        type=OneOf(get_args(Precision)),
+        usual=_RECIPE.precision,
+        help="Precision that training computes in.",
     ),
-    click.option("--seed", type=int, **_of_recipe("seed")),
-    click.option(
+    option(
+        "--decouple",
+        type=float,
+        usual=_RECIPE.decouple,
+        help="Share of all steps in which what goes fades away, before anything is merged (ELC).",
+    ),
+    option("--seed", type=int, usual=_RECIPE.seed, help="Seed of the order of the data."),
+    option(
+        "--fit-samples",
+        type=COUNT,
+        default=_USUAL.fit_samples,
+        show_default=True,
+        metavar="IMAGES",
+        help="Images that the fits of the chosen plan are solved on.",
+    ),
+    option(
         "--accept-worse",
         is_flag=True,
-        default=False,
+        default=_USUAL.accept_worse,
         help="Deliver a network whose held-out loss is far above what was planned, too.",
     ),
-    click.option("--fit-samples", type=COUNT, default=2048, show_default=True, help="Images for the fits."),
 )
-
-
-def read_budget(budget: Any, speedup: float | None) -> Budget:
-    """The budget that ``--budget`` or ``--speedup`` asks for; 0.6 where neither does.
-
-    Raises:
-        UsageError: Both do, or the budget cannot be.
-    """
-    if budget is not None and speedup is not None:
-        source = click.get_current_context().get_parameter_source
-        if source("budget") is source("speedup"):
-            raise UsageError("--budget and --speedup say the same thing; pass one of them")
-        if source("budget") is ParameterSource.COMMANDLINE:  # it goes before what a file says
-            speedup = None
-    if speedup is not None:
-        return Budget.from_speedup(speedup)
-    return Budget.parse("0.6" if budget is None else str(budget))
-
-
-def read_settings(runtime: str, given: Mapping[str, Any]) -> BuilderSettings:
-    """What the options say to the builder of a runtime.
-
-    Raises:
-        UsageError: They say something that it has no use for; or there is no such runtime.
-    """
-    own = runtime_kind(runtime).settings
-    for option, (name, other, users) in _settings().items():
-        about = other.options()[name]
-        said = given.get(about.key) not in (None, getattr(other(), name))
-        if said and option not in [one.name for one in own.options().values()]:
-            raise UsageError(
-                f"{option} is for {' and '.join(users)}, and the runtime is {runtime}",
-                hint=f"pass --runtime {users[0]}",
-            )
-    fields = {name: given.get(option.key) for name, option in own.options().items()}
-    return own(**{name: value for name, value in fields.items() if value is not None})

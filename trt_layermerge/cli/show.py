@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from trt_layermerge.cli.logs import logs_of
+from trt_layermerge.progress import Callback, Step
 
 STAGES = {
     "profile": "measure latencies",
@@ -29,51 +32,69 @@ STAGES = {
     "also": "build one more",
 }
 
-
 STDOUT = "trt_layermerge.stdout"
 
+LINE_SECONDS = 60.0
+"""A long stage says where it is that often, where nothing is drawn."""
 
-class Screen:
-    """A line for each stage, with a bar and the time left."""
 
-    def __init__(self, progress: Progress) -> None:
-        """Draw on a rich progress display."""
-        self._display = progress
+class Bars:
+    """A line for each stage on a terminal, with a bar, the time that it took and the time left."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
         self._current: TaskID | None = None
 
-    def stage(self, name: str) -> None:
-        """Finish the last stage's line and begin one."""
-        self.finish()
-        self._current = self._display.add_task(STAGES.get(name, name), total=None, label="")
-
-    def progress(self, done: int, total: int, label: str) -> None:
-        """Move the bar of the stage."""
-        if self._current is not None:
-            self._display.update(self._current, completed=done, total=total, label=label)
-
-    def finish(self) -> None:
-        """Fill the bar of the stage."""
+    def __call__(self, step: Step) -> None:
+        """Move the bar of the stage; begin one where the stage begins."""
+        left = "" if step.finished or step.seconds_left is None else f"about {minutes(step.seconds_left)} left"
+        shown: dict[str, Any] = {"label": step.label, "seconds": minutes(step.seconds), "left": left}
         if self._current is None:
-            return
-        total = self._display.tasks[self._current].total
-        self._display.update(self._current, completed=total or 1, total=total or 1, label="")
+            self._current = self._display.add_task(STAGES.get(step.stage, step.stage), total=None, **shown)
+        total = step.total or (1 if step.finished else None)
+        done = total if step.finished else step.done
+        self._display.update(self._current, completed=done, total=total, **shown)
+        if step.finished:
+            self._current = None
+
+
+class Lines:
+    """A line for each stage that has ended, and one a minute of those that take long: for files and CI."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said = clock()
+
+    def __call__(self, step: Step) -> None:
+        """Say where the stage is, if it has ended or nothing was said for a minute."""
+        now = self._clock()
+        if now - self._said < LINE_SECONDS and not (step.finished and (step.total or step.seconds >= 1)):
+            return  # a stage of an instant without steps is none to speak of
+        self._said = now
+        counts = "" if step.total is None else f"{step.done} of {step.total}, "
+        left = "" if step.finished or step.seconds_left is None else f", about {minutes(step.seconds_left)} left"
+        click.echo(f"{STAGES.get(step.stage, step.stage):<20} {counts}{minutes(step.seconds)}{left}", err=True)
 
 
 @contextmanager
-def screen() -> Iterator[Screen]:
-    """A display on standard error; where that is no terminal, only the finished lines are written."""
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeLeft(),
-        TextColumn("{task.fields[label]}", style="dim"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        shown = Screen(progress)
-        yield shown
-        shown.finish()
+def screen() -> Iterator[Callback]:
+    """What shows progress on standard error: bars on a terminal, lines elsewhere, nothing where that is asked for."""
+    logs = logs_of(click.get_current_context())
+    if logs is not None and not logs.draws:
+        yield lambda step: None  # --quiet wants nothing, and --verbose has a line for each stage
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        columns = (
+            TextColumn("{task.description:<20}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[seconds]:>7}"),
+            TextColumn("{task.fields[left]:<20}"),
+            TextColumn("{task.fields[label]}", style="dim"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as display:
+            yield Bars(display)
 
 
 def keep_output(ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:

@@ -9,7 +9,8 @@ import click
 
 from trt_layermerge.cli.show import print_json, print_text
 from trt_layermerge.errors import UsageError
-from trt_layermerge.planning.confidence import plan_for, require_confidence
+from trt_layermerge.planning.confidence import require_confidence
+from trt_layermerge.planning.finding import find_plans
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.plot import require_plot, write_plot
@@ -63,12 +64,15 @@ def find(frontier: Frontier, budget_ns: int | None, wanted: Wanted) -> tuple[Pla
         return ()
     if wanted.whole:
         return (frontier.best(budget_ns),)  # to mark it
-    if wanted.confidence is None:
-        return frontier.best_plans(budget_ns, wanted.count) if wanted.count > 1 else (frontier.best(budget_ns),)
-    sure = plan_for(frontier, budget_ns, wanted.confidence)
-    if not sure.best:
+    found = find_plans(frontier, budget_ns, wanted.confidence, wanted.count)
+    say_if_better(found.best)
+    return found.plans
+
+
+def say_if_better(best: bool) -> None:
+    """Say so, where there may be a better plan than the one that was found."""
+    if not best:
         click.echo("note: there may be a better plan that is as sure; the search for it was given up", err=True)
-    return (sure.plan,)
 
 
 def tell(solution: FoundPlans, wanted: Wanted) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
+from trt_layermerge.cli.sections import Command
 
-class CommandWithVariants(click.Command):
+
+class CommandWithVariants(Command):
     """A command that hands over to another where its first argument is that one's name.
 
     A group cannot do it: its argument would take the name. A file called like a variant is ``./NAME``.
@@ -18,8 +21,8 @@ class CommandWithVariants(click.Command):
 
     variants: dict[str, str]
 
-    def __init__(self, *args: object, variants: dict[str, str], **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(self, *args: Any, variants: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.variants = variants
 
     def make_context(

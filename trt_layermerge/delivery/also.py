@@ -14,7 +14,8 @@ from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.errors import LayerMergeError
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import BuildOptions, Shape
 from trt_layermerge.runtimes.registry import get_runtime

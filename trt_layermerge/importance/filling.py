@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate, chain
 
-from trt_layermerge.blocks.candidates import Limits
 from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.network import Network
-from trt_layermerge.progress import Progress
+from trt_layermerge.progress import Progress, silent
 from trt_layermerge.training.checked import content_of
 from trt_layermerge.training.task import Task
 
@@ -71,7 +71,7 @@ def measure(
     task: Task,
     table: ImportanceTable,
     how: Estimation,
-    progress: Progress = lambda done, total, label: None,
+    progress: Progress = silent,
     narrowed: Iterable[NarrowedGroup] = (),
 ) -> None:
     """Measure every choice that the table has no row of; each row is on disk before the next choice begins.
@@ -96,11 +96,12 @@ def measure(
         return
     how.estimator.require_measurable(network, request.choices)
     network.module.eval()
-    done = total - request.missing
-    for row in chain(
+    before = total - request.missing
+    work = list(accumulate(how.estimator.work(request)))
+    rows = chain(
         how.estimator.rows(request, progress) if request.choices else (),
         how.estimator.width_rows(request, progress) if request.narrowed else (),
-    ):
+    )
+    for number, row in enumerate(rows):
         table.add(row)
-        done += 1
-        progress(done, total, row.choice)
+        progress(before + number + 1, total, row.choice, share=work[min(number, len(work) - 1)] / work[-1])

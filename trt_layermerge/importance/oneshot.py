@@ -65,7 +65,7 @@ def rows_from(
     several = at_once > 1
     with workers(1) if several else nullcontext() as beside, workers(at_once) if several else nullcontext() as pool:
         coming: Future[_Equations] | None = None
-        for portion, following in pairwise((*_portions(evaluator.network, choices, max_kernel), None)):
+        for portion, following in pairwise((*portions(evaluator.network, choices, max_kernel), None)):
             assert portion is not None
             equations = portion.accumulated(calibration) if coming is None else coming.result()
             coming = None
@@ -84,7 +84,7 @@ class _Equations:
 
 
 @dataclass(frozen=True)
-class _Portion:
+class Portion:
     """Choices whose equations are held at once."""
 
     network: Network
@@ -103,17 +103,17 @@ class _Portion:
         return _Equations(found, time.monotonic() - began)
 
 
-def _portions(network: Network, choices: Iterable[Choice], max_kernel: int) -> Iterator[_Portion]:
+def portions(network: Network, choices: Iterable[Choice], max_kernel: int) -> Iterator[Portion]:
     """The choices, first those of each start that need no equations."""
     for _, group in groupby(choices, key=lambda choice: lowered_in(network, choice).reads):
         members = list(group)
         fits = [choice for choice in members if choice.kind is Kind.FIT]
         if len(fits) < len(members):
-            yield _Portion(network, [choice for choice in members if choice.kind is not Kind.FIT], ())
+            yield Portion(network, [choice for choice in members if choice.kind is not Kind.FIT], ())
         places = dict.fromkeys(choice.place for choice in fits)
         for frames in in_memory(frames_of(network, places, max_kernel)):
             held = {place for frame in frames for place in frame.places}
-            yield _Portion(network, [choice for choice in fits if choice.place in held], frames)
+            yield Portion(network, [choice for choice in fits if choice.place in held], frames)
 
 
 def _rows(

@@ -14,7 +14,8 @@ from math import ceil, floor
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import say
 from trt_layermerge.latency.block_model import candidate_model
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.runtimes.base import BuildOptions, Engine, Runtime

@@ -8,11 +8,11 @@ round in which it is slow was disturbed, and is thrown away.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
 import onnx
@@ -22,11 +22,15 @@ from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, InputError
 from trt_layermerge.latency.block_model import candidate_model
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
+from trt_layermerge.log import record
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
+
+_LOG = logging.getLogger(__name__)
 
 SENTINEL = Signature(8, (64, 14, 14), Geometry(64, 64, (3, 3), padding=(1, 1, 1, 1)), activation="relu")
 """What is re-timed in every round to see the machine drift."""
@@ -43,59 +47,6 @@ def _no_model(signature: GapSignature) -> onnx.ModelProto:
 _SENTINEL_WINDOW = 5
 _BUILD_SECONDS = 0.03
 _SECONDS_PER_MAC = 1e-10
-
-
-@dataclass(frozen=True)
-class MeasurementPolicy:
-    """How sure a latency has to be, and how long that may take.
-
-    Attributes:
-        relative_ci: Sampling goes on until the 95 % interval of the median is within this share of the median.
-        min_samples: Fewest bursts.
-        max_seconds: Longest time in the runs of one candidate; after six bursts at least.
-        burst_seconds: Length of a burst.
-        min_burst: Fewest runs in a burst; but a run ten times as long as a burst is a burst of its own.
-        max_burst: Most runs in a burst.
-        builds: Engines of a candidate that take turns. Where their tensors lie in memory, and what a builder chose, is
-            one draw a build; the interval of one alone knows nothing of it.
-        group: Candidates that are timed interleaved.
-        disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
-        patience: Rounds of a group that may be thrown away, beyond one for each that was not.
-        tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
-            more is ``degraded``. At 20 % slow samples the median lies at the 62nd percentile of the others, still
-            amid them, and its interval is that of all samples.
-        spread: The median of a row may lie above its 5th percentile by this share. Above that, a job beside stretched
-            most of the runs, perhaps all alike: the interval is narrow, the sentinel's short runs saw nothing, and the
-            median is not the candidate's. Such a row is ``degraded``.
-        cooling_seconds: Pause after a round in which the device held itself back, for heat above all; such a round was
-            disturbed.
-        again: Measure rows that are ``degraded`` once more.
-    """
-
-    relative_ci: float = 0.02
-    min_samples: int = 30
-    max_seconds: float = 1.5
-    burst_seconds: float = 0.005
-    min_burst: int = 3
-    max_burst: int = 200
-    builds: int = 1
-    group: int = 8
-    disturbance: float = 0.10
-    patience: int = 10
-    tolerated: float = 0.20
-    spread: float = 0.50
-    cooling_seconds: float = 2.0
-    again: bool = False
-
-    def burst(self, run_ns: float) -> int:
-        """Number of runs in a burst of an engine one run of which takes so many ns."""
-        if run_ns > 10e9 * self.burst_seconds:
-            return 1
-        return min(max(self.min_burst, ceil(1e9 * self.burst_seconds / max(run_ns, 1.0))), self.max_burst)
-
-    def stretched(self, timing: Timing) -> bool:
-        """Whether something ran beside most of the runs, as ``spread`` has it."""
-        return timing.median_ns > (1 + self.spread) * timing.p5_ns
 
 
 def fill(
@@ -129,7 +80,8 @@ def fill(
         )
     pending = missing(signatures, profile, policy)
     sentinel: _Sentinel | None = None
-    measured, began = 0, time.monotonic()
+    measured, began, work = 0, time.monotonic(), _work(pending, profile, policy)
+    finished, all_work = 0.0, sum(work.values())
     for begin in range(0, len(pending), policy.group):
         if max_seconds is not None and time.monotonic() - began >= max_seconds:
             break
@@ -139,9 +91,12 @@ def fill(
         group = pending[begin : begin + policy.group]
         for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
             profile.add(replace(row, simulated=profile.key.device.simulated))
-            measured += 1
+            if row.status != "ok":
+                about = {"signature": row.signature.key, "status": row.status, "reason": row.reason}
+                record(_LOG.info, "row", "%s is %s: %s", *about.values(), **about)
+            measured, finished = measured + 1, finished + work[row.signature.key]
             if progress is not None:
-                progress(measured, len(pending), row.signature.key)
+                progress(measured, len(pending), row.signature.key, share=finished / all_work)
     return measured
 
 
@@ -194,8 +149,13 @@ def estimate_seconds(signatures: Iterable[AnySignature], profile: Profile, polic
 
     The rows that the profile has tell how long one of those takes; without rows, 0.1 ns.
     """
-    pace, pending = _seconds_per_mac(profile), missing(signatures, profile, policy)
-    return sum(_estimate(signature.batch * signature.macs * pace, policy) for signature in pending)
+    return sum(_work(missing(signatures, profile, policy), profile, policy).values())
+
+
+def _work(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> dict[str, float]:
+    """How long each signature should take, in seconds."""
+    pace = _seconds_per_mac(profile)
+    return {one.key: _estimate(one.batch * one.macs * pace, policy) for one in signatures}
 
 
 def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:

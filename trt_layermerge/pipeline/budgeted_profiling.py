@@ -23,13 +23,13 @@ from trt_layermerge.latency.measure import estimate_seconds, missing
 from trt_layermerge.latency.profile import ProfileRow
 from trt_layermerge.latency.row_bounds import Prior, RowBound, bound_rows
 from trt_layermerge.latency.statistics import Timing
-from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.job_frontier import LossRows, frontier_of, worthwhile
 from trt_layermerge.pipeline.measuring import baseline_stage
 from trt_layermerge.pipeline.profiling import measure_rows, wanted_signatures
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import sized_in
 from trt_layermerge.planning.plan import Plan
+from trt_layermerge.progress import Reporter
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
@@ -25,24 +26,26 @@ from trt_layermerge.delivery.manifest import (
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.delivery.typed import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
-from trt_layermerge.files import write_json
+from trt_layermerge.errors import IncompatibleError
+from trt_layermerge.files import sha256, write_json
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.locks import exclusive
+from trt_layermerge.log import record
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
-from trt_layermerge.merging.sequential import Compression
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.outcome import require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, plan_stage
-from trt_layermerge.pipeline.training import execute_and_train
+from trt_layermerge.pipeline.training import Executed, execute_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
+from trt_layermerge.progress import Reporter
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
 from trt_layermerge.runtimes.base import Engine
@@ -50,14 +53,45 @@ from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
 
+_LOG = logging.getLogger(__name__)
+
 CHECKED_SAMPLES = 64
 """Real inputs of the end-to-end comparisons, taken from the held-out data."""
 
 COMPRESSED_ONNX, CHECKS = "compressed.onnx", "checks.safetensors"
 
 
-def compress(session: Session, reporter: Reporter) -> Result:
-    """Do the whole job; interrupted, the same call goes on where it stopped.
+@dataclass(frozen=True)
+class Compressed:
+    """A network that is compressed, trained and proved, and not delivered yet.
+
+    Attributes:
+        session: The job.
+        plan_file: The plan that it follows, with its certificate.
+        plan_hash: Hash of the file that this is in.
+        module: The network, for torch: in evaluation mode, its norms folded.
+        executed: How it came about.
+        folds: Proof that folding its norms changes nothing.
+        cautions: What is to be known before it is trusted.
+    """
+
+    session: Session
+    plan_file: PlanFile
+    plan_hash: str
+    module: fx.GraphModule = field(repr=False)
+    executed: Executed = field(repr=False)
+    folds: Proof = field(repr=False)
+    cautions: tuple[str, ...]
+
+    @property
+    def slowed_lr(self) -> float | None:
+        """The peak learning rate that training ended with, where it diverged at the recipe's."""
+        training = self.executed.training
+        return training.lr if training is not None and training.backoffs else None
+
+
+def compress(session: Session, reporter: Reporter) -> Compressed:
+    """Plan, merge, fine-tune and prove; interrupted, the same call goes on where it stopped.
 
     Raises:
         InputError: Another process is at work in the same folder.
@@ -65,25 +99,53 @@ def compress(session: Session, reporter: Reporter) -> Result:
     """
     check_task(session.require_task(), session.network.inputs, ("test_batches",))  # which is read at the end
     with exclusive(session.job.output):
-        return _compress(session, reporter)
+        cautions = session.cautions  # before hours on data that nothing can be measured on
+        file = refine_stage(session, reporter) if session.job.refine else plan_stage(session, reporter)
+        plan_hash, inputs = sha256(session.job.plan_file), _real_inputs(session.require_task())
+        executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
+        reporter.stage("prove")
+        module = fold_norms(executed.trained)
+        cautions += executed.cautions + require_as_planned(session, file.plan, module)
+        folds = prove_network(executed.trained, module, inputs, prove_folds(executed.trained))
+        _tell_proof(executed.proof, folds)
+        return Compressed(session, file, plan_hash, module, executed, folds, cautions)
 
 
-def _compress(session: Session, reporter: Reporter) -> Result:
-    cautions = session.cautions  # before hours on data that nothing can be measured on
-    file = refine_stage(session, reporter) if session.job.refine else plan_stage(session, reporter)
-    inputs = _real_inputs(session.require_task())
-    executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
-    reporter.stage("prove")
-    delivered = fold_norms(executed.trained)
-    cautions += executed.cautions + require_as_planned(session, file.plan, delivered)
-    fold = prove_network(executed.trained, delivered, inputs, prove_folds(executed.trained))
-    reporter.stage("deliver")
-    made = _build(session, delivered, inputs)
-    figures = _measured(session, made.engines, delivered, reporter)
-    proof = _proof_figures(executed.proof, fold, made.difference, executed.compression)
-    manifest = _manifest(session, file, figures, proof, made)
-    slowed_lr = executed.training.lr if executed.training is not None and executed.training.backoffs else None
-    return _write(session.job, Result(manifest, session.job.output, _also(session, reporter), slowed_lr, cautions))
+def deliver(compressed: Compressed, reporter: Reporter) -> Result:
+    """Build, verify, time and test engines of both networks, and write down what a user needs of them.
+
+    Raises:
+        InputError: Another process is at work in the same folder.
+        IncompatibleError: The job has been planned anew since.
+        LayerMergeError: See the stages.
+    """
+    session, job = compressed.session, compressed.session.job
+    with exclusive(job.output):
+        if not job.plan_file.exists() or sha256(job.plan_file) != compressed.plan_hash:
+            raise IncompatibleError(
+                f"{job.plan_file} is another plan than that of this network", hint="compress again, and deliver that"
+            )
+        reporter.stage("deliver")
+        made = _build(session, compressed.module, _real_inputs(session.require_task()))
+        figures = _measured(session, made.engines, compressed.module, reporter)
+        manifest = _manifest(session, compressed.plan_file, figures, _proof_figures(compressed, made.difference), made)
+        also, cautions = _also(session, reporter), compressed.cautions
+        return _write(job, Result(manifest, job.output, also, compressed.slowed_lr, cautions))
+
+
+def whole_job(session: Session, reporter: Reporter) -> Result:
+    """Compress, and deliver.
+
+    Raises:
+        LayerMergeError: See both.
+    """
+    return deliver(compress(session, reporter), reporter)
+
+
+def _tell_proof(merges: Proof, folds: Proof) -> None:
+    worst = max(merges.worst_block, folds.worst_block)
+    counts = {"merged_blocks": len(merges.blocks), "folded_norms": len(folds.blocks), "worst_block": worst}
+    record(_LOG.info, "proof", "proved %d merges and %d folds", *list(counts.values())[:2], **counts)
 
 
 def _also(session: Session, reporter: Reporter) -> Also | None:
@@ -160,7 +222,8 @@ def _agreement(session: Session, engine: Engine) -> dict[str, float] | None:
     return {name: float(torch.cat(one).mean()) for name, *one in zip(task.distances, *found, strict=True)}
 
 
-def _proof_figures(merge: Proof, fold: Proof, engine: float, compression: Compression) -> ProofFigures:
+def _proof_figures(compressed: Compressed, engine: float) -> ProofFigures:
+    merge, fold, compression = compressed.executed.proof, compressed.folds, compressed.executed.compression
     return ProofFigures(
         merged_blocks=len(merge.blocks),
         folded_norms=len(fold.blocks),
@@ -248,6 +311,8 @@ def _write(job: Job, result: Result) -> Result:
     """Write what people read, and then the manifest, which has the hashes of it all."""
     write_report(job.output / REPORT, result.manifest)
     write_json(job.output / RESULT, result.as_json())
-    files = result.manifest.files | hashes(job.output, [REPORT, RESULT])
-    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": files}))
+    listed = result.manifest.files | hashes(job.output, [REPORT, RESULT])
+    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}))
+    files = {what: str(path) for what, path in result.files.items()}
+    record(_LOG.info, "delivered", "%s: %.2fx", files["engine"], result.manifest.speedup, **files)
     return replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will

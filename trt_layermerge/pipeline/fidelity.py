@@ -27,13 +27,13 @@ from trt_layermerge.merging.reconstruction import PLAIN
 from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming
-from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import ChosenPlan, chosen, with_kept
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
+from trt_layermerge.progress import Reporter
 
 FITTED_SAMPLES = 16
 """Random inputs that blocks are fitted to: enough for weights that are numbers."""

@@ -16,7 +16,8 @@ from trt_layermerge import files
 from trt_layermerge.anonymous import anonymous_value
 from trt_layermerge.delivery.manifest import git_state, versions
 from trt_layermerge.errors import InputError, LayerMergeError
-from trt_layermerge.latency.measure import MeasurementPolicy, fill
+from trt_layermerge.latency.measure import fill
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.standard_table import standard_signatures
 from trt_layermerge.pipeline.self_check import SelfCheck, check_itself

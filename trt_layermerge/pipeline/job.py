@@ -7,15 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from trt_layermerge.blocks.candidates import Limits
-from trt_layermerge.blocks.cost import Setting
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
-from trt_layermerge.importance.filling import Estimation
-from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.merging.reconstruction import PAPERS, Strength
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
@@ -25,20 +22,15 @@ from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.unlabelled.comparing import Comparing
 
+if TYPE_CHECKING:  # they import torch, which takes seconds, and options are made from the defaults here
+    from trt_layermerge.blocks.cost import Setting
+    from trt_layermerge.importance.filling import Estimation
+    from trt_layermerge.merging.reconstruction import Strength
+
+DEFAULT_BUDGET = Budget.parse("0.6")
+
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Widths that are measured where all are asked for."""
-
-
-class Reporter(Protocol):
-    """Is told what a job is doing; the command line shows it."""
-
-    def stage(self, name: str) -> None:
-        """A stage begins."""
-        ...
-
-    def progress(self, done: int, total: int, label: str) -> None:
-        """So many of its steps are done."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class Job:
     runtime: str = DEFAULT_RUNTIME
     options: BuildOptions = field(default_factory=BuildOptions)
     batch: int = 8
-    budget: Budget = field(default_factory=lambda: Budget.parse("0.6"))
+    budget: Budget = DEFAULT_BUDGET
     method: str = DEFAULT_METHOD
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     confidence: float | None = None
@@ -103,11 +95,15 @@ class Job:
     @property
     def setting(self) -> Setting:
         """What all signatures have in common."""
+        from trt_layermerge.blocks.cost import Setting
+
         return Setting(self.batch, self.options.precision)
 
     @property
     def estimation(self) -> Estimation:
         """How importance is measured."""
+        from trt_layermerge.importance.filling import Estimation
+
         return Estimation(self.estimator, self.samples, self.limits.max_kernel)
 
     @property
@@ -130,6 +126,8 @@ class Job:
     @property
     def strength(self) -> Strength:
         """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
+        from trt_layermerge.merging.reconstruction import PAPERS, Strength
+
         return Strength() if self.planner.fits or self.planner.narrows else PAPERS
 
     @property

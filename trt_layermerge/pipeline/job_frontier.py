@@ -62,6 +62,11 @@ def _saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], i
     return saved
 
 
+def wanted_choices(session: Session, everything: bool = False) -> tuple[Choice, ...]:
+    """The choices whose importance is to be measured: those that are worthwhile, or all, while no latency is known."""
+    return session.choices if everything or not len(session.profile) else worthwhile(session)
+
+
 def worthwhile(session: Session) -> tuple[Choice, ...]:
     """The choices that are faster than keeping their layers as they are, and ``keep`` of every layer.
 

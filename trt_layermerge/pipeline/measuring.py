@@ -17,9 +17,9 @@ from trt_layermerge.latency.profile import read_timing
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
-from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
+from trt_layermerge.progress import Reporter
 
 BASELINE = "trt_layermerge.baseline"
 

@@ -19,10 +19,10 @@ from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.cut import between
 from trt_layermerge.network.inputs import as_inputs, batched_shapes
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.session import Session, block_options, open_session
-from trt_layermerge.progress import Progress
+from trt_layermerge.progress import Progress, Reporter
 from trt_layermerge.runtimes.models import with_shapes
 
 

@@ -8,6 +8,7 @@ killed measures on where it stopped. Nothing is trained here.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +20,20 @@ from trt_layermerge.importance.evaluator import first, within
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.journal import Format, Journal, Record, Types, typed
 from trt_layermerge.latency.measure import compare
+from trt_layermerge.log import record
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, decide, kept_plan, tables_stage, with_kept
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined
+from trt_layermerge.progress import Reporter
 from trt_layermerge.training.evaluate import evaluate
+
+_LOG = logging.getLogger(__name__)
 
 ORIGINAL = "original"
 
@@ -64,9 +69,9 @@ class _Measured:
         self._journal = journal
         self.executed: dict[str, _Executed] = {}
         self.timed: dict[str, _Timed] = {}
-        for number, record in journal:
+        for number, line in journal:
             try:
-                self._know(_read(record))
+                self._know(_read(line))
             except ValueError as error:
                 raise journal.malformed(number, error) from error
 
@@ -102,6 +107,10 @@ def refine_stage(session: Session, reporter: Reporter) -> PlanFile:
         _measure(session, plans, measured, table, reporter)
     refined = ranked(job, plans, measured)
     best = next(plan for plan, one in zip(plans, refined, strict=True) if one.chosen)
+    for one in refined:
+        message = "plan %d measured %.4g ms, held-out loss %.4g%s"
+        chosen_one = ", chosen" if one.chosen else ""
+        record(_LOG.info, "refined", message, one.rank, one.measured_ns / 1e6, one.loss, chosen_one, **asdict(one))
     file = decide(session, best, table, refined)
     for plan in plans:
         for path in (_onnx(job, plan), typed_path(_onnx(job, plan), job.options.precision)):

@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.delivery.export import INPUT, export_onnx
 from trt_layermerge.delivery.verification import verify_engine
-from trt_layermerge.latency.measure import MeasurementPolicy, compare
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute_on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from trt_layermerge.files import require_writable
 from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
+from trt_layermerge.log import record
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
@@ -42,6 +44,8 @@ from trt_layermerge.training.task import Task, Unlabelled
 from trt_layermerge.training.unlabelled.comparing import Comparing
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 
+_LOG = logging.getLogger(__name__)
+
 CONVERSION_SAMPLES = 256
 """Real inputs that a conversion to FP16 is checked on, and one to INT8 calibrated."""
 
@@ -51,7 +55,7 @@ COMPARED_SAMPLES = 16
 """Real inputs that the original is compared with its source on; without a task, random ones."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Session:
     """A job with what it names loaded.
 
@@ -72,6 +76,9 @@ class Session:
     profile: Profile
     task: Task | None
     computes_on: torch.device
+
+    def __repr__(self) -> str:
+        return f"<Session of {self.job.model}: {len(self.choices)} choices, timed in {self.job.runtime}>"
 
     @property
     def comparison(self) -> Agreement | None:
@@ -220,6 +227,15 @@ def open_session(job: Job) -> Session:
     session = Session(job, network, choices, runtime, profile, task, device)
     if session.offered:
         job.estimator.require_widths()
+    about: dict[str, Any] = {"model": job.model, "runtime": job.runtime, "profile": str(profile.path)}
+    about |= {
+        "output": str(job.output),
+        "choices": len(choices),
+        "device": key.device.name,
+        "task": str(job.task),
+        "computes_on": str(device),
+    }
+    record(_LOG.info, "job", "%s: %d choices, %s", job.model, len(choices), profile.path, **about)
     if task is not None and (job.recipe is not None or job.estimator.trains):
         trained = session.training_task()
         require_steps(trained)

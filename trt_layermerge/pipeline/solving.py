@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,14 +12,19 @@ from trt_layermerge.blocks.sized_choices import SizedChoice, group_key
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.locks import exclusive
+from trt_layermerge.log import record
 from trt_layermerge.network.channel_group import ChannelGroup
-from trt_layermerge.pipeline.job import Reporter
 from trt_layermerge.pipeline.job_frontier import LossRows, frontier_of, worthwhile
-from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
+from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.planning.confidence import plan_for
+from trt_layermerge.planning.finding import find_plans
+from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan, PlanFile, Refined, read_plan, write_plan
 from trt_layermerge.planning.widths import PlannedWidth
+from trt_layermerge.progress import Reporter
+
+_LOG = logging.getLogger(__name__)
 
 
 def plan_stage(session: Session, reporter: Reporter) -> PlanFile:
@@ -54,9 +60,49 @@ def tables_stage(session: Session, reporter: Reporter) -> tuple[Timing, Importan
 def solve_stage(session: Session, baseline: Timing, table: ImportanceTable) -> PlanFile:
     """Plan, and write the plan file."""
     frontier, job = frontier_of(session, baseline, table), session.job
-    budget_ns = job.budget.nanoseconds(baseline.median_ns)
-    plan = frontier.best(budget_ns) if job.confidence is None else plan_for(frontier, budget_ns, job.confidence).plan
-    return decide(session, with_kept(plan, table), table)
+    found = find_plans(frontier, job.budget.nanoseconds(baseline.median_ns), job.confidence)
+    return decide(session, with_kept(found.plans[0], table), table)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What planning found from the tables of a job.
+
+    Attributes:
+        frontier: The best plan for every budget.
+        original_ns: Measured latency of the original.
+        budget_ns: The job's budget.
+        plans: The best plans within it, the best one first.
+        best: Whether no better plan is known to be possible.
+    """
+
+    frontier: Frontier = field(repr=False)
+    original_ns: int
+    budget_ns: int
+    plans: tuple[Plan, ...] = ()
+    best: bool = True
+
+
+def solve(session: Session, reporter: Reporter, count: int = 1) -> Solution:
+    """Find the ``count`` best plans from the tables as they are, and decide for the first; for none, where it is 0.
+
+    Raises:
+        InfeasibleBudgetError: No plan meets the budget, or none does so surely enough.
+        TableError: A table lacks a row.
+        InputError: Another process is at work in the job's folder.
+    """
+    job, table = session.job, importance_table(session)
+    baseline = baseline_stage(session, reporter)
+    reporter.stage("solve")
+    frontier = frontier_of(session, baseline, table)
+    solution = Solution(frontier, baseline.median_ns, job.budget.nanoseconds(baseline.median_ns))
+    if not count:
+        return solution
+    found = find_plans(frontier, solution.budget_ns, job.confidence, count)
+    plans = tuple(with_kept(plan, table) for plan in found.plans)
+    with exclusive(job.output):
+        decide(session, plans[0], table)
+    return replace(solution, plans=plans, best=found.best)
 
 
 def with_kept(plan: Plan, table: LossRows) -> Plan:
@@ -76,6 +122,8 @@ def decide(session: Session, plan: Plan, table: ImportanceTable, refined: Sequen
     tables = {"profile": session.profile.sha256, "importance": table.sha256, "settings": session.fingerprint}
     file = PlanFile.of(plan, session.job.budget, tables, refined)
     write_plan(session.job.plan_file, file)
+    about = {"latency_ms": plan.latency_ms, "speedup": plan.speedup, "objective": plan.objective, "choices": plan.keys}
+    record(_LOG.info, "plan", "plan: %.4g ms, %.2fx", plan.latency_ms, plan.speedup, **about)
     return file
 
 

@@ -6,6 +6,7 @@ Where a launcher has started several processes, the first one does the whole job
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,22 +17,26 @@ from torch import fx
 from trt_layermerge.errors import TableError, say
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.evaluator import first
+from trt_layermerge.log import record
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_network
 from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.sequential import Compression, execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
-from trt_layermerge.pipeline.job import Job, Reporter
+from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.outcome import held_out_loss
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import ChosenPlan, chosen
 from trt_layermerge.planning.plan import read_plan
+from trt_layermerge.progress import Reporter
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.loop import TrainingResult, fine_tune
 from trt_layermerge.training.process_group import Alone, ProcessGroup, group
 from trt_layermerge.training.task import Unlabelled
 from trt_layermerge.training.unlabelled.inner_states import Observed, observe_blocks
+
+_LOG = logging.getLogger(__name__)
 
 ROUNDING = 1e-6
 """Of a distance: so much worse is no worse."""
@@ -116,8 +121,8 @@ def share_training(session: Session) -> None:
     if _decouples(job):
         model = decouple(session.network, plan.choices)
     else:
-        model = _trainable(session, _execute(session, plan, members, _Silent()), plan, members)
-    _fine_tune(session, model, plan, members, _Silent())
+        model = _trainable(session, _execute(session, plan, members, Reporter()), plan, members)
+    _fine_tune(session, model, plan, members, Reporter())
 
 
 def _members(session: Session) -> ProcessGroup:
@@ -126,16 +131,6 @@ def _members(session: Session) -> ProcessGroup:
 
 def _decouples(job: Job) -> bool:
     return job.recipe is not None and job.recipe.decouple > 0
-
-
-class _Silent:
-    """A reporter that tells nothing: the first process tells for all."""
-
-    def stage(self, name: str) -> None:
-        pass
-
-    def progress(self, done: int, total: int, label: str) -> None:
-        pass
 
 
 def _execute(session: Session, plan: ChosenPlan, members: ProcessGroup, reporter: Reporter) -> Compression:
@@ -178,7 +173,7 @@ def _fine_tune(
         seen = observe_blocks(network, model, plan.choices)
     else:
         seen = Observed(model, fold_norms(network.module))
-    return fine_tune(
+    result = fine_tune(
         seen.student,  # whose weights are the model's
         task,
         job.recipe,
@@ -187,6 +182,10 @@ def _fine_tune(
         progress=reporter.progress,
         group=members,
     )
+    about = {"steps": result.steps, "resumed_at": result.resumed_at, "lr": result.lr, "backoffs": result.backoffs}
+    message = "trained %d steps from step %d on, peak learning rate %g"
+    record(_LOG.info, "training", message, result.steps, result.resumed_at, result.lr, **about)
+    return result
 
 
 def _start_from_the_same(model: fx.GraphModule, path: Path) -> None:

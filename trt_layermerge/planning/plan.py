@@ -131,7 +131,7 @@ def write_plan(path: Path, file: PlanFile) -> None:
     Raises:
         InputError: The plan and its certificate do not agree, so that nobody could read the file.
     """
-    document = _Document(
+    document = PlanDocument(
         format="trt-layermerge plan",
         version=1,
         method=file.plan.method,
@@ -160,7 +160,7 @@ def read_plan(path: Path) -> PlanFile:
     """
     try:
         data = read_bytes(path)
-        document = _Document.model_validate_json(data)
+        document = PlanDocument.model_validate_json(data)
         parse_json(data)  # which bounds what the document leaves open
         return _file_of(document)
     except OSError as error:
@@ -175,7 +175,7 @@ def read_plan(path: Path) -> PlanFile:
         raise TableError(f"{path} {error}", hint="a plan is not to be edited by hand") from error
 
 
-class _Document(BaseModel):
+class PlanDocument(BaseModel):
     """The JSON of a plan file, version 1."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -200,7 +200,7 @@ def _record(item: Item) -> dict[str, Any]:
     return {name: value for name, value in asdict(item).items() if value not in (None, ())}
 
 
-def _file_of(document: _Document) -> PlanFile:
+def _file_of(document: PlanDocument) -> PlanFile:
     """The plan file of a document whose fields agree.
 
     Raises:
@@ -233,7 +233,7 @@ def _file_of(document: _Document) -> PlanFile:
     return file
 
 
-def _refined_fault(document: _Document) -> str | None:
+def _refined_fault(document: PlanDocument) -> str | None:
     """Why plans that were measured do not fit the plan that was decided for, in words; None where they do."""
     chosen = [one for one in document.refined if one.chosen]
     if not document.refined:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import FigureRow, Summary, summarise
+from trt_layermerge.report.wide_console import wide_console
 
 
 def print_result(result: Result, *, stderr: bool = False) -> None:
     """Print what a job made: the figures of both networks, how they came about, and where the files are."""
-    console = Console(stderr=stderr, markup=False, emoji=False)  # names and paths are the user's, not markup
+    console = wide_console(stderr=stderr)
     summary = summarise(result.manifest)
     table = Table("", "original", "compressed", "change", title=summary.manifest.model)
     latency, *others = summary.figures

@@ -297,6 +297,19 @@ class Runtime(ABC):
         """
 
 
+@dataclass(frozen=True)
+class TritonBackend:
+    """A backend of the Triton Inference Server.
+
+    Attributes:
+        name: As in a model's configuration.
+        file: What it calls the model's file.
+    """
+
+    name: str
+    file: str
+
+
 class RuntimeKind(ABC):
     """What is known of a runtime before its library is loaded: all that others may ask of it.
 
@@ -309,7 +322,9 @@ class RuntimeKind(ABC):
         settings: What its builder is told besides the model.
         suffix: What its engines' files end in.
         targets: What it compiles for, the usual one first; empty where it builds for the device that is here.
+        packages: Those that bring its library, each alone; known to pip by these names.
         channel_multiple: Numbers of channels that its kernels take in one go: others cost as much as the next multiple.
+        triton: Which backend of the Triton Inference Server loads its engines; ``None`` where none does.
     """
 
     name: ClassVar[str]
@@ -319,7 +334,9 @@ class RuntimeKind(ABC):
     settings: ClassVar[type[BuilderSettings]] = BuilderSettings
     suffix: ClassVar[str] = ".engine"
     targets: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[tuple[str, ...]] = ()
     channel_multiple: ClassVar[int] = 8
+    triton: ClassVar[TritonBackend | None] = None
 
     @abstractmethod
     def open(self, target: str | None) -> Runtime:
@@ -367,6 +384,16 @@ class RuntimeKind(ABC):
             model: ONNX file.
             options: How it would be built here.
             shapes: Shape of each input that the model leaves open.
+        """
+        return None
+
+    def python_lines(self, engine: str, inputs: Mapping[str, tuple[Shape, str]], device: Device) -> list[str] | None:
+        """Python that loads an engine and runs it once, with its library alone; ``None`` where that takes this package.
+
+        Args:
+            engine: Name of its file, beside the script.
+            inputs: Shape and NumPy's type of each, by name.
+            device: What it was built for.
         """
         return None
 

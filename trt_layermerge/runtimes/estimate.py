@@ -22,7 +22,7 @@ class EstimateSettings(BuilderSettings):
     library: str = builder_setting(
         DEFAULT_LIBRARY,
         "--estimated-runtime",
-        "Which TensorRT to estimate, such as tensorrt-8.4, which has FFT.",
+        "which TensorRT to estimate, such as tensorrt-8.4, which has FFT.",
         metavar="RUNTIME",
         usual=DEFAULT_LIBRARY,
     )
@@ -41,6 +41,7 @@ class EstimateKind(RuntimeKind):
 
     name: ClassVar[str] = "estimate"
     purpose: ClassVar[str] = "planning for a GPU that is elsewhere; nothing is timed, and all it says is simulated"
+    packages: ClassVar[tuple[str, ...]] = ("trt_layermerge",)
     times_amid_network: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = EstimateSettings
     suffix: ClassVar[str] = ".estimate.onnx"

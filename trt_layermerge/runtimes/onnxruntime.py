@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.base import Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.base import Device, Runtime, RuntimeKind, Shape, TritonBackend, is_installed
 
 
 class OnnxRuntimeKind(RuntimeKind):
@@ -19,8 +20,10 @@ class OnnxRuntimeKind(RuntimeKind):
 
     name: ClassVar[str] = "onnxruntime"
     purpose: ClassVar[str] = "timing on the CPU"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     times_amid_network: ClassVar[bool] = True
     suffix: ClassVar[str] = ".engine.onnx"  # its engines are ONNX files still
+    triton: ClassVar[TritonBackend | None] = TritonBackend("onnxruntime", "model.onnx")
     provider: ClassVar[str] = "CPUExecutionProvider"
     memory: ClassVar[str] = "cpu"
     install: ClassVar[str] = "pip install onnxruntime"
@@ -58,6 +61,27 @@ class OnnxRuntimeKind(RuntimeKind):
         if is_installed("onnxruntime"):
             return []
         return [RuntimeNotAvailableError("the package onnxruntime is not installed", hint=self.install)]
+
+    def python_lines(self, engine: str, inputs: Mapping[str, tuple[Shape, str]], device: Device) -> list[str]:
+        """A session with the same provider and threads."""
+        arrays = [f"    {name!r}: numpy.zeros({shape}, {kind!r})," for name, (shape, kind) in inputs.items()]
+        return [
+            "from pathlib import Path",
+            "",
+            "import numpy",
+            "import onnxruntime",
+            "",
+            "options = onnxruntime.SessionOptions()",
+            f"options.intra_op_num_threads = {device.threads}",
+            f"path = str(Path(__file__).with_name({engine!r}))",
+            f"session = onnxruntime.InferenceSession(path, options, providers=[{self.provider!r}])",
+            "inputs = {",
+            *arrays,
+            "}",
+            "names = [output.name for output in session.get_outputs()]",
+            "outputs = dict(zip(names, session.run(names, inputs)))",
+            "print({name: array.shape for name, array in outputs.items()})",
+        ]
 
 
 KIND = OnnxRuntimeKind()

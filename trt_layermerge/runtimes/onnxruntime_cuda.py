@@ -14,6 +14,7 @@ class OnnxRuntimeCudaKind(OnnxRuntimeKind):
 
     name: ClassVar[str] = "onnxruntime-cuda"
     purpose: ClassVar[str] = "timing on a GPU without TensorRT (optional)"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime-gpu",)
     provider: ClassVar[str] = "CUDAExecutionProvider"
     memory: ClassVar[str] = "cuda"
     install: ClassVar[str] = (

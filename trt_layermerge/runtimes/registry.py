@@ -6,11 +6,10 @@ value a ``RuntimeKind``, as in the lines below.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
+from trt_layermerge.errors import RuntimeNotAvailableError, UsageError, did_you_mean
 from trt_layermerge.runtimes.base import Runtime, RuntimeKind
 
 GROUP = "trt_layermerge.runtimes"
@@ -92,7 +91,10 @@ def runtime_kind(name: str) -> RuntimeKind:
     name = name.partition(":")[0]
     entry = _entries().get(name)
     if entry is None:
-        raise UsageError(f"unknown runtime {name!r}", hint=_suggestion(name))
+        raise UsageError(
+            f"unknown runtime {name!r}",
+            hint=did_you_mean(name.lower(), runtime_names(), f"known runtimes: {', '.join(runtime_names())}"),
+        )
     try:
         kind = entry.load()
     except Exception as error:  # of another package: whatever its module does
@@ -132,8 +134,3 @@ def _entries() -> dict[str, EntryPoint]:
     for entry in entry_points(group=GROUP):
         found.setdefault(entry.name, entry)  # no package takes the place of one of ours
     return found
-
-
-def _suggestion(name: str) -> str:
-    close = get_close_matches(name.lower(), runtime_names(), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known runtimes: {', '.join(runtime_names())}"

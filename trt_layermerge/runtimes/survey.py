@@ -7,10 +7,10 @@ another one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.extras import install_hint
+from trt_layermerge.extras import install_hint, installed_version
 from trt_layermerge.runtimes import registry
 from trt_layermerge.runtimes.nvidia.cuda import Driver, driver, has_cuda_bindings
 from trt_layermerge.runtimes.nvidia.nvml import open_nvml
@@ -93,15 +93,15 @@ def _device(there: Driver | Finding) -> Finding:
 
 def _binding() -> Finding:
     use = "buffers, streams, events and graphs"
-    names = [name for name in ("pycuda", "cuda-bindings") if _version(name)]
+    names = [name for name in ("pycuda", "cuda-bindings") if installed_version(name)]
     if not names:
         return Finding("CUDA binding", None, use, install_hint("tensorrt", "cuda-bindings"))
     fix = None if has_cuda_bindings() else "pycuda has no CUDA graphs: pip install cuda-bindings"
-    return Finding("CUDA binding", ", ".join(f"{name} {_version(name)}" for name in names), use, fix)
+    return Finding("CUDA binding", ", ".join(f"{name} {installed_version(name)}" for name in names), use, fix)
 
 
 def _nvml(there: Driver | Finding) -> Finding:
-    use, installed = "clock rates and temperatures beside latencies (optional)", _version("nvidia-ml-py")
+    use, installed = "clock rates and temperatures beside latencies (optional)", installed_version("nvidia-ml-py")
     if installed is None:
         return Finding("NVML", None, use, install_hint("tensorrt", "nvidia-ml-py"))
     if isinstance(there, Finding):
@@ -121,10 +121,3 @@ def _kind(name: str) -> Finding:
         return Finding(name, kind.found(), use)
     except RuntimeNotAvailableError as error:
         return Finding(name, None, use, error.message if error.hint is None else f"{error.message}: {error.hint}")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -14,11 +14,13 @@ from trt_layermerge.runtimes.base import (
     Runtime,
     RuntimeKind,
     Shape,
+    TritonBackend,
     is_installed,
 )
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.nvidia.cuda import missing_binding, missing_driver
 from trt_layermerge.runtimes.nvidia.library import TENSORRT, version_of
+from trt_layermerge.runtimes.nvidia.loading_script import loading_script
 from trt_layermerge.runtimes.nvidia.timing_cache import default_path
 from trt_layermerge.runtimes.nvidia.trtexec import trtexec
 
@@ -28,9 +30,11 @@ class TensorRtKind(RuntimeKind):
 
     name: ClassVar[str] = "tensorrt"
     purpose: ClassVar[str] = "engines for this machine's GPU"
+    packages: ClassVar[tuple[str, ...]] = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
     times_amid_network: ClassVar[bool] = True
     batch_ranges: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = TensorRtSettings
+    triton: ClassVar[TritonBackend | None] = TritonBackend("tensorrt", "model.plan")
 
     def open(self, target: str | None = None) -> Runtime:
         """Load TensorRT, where a driver was seen.
@@ -60,6 +64,10 @@ class TensorRtKind(RuntimeKind):
     def benchmark_command(self, model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> str:
         """NVIDIA's trtexec."""
         return trtexec(model, options, shapes)
+
+    def python_lines(self, engine: str, inputs: Mapping[str, tuple[Shape, str]], device: Device) -> list[str]:
+        """TensorRT with tensors of torch."""
+        return loading_script("tensorrt", engine, inputs)
 
 
 KIND = TensorRtKind()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.base import BuilderSettings, Device, Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.base import BuilderSettings, Device, Runtime, RuntimeKind, Shape, is_installed
 from trt_layermerge.runtimes.nvidia import cuda
 from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
 from trt_layermerge.runtimes.nvidia.cuda import missing_binding, missing_driver
 from trt_layermerge.runtimes.nvidia.library import TENSORRT_RTX, version_of
+from trt_layermerge.runtimes.nvidia.loading_script import loading_script
 from trt_layermerge.runtimes.nvidia.rtx_plan import TARGETS
 
 
@@ -19,6 +21,7 @@ class TensorRtRtxKind(RuntimeKind):
 
     name: ClassVar[str] = "tensorrt-rtx"
     purpose: ClassVar[str] = "engines for SM75 and newer, compiled without a GPU, run and timed on one"
+    packages: ClassVar[tuple[str, ...]] = ("tensorrt-rtx", "tensorrt-rtx-cu12")
     times_amid_network: ClassVar[bool] = True
     batch_ranges: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = CompilerSettings
@@ -61,6 +64,10 @@ class TensorRtRtxKind(RuntimeKind):
                 )
             )
         return missing
+
+    def python_lines(self, engine: str, inputs: Mapping[str, tuple[Shape, str]], device: Device) -> list[str]:
+        """TensorRT-RTX with tensors of torch."""
+        return loading_script(TENSORRT_RTX.module, engine, inputs)
 
     def timing_cache(self, device: Device, settings: BuilderSettings) -> Path:
         """The kernels that were compiled on the card."""

@@ -16,6 +16,7 @@ class TorchKind(RuntimeKind):
 
     name: ClassVar[str] = "torch"
     purpose: ClassVar[str] = "the papers' second column: PyTorch, without a compiler"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     times_amid_network: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = GpuSettings
     suffix: ClassVar[str] = ".torch.onnx"  # its engines are ONNX files still

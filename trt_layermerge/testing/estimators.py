@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.cli.from_fields import made_from, options_of
+from trt_layermerge.blocks.limits import Limits
+from trt_layermerge.cli.field_options import estimator_options
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.filling import Estimation, measure, missing_rows, table_key
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, trace
+from trt_layermerge.pipeline.settings import made_from
 from trt_layermerge.training.task import Classification, Task
 
 SAMPLES = Samples(calibration=8, held_out=16)
@@ -111,7 +113,7 @@ class EstimatorConformance:
 
         kind, made = type(estimator), list[Estimator]()
         command = click.command()(lambda **given: made.append(made_from(kind, given)))
-        for decorate in options_of(kind):
+        for decorate in estimator_options(kind):
             command = decorate(command)
         assert len(command.params) == len(fields(kind)) and all(getattr(one, "help", "") for one in command.params)
         arguments: list[str] = []
@@ -240,7 +242,7 @@ def _measured(
     task: Task,
     choices: list[Choice],
     folder: Path,
-    progress: Any = lambda done, total, label: None,
+    progress: Any = lambda done, total, label, **_: None,
 ) -> list[ImportanceRow]:
     table = _opened(estimator, network, task, folder)
     measure(network, choices, task, table, Estimation(estimator, SAMPLES), progress)

@@ -15,10 +15,10 @@ import pytest
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.cli.commands import compress
 from trt_layermerge.cli.commands import solve as solving
-from trt_layermerge.cli.method_settings import setting_names
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.pipeline.session import for_method
+from trt_layermerge.pipeline.settings import method_setting_names
 from trt_layermerge.planning.candidate import Candidate, MeasuredGroup, MeasuredWidth
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
@@ -118,7 +118,7 @@ class MethodConformance:
         for one in method.settings:
             assert one.help and type(one.default) in (int, float, str)
             for options in ([parameter.name for parameter in command.params] for command in commands):
-                assert options.count(one.name) == (one.name in setting_names()), f"{one.name} is another option"
+                assert options.count(one.name) == (one.name in method_setting_names()), f"{one.name} is another option"
             assert getattr(replace(method, **{one.name: one.default}), one.name) == one.default
 
     def test_settings_that_are_no_numbers_are_refused(self, method: Method) -> None:

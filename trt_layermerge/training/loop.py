@@ -24,7 +24,7 @@ from trt_layermerge.network.device import device_named, device_of, placed
 from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import each, samples_in
 from trt_layermerge.network.threads import thread_beside
-from trt_layermerge.progress import Progress
+from trt_layermerge.progress import Progress, silent
 from trt_layermerge.training.check import Checked, checked_batches, require_steps
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
@@ -78,7 +78,7 @@ def fine_tune(
     *,
     checkpoint: Path,
     teacher: nn.Module | None = None,
-    progress: Progress = lambda done, total, label: None,
+    progress: Progress = silent,
     group: ProcessGroup | None = None,
 ) -> TrainingResult:
     """Train a model in place, or finish what an interrupted call with the same arguments began.

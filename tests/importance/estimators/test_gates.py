@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from trt_layermerge.blocks.candidates import Limits, choices_of
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import DivergedError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.gates import Gates

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from trt_layermerge.blocks.candidates import Limits
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.importance.estimators.base import Samples
-from trt_layermerge.latency.measure import MeasurementPolicy
+from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.training.recipe import Recipe

@@ -17,7 +17,7 @@ from pathlib import Path
 from jobs import quick_job
 
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.pipeline.compression import compress
+from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.session import open_session
 
 MOMENTS = [("profile", 0), ("profile", 3), ("importance", 2), ("solve", 0)]
@@ -32,7 +32,7 @@ class Killer:
         self.current = name
         self.progress(0, 0, "")
 
-    def progress(self, done: int, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
         if (self.current, done) == self.moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -41,7 +41,7 @@ def attempt(folder: Path, stage: str, done: int) -> int:
     """Signal or exit code of the attempt."""
     child = os.fork()
     if child == 0:
-        compress(open_session(quick_job(folder)), Killer(stage, done))
+        whole_job(open_session(quick_job(folder)), Killer(stage, done))
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

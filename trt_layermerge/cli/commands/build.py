@@ -9,14 +9,17 @@ import click
 import onnx
 from click.core import ParameterSource
 
-from trt_layermerge.cli.options import COUNT, MOST, PATH, json_option, read_settings, settings_options
+from trt_layermerge.cli.options import COUNT, MOST, PATH, THREADS, json_option, settings_options
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.settings import builder_settings
 from trt_layermerge.probe import probe
-from trt_layermerge.runtimes.base import MOST_THREADS, PRECISIONS, BuildOptions, RuntimeKind
+from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, RuntimeKind
 from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME, get_runtime, runtime_kind, runtime_kinds, runtime_names
 
@@ -35,7 +38,7 @@ _COMPILERS = [kind for kind in runtime_kinds() if kind.targets]
 _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
 
 
-@click.command("build")
+@click.command("build", cls=Command)
 @click.argument("model", type=PATH)
 @click.option("--output", type=PATH, help="The engine's file.  [default: beside MODEL, named after it]")
 @click.option(
@@ -51,11 +54,14 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
     "--precision", type=click.Choice(PRECISIONS), help="What MODEL is written in.  [default: read off its graph]"
 )
 @click.option(
-    "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of one run on a CPU."
+    "--threads", type=THREADS, default=BuildOptions.threads, show_default=True, help="CPU threads of one run."
 )
-@click.option("--batch", type=COUNT, default=8, show_default=True, help="Images at once.")
+@click.option("--batch", type=COUNT, default=Job.batch, show_default=True, help="Images that one run takes.")
 @click.option(
-    "--batches", callback=_read_range, metavar="MIN-MAX", help=f"{_RANGES}: every batch that the engine takes, as 1-32."
+    "--batches",
+    callback=_read_range,
+    metavar="MIN-MAX",
+    help=f"Let the engine take these batches, as 1-32; of {_RANGES}.",
 )
 @settings_options
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
@@ -79,7 +85,7 @@ def command(
     """
     if output is not None and output.resolve() == model.resolve():
         raise click.UsageError("--output is the model itself")
-    kind, told = runtime_kind(runtime), read_settings(runtime, settings)
+    kind, told = runtime_kind(runtime), builder_settings(runtime, settings)
     if batches and not kind.batch_ranges:
         raise UsageError(f"--batches is for {_RANGES}, and the runtime is {runtime}")
     if model.is_file():

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.files import require_writable
-from trt_layermerge.pipeline.first_run import FirstRun, first_run, read_first_run, write_first_run
-from trt_layermerge.pipeline.self_check import SelfCheck, check_itself
+from trt_layermerge.report.wide_console import wide_console
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kinds, usual_runtime_kind
 from trt_layermerge.runtimes.survey import Finding, survey
 
+if TYPE_CHECKING:
+    from trt_layermerge.pipeline.first_run import FirstRun
+    from trt_layermerge.pipeline.self_check import SelfCheck
+
 _ABLE = ", ".join(kind.name for kind in runtime_kinds())
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.option("--runtime", help=f"Self-check in this one: {_ABLE}.  [default: the first that has all it needs here]")
 @click.option("--report", type=PATH, help="Time forty standard blocks too, and write a file for whoever is to help.")
 @click.option("--replay", type=PATH, help="Print what --report wrote; look at nothing here.")
@@ -34,7 +38,9 @@ def command(runtime: str | None, report: Path | None, replay: Path | None, as_js
 
     The file of --report holds versions, what was built and timed, and errors in full; no paths, users or hosts.
     """
-    console = Console()
+    from trt_layermerge.pipeline.self_check import check_itself  # it imports torch
+
+    console = wide_console(markup=True)
     if report is not None or replay is not None:
         _report_or_replay(runtime, report, replay, console, as_json)
         return
@@ -51,6 +57,8 @@ def command(runtime: str | None, report: Path | None, replay: Path | None, as_js
 def _report_or_replay(
     runtime: str | None, report: Path | None, replay: Path | None, console: Console, as_json: bool
 ) -> None:
+    from trt_layermerge.pipeline.first_run import first_run, read_first_run, write_first_run  # likewise
+
     if report is not None and replay is not None:
         raise UsageError("--report writes a file and --replay reads one; pass one of them")
     if report is not None:

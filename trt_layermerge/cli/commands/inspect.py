@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from trt_layermerge.blocks.candidates import choices_of
-from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.blocks.cost import signatures
-from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
 from trt_layermerge.cli.inspected_plan import inspect_plan
-from trt_layermerge.cli.job_options import make_job
-from trt_layermerge.cli.options import config_option, json_option, network_options
-from trt_layermerge.cli.show import print_json
-from trt_layermerge.network.chain import Chain, Layer, Skip
-from trt_layermerge.network.channel_group import ChannelGroup, FixedChannels
-from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.pipeline.session import for_method
+from trt_layermerge.cli.options import config_option, json_option, network_options, settings_of
+from trt_layermerge.cli.sections import Command
+from trt_layermerge.pipeline.settings import job_of
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @network_options
 @config_option
 @json_option
@@ -38,133 +26,6 @@ def command(as_json: bool, **given: Any) -> None:
     if given["model"].endswith(".engine"):
         inspect_plan(Path(given["model"]), as_json=as_json)
         return
-    job = make_job(**given)
-    network = load_network(job.model, job.weights, job.input_shape)
-    choices = choices_of(network, job.limits)
-    distinct = {signature for choice in choices for signature in signatures(network, choice, job.setting)}
-    found = {
-        "model": network.name,
-        "inputs": [{"name": item.name, "shape": list(item.shape), "below": item.below} for item in network.inputs],
-        "outputs": list(network.outputs),
-        "notes": list(network.notes),
-        "layers": [_layer(chain, layer) for chain in network.chains for layer in chain.layers],
-        "skips": [_skip(chain, skip) for chain in network.chains for skip in chain.skips],
-        "breaks": [{"after": item.after, "reason": item.reason} for item in network.breaks],
-        "channel_groups": [_group(network, group) for group in network.channel_groups],
-        "fixed_channels": [_fixed(network, fixed) for fixed in network.fixed_channels],
-        "convolutions": len(convolutions(network)),
-        "replaceable": len(replaceable(network, choices)),
-        "replaceable_in_chains": len(replaceable(network, (one for one in choices if one.block.region is None))),
-        "irreplaceable": [
-            {"convolution": name, "reason": reason}
-            for name, reason in irreplaceable(network, choices, job.limits).items()
-        ],
-        "regions": len(network.regions),
-        "choices": len(choices),
-        "admitted": len(for_method(choices, job.planner)),
-        "signatures": len(distinct),
-        "largest_merge": _largest_merge(network, choices),
-    }
-    if as_json:
-        print_json(found)
-    else:
-        _show(found, job.method)
+    from trt_layermerge.cli.inspected_network import inspect_network  # it imports torch
 
-
-def _layer(chain: Chain, layer: Layer) -> dict[str, Any]:
-    return {
-        "chain": chain.index,
-        "index": layer.index,
-        "name": layer.name,
-        "convolution": str(layer.geometry),
-        "pre_norm": None if layer.pre_norm is None else str(layer.pre_norm),
-        "norm": layer.norm is not None,
-        "shift": layer.shift is not None,
-        "activation": layer.activation,
-        "input": list(layer.input_shape),
-        "output": list(layer.output_shape),
-    }
-
-
-def _skip(chain: Chain, skip: Skip) -> dict[str, Any]:
-    return {
-        "chain": chain.index,
-        "start": skip.start,
-        "end": skip.end,
-        "late": skip.late,
-        "name": skip.name,
-        "convolution": None if skip.geometry is None else str(skip.geometry),
-    }
-
-
-def _group(network: Network, group: ChannelGroup) -> dict[str, Any]:
-    return {
-        "channels": group.channels,
-        "producers": _called(network, group.producers),
-        "consumers": _called(network, group.consumers),
-        "tensors": [f"{chain}:{number}" for chain, number in group.tensors],
-    }
-
-
-def _fixed(network: Network, fixed: FixedChannels) -> dict[str, Any]:
-    return {"producers": _called(network, fixed.producers), "reason": fixed.reason}
-
-
-def _called(network: Network, names: Collection[str]) -> list[str]:
-    """The modules that nodes call."""
-    return [str(node.target) for node in network.module.graph.nodes if node.name in names]
-
-
-def _largest_merge(network: Network, choices: Iterable[Choice]) -> dict[str, Any] | None:
-    """The exact merge of most convolutions, then of the longest block; ``None`` where nothing can be merged."""
-    sizes = {
-        choice: len(choice.kept) if choice.block.region is None else network.regions[choice.block.region].convolutions
-        for choice in choices
-        if choice.kind is Kind.MERGE
-    }
-    largest = max(sizes, key=lambda choice: (sizes[choice], len(choice.block)), default=None)
-    if largest is None or sizes[largest] < 2:
-        return None
-    return {"block": str(largest.block), "convolutions": sizes[largest], "into": str(largest.geometry)}
-
-
-def _show(found: dict[str, Any], method: str) -> None:
-    console = Console(markup=False, emoji=False)  # names are the model's, not markup
-    table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
-    for layer in found["layers"]:
-        shape = "x".join(map(str, layer["output"]))
-        around = [layer["pre_norm"], layer["convolution"], "shift" if layer["shift"] else None]
-        computed = ", ".join(part for part in around if part)
-        table.add_row(str(layer["chain"]), str(layer["index"]), layer["name"], computed, layer["activation"], shape)
-    console.print(table)
-    for skip in found["skips"]:
-        through = f" through {skip['name']}" if skip["name"] else ""
-        late = ", behind its activation" if skip["late"] else ""
-        console.print(f"skip in chain {skip['chain']}: tensor {skip['start']} to layer {skip['end']}{late}{through}")
-    for number, group in enumerate(found["channel_groups"]):
-        made, read = (_listed(group[part]) for part in ("producers", "consumers"))
-        console.print(f"channel group {number}: {group['channels']} channels, made by {made}, read by {read}")
-    for reason, count in Counter(item["reason"] for item in found["fixed_channels"]).items():
-        console.print(f"channels that must all stay: {reason} ({count})")
-    if len(found["outputs"]) > 1:
-        console.print(f"outputs: {', '.join(found['outputs'])}")
-    for item in found["breaks"]:
-        console.print(f"break after {item['after']}: {item['reason']}")
-    if largest := found["largest_merge"]:
-        console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
-    regions = f", or in one of {found['regions']} regions," if found["regions"] else ""
-    console.print(
-        f"{found['replaceable']} of {found['convolutions']} convolutions lie in a block of several layers{regions} "
-        "that one convolution can replace"
-    )
-    for item in found["irreplaceable"]:
-        console.print(f"not {item['convolution']}: {item['reason']}")
-    console.print(
-        f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
-        f"{found['signatures']} distinct signatures"
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Some names, and how many there are."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    inspect_network(job_of(**settings_of(given)), as_json=as_json)

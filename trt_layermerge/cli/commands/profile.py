@@ -5,39 +5,36 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+import trt_layermerge as layermerge
 from trt_layermerge.ci.measured import report_of_profile
 from trt_layermerge.cli.budgeted import BudgetOptions, budget_options, budgeted_fields, budgeted_lines
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
-from trt_layermerge.cli.job_options import make_job
 from trt_layermerge.cli.options import (
-    combined,
     config_option,
     data_options,
     device_options,
     dry_run_option,
     json_option,
     read_share,
+    settings_of,
     several_network_options,
 )
+from trt_layermerge.cli.sections import combined, option, section
 from trt_layermerge.cli.show import minutes, print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
-from trt_layermerge.latency.measure import MeasurementPolicy
-from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
-from trt_layermerge.pipeline.profiling import (
-    ProfilingPlan,
-    open_sessions,
-    profile_networks,
-    profiling_plan,
-    wanted_signatures,
-)
-from trt_layermerge.pipeline.session import Session
+from trt_layermerge.latency.policy import MeasurementPolicy
+
+if TYPE_CHECKING:
+    from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
+    from trt_layermerge.pipeline.profiling import ProfilingPlan
+    from trt_layermerge.pipeline.session import Session
 
 VARIANTS = {
     "validate": "predicted against measured latencies of whole plans",
@@ -55,36 +52,37 @@ VARIANTS = {
     epilog="; ".join(f"profile {name}: {what}" for name, what in VARIANTS.items()) + "; see profile show -h.",
 )
 @combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
-@click.option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of.")
-@click.option(
-    "--interval",
-    callback=read_share,
-    default=f"{MeasurementPolicy.relative_ci:.0%}",
-    show_default=True,
-    metavar="SHARE",
-    help="Measure until the 95 % interval of a latency reaches no further than this to either side.",
+@section(
+    "Measuring",
+    option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of."),
+    option(
+        "--interval",
+        callback=read_share,
+        default=f"{MeasurementPolicy.relative_ci:.0%}",
+        show_default=True,
+        metavar="SHARE",
+        help="Measure until the 95 % interval of a latency reaches no further than this to either side.",
+    ),
+    option(
+        "--builds",
+        type=click.IntRange(1),
+        default=MeasurementPolicy.builds,
+        show_default=True,
+        metavar="N",
+        help="Let N engines of an operation take turns: what differs between builds is then part of its interval.",
+    ),
+    option(
+        "--max-minutes",
+        type=click.FloatRange(0),
+        metavar="M",
+        help="Begin nothing new after that; the same command goes on with the rest.",
+    ),
+    *budget_options,
 )
-@click.option(
-    "--builds",
-    type=click.IntRange(1),
-    default=MeasurementPolicy.builds,
-    show_default=True,
-    help="Engines of an operation that take turns: what differs between builds is then part of its interval.",
-)
-@click.option(
-    "--max-minutes",
-    type=click.FloatRange(0),
-    metavar="M",
-    help="Begin nothing new after that; the same command goes on with the rest.",
-)
-@combined(*budget_options)
 def command(
     model: tuple[str, ...],
     as_json: bool,
     dry_run: bool,
-    again: bool,
-    interval: float,
-    builds: int,
     max_minutes: float | None,
     for_budget: str | None,
     **given: Any,
@@ -98,22 +96,24 @@ def command(
     _require_one(model, wanted, given["weights"])
     ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
     ci_files.require_writable()
-    job = make_job(**given, model=model[0], budget=for_budget)
-    sessions = open_sessions(
-        replace(job, policy=replace(job.policy, again=again, relative_ci=interval, builds=builds)), model
-    )
-    plan, seconds = profiling_plan(sessions), None if max_minutes is None else 60 * max_minutes
+    sessions = layermerge.load_several(model, **settings_of(given | {"budget": for_budget}))
+    from trt_layermerge.pipeline.profiling import profiling_plan, wanted_signatures  # torch has been loaded by now
+
+    plan = profiling_plan(sessions)
     if dry_run:
         _tell_plan(plan, as_json)
         return
     began = time.monotonic()
-    with screen() as reporter:
-        found = None if for_budget is None else wanted.profile(sessions[0], reporter, seconds)
-        measured = profile_networks(sessions, reporter, seconds) if found is None else found.measured
+    with screen() as shown:
+        if for_budget is None:
+            found, measured = None, layermerge.profile(*sessions, max_minutes=max_minutes, progress=shown).measured
+        else:
+            found = wanted.profile(sessions[0], max_minutes, shown)
+            measured = found.measured
     signatures = [one for session in sessions for one in wanted_signatures(session)]
     notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
     ci_files.write(lambda: report_of_profile(sessions[0].profile, signatures, [*notes, f"{measured} measured now"]))
-    _tell(sessions, plan, measured, time.monotonic() - began, as_json, found)
+    _tell(sessions, plan, profiling_plan(sessions), measured, time.monotonic() - began, as_json, found)
 
 
 def _require_one(model: Sequence[str], wanted: BudgetOptions, weights: Path | None) -> None:
@@ -152,6 +152,7 @@ def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
 def _tell(
     sessions: Sequence[Session],
     plan: ProfilingPlan,
+    now: ProfilingPlan,
     measured: int,
     seconds: float,
     as_json: bool,
@@ -163,7 +164,7 @@ def _tell(
     simulated, left = profile.key.device.simulated, plan.missing - measured
     if as_json:
         about = {"simulated": True} if simulated else {}
-        of = {"profile": str(plan.path), "networks": [asdict(one) for one in profiling_plan(sessions).networks]}
+        of = {"profile": str(plan.path), "networks": [asdict(one) for one in now.networks]}
         more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
         settled = {} if found is None else {"for_budget": budgeted_fields(found)}
         print_json(of | more | counts | about | settled)

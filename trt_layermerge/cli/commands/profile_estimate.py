@@ -11,6 +11,7 @@ import numpy as np
 
 from trt_layermerge import files
 from trt_layermerge.cli.options import PATH
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_text
 from trt_layermerge.errors import UsageError
 from trt_layermerge.estimation.card import Card
@@ -27,7 +28,7 @@ _MEANINGS = {
 }
 
 
-@click.command("estimate")
+@click.command("estimate", cls=Command)
 @click.option(
     "--device",
     required=True,

@@ -9,20 +9,20 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.job_options import make_job
+import trt_layermerge as layermerge
 from trt_layermerge.cli.options import (
-    combined,
     config_option,
     data_options,
     device_options,
     json_option,
     network_options,
     read_share,
+    settings_of,
     torch_options,
 )
+from trt_layermerge.cli.sections import Command, combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.errors import InconclusiveError, VerificationError
-from trt_layermerge.pipeline.fidelity import validation_stage
 from trt_layermerge.pipeline.fidelity_correction import (
     Correction,
     FidelityErrors,
@@ -30,18 +30,27 @@ from trt_layermerge.pipeline.fidelity_correction import (
     find_correction,
     rank_correlation,
 )
-from trt_layermerge.pipeline.session import open_session
 
 
-@click.command("validate")
+@click.command("validate", cls=Command)
 @combined(network_options, device_options, data_options, torch_options, config_option, json_option)
-@click.option("--plans", type=click.IntRange(1), default=10, show_default=True, help="How many to execute and time.")
-@click.option(
-    "--max-error",
-    callback=read_share,
-    metavar="SHARE",
-    help="Exit code 5 where the median error is larger, such as 3%, and 8 where the machine is too noisy to say.  "
-    "[default: it is shown]",
+@section(
+    "Validation",
+    option(
+        "--plans",
+        type=click.IntRange(1),
+        default=10,
+        show_default=True,
+        metavar="N",
+        help="Execute and time this many plans.",
+    ),
+    option(
+        "--max-error",
+        callback=read_share,
+        metavar="SHARE",
+        usual="it is shown",
+        help="Exit code 5 where the median error is larger, such as 3%, and 8 where the machine is too noisy to say.",
+    ),
 )
 def command(as_json: bool, plans: int, max_error: float | None, **given: Any) -> None:
     """Predict plans of MODEL from the profile, time their engines, and tell how far apart they are.
@@ -49,9 +58,9 @@ def command(as_json: bool, plans: int, max_error: float | None, **given: Any) ->
     The plans are spread over the frontier. No task is needed: no latency depends on weights. Where errors are
     systematic, the correction is told, and what it leaves of the error of plans that it was not fitted to.
     """
-    session = open_session(make_job(**given))
-    with screen() as reporter:
-        timed = validation_stage(session, plans, reporter)
+    session = layermerge.load(**settings_of(given))
+    with screen() as shown:
+        timed = layermerge.validate(session, plans=plans, progress=shown)
     errors, correction = FidelityErrors.of([one.error for one in timed]), find_correction(timed)
     device = session.profile.key.device
     if as_json:

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.method_settings import given_settings
+import trt_layermerge as layermerge
 from trt_layermerge.cli.options import (
     COUNT,
     PATH,
-    combined,
     config_option,
     csv_option,
     data_options,
@@ -21,12 +20,14 @@ from trt_layermerge.cli.options import (
     json_option,
     optional_network_options,
     plan_options,
-    read_budget,
+    settings_of,
 )
+from trt_layermerge.cli.sections import Command, combined, option, section
 from trt_layermerge.cli.show import print_json, print_text, screen
-from trt_layermerge.cli.solution import Wanted, find, tell
+from trt_layermerge.cli.solution import Wanted, find, say_if_better, tell
 from trt_layermerge.errors import UsageError
-from trt_layermerge.locks import exclusive
+from trt_layermerge.pipeline.job import DEFAULT_BUDGET
+from trt_layermerge.pipeline.settings import method_settings, read_budget
 from trt_layermerge.planning.budget import Budget, BudgetUnit
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
@@ -37,26 +38,39 @@ from trt_layermerge.report.plans import FoundPlans
 
 TABLE_OPTIONS = ("latency", "importance", "original", "resolution", "fastest")
 
-table_options = combined(
-    click.option("--latency", type=PATH, help="CSV of latencies, in place of MODEL."),
-    click.option("--importance", type=PATH, help="CSV of importances, with --latency."),
-    click.option(
-        "--original", metavar="MS", help="Latency of the original, such as 22.3ms, if --latency lacks layers."
+table_options = section(
+    "Tables of your own",
+    option("--latency", type=PATH, metavar="FILE.csv", help="Plan with these latencies, in place of MODEL."),
+    option("--importance", type=PATH, metavar="FILE.csv", help="Plan with these importances; with --latency."),
+    option("--original", metavar="MS", help="Latency of the original, such as 22.3ms, if --latency lacks layers."),
+    option(
+        "--resolution",
+        type=float,
+        metavar="MS",
+        help="Count latencies in steps of this, to save memory on huge tables.",
     ),
-    click.option("--resolution", type=float, metavar="MS", help="Bound the memory that huge tables take."),
-    click.option(
-        "--fastest", is_flag=True, help="Print stage one of a method that has two: --latency alone is needed."
-    ),
+    option("--fastest", is_flag=True, help="Print stage one of a method that has two: --latency alone is needed."),
 )
 output_options = combined(
-    click.option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
-    click.option("--count", type=COUNT, default=1, metavar="K", help="Print the K best plans."),
+    section(
+        "Plan",
+        option("--frontier", is_flag=True, help="Print the best plan's figures for every budget."),
+        option("--count", type=COUNT, default=1, show_default=True, metavar="K", help="Print the K best plans."),
+    ),
     csv_option,
-    click.option("--plot", type=PATH, help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'."),
+    section(
+        "Files and output",
+        option(
+            "--plot",
+            type=PATH,
+            metavar="FILE",
+            help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'.",
+        ),
+    ),
 )
 
 
-@click.command("solve")
+@click.command("solve", cls=Command)
 @combined(
     optional_network_options,
     device_options,
@@ -76,7 +90,7 @@ def command(as_json: bool, as_csv: bool, frontier: bool, count: int, plot: Path 
     second rows of tensors,channels,importance besides: tensors such as 1|3|5, which narrow together.
     """
     wanted = Wanted(frontier, count, given["confidence"], plot, as_json, as_csv)
-    method = method_named(given["method"], given_settings(given))
+    method = method_named(given["method"], method_settings(given))
     tables = [f"--{name}" for name in TABLE_OPTIONS if given[name] not in (None, False)]
     if given["model"] is not None:
         if tables:
@@ -122,8 +136,9 @@ class _Tables:
 
 
 def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
-    asked = given["budget"] is not None or given["speedup"] is not None
-    budget = read_budget(given["budget"], given["speedup"]) if asked or not wanted.whole else None
+    budget = read_budget(given["budget"], given["speedup"])
+    if budget is None and not wanted.whole:
+        budget = DEFAULT_BUDGET
     problem = problem_from_tables(tables.method, tables.latency, tables.importance, original_ns=tables.original_ns)
     kept = {item.end for item in problem.items if item.kind == "keep"}
     known = tables.original_ns is not None or len(kept) == sum(problem.lengths)
@@ -138,27 +153,20 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
 
 
 def _of_model(wanted: Wanted, given: dict[str, Any]) -> None:
-    # They import torch, which takes seconds.
-    from trt_layermerge.cli.job_options import make_job
-    from trt_layermerge.pipeline.job_frontier import frontier_of
-    from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
-    from trt_layermerge.pipeline.session import open_session
-    from trt_layermerge.pipeline.solving import decide
-
-    session = open_session(make_job(**given))
-    table = importance_table(session)
-    with screen() as reporter:
-        baseline = baseline_stage(session, reporter)
-    frontier = frontier_of(session, baseline, table)
-    asked = not wanted.whole or given["budget"] is not None or given["speedup"] is not None
-    budget_ns = session.job.budget.nanoseconds(baseline.median_ns) if asked else None
-    plans = find(frontier, budget_ns, wanted)
-    more: dict[str, Any] = {"original_ms": baseline.median_ns / 1e6}
-    if not wanted.whole:
-        with exclusive(session.job.output):
-            decide(session, plans[0], table)
-        more["plan"] = str(session.job.plan_file)
-    tell(FoundPlans(frontier, budget_ns, plans, more=more), wanted)
+    session = layermerge.load(**settings_of({name: given[name] for name in given.keys() - set(TABLE_OPTIONS)}))
+    with screen() as shown:
+        if wanted.whole:
+            found = layermerge.frontier(session, progress=shown)
+        else:
+            found = layermerge.solve(session, count=wanted.count, progress=shown)
+    more: dict[str, Any] = {"original_ms": found.original_ns / 1e6}
+    if wanted.whole:
+        budget_ns = None if given["budget"] is None and given["speedup"] is None else found.budget_ns
+        tell(FoundPlans(found.frontier, budget_ns, find(found.frontier, budget_ns, wanted), more=more), wanted)
+        return
+    say_if_better(found.best)
+    more["plan"] = str(session.job.plan_file)
+    tell(FoundPlans(found.frontier, found.budget_ns, found.plans, more=more), wanted)
 
 
 def _fastest(method: Method, latency: Path, as_json: bool) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
 
 
-@click.command("verify")
-@click.option("--manifest", type=PATH, required=True, help="manifest.json beside the engine, or ENGINE.manifest.json.")
+@click.command("verify", cls=Command)
+@click.option(
+    "--manifest", type=PATH, required=True, help="The manifest.json beside the engine, or ENGINE.manifest.json."
+)
 @click.option(
     "--strict", is_flag=True, help="For CI: also fail on files that no manifest lists, and on what was not measured."
 )

@@ -179,6 +179,10 @@ class Estimator(ABC):
         self.require_widths()
         raise NotImplementedError(f"{type(self).__name__}.width_rows")
 
+    def work(self, request: EstimationRequest) -> Sequence[float]:
+        """How much work each row is beside the others, in the order in which rows come: for the time that is left."""
+        return [1.0] * request.missing
+
     @abstractmethod
     def seconds(self, request: EstimationRequest, per_image: float) -> float:
         """How long ``rows`` should take.

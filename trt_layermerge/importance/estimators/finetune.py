@@ -29,13 +29,13 @@ class Finetune(Trained):
     summary = "training each choice for a while"
     group = "tuning"
 
-    share: float = setting(0.04, "of the training data")
+    share: float = setting(0.04, "train each choice on this share of the training data")
     epochs: int = setting(1, "passes over that share")
-    steps: int | None = setting(None, "steps, in place of epochs")
+    steps: int | None = setting(None, "steps of each training, in place of epochs")
     lr: float = setting(0.1, "peak learning rate")
     weight_decay: float = setting(1e-4, "L2 penalty on kernels")
-    clip_norm: float | None = setting(None, "longest gradient", unset="any")
-    seed: int = setting(0, "of data and new weights")
+    clip_norm: float | None = setting(None, "longest gradient; longer ones are cut", unset="any")
+    seed: int = setting(0, "seed of the order of the data, and of new weights")
 
     @property
     def recipe(self) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator
@@ -29,6 +29,12 @@ class Fit(Estimator):
         from trt_layermerge.importance.narrowed_rows import narrowed_rows
 
         return narrowed_rows(request)
+
+    def work(self, request: EstimationRequest) -> Sequence[float]:
+        """The first row of each start has the equations; others run what is left behind their blocks."""
+        from trt_layermerge.importance.row_work import narrowed_work, one_shot_work
+
+        return [*one_shot_work(request), *narrowed_work(request)]
 
     def seconds(self, request: EstimationRequest, per_image: float) -> float:
         """A choice runs what is left behind its block, half of the network on average; a start runs all of it."""

@@ -35,12 +35,12 @@ class Gates(Trained):
     summary = "one training of gates that choose activations (ELC)"
     group = "gates"
 
-    penalty: float = setting(0.1, "worth of an activation")
-    share: float = setting(1.0, "of the training data")
+    penalty: float = setting(0.1, "what an activation costs: it goes if it is worth less")
+    share: float = setting(1.0, "train on this share of the training data")
     epochs: int = setting(1, "passes over that share")
     lr: float = setting(0.02, "peak learning rate")
-    distillation: float = setting(0.0, "original's weight")
-    seed: int = setting(0, "of data")
+    distillation: float = setting(0.0, "weight of the original's outputs, 0 to 1")
+    seed: int = setting(0, "seed of the order of the data")
 
     def __post_init__(self) -> None:
         """Refuse a number out of its range."""

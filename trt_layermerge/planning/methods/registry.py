@@ -6,14 +6,13 @@ and to nobody else.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from trt_layermerge.errors import UsageError
+from trt_layermerge.errors import UsageError, did_you_mean
 from trt_layermerge.planning.methods.base import Method
 
 DEFAULT_METHOD = "joint"
@@ -77,8 +76,7 @@ def _found(name: str) -> Method | UsageError:
     """The method of a name, or why there is none."""
     names = method_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        hint = did_you_mean(name, names, f"there are {', '.join(names)}")
         return UsageError(f"there is no method {name!r}", hint=hint)
     where = _registered()[name]
     if len(where) > 1:

@@ -18,10 +18,12 @@ class GpuSettings(BuilderSettings):
         lock_clocks_mhz: Clock rate to hold while measuring; ``None`` to leave it to the driver.
     """
 
-    tf32: bool = builder_setting(False, "--tf32", "round float32 to TF32.")
-    cuda_graph: bool = builder_setting(True, "--cuda-graph", "time CUDA graphs.")
+    tf32: bool = builder_setting(False, "--tf32", "let float32 convolutions round to TF32.")
+    cuda_graph: bool = builder_setting(
+        True, "--cuda-graph", "time captured CUDA graphs, as a deployment would run the engine."
+    )
     lock_clocks_mhz: int | None = builder_setting(
-        None, "--lock-clocks", "hold the GPU's clock rate.", metavar="MHZ", least=1
+        None, "--lock-clocks", "hold the GPU at this clock rate while measuring.", metavar="MHZ", least=1
     )
 
 
@@ -35,11 +37,15 @@ class CompilerSettings(GpuSettings):
         build_seconds: Time limit of one build.
     """
 
-    workspace_mib: int | None = builder_setting(None, "--workspace", "most scratch of a layer.", metavar="MiB", least=1)
-    optimization_level: int | None = builder_setting(
-        None, "--optimization-level", "how hard the builder tries.", least=0, most=5
+    workspace_mib: int | None = builder_setting(
+        None, "--workspace", "most scratch memory that one layer may take.", metavar="MiB", least=1
     )
-    build_seconds: float = builder_setting(600.0, "--build-timeout", "of one engine.", metavar="SECONDS", least=0)
+    optimization_level: int | None = builder_setting(
+        None, "--optimization-level", "how hard the builder tries, 0 to 5.", least=0, most=5
+    )
+    build_seconds: float = builder_setting(
+        600.0, "--build-timeout", "give up building one engine after that.", metavar="SECONDS", least=0
+    )
 
     @property
     def workspace_bytes(self) -> int | None:
@@ -56,5 +62,5 @@ class TensorRtSettings(CompilerSettings):
     """
 
     timing_cache: Path | None = builder_setting(
-        None, "--timing-cache", "file of the timing cache.", usual="one per device"
+        None, "--timing-cache", "keep what the builder timed in this file.", usual="one per device"
     )

@@ -5,13 +5,12 @@ Each file holds fields of ``Recipe`` and says in its comments where every number
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from trt_layermerge.errors import UsageError
+from trt_layermerge.errors import UsageError, did_you_mean
 from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.training.recipe import Recipe
 
@@ -33,8 +32,7 @@ def read_recipe(name: str) -> Recipe:
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
-        near = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}; or name a FILE.toml"
+        hint = did_you_mean(name, recipe_names(), f"there are {', '.join(recipe_names())}; or name a FILE.toml")
         raise UsageError(f"there is no recipe {name!r}", hint=hint)
     try:
         values = parse_toml(read_bytes(path))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import prod
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trt_layermerge.errors import ModelError, UsageError
+from trt_layermerge.errors import ModelError, UsageError, did_you_mean
 
 _SUM_ERROR = 1e-3
 """Probabilities sum to one within this."""
@@ -174,8 +173,7 @@ def choose_distances(original: Mapping[str, Tensor], told: Mapping[str, str]) ->
         UsageError: There is no such output or no such distance, or the output cannot be compared so.
     """
     if unknown := [name for name in told if name not in original]:
-        close = get_close_matches(unknown[0], original, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"its outputs are {', '.join(original)}"
+        hint = did_you_mean(unknown[0], original, f"its outputs are {', '.join(original)}")
         raise UsageError(f"the network has no output {unknown[0]!r} to compare", hint=hint)
     found = {}
     for name, values in original.items():

@@ -1,0 +1,90 @@
+"""Reads what ``compress`` or ``build`` delivered, its hashes checked, as what a deployment is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from trt_layermerge.delivery.engine_manifest import is_engine_manifest, read_engine_manifest
+from trt_layermerge.delivery.integrity import check_file
+from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.deployment.base import OPEN, Delivered, Port
+from trt_layermerge.errors import InputError, VerificationError
+from trt_layermerge.files import sha256
+from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.runtimes.registry import runtime_kind
+
+
+def read_delivered(path: Path, model: Path | None = None) -> Delivered:
+    """Read a delivery by its manifest.
+
+    Args:
+        path: ``manifest.json`` of a job, or ``ENGINE.manifest.json``.
+        model: The ONNX file that the engine was built from, where it does not lie beside it.
+
+    Raises:
+        InputError: The manifest or a file is missing or damaged.
+        VerificationError: A file is not the one that was delivered.
+    """
+    manifest = read_engine_manifest(path) if is_engine_manifest(path) else read_manifest(path)
+    for name, expected in manifest.files.items():
+        check_file(path.parent / name, expected)
+    is_job = isinstance(manifest, Manifest)
+    expected = manifest.files[manifest.onnx] if is_job else manifest.onnx_sha256
+    graph = read_onnx(_model(path.parent, manifest.onnx, model, expected), weights=False).graph
+    batch = manifest.batch if is_job else next(iter(manifest.inputs.values()))[0]
+    device = manifest.device
+    return Delivered(
+        manifest=path,
+        engine=path.parent / manifest.engine,
+        inputs=tuple(_port(value, batch) for value in inputs_of(graph).values()),
+        outputs=tuple(_port(value, batch) for value in graph.output),
+        batches=manifest.batches or (batch, batch),
+        device=device,
+        kind=runtime_kind(device.runtime),
+        figures=manifest.figures.map(_numbers) if is_job else None,
+        settings=_settings(manifest) if is_job else {"onnx_sha256": manifest.onnx_sha256},
+    )
+
+
+def _model(folder: Path, name: str, given: Path | None, expected: str) -> Path:
+    found = given or folder / name
+    if not found.is_file():
+        raise InputError(
+            f"{found} is missing: an engine's types of inputs and outputs are read from it",
+            hint="pass --model with the ONNX file that the engine was built from",
+        )
+    if sha256(found) != expected:
+        raise VerificationError(
+            f"{found} is not the file that the engine was built from: its SHA-256 differs from the manifest's",
+            hint="pass --model with the file that it was built from, or build the engine again",
+        )
+    return found
+
+
+def _port(value: onnx.ValueInfoProto, batch: int) -> Port:
+    kind = value.type.tensor_type
+    sizes = [size.dim_value or OPEN for size in kind.shape.dim]
+    if sizes and sizes[0] == OPEN:
+        sizes[0] = batch
+    return Port(value.name, kind.elem_type, tuple(sizes))
+
+
+def _numbers(figures: object) -> dict[str, float]:
+    return {name: float(value) for name, value in vars(figures).items() if isinstance(value, int | float)}
+
+
+def _settings(manifest: Manifest) -> dict[str, str]:
+    device = manifest.device
+    return {
+        "model": manifest.model,
+        "task": str(manifest.task),
+        "batch": str(manifest.batch),
+        "precision": device.precision,
+        "runtime": f"{device.runtime} {device.runtime_version}",
+        "device": device.name,
+        "simulated": str(manifest.simulated),
+        "git": str(manifest.git),
+        **{f"version {name}": version for name, version in manifest.versions.items()},
+    }

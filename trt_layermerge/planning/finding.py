@@ -1,0 +1,40 @@
+"""Which plans of a frontier are wanted: the best one, the best few, or one that surely meets the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trt_layermerge.planning.confidence import plan_for
+from trt_layermerge.planning.frontier import Frontier
+from trt_layermerge.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Found:
+    """Plans that were found.
+
+    Attributes:
+        plans: The best one first.
+        best: Whether no better plan is known to be possible.
+    """
+
+    plans: tuple[Plan, ...]
+    best: bool = True
+
+
+def find_plans(frontier: Frontier, budget_ns: int, confidence: float | None = None, count: int = 1) -> Found:
+    """The plans within a budget.
+
+    Args:
+        frontier: Where to look.
+        budget_ns: Largest latency in ns, end to end.
+        confidence: Least probability of meeting it; ``None`` to go by measured latencies alone.
+        count: How many plans, where nothing is said of confidence.
+
+    Raises:
+        InfeasibleBudgetError: No plan meets the budget, or none does so surely enough.
+    """
+    if confidence is not None:
+        sure = plan_for(frontier, budget_ns, confidence)
+        return Found((sure.plan,), sure.best)
+    return Found(frontier.best_plans(budget_ns, count) if count > 1 else (frontier.best(budget_ns),))
