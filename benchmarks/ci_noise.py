@@ -85,7 +85,7 @@ def measured(sessions: tuple[Session, ...], path: Path, signatures, slowed: str 
     fresh = [replace(session, profile=profile, runtime=runtime) for session in sessions]
     for session, old in zip(fresh, sessions, strict=True):
         session.__dict__["original"] = old.original  # written and compared once
-    measure_rows(fresh, signatures, lambda *_: None)
+    measure_rows(fresh, signatures, lambda *_, **__: None)
     return profile
 
 

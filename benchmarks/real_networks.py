@@ -109,6 +109,8 @@ NETWORKS = {
 WAYS = {
     "untrained": "--no-finetune",
     "trained": "--epochs 2",
+    "trained at 1e-4": "--epochs 2 --lr 1e-4",
+    "trained at 2e-3": "--epochs 2 --lr 2e-3",
     "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
     "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
 }
@@ -163,7 +165,7 @@ def path_of(name: str, asked: float, way: str) -> Path:
 
 def outcomes() -> dict[str, list[Outcome]]:
     """What was done before, by network: way after way, in order of speed-ups."""
-    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in FOUND.glob("*trained.json")]
+    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in FOUND.glob("*trained*.json")]
     found.sort(key=lambda one: (list(WAYS).index(one.way), one.asked))
     rows = {name: [one for one in found if one.network == name] for name in NETWORKS}
     return {name: some for name, some in rows.items() if some}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -22,10 +21,10 @@ from trt_layermerge.importance import table
 from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.journal import Journal
 from trt_layermerge.latency import profile
-from trt_layermerge.latency.profile import Profile
+from trt_layermerge.latency.profile import Profile, timing_fields
 from trt_layermerge.pipeline import refine
 from trt_layermerge.pipeline.measuring import _read_baseline
-from trt_layermerge.planning.plan import _Document, read_plan, write_plan
+from trt_layermerge.planning.plan import PlanDocument, read_plan, write_plan
 from trt_layermerge.training import checkpoint
 from trt_layermerge.training.checkpoint import Checkpoint
 
@@ -58,7 +57,7 @@ def _baseline(golden: Path, new: Path) -> None:
     key = {name: fields[name] for name in ("weights", "device", "batch", "inputs")}
     timing = _read_baseline(golden, key)
     assert timing is not None and _read_baseline(golden, key | {"batch": 1}) is None
-    assert asdict(timing).items() <= fields.items()
+    assert timing_fields(timing).items() <= fields.items()
     new.write_bytes(golden.read_bytes())
 
 
@@ -91,7 +90,7 @@ def test_every_version_that_is_written_has_its_file() -> None:
         HERE / "importance-v{}.jsonl": table._FORMAT.version,
         HERE / "refinement-v{}.jsonl": refine._FORMAT.version,
         HERE / "checkpoint-v{}.safetensors": checkpoint.VERSION,
-        HERE / "plan-v{}.json": get_args(_Document.model_fields["version"].annotation)[-1],
+        HERE / "plan-v{}.json": get_args(PlanDocument.model_fields["version"].annotation)[-1],
         HERE / "engine-v{}.json": get_args(EngineManifest.model_fields["version"].annotation)[-1],
         MANIFESTS / "manifest-v{}.json": get_args(Manifest.model_fields["version"].annotation)[-1],
     }

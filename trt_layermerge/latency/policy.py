@@ -21,6 +21,8 @@ class MeasurementPolicy:
         max_burst: Most runs in a burst.
         builds: Engines of a candidate that take turns. Where their tensors lie in memory, and what a builder chose, is
             one draw a build; the interval of one alone knows nothing of it.
+        rebuilds: The same for a sample of the candidates, each built as if nothing had been timed before; what builds
+            differ by is part of the intervals of all.
         group: Candidates that are timed interleaved.
         disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
         patience: Rounds of a group that may be thrown away, beyond one for each that was not.
@@ -42,6 +44,7 @@ class MeasurementPolicy:
     min_burst: int = 3
     max_burst: int = 200
     builds: int = 1
+    rebuilds: int = 1
     group: int = 8
     disturbance: float = 0.10
     patience: int = 10
