@@ -161,7 +161,7 @@ def _also(session: Session, reporter: Reporter) -> Also | None:
     shapes = batched_shapes(session.network.inputs, job.batch)
     sources = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX)
     models = sources.map(lambda source: typed_path(source, job.options.precision))
-    return build_also(job.also, models, job.options, shapes, job.final_policy)
+    return build_also(job.also, models, job.options, shapes, job.final_policy, job.key)
 
 
 @dataclass(frozen=True)
@@ -332,7 +332,9 @@ def _write(job: Job, result: Result, evidence: Evidence) -> Result:
     write_report(job.output / REPORT, result.manifest, evidence, result.cautions)
     write_json(job.output / RESULT, result.as_json())
     listed = result.manifest.files | hashes(job.output, [REPORT, RESULT])
-    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}))
+    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}), job.key)
     files = {what: str(path) for what, path in result.files.items()}
     record(_LOG.info, "delivered", "%s: %.2fx", files["engine"], result.manifest.speedup, **files)
-    return replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will
+    signed_by = None if job.key is None else job.key.public
+    verified = verify_delivery(job.output / MANIFEST, signed_by=signed_by)  # as a user's machine will
+    return replace(result, manifest=verified.manifest)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trt_layermerge.blocks.limits import Limits
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.policy import MeasurementPolicy
@@ -69,6 +70,7 @@ class Job:
         fleet: Machines that measure, as ``Fleet.parse`` reads it; ``None`` for this one. Part of no key.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
         command: The command line that asks for all this, for the report; part of no key.
+        key: What the manifest is signed with; ``None`` for not at all.
     """
 
     model: str
@@ -99,6 +101,7 @@ class Job:
     fleet: str | None = None
     also: str | None = None
     command: str = ""
+    key: SigningKey | None = None
 
     @property
     def setting(self) -> Setting:

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError, did_you_mean
 from trt_layermerge.importance.estimators.base import Estimator
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
@@ -105,6 +106,7 @@ class JobSettings(TypedDict, total=False):
     accept_worse: bool
     fleet: str | None
     also: str | None
+    sign: SigningKey | None
 
 
 def job_of(model: str | Path, **settings: Any) -> Job:
@@ -133,6 +135,7 @@ def job_of(model: str | Path, **settings: Any) -> Job:
             **as_they_are,
             **paths,
             memory_limit=MemoryLimit.parse(given["memory_limit"]) if "memory_limit" in given else None,
+            key=given.get("sign"),
             comparing=_comparing(given),
             options=options,
             budget=_budget(given, job.budget),

@@ -28,6 +28,7 @@ from trt_layermerge.cli.options import (
 )
 from trt_layermerge.cli.sections import Command, combined
 from trt_layermerge.cli.show import print_json, screen
+from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.progress import minutes, reporting
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     fleet_option,
     also_option,
     training_options,
+    sign_option,
     config_option,
     dry_run_option,
     json_option,
