@@ -159,7 +159,7 @@ def frontier_of(session: Session, baseline: Timing, table: LossRows | None, corr
     return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
 
 
-def within_network(session: Session, original_ns: int, corrected: bool) -> WithinNetwork:
+def within_network(session: Session, original_ns: int, corrected: bool = True) -> WithinNetwork:
     """What blocks take within the network of a job."""
     kept = sum(kept_ns(session).values())
     # Where the blocks take longer one by one than the network as a whole, what calling a runtime costs is in each of
