@@ -26,11 +26,16 @@ demo: $(INSTALLED)  ## compress a ResNet-20 on Fashion-MNIST: the whole job, in 
 	$(BIN)/trt-layermerge compress --config examples/fashion_mnist/demo.toml
 
 # What NVIDIA's libraries offer, to check our source against; none of it is used, none of it needs a GPU.
-BINDINGS := tensorrt-10.9.0.34 tensorrt-10.16.1.11 tensorrt-11.4.0.106 nvidia-ml-py-13.615.71 pycuda-2026.1
+BINDINGS := tensorrt-10.9.0.34 tensorrt-10.16.1.11 tensorrt-11.4.0.106 tensorrt-rtx-cu12-1.7.1.116 \
+	tensorrt-rtx-cu13-1.7.1.116 nvidia-ml-py-13.615.71 pycuda-2026.1
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .venv/bindings/tensorrt-%: | $(INSTALLED)
 	$(PIP) install --no-deps --target $@.new tensorrt-cu12==$* tensorrt-cu12-bindings==$* && mv $@.new $@
+
+.venv/bindings/tensorrt-rtx-%: | $(INSTALLED)  # CUDA's major version, then the release
+	set -- $(subst -, ,$*); $(PIP) install --no-deps --target $@.new \
+		tensorrt-rtx-$$1==$$2 tensorrt-rtx-$$1-bindings==$$2 && mv $@.new $@
 
 .venv/bindings/nvidia-ml-py-%: | $(INSTALLED)
 	$(PIP) install --no-deps --target $@.new nvidia-ml-py==$* && mv $@.new $@

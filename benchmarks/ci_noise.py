@@ -95,7 +95,7 @@ class Measuring:
         for session, old in zip(fresh, self._sessions, strict=True):
             session.__dict__["original"] = old.original  # written and compared once
         left = None if self._until is None else self._until - time.monotonic()
-        measure_rows(fresh, signatures, lambda *_: None, left)
+        measure_rows(fresh, signatures, lambda *_, **__: None, left)
         if missing(signatures, profile, fresh[0].job.policy):
             raise SystemExit(f"the time is up amid {name}; the same command goes on")
         return profile

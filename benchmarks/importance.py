@@ -60,7 +60,7 @@ class Subject:
         """A table with rows of some choices at least."""
         table = ImportanceTable.open(self.folder / f"{name}.jsonl", table_key(self.network, self.task, how))
 
-        def progress(done: int, total: int, label: str) -> None:
+        def progress(done: int, total: int, label: str, *, share: float | None = None) -> None:
             print(f"\r{name}: {done} of {total}  {label:<40}", end="", file=sys.stderr, flush=True)
 
         measure(self.network, choices, self.task, table, how, progress)

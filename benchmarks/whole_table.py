@@ -42,7 +42,7 @@ def main() -> None:
     table = ImportanceTable.open(given.output / f"{given.network}.jsonl", table_key(network, task, how))
     began, spent, known = time.monotonic(), time.process_time(), len(table)
 
-    def progress(done: int, total: int, label: str) -> None:
+    def progress(done: int, total: int, label: str, *, share: float | None = None) -> None:
         cpu = time.process_time() - spent
         print(f"\r{done} of {total}, {cpu:.0f} s of processor  {label:<40}", end="", file=sys.stderr, flush=True)
 

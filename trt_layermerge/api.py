@@ -40,7 +40,7 @@ def load(model: str | Path, **settings: Unpack[JobSettings]) -> Session:
 
     >>> session = load("model.py", task="task.py", max_layers=2, max_kernel=5, budget=0.9)
     >>> session
-    <Session of model.py: 10 choices, timed in onnxruntime>
+    <Session of model.py: 14 choices, timed in onnxruntime>
 
     Args:
         model: ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory``, ``FILE.py:factory`` or ``FILE.onnx``.

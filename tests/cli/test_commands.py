@@ -11,6 +11,8 @@ import pytest
 FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"} | {
     "depth",
     "peak_activation_bytes",
+    "latency_p90_ms",
+    "latency_p99_ms",
 }
 
 

@@ -32,7 +32,7 @@ from trt_layermerge.pipeline import settings
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.depth import Depth
-from trt_layermerge.runtimes.base import BuilderSettings
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings, TensorRtSettings
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe

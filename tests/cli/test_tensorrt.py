@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -101,3 +102,86 @@ def test_faults_have_their_exit_codes(job: Any, fault: dict[str, object], code: 
         tell(**usual)
     assert ran.code == code and words in ran.err and "Traceback" not in ran.err and ran.out == ""
     assert not (tmp_path / "net.engine").exists()
+
+
+def test_a_cache_that_a_job_filled_replays_the_job_and_nothing_else(job: Any) -> None:
+    desk, _, _ = job
+    (cache,) = (desk.folder / "cache").rglob("*.timing")
+    before, out, profiles = cache.read_bytes(), desk.folder / "replayed", desk.folder / "replayed-profiles"
+    only = ["--runtime", "tensorrt", "--timing-cache", cache, "--cache-only"]
+    ran = _run("compress", *desk.job, "--output", out, "--profiles", profiles, *only, "--json")
+    assert ran.code == 0 and cache.read_bytes() == before, ran.err
+    (path,) = profiles.rglob("*.jsonl")
+    key = json.loads(path.read_text().splitlines()[0])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["timing_cache"] == hashlib.sha256(before).hexdigest()
+    assert f"timing cache {manifest['timing_cache'][:16]} alone" in key["settings"] == manifest["device"]["settings"]
+    assert _run("verify", "--manifest", out / "manifest.json").code == 0, "who verifies has no cache"
+    other = _run("profile", *desk.stage, *only)
+    assert other.code == 9 and "timing cache" in other.err, "rows of tactics that were chosen otherwise"
+
+
+@pytest.mark.parametrize("command", ["build", "profile", "compress"])
+def test_what_a_cache_lacks_is_exit_9_in_one_message(job: Any, command: str, tmp_path: Any) -> None:
+    desk, _, _ = job
+    cache = tmp_path / "c.timing"
+    cache.write_bytes(b'DOUBLE TIMING CACHE\n{"version": "11.4.0.106", "entries": {"of another model": 1}}')
+    before = cache.read_bytes()
+    only = ["--runtime", "tensorrt", "--timing-cache", cache, "--cache-only"]
+    fresh = ["--output", tmp_path / "out", "--profiles", tmp_path / "profiles"]
+    what = {
+        "build": [desk.folder / "out" / "compressed.onnx", "--output", tmp_path / "net.engine"],
+        "profile": [*desk.stage, *fresh],
+        "compress": [*desk.job, *fresh],
+    }
+    ran = _run(command, *what[command], *only)
+    assert ran.code == 9 and ran.out == "" and "Traceback" not in ran.err, ran.err
+    assert ran.err.count("c.timing lacks a tactic") == 1 and "without --cache-only" in ran.err
+    assert cache.read_bytes() == before and not list(tmp_path.rglob("*.engine"))
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"), [(None, 3, "cannot read the timing cache"), (b"nothing", 9, "cannot be replayed")]
+)
+def test_a_cache_that_is_none_is_told_of(job: Any, content: bytes | None, code: int, words: str, tmp_path: Any) -> None:
+    desk, _, _ = job
+    if content is not None:
+        (tmp_path / "c.timing").write_bytes(content)
+    only = ["--runtime", "tensorrt", "--timing-cache", tmp_path / "c.timing", "--cache-only"]
+    ran = _run("build", desk.folder / "out" / "compressed.onnx", *only, "--output", tmp_path / "net.engine")
+    assert ran.code == code and words in ran.err and not (tmp_path / "net.engine").exists()
+
+
+def test_engines_are_told_of_in_the_files_of_trtexec(job: Any, tmp_path: Any) -> None:
+    desk, _, _ = job
+    model, engine = desk.folder / "out" / "compressed.onnx", tmp_path / "net.engine"
+    names = {"--export-times": "t.json", "--export-profile": "p.json", "--export-layer-info": "l.json"}
+    files = [part for option, name in names.items() for part in (option, tmp_path / name)]
+    ran = _run("build", model, "--runtime", "tensorrt", "--output", engine, *files)
+    assert ran.code == 0, ran.err
+    times, layers, infos = (_run("profile", "show", tmp_path / name, "--json").json for name in names.values())
+    assert times["runs"] == 200 and times["timing"]["median_ns"] == 100_000
+    assert layers["count"] == 200 and {row["name"] for row in layers["layers"]} == {
+        row["name"] for row in infos["layers"]
+    }
+    exported = _run("profile", "export", tmp_path / "p.json", "--csv", "-").out.splitlines()
+    assert exported[0] == "name,time_ms,average_ms,median_ms,percentage" and len(exported) == 1 + len(layers["layers"])
+    assert "CaskConvolution" in _run("profile", "show", tmp_path / "l.json").out
+    assert "200 runs" in _run("profile", "show", tmp_path / "t.json").out
+    assert "share" in _run("profile", "show", tmp_path / "p.json", "--all").out
+
+
+def test_what_a_runtime_does_not_tell_of_its_layers_it_says(job: Any, tmp_path: Any) -> None:
+    desk, _, _ = job
+    more = ["--output", tmp_path / "net.onnx", "--export-profile", tmp_path / "p.json"]
+    ran = _run("build", desk.folder / "out" / "compressed.onnx", *more)
+    assert ran.code == 2 and "do not tell of their layers" in ran.err and not (tmp_path / "net.onnx").exists()
+    times = _run(
+        "build",
+        desk.folder / "out" / "compressed.onnx",
+        "--output",
+        tmp_path / "b.onnx",
+        "--export-times",
+        tmp_path / "t",
+    )
+    assert times.code == 0 and _run("profile", "show", tmp_path / "t", "--json").json["runs"] == 200

@@ -12,11 +12,17 @@ import pytest
 from tests.contract import genuine
 
 
+@pytest.fixture(scope="session", params=genuine.TENSORRT_RTX)
+def rtx_wheel(request: pytest.FixtureRequest) -> str:
+    """A wheel of TensorRT-RTX."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def rtx_stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the stub of ``tensorrt_rtx``."""
-    target = tmp_path_factory.mktemp("tensorrt_rtx")
-    genuine.write_rtx_stubs(target)
+def rtx_stubs(rtx_wheel: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the stub of ``tensorrt_rtx`` of that wheel."""
+    target = tmp_path_factory.mktemp(rtx_wheel)
+    genuine.write_rtx_stubs(rtx_wheel, target)
     return target
 
 

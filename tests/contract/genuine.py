@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -14,6 +13,8 @@ import pytest
 FOLDER = Path(sys.prefix) / "bindings"
 TENSORRT = ("10.9.0.34", "10.16.1.11", "11.4.0.106")
 """The oldest release that is supported, and the newest of each major version."""
+
+TENSORRT_RTX = ("tensorrt-rtx-cu12-1.7.1.116", "tensorrt-rtx-cu13-1.7.1.116")
 
 _HERE = Path(__file__).parent
 
@@ -27,22 +28,24 @@ def folder(name: str) -> Path:
 
 def write_stubs(version: str, target: Path) -> None:
     """Write the stub of ``tensorrt`` of one release into a folder; the test is skipped without gcc."""
-    bindings, compiler = folder(f"tensorrt-{version}"), shutil.which("gcc")
+    major = version.split(".")[0]
+    libraries = [f"lib{library}.so.{major}" for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser")]
+    _write("tensorrt", folder(f"tensorrt-{version}"), libraries, target)
+
+
+def write_rtx_stubs(wheel: str, target: Path) -> None:
+    """Write the stub of ``tensorrt_rtx`` of one wheel into a folder; the test is skipped without gcc."""
+    _write("tensorrt_rtx", folder(wheel), ["libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"], target)
+
+
+def _write(module: str, bindings: Path, libraries: list[str], target: Path) -> None:
+    compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("gcc is not here; the bindings are linked against a few lines of C: apt-get install gcc")
-    major = version.split(".")[0]
     target.mkdir(parents=True, exist_ok=True)
-    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
-        shared = target / f"lib{library}.so.{major}"
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", shared, _HERE / "link_stub.c"], check=True)
-    _generate("tensorrt", target, PYTHONPATH=str(bindings), LD_LIBRARY_PATH=str(target))
-
-
-def write_rtx_stubs(target: Path) -> None:
-    """Write the stub of the installed ``tensorrt_rtx`` into a folder; the test is skipped where it is not installed."""
-    if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("tensorrt_rtx is not installed: pip install 'tensorrt-rtx-cu12>=1.7.1'")
-    _generate("tensorrt_rtx", target)
+    for library in libraries:
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", target / library, _HERE / "link_stub.c"], check=True)
+    _generate(module, target, PYTHONPATH=str(bindings), LD_LIBRARY_PATH=str(target))
 
 
 def _generate(module: str, target: Path, **environment: str) -> None:

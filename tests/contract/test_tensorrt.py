@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -28,16 +29,27 @@ def test_all_of_tensorrt_that_we_touch_exists(release: str, stubs: Path, record_
     } < findings.touched
 
 
-def test_all_of_tensorrt_rtx_that_we_touch_exists(rtx_stubs: Path, tmp_path: Path, record_property) -> None:
+def test_all_of_tensorrt_rtx_that_we_touch_exists(
+    rtx_wheel: str, rtx_stubs: Path, tmp_path: Path, record_property
+) -> None:
     """What builds and runs with either library does so with TensorRT-RTX in the place of TensorRT."""
     for name in ("tensorrt", "tensorrt_rtx"):
         shutil.copytree(rtx_stubs / "tensorrt_rtx", tmp_path / name)
     findings = check(OF_RTX, tmp_path, ["tensorrt", "tensorrt_rtx"])
     names = {name.split(".", 1)[1] for name in findings.touched}
-    record_property("contract", f"TensorRT-RTX as installed: {len(names)} names touched, 0 missing")
+    record_property("contract", f"{rtx_wheel}: {len(names)} names touched, 0 missing")
     assert findings.errors == () and findings.unchecked == ()
     assert {"IBuilderConfig.set_compute_capability", "Builder.build_serialized_network"} < names
     assert {"IExecutionContext.execute_async_v3", "IRuntimeConfig.set_runtime_cache", "IRuntimeCache.serialize"} < names
+
+
+def test_build_routes_are_of_11_and_asked_for_by_their_name(release: str, stubs: Path) -> None:
+    """Older releases have none, so that no type may name them."""
+    config = re.search(
+        r"class IBuilderConfig:(.*?)\nclass ", (stubs / "tensorrt" / "__init__.pyi").read_text(), re.DOTALL
+    )
+    assert config is not None and ("build_route: str" in config[1]) is (int(release.split(".")[0]) >= 11)
+    assert '_ROUTE = "build_route"' in (RUNTIMES / "worker.py").read_text()
 
 
 PLANTED = {

@@ -24,7 +24,7 @@ from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions
 from trt_layermerge.runtimes.graph_precision import graph_precision
-from trt_layermerge.runtimes.nvidia.rtx_plan import read_header
+from trt_layermerge.runtimes.nvidia.rtx_plan import PlanKernel, kernels, read_header
 from trt_layermerge.runtimes.registry import get_runtime
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +74,28 @@ def test_what_is_delivered_compiles(source: Path, network: Network, precision: s
     plan = source.with_name(f"{precision}.engine")
     engine.save(plan)
     assert read_header(plan).targets == (target,)
+    require_asked(onnx.load(typed.path), kernels(plan.read_bytes()), target)
+
+
+def require_asked(model: onnx.ModelProto, launched: tuple[PlanKernel, ...], target: str) -> None:
+    """A plan holds the kernels that were asked for: as many convolutions, in their types, with what is around them."""
+    nodes = {node.name: node.op_type for node in model.graph.node}
+    convolutions = [name for name, kind in nodes.items() if kind == "Conv"]
+    computed = [kernel for kernel in launched if kernel.convolution]
+    by_node = {name: [one for one in computed if name in one.fused] for name in convolutions}
+    assert {name: len(found) for name, found in by_node.items()} == dict.fromkeys(convolutions, 1)
+    precision, products = graph_precision(model), sum(kind in ("Gemm", "MatMul") for kind in nodes.values())
+    assert len(computed) == len(convolutions) + products * ((precision, target) == ("fp32", "sm75"))
+    if precision != "int8":  # there, types change in between
+        behind = {node.output[0]: node.name for node in model.graph.node if node.op_type == "Conv"}
+        activations = [node for node in model.graph.node if node.op_type in ("Relu", "Clip")]
+        pairs = {node.name: behind[node.input[0]] for node in activations if node.input[0] in behind}
+        apart = {
+            name: conv for name, conv in pairs.items() if not any({name, conv} <= {*one.fused} for one in computed)
+        }
+        assert pairs and apart == {}, "an activation behind a convolution is no kernel of its own"
+        assert {kernel.type for kernel in computed} == {precision}
+    assert len(launched) < len(nodes)
 
 
 @needs_compiler

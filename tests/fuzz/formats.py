@@ -178,6 +178,16 @@ FORMATS = {
             readers.cached_timings,
             share=0.3,
         ),
+        *(
+            FileFormat(
+                f"trtexec's {name}",
+                "x.json",
+                lambda _, name=name: [(TESTS / "latency" / "assets" / f"trtexec-{name}.json").read_bytes()],  # type: ignore[misc]
+                readers.trtexec_export,
+                structures.indented_json,
+            )
+            for name in ("times", "profile", "layers")
+        ),
         FileFormat(
             "recorded inputs and outputs",
             "c.safetensors",

@@ -15,6 +15,7 @@ from tests.fuzz import samples
 from tests.fuzz.bench import Bench
 from trt_layermerge.cli.commands.build import _shapes as shapes_of
 from trt_layermerge.cli.main import main
+from trt_layermerge.cli.shown_trtexec import show_trtexec_export
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
@@ -116,6 +117,13 @@ def beside(path: Path, name: str, text: str) -> Path:
 def depth(path: Path, _: Bench) -> None:
     method: Any = method_named("depth", {})
     fastest_intervals(method, path)
+
+
+def trtexec_export(path: Path, _: Bench) -> None:
+    """As ``profile show`` tells it, to people and to programs."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        for as_json in (False, True):
+            show_trtexec_export(path, everything=True, as_json=as_json)
 
 
 def convolutions(path: Path, _: Bench) -> None:

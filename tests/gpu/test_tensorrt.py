@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trt_layermerge.errors import IncompatibleError
 from trt_layermerge.pipeline.self_check import check_itself
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
@@ -57,6 +58,26 @@ def test_a_second_build_reads_the_timing_cache_of_the_first(runtime: Runtime, tm
     assert first
     runtime.build(small_model(), options)
     assert len((tmp_path / "cache").read_bytes()) >= len(first)
+
+
+def test_a_cache_is_replayed_and_what_it_lacks_is_told(runtime: Runtime, tmp_path: Path, record_property) -> None:
+    usual = TensorRtSettings(timing_cache=tmp_path / "cache")
+    runtime.build(small_model(), BuildOptions(settings=usual))
+    before, only = (tmp_path / "cache").read_bytes(), BuildOptions(settings=replace(usual, cache_only=True))
+    assert runtime.build(small_model(), only).time(1) > 0 and (tmp_path / "cache").read_bytes() == before
+    with pytest.raises(IncompatibleError) as caught:
+        runtime.build(small_model(outputs=64), only)
+    record_property("timing cache, a miss", caught.value.message)
+    assert "lacks a tactic" in caught.value.message
+
+
+def test_requests_take_longer_than_runs_and_layers_together_about_as_long(runtime: Runtime, record_property) -> None:
+    engine = runtime.build(small_model(), BuildOptions())
+    run, host = np.median(engine.time(200)), np.median(runtime.host_times(engine, 200))
+    layers = {name: float(np.median(times)) for name, times in runtime.layer_times(engine, 50).items()}
+    for name, value in {"run, us": run / 1e3, "request by the host, us": host / 1e3, "layers, ms": layers}.items():
+        record_property(f"TensorRT: {name}", value)
+    assert host > run and layers
 
 
 def test_a_self_check_succeeds(runtime: Runtime) -> None:

@@ -181,7 +181,7 @@ def re_estimate(module, norms, batches):
 def test_rows_are_what_the_whole_network_does(network, task, table):
     """Also: every choice but ``keep`` has a row, and no test data was read."""
     choices, told = choices_of(network), []
-    measure(network, choices, task, table, HOW, lambda *what: told.append(what))
+    measure(network, choices, task, table, HOW, lambda *what, **_: told.append(what))
     wanted = [choice for choice in choices if choice.kind is not Kind.KEEP]
     assert {choice.kind for choice in wanted} == {Kind.MERGE, Kind.FIT, Kind.IDENTITY}
     assert {row.choice for row in table} == {choice.key for choice in wanted}
@@ -242,7 +242,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(network, task, table, tmp_path, s
     choices = choices_of(network)[::step]
     told: list[str] = []
 
-    def progress(done, total, label):
+    def progress(done, total, label, **_):
         told.append(label)
         if done in stops and done == len(told):
             raise KeyboardInterrupt
@@ -265,7 +265,7 @@ def test_a_finished_table_costs_nothing(network, task, table):
     choices = choices_of(network)
     measure(network, choices, task, table, HOW)
     task.held_out_batches = task.calibration_batches = task.test_batches
-    measure(network, choices, task, table, HOW, lambda *_: pytest.fail("measured twice"))
+    measure(network, choices, task, table, HOW, lambda *_, **__: pytest.fail("measured twice"))
     measure(network, [choice for choice in choices if choice.kind is Kind.KEEP], task, table, HOW)
 
 

@@ -54,4 +54,6 @@ def test_anchors_are_the_longest_that_are_sure(tmp_path: Path) -> None:
 def test_a_scaled_timing_is_still_one(factor: float) -> None:
     timing = scaled(Timing(1000, 990, 1010, 980, 1100, 0.1, 30), factor)
     assert timing.p5_ns <= timing.ci_low_ns <= timing.median_ns <= timing.ci_high_ns <= timing.p95_ns
-    assert timing.median_ns >= 1000 * factor
+    assert timing.median_ns >= 1000 * factor and timing.p90_ns is None
+    told = scaled(Timing(1000, 990, 1010, 980, 1100, 0.1, 30, p90_ns=1050, p99_ns=1200), factor)
+    assert 1050 * factor <= told.p90_ns <= told.p99_ns < 1200 * factor + 1

@@ -79,6 +79,25 @@ def test_version_1_is_what_is_written(tmp_path: Path) -> None:
     assert write(tmp_path / "p.jsonl").path.read_bytes() == GOLDEN.read_bytes()
 
 
+def test_what_was_added_since_is_written_where_there_is_something_to_tell(tmp_path: Path) -> None:
+    told = replace(TIMING, builds=3, p90_ns=362_000, p99_ns=400_000, build_spread=0.0125)
+    rows = [replace(ROWS[0], timing=told, host_ns=512_000), *ROWS[1:]]
+    profile = write(tmp_path / "p.jsonl", rows)
+    assert list(Profile.open(profile.path, KEY)) == rows and profile.build_spread == 0.0125
+    lines = [json.loads(line) for line in profile.path.read_text().splitlines()]
+    assert lines[1]["host_ns"] == 512_000 and "host_ns" not in lines[2] and "p99_ns" not in lines[2]
+
+
+@pytest.mark.parametrize("field", ["p90_ns", "p99_ns", "build_spread", "host_ns"])
+@pytest.mark.parametrize("value", [-1, 2**80, "1", True, 1e400])
+def test_what_was_added_since_is_checked_as_the_rest(tmp_path: Path, field: str, value: object) -> None:
+    path = write(tmp_path / "p.jsonl", ROWS[:1]).path
+    key, row = path.read_text().splitlines()
+    path.write_text(f"{key}\n{json.dumps(json.loads(row) | {field: value})}\n")
+    with pytest.raises(TableError, match="line 2"):
+        Profile.open(path, KEY)
+
+
 def test_a_torn_last_line_costs_that_line_only(tmp_path: Path) -> None:
     content = write(tmp_path / "whole.jsonl").path.read_bytes()
     last = content.rindex(b"\n", 0, -1) + 1

@@ -45,6 +45,10 @@ def test_profiles_of_two_devices_are_not_one(tmp_path: Path) -> None:
 
 
 def test_a_csv_has_all_rows_with_what_they_are_of(tmp_path: Path) -> None:
+    first = replace(ROWS[0], host_ns=512_000)
+    told = profile_csv(write(tmp_path / "told.jsonl", [replace(first, timing=replace(first.timing, p99_ns=400_000))]))
+    (cells,) = csv.DictReader(StringIO(told))
+    assert (cells["host_ms"], cells["p99_ms"], cells["p90_ms"]) == ("0.512000", "0.400000", "")
     failed = replace(ROWS[0], timing=None, status="failed", reason='no "tactic",\n=1+1')
     profile = write(tmp_path / "p.jsonl", [failed, *ROWS[1:]])
     found = list(csv.DictReader(StringIO(profile_csv(profile))))

@@ -23,6 +23,7 @@ from trt_layermerge.pipeline.profiling import measure_rows, wanted_signatures
 from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import Plan
+from trt_layermerge.progress import silent
 
 VGG = f"{Path(__file__).parents[2] / 'examples' / 'fashion_mnist' / 'vgg.py'}:vgg16"
 
@@ -37,7 +38,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, quick_job: Any) -> Session:
     limits, runtime = Limits(), "estimate:rtx-2080-ti"
     session = open_session(quick_job(folder, model=VGG, task=None, recipe=None, runtime=runtime, limits=limits))
     assert session.original.exists()
-    measure_rows([session], session.gap_signatures.values(), lambda *_: None)  # each is exported, which takes long
+    measure_rows([session], session.gap_signatures.values(), silent)  # each is exported, which takes long
     return session
 
 

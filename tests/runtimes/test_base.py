@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.runtimes.base import BuilderSettings, is_installed, require_computed
+from trt_layermerge.runtimes.base import is_installed, require_computed
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings, GpuSettings, TensorRtSettings
 from trt_layermerge.runtimes.registry import runtime_kinds
 

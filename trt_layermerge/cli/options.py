@@ -103,7 +103,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
     of_stages = (network_options, device_options, data_options, torch_options, plan_options)
-    of_compress = (refine_options, also_option, training_options)
+    of_compress = (refine_options, rebuilds_option, also_option, training_options)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
@@ -376,6 +376,17 @@ refine_options = section(
         show_default=True,
         metavar="N",
         help="Build and measure the N best plans, and decide by that; 0 goes by the prediction.",
+    ),
+)
+rebuilds_option = section(
+    "Engines",
+    option(
+        "--rebuilds",
+        type=click.IntRange(1),
+        default=_USUAL.policy.rebuilds,
+        show_default=True,
+        metavar="K",
+        help="Build one operation of eight, and both final engines, K times: all intervals hold what builds differ by.",
     ),
 )
 torch_options = section(

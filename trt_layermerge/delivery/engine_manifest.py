@@ -33,6 +33,7 @@ class EngineManifest(BaseModel):
         outputs: Names and shapes of the outputs.
         batches: Smallest and largest batch that it takes; ``None`` for that of the shapes alone.
         device: What it was built for, by which runtime and version, in which precision.
+        timing_cache: SHA-256 of the builder's timing cache as it was after the build; ``None`` where there is none.
         versions: Of Python and the packages that matter.
         git: Commit of the folder that it was built in; see ``Manifest``.
         checksum: Hash of the rest of the file; written and checked on its way to and from the disk.
@@ -50,6 +51,7 @@ class EngineManifest(BaseModel):
     outputs: dict[str, tuple[PositiveInt, ...]]
     batches: tuple[PositiveInt, PositiveInt] | None = None
     device: BuiltFor
+    timing_cache: Sha256 | None = None
     versions: dict[str, str]
     git: str | None
     checksum: Sha256 | None = Field(default=None, alias="seal")
@@ -79,7 +81,8 @@ def is_engine_manifest(path: Path) -> bool:
 
 def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:
     """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
-    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude={"checksum"})))
+    unsaid = {"checksum", *(() if manifest.timing_cache else ("timing_cache",))}  # as in a job's manifest
+    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid)))
 
 
 def read_engine_manifest(path: Path) -> EngineManifest:

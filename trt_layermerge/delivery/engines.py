@@ -16,7 +16,7 @@ from trt_layermerge.delivery.engine_manifest import (
     write_engine_manifest,
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
-from trt_layermerge.delivery.manifest import git_state, hashes, versions
+from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash, versions
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
@@ -91,7 +91,8 @@ def build_engine(
         inputs=dict(engine.inputs),
         outputs=dict(engine.outputs),
         batches=options.batches,
-        device=engine.describe(),
+        device=(device := engine.describe()),
+        timing_cache=timing_cache_hash(device, options),
         versions=versions(),
         git=git_state(),
     )

@@ -56,6 +56,13 @@ class _Frozen(BaseModel):
     )
 
 
+_LATER = {
+    *("launches", "latency_p90_ms", "latency_p99_ms", "host_latency_ms"),
+    *("builds", "build_spread", "build_route"),
+}
+"""Figures that manifests of earlier versions do not have."""
+
+
 class Figures(_Frozen):
     """A network's measured figures.
 
@@ -69,7 +76,13 @@ class Figures(_Frozen):
         flops: For one image.
         depth: Most convolutions in a row on any path; ``None`` in manifests written before it was counted.
         peak_activation_bytes: Most memory that the activations of one run take at once, float32; ``None`` as above.
-        launches: Kernels of one run; ``None`` where it does not.
+        launches: Kernels of one run; ``None`` where its runtime does not tell, as with all that follows.
+        latency_p90_ms: 90th percentile of single runs; runs that a GPU times back to back share their mean.
+        latency_p99_ms: 99th percentile.
+        host_latency_ms: Median of one request by the host's clock, inputs and outputs copied.
+        builds: How many builds of the network took turns; ``None`` for the engine alone.
+        build_spread: Standard deviation from build to build, as a share of the latency; the interval holds it.
+        build_route: The compiler's knobs that made it fastest; empty where the usual ones did, and others were tried.
     """
 
     latency_ms: float
@@ -81,11 +94,17 @@ class Figures(_Frozen):
     depth: int | None = None
     peak_activation_bytes: int | None = None
     launches: int | None = None
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    host_latency_ms: float | None = None
+    builds: int | None = None
+    build_spread: float | None = None
+    build_route: str | None = None
 
     @model_serializer(mode="wrap")
     def _said(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what was not told: files from before it was are the same."""
-        return {name: value for name, value in fields(self).items() if name != "launches" or value is not None}
+        return {name: value for name, value in fields(self).items() if name not in _LATER or value is not None}
 
 
 class ProofFigures(_Frozen):

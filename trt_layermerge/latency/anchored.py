@@ -71,4 +71,6 @@ def scaled(timing: Timing, factor: float) -> Timing:
         ci_high_ns=ceil(timing.ci_high_ns * factor),
         p5_ns=floor(timing.p5_ns * factor),
         p95_ns=ceil(timing.p95_ns * factor),
+        p90_ns=None if timing.p90_ns is None else ceil(timing.p90_ns * factor),
+        p99_ns=None if timing.p99_ns is None else ceil(timing.p99_ns * factor),
     )

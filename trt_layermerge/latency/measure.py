@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from hashlib import sha256
+from math import ceil
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.blocks.signature import Signature
@@ -25,6 +25,7 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
+from trt_layermerge.latency.trial import WINDOW, Burst, Round, Sentinel, Trial, timing_of
 from trt_layermerge.log import record
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.progress import Progress
@@ -44,8 +45,8 @@ def _no_model(signature: GapSignature) -> onnx.ModelProto:
     raise InputError(f"a gap is timed with its network at hand: {signature.key}")
 
 
-_SENTINEL_WINDOW = 5
 _BUILD_SECONDS = 0.03
+_ONE_OF = 8
 _SECONDS_PER_MAC = 1e-10
 
 
@@ -78,17 +79,18 @@ def fill(
             f"profile {profile.path} cannot take latencies of this runtime: {'; '.join(differences)}",
             hint="open the profile of this device, runtime and precision",
         )
-    pending = missing(signatures, profile, policy)
-    sentinel: _Sentinel | None = None
+    signatures = list(signatures)
+    pending, sample = missing(signatures, profile, policy), rebuilt(signatures, policy)
+    sentinel: Sentinel | None = None
     measured, began, work = 0, time.monotonic(), _work(pending, profile, policy)
     finished, all_work = 0.0, sum(work.values())
     for group in _groups(pending, policy):
         if max_seconds is not None and time.monotonic() - began >= max_seconds:
             break
-        sentinel = sentinel or _Sentinel(
+        sentinel = sentinel or Sentinel(
             _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
         )
-        for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model):
+        for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model, sample):
             profile.add(replace(row, simulated=profile.key.device.simulated))
             if row.status != "ok":
                 about = {"signature": row.signature.key, "status": row.status, "reason": row.reason}
@@ -102,9 +104,9 @@ def fill(
 def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
     """Candidates in order, so many at a time as are timed interleaved."""
     group: list[AnySignature] = []
-    weights = 0
+    weights, builds = 0, max(policy.builds, policy.rebuilds)
     for signature in pending:
-        more = policy.builds * signature.weights if isinstance(signature, Signature) else 0
+        more = builds * signature.weights if isinstance(signature, Signature) else 0
         if group and (len(group) == policy.group or weights + more > policy.group_weights):
             yield group
             group, weights = [], 0
@@ -121,16 +123,33 @@ def missing(signatures: Iterable[AnySignature], profile: Profile, policy: Measur
         IncompatibleError: A signature is of another precision than the profile.
     """
     enough = {"ok"} if policy.again else {"ok", "degraded"}
-    wanted = (signature for signature in signatures if not signature.empty)
-    pending = {s.key: s for s in wanted if (row := profile.get(s)) is None or row.status not in enough}
+    wanted = [signature for signature in signatures if not signature.empty]
+    sample, pending = rebuilt(wanted, policy), {}
+    for one in wanted:
+        row, builds = profile.get(one), policy.rebuilds if one.key in sample else 1
+        if row is None or row.status not in enough or (row.timing is not None and row.timing.builds < builds):
+            pending[one.key] = one
     for key, signature in pending.items():
         if signature.precision != (precision := profile.key.device.precision):
             raise IncompatibleError(f"profile {profile.path} is of {precision}, it cannot hold: {key}")
     return list(pending.values())
 
 
+def rebuilt(signatures: Iterable[AnySignature], policy: MeasurementPolicy) -> frozenset[str]:
+    """Keys of the sample that is built several times: one operation of eight, by hash, and one at least."""
+    if policy.rebuilds == 1:
+        return frozenset()
+    keys = {one.key for one in signatures if not one.empty}
+    return frozenset(sorted(keys, key=lambda key: sha256(key.encode()).digest())[: ceil(len(keys) / _ONE_OF)])
+
+
 def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[str, Timing]:
-    """Time engines end to end, interleaved, until all latencies are sure enough or the time is up.
+    """Time engines end to end, interleaved, until all latencies are sure enough or the time is up."""
+    return compare_builds({name: [engine] for name, engine in engines.items()}, policy)
+
+
+def compare_builds(engines: Mapping[str, Sequence[Engine]], policy: MeasurementPolicy) -> dict[str, Timing]:
+    """The same of networks that were built several times; a network's engines take turns.
 
     The engines are each other's sentinels: a round in which one of them was slower than at its best by more than
     ``policy.disturbance`` was disturbed, and counts for none of them. Which rounds those were is decided again when the
@@ -138,23 +157,29 @@ def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[st
     """
     if not engines:
         return {}
-    trials = [_Trial([engine], policy) for engine in engines.values()]
-    rounds: list[list[float]] = []
+    trials = [Trial(builds, policy) for builds in engines.values()]
+    rounds: list[list[Burst]] = []
     while True:
         rounds.extend([trial.burst() for trial in trials] for _ in range(SMALLEST_SAMPLE))
-        timings = [Timing.of(samples) for samples in _undisturbed(np.array(rounds), policy).T]
+        timings = [timing_of(bursts) for bursts in zip(*_undisturbed(rounds, policy), strict=True)]
         enough = timings[0].samples >= max(policy.min_samples, SMALLEST_SAMPLE)
         sure = enough and all(timing.relative_ci <= policy.relative_ci for timing in timings)
         if sure or any(trial.late for trial in trials):
             return dict(zip(engines, timings, strict=True))
 
 
-def _undisturbed(rounds: NDArray[np.float64], policy: MeasurementPolicy) -> NDArray[np.float64]:
-    """The rounds (rows) in which no engine (column) was slow; all of them, where those are too few to go by."""
-    if len(rounds) < _SENTINEL_WINDOW:
-        return rounds
-    best = np.median(np.lib.stride_tricks.sliding_window_view(rounds, _SENTINEL_WINDOW, axis=0), axis=-1).min(axis=0)
-    quiet = rounds[(rounds <= (1 + policy.disturbance) * best).all(axis=1)]
+def _undisturbed(rounds: list[list[Burst]], policy: MeasurementPolicy) -> list[list[Burst]]:
+    """The rounds in which no engine was slow; all of them, where those are too few to go by."""
+    slow = np.zeros(len(rounds), bool)
+    for bursts in zip(*rounds, strict=True):
+        samples, builds = (np.array([getattr(one, of) for one in bursts]) for of in ("sample", "build"))
+        for build in np.unique(builds):  # one may be slower than another and as undisturbed
+            own = np.flatnonzero(builds == build)
+            if len(own) < WINDOW:
+                return rounds
+            windows = np.lib.stride_tricks.sliding_window_view(samples[own], WINDOW)
+            slow[own] |= samples[own] > (1 + policy.disturbance) * np.median(windows, axis=-1).min()
+    quiet = [one for one, disturbed in zip(rounds, slow, strict=True) if not disturbed]
     return quiet if len(quiet) >= SMALLEST_SAMPLE else rounds
 
 
@@ -177,7 +202,8 @@ def _estimate(run_seconds: float, policy: MeasurementPolicy) -> float:
     run = max(run_seconds, 1e-6)
     sentinel = policy.min_burst * SENTINEL.batch * SENTINEL.macs * _SECONDS_PER_MAC / policy.group
     sampling = policy.min_samples * (run * policy.burst(1e9 * run) + sentinel)
-    return policy.builds * _BUILD_SECONDS + min(sampling, max(policy.max_seconds, SMALLEST_SAMPLE * run))
+    builds = max(policy.builds, 1 + (policy.rebuilds - 1) / _ONE_OF)
+    return builds * _BUILD_SECONDS + min(sampling, max(policy.max_seconds, SMALLEST_SAMPLE * run))
 
 
 def _seconds_per_mac(profile: Profile) -> float:
@@ -193,16 +219,20 @@ def _measured(
     group: Sequence[AnySignature],
     runtime: Runtime,
     options: BuildOptions,
-    sentinel: _Sentinel,
+    sentinel: Sentinel,
     policy: MeasurementPolicy,
     gap_model: GapModel,
+    sample: frozenset[str],
 ) -> Iterator[ProfileRow]:
     """The rows of a group, each as soon as it is known."""
-    trials: dict[AnySignature, _Trial] = {}
+    trials: dict[AnySignature, Trial] = {}
     for signature in group:
         try:
-            engines = [_built(signature, runtime, options, gap_model) for _ in range(policy.builds)]
-            trials[signature] = _Trial(engines, policy, runtime.doubt(engines[0]))
+            builds = max(policy.builds, policy.rebuilds if signature.key in sample else 1)
+            anew = replace(options, anew=signature.key in sample)
+            engines = [_built(signature, runtime, options, gap_model)]
+            engines += [_built(signature, runtime, anew, gap_model) for _ in range(1, builds)]
+            trials[signature] = Trial(engines, policy, runtime.doubt(engines[0]))
         except InputError as error:
             yield ProfileRow(signature, None, "failed", error.message)
     accepted = discarded = 0
@@ -216,10 +246,10 @@ def _measured(
             discarded += 1
             continue
         accepted += 1
-        for signature, sample in bursts.items():
-            trials[signature].accept(_Round(sample, reading, condition, disturbed))
+        for signature, burst in bursts.items():
+            trials[signature].accept(Round(burst, reading, condition, disturbed))
             if trials[signature].finished:
-                yield _row(signature, trials.pop(signature), sentinel)
+                yield _row(signature, trials.pop(signature), sentinel, runtime, policy)
 
 
 def _built(signature: AnySignature, runtime: Runtime, options: BuildOptions, gap_model: GapModel = _no_model) -> Engine:
@@ -227,120 +257,19 @@ def _built(signature: AnySignature, runtime: Runtime, options: BuildOptions, gap
     return runtime.build(model, options)
 
 
-def _row(signature: AnySignature, trial: _Trial, sentinel: _Sentinel) -> ProfileRow:
-    reason = trial.doubt
+def _row(
+    signature: AnySignature, trial: Trial, sentinel: Sentinel, runtime: Runtime, policy: MeasurementPolicy
+) -> ProfileRow:
+    reason, host = trial.doubt, runtime.host_times(trial.engines[0], policy.min_samples)
     clocks = [one.condition.clock_mhz for one in trial.rounds if one.condition.clock_mhz is not None]
     temperatures = [one.condition.temperature_c for one in trial.rounds if one.condition.temperature_c is not None]
     return ProfileRow(
         signature,
-        trial.timing,
+        trial.timing.with_builds(),
         "ok" if reason is None else "degraded",
         reason,
         drift=round(float(np.median([one.reading for one in trial.rounds])) / sentinel.first, 4),
         clock_mhz=float(np.median(clocks)) if clocks else None,
         temperature_c=float(max(temperatures)) if temperatures else None,
+        host_ns=None if host is None else ceil(float(np.median(host))),
     )
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What one round says of a candidate: its burst in ns, the sentinel's in ns, and how the device was."""
-
-    sample: float
-    reading: float
-    condition: Condition
-    disturbed: bool
-
-
-class _Trial:
-    """A candidate under measurement."""
-
-    def __init__(self, engines: Sequence[Engine], policy: MeasurementPolicy, doubt: str | None = None) -> None:
-        """Warm the engines up, which also tells how many runs make a burst.
-
-        Args:
-            engines: What is timed: independent builds of one model, which take turns.
-            policy: How sure the latency has to be.
-            doubt: Why it cannot be, whatever the samples say.
-        """
-        self._engines, self._policy, self._doubt = engines, policy, doubt
-        self._spent_ns = self._bursts = 0
-        self.rounds: list[_Round] = []
-        self._runs = policy.burst(min(float(np.min(engine.time(policy.min_burst))) for engine in engines))
-
-    def burst(self) -> float:
-        """Time one burst; the median of its runs, in ns."""
-        times = self._engines[self._bursts % len(self._engines)].time(self._runs)
-        self._bursts += 1
-        self._spent_ns += int(times.sum())
-        return float(np.median(times))
-
-    def accept(self, one: _Round) -> None:
-        """Count a round."""
-        self.rounds.append(one)
-
-    @property
-    def late(self) -> bool:
-        """The time is up."""
-        return self._spent_ns >= 1e9 * self._policy.max_seconds
-
-    @property
-    def timing(self) -> Timing:
-        """What is known so far."""
-        return Timing.of([one.sample for one in self.rounds], len(self._engines))
-
-    @property
-    def finished(self) -> bool:
-        """Known well enough, or the time is up."""
-        count = len(self.rounds)
-        if count < (SMALLEST_SAMPLE if self.late else max(self._policy.min_samples, SMALLEST_SAMPLE)):
-            return False
-        return self.late or self.timing.relative_ci <= self._policy.relative_ci
-
-    @property
-    def doubt(self) -> str | None:
-        """Why the timing is less sure than asked for, in words."""
-        if self._doubt is not None:
-            return self._doubt
-        policy, reached = self._policy, self.timing.relative_ci
-        disturbed = [one for one in self.rounds if one.disturbed]
-        if len(disturbed) > policy.tolerated * len(self.rounds):
-            share = f"{len(disturbed)} of {len(self.rounds)} samples"
-            if held_back := sorted({reason for one in disturbed for reason in one.condition.held_back}):
-                return f"{share} were taken while the device held itself back: {', '.join(held_back)}"
-            return f"{share} were taken while the sentinel was more than {policy.disturbance:.0%} slow"
-        if reached > policy.relative_ci:
-            return f"the interval is within {reached:.1%} of the median, not {policy.relative_ci:.1%}, when time is up"
-        if self.timing.median_ns > (1 + policy.spread) * self.timing.p5_ns:
-            times = self.timing.median_ns / max(self.timing.p5_ns, 1)
-            return f"the median is {times:.1f} times the 5th percentile: something ran beside most of the runs"
-        return None
-
-
-class _Sentinel:
-    """The block that is always the same, and how fast it was at its best.
-
-    At its best: the lowest median of five readings in a row; one lucky reading is no standard.
-    """
-
-    def __init__(self, engine: Engine, policy: MeasurementPolicy) -> None:
-        """Warm the engine up and take the first readings."""
-        self._engine, self._policy = engine, policy
-        self._recent: deque[float] = deque(maxlen=_SENTINEL_WINDOW)
-        self._best = float("inf")
-        engine.time(policy.min_burst)
-        for _ in range(_SENTINEL_WINDOW):
-            self.read()
-        self.first = self._best
-
-    def read(self) -> float:
-        """Time the sentinel, in ns."""
-        reading = float(np.median(self._engine.time(self._policy.min_burst)))
-        self._recent.append(reading)
-        if len(self._recent) == _SENTINEL_WINDOW:
-            self._best = min(self._best, float(np.median(self._recent)))
-        return reading
-
-    def disturbed(self, reading: float) -> bool:
-        """Whether so slow a sentinel means that something else was going on."""
-        return reading > (1 + self._policy.disturbance) * self._best

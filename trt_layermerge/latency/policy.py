@@ -19,6 +19,8 @@ class MeasurementPolicy:
         max_burst: Most runs in a burst.
         builds: Engines of a candidate that take turns. Where their tensors lie in memory, and what a builder chose, is
             one draw a build; the interval of one alone knows nothing of it.
+        rebuilds: The same for a sample of the candidates, each built as if nothing had been timed before; what builds
+            differ by is part of the intervals of all.
         group: Most candidates that are timed interleaved. Those of one group meet the same moments of the machine, and
             a job beside that comes and goes slows all of them alike; the longer a group takes, the more groups do.
         group_weights: Most weights of a group, of all builds together, for they are in memory at once; but any one
@@ -43,6 +45,7 @@ class MeasurementPolicy:
     min_burst: int = 3
     max_burst: int = 200
     builds: int = 1
+    rebuilds: int = 1
     group: int = 48
     group_weights: int = 2**27
     disturbance: float = 0.10

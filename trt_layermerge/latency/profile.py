@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from trt_layermerge.blocks.gap_signature import AnySignature, parse_signature
 from trt_layermerge.journal import Format, Journal, Record, Types, differences, typed, write_whole
-from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.latency.statistics import Timing, pooled_spread
 from trt_layermerge.runtimes.base import Device
 
 Status = Literal["ok", "degraded", "failed"]
@@ -64,6 +64,7 @@ class ProfileRow:
         simulated: No device was timed.
         clock_mhz: The device's clock rate, where it tells.
         temperature_c: The device's temperature, where it tells.
+        host_ns: Median of one request by the host's clock, inputs and outputs copied; ``None`` where nothing is.
     """
 
     signature: AnySignature
@@ -74,6 +75,7 @@ class ProfileRow:
     simulated: bool = False
     clock_mhz: float | None = None
     temperature_c: float | None = None
+    host_ns: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse rows that say two things at once."""
@@ -86,7 +88,14 @@ class ProfileRow:
 
 
 class Profile:
-    """One profile on disk and in memory. ``Profile.open`` makes it."""
+    """One profile on disk and in memory. ``Profile.open`` makes it.
+
+    Attributes:
+        build_spread: Standard deviation from build to build as a share of the latency, of all operations that were
+            built several times together; ``None`` where none was.
+    """
+
+    build_spread: float | None
 
     def __init__(self, journal: Journal) -> None:
         """Read the rows of a journal."""
@@ -99,6 +108,11 @@ class Profile:
             except ValueError as error:
                 raise journal.malformed(number, error) from error
             self._rows[row.signature.key] = row
+        self._pool()
+
+    def _pool(self) -> None:
+        """Find what builds differ by, once for all who ask."""
+        self.build_spread = pooled_spread([row.timing for row in self._rows.values() if row.timing is not None])
 
     @classmethod
     def open(cls, path: Path, key: ProfileKey) -> Profile:
@@ -166,6 +180,18 @@ class Profile:
         """Append a row; when this returns it is on disk."""
         self._journal.append(_row_fields(row))
         self._rows[row.signature.key] = row
+        if row.timing is not None and row.timing.build_spread is not None:
+            self._pool()
+
+    def expected(self, signature: AnySignature) -> Timing | None:
+        """What an engine built tomorrow is expected to take; ``None`` where nothing is known.
+
+        The interval of what was built once is widened by what those differ by that were built several times.
+        """
+        row = self.get(signature)
+        if row is None or row.timing is None or row.timing.builds > 1:
+            return None if row is None else row.timing
+        return row.timing.with_builds(self.build_spread)
 
     def supposing(self, rows: Iterable[ProfileRow]) -> Profile:
         """The same in memory with rows of signatures that it does not hold; it is for looking at, not for adding to."""
@@ -188,13 +214,21 @@ def read_timing(record: Mapping[str, Any]) -> Timing:
     Raises:
         ValueError: A field is missing, of another type, or contradicts another; goes on from "the line".
     """
-    values = typed({name: record[name] for name in _TIMING_TYPES if name in record}, _TIMING_TYPES)
+    told = _UNTOLD | {name: record[name] for name in _TIMING_TYPES if name in record}
+    values = typed(told, _TIMING_TYPES)
     timing = Timing(**values)
     if not 0 <= timing.ci_low_ns <= timing.median_ns <= timing.ci_high_ns:
         raise ValueError("has a confidence interval that does not hold its median")
-    if max(timing.ci_high_ns, timing.p95_ns, -timing.p5_ns) > _LONGEST_NS:
+    if not 0 <= (timing.p90_ns or 0) <= (timing.p99_ns or _LONGEST_NS) or not 0 <= (timing.build_spread or 0.0) <= 1e6:
+        raise ValueError("has percentiles that are out of order, or builds that differ by less than nothing")
+    if max(timing.ci_high_ns, timing.p95_ns, timing.p99_ns or 0, -timing.p5_ns) > _LONGEST_NS:
         raise ValueError(f"has a latency of more than {_LONGEST_NS} ns")
     return timing
+
+
+def timing_fields(timing: Timing) -> Record:
+    """A timing as ``read_timing`` reads it."""
+    return {name: value for name, value in asdict(timing).items() if value is not None or name not in _UNTOLD}
 
 
 def _row(record: Record) -> ProfileRow:
@@ -204,15 +238,19 @@ def _row(record: Record) -> ProfileRow:
         ValueError: A field is missing, too many, of another type, or contradicts another.
     """
     timed = record.get("status") != "failed"
-    values = typed(record, _ROW_TYPES, also=tuple(_TIMING_TYPES) if timed else ())
+    values = typed({"host_ns": None} | record, _ROW_TYPES, also=tuple(_TIMING_TYPES) if timed else ())
+    if not 0 <= (values["host_ns"] or 0) <= _LONGEST_NS:
+        raise ValueError(f"has {values['host_ns']} as host_ns")
     return ProfileRow(parse_signature(values.pop("signature")), read_timing(record) if timed else None, **values)
 
 
 def _row_fields(row: ProfileRow) -> dict[str, Any]:
-    timing = {} if row.timing is None else asdict(row.timing)
+    timing = {} if row.timing is None else timing_fields(row.timing)
     others = {
         field.name: getattr(row, field.name) for field in fields(row) if field.name not in ("signature", "timing")
     }
+    if row.host_ns is None:
+        del others["host_ns"]
     return {"signature": row.signature.key, "status": others.pop("status")} | timing | others
 
 
@@ -232,7 +270,15 @@ _ON_DISK = {"device": "name"}
 _KEY_TYPES: Types = dict.fromkeys(
     ("device", "driver", "runtime", "runtime_version", "precision", "timing", "threads", "clocks", "settings"), (str,)
 ) | {"driver": (str, _NONE), "threads": (int,), "simulated": (bool,)}
-_TIMING_TYPES: Types = {field.name: (int,) for field in fields(Timing)} | {"cv": (float, int)}
+_UNTOLD: Record = {"p90_ns": None, "p99_ns": None, "build_spread": None}
+"""Fields that were added, and are left out where there is nothing to tell: older rows are as good as ever."""
+
+_TIMING_TYPES: Types = {field.name: (int,) for field in fields(Timing)} | {
+    "cv": (float, int),
+    "p90_ns": (int, _NONE),
+    "p99_ns": (int, _NONE),
+    "build_spread": (float, int, _NONE),
+}
 _ROW_TYPES: Types = {
     "signature": (str,),
     "status": (str,),
@@ -241,6 +287,7 @@ _ROW_TYPES: Types = {
     "simulated": (bool,),
     "clock_mhz": (float, int, _NONE),
     "temperature_c": (float, int, _NONE),
+    "host_ns": (int, _NONE),
 }
 _FORMAT = Format(
     "profile",

@@ -21,7 +21,8 @@ _COLUMNS = (
     *("status", "reason"),
     *("precision", "batch", "channels", "height", "width", *_GEOMETRY),
     *(name.replace("_ns", "_ms") for name in _TIMES),
-    *("cv", "samples", "builds", "drift", "simulated", "clock_mhz", "temperature_c"),
+    "host_ms",
+    *("cv", "samples", "builds", "build_spread", "drift", "simulated", "clock_mhz", "temperature_c"),
 )
 
 
@@ -56,7 +57,8 @@ def profile_csv(profile: Profile) -> str:
 
 def _cells(row: ProfileRow) -> dict[str, object]:
     timing = {} if row.timing is None else asdict(row.timing)
-    times = {name.replace("_ns", "_ms"): f"{timing.pop(name) / 1e6:.6f}" for name in _TIMES if name in timing}
+    told = {"host_ns": row.host_ns} | {name: timing.pop(name, None) for name in _TIMES}
+    times = {name.replace("_ns", "_ms"): f"{ns / 1e6:.6f}" for name, ns in told.items() if ns is not None}
     about = {name: getattr(row, name) for name in ("status", "reason", "drift", "clock_mhz", "temperature_c")}
     of = {"signature": row.signature.key, "simulated": str(row.simulated).lower()} | _shape(row.signature)
     return of | about | times | timing

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -29,7 +31,6 @@ from trt_layermerge.delivery.verification import engine_outputs, verify_delivery
 from trt_layermerge.errors import IncompatibleError
 from trt_layermerge.files import sha256, write_json
 from trt_layermerge.importance.evaluator import first
-from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.locks import exclusive
 from trt_layermerge.log import record
@@ -37,6 +38,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.proof import Proof, prove_folds, prove_network
 from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
+from trt_layermerge.pipeline.final_engines import Route, fastest_route, timed_finally
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.outcome import require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
@@ -48,7 +50,7 @@ from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.progress import Reporter
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
-from trt_layermerge.runtimes.base import Engine
+from trt_layermerge.runtimes.base import Engine, Shape
 from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
@@ -127,7 +129,7 @@ def deliver(compressed: Compressed, reporter: Reporter) -> Result:
             )
         reporter.stage("deliver")
         made = _build(session, compressed.module, _real_inputs(session.require_task()))
-        figures = _measured(session, made.engines, compressed.module, reporter)
+        figures = _measured(session, made, compressed.module, reporter)
         manifest = _manifest(session, compressed.plan_file, figures, _proof_figures(compressed, made.difference), made)
         also, cautions = _also(session, reporter), compressed.cautions
         return _write(job, Result(manifest, job.output, also, compressed.slowed_lr, cautions))
@@ -164,6 +166,7 @@ class _Built:
     """Both networks as ONNX and as engines, and how far the compressed engine is from its PyTorch network."""
 
     onnx: PerNetwork[Typed]
+    routes: PerNetwork[Route]
     engines: PerNetwork[Engine]
     difference: float
 
@@ -178,28 +181,36 @@ def _build(session: Session, delivered: fx.GraphModule, inputs: Values) -> _Buil
     shapes = batched_shapes(given, job.batch)
     export_onnx(delivered, given, job.output / COMPRESSED_ONNX)
     onnx = PerNetwork(session.original, job.output / COMPRESSED_ONNX).map(session.typed)
-    original = session.runtime.build(onnx.original.path, job.options, shapes)
-    session.runtime.build(onnx.compressed.path, job.options, shapes).save(job.output / _engine_name(session))
-    engine = session.runtime.load(job.output / _engine_name(session), job.options)
+    modules = PerNetwork(fold_norms(session.network.module), delivered)
+    routes = PerNetwork(*(_route(session, *one, shapes, inputs) for one in zip(onnx, modules, strict=True)))
+    original = session.runtime.build(onnx.original.path, routes.original.options, shapes)
+    made = session.runtime.build(onnx.compressed.path, routes.compressed.options, shapes)
+    made.save(job.output / _engine_name(session))
+    engine = session.runtime.load(job.output / _engine_name(session), routes.compressed.options)
     difference, outputs = verify_engine(engine, delivered, inputs, job.options.precision)
     write_checks(job.output / CHECKS, [item.name for item in given], inputs, outputs, session.network.outputs)
-    return _Built(onnx, PerNetwork(original, engine), difference)
+    return _Built(onnx, routes, PerNetwork(original, engine), difference)
 
 
-def _measured(
-    session: Session, engines: PerNetwork[Engine], delivered: fx.GraphModule, reporter: Reporter
-) -> PerNetwork[Figures]:
+def _route(session: Session, onnx: Typed, module: fx.GraphModule, shapes: Mapping[str, Shape], inputs: Values) -> Route:
+    precision = session.job.options.precision
+    return fastest_route(session, onnx.path, shapes, lambda engine: verify_engine(engine, module, inputs, precision))
+
+
+def _measured(session: Session, made: _Built, delivered: fx.GraphModule, reporter: Reporter) -> PerNetwork[Figures]:
     """Figures of both networks, timed interleaved."""
     reporter.stage("measure")
-    timings = PerNetwork(**compare(engines.named, session.job.final_policy))
+    timings = timed_finally(session, made.engines, made.onnx.map(lambda one: one.path), made.routes)
     reporter.stage("test")
     modules = PerNetwork(fold_norms(session.network.module), delivered)
-    return PerNetwork(*(_figures(session, *one) for one in zip(engines, modules, timings, strict=True)))
+    each = zip(made.engines, modules, timings, made.routes, strict=True)
+    return PerNetwork(*(_figures(session, *one) for one in each))
 
 
-def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: Timing) -> Figures:
+def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: Timing, route: Route) -> Figures:
     """A network's figures; the test data is read here and nowhere else."""
     size, task = size_of(module), session.require_task()
+    host = session.runtime.host_times(engine, session.job.final_policy.min_samples)
     return Figures(
         latency_ms=timing.median_ns / 1e6,
         latency_ci_ms=(timing.ci_low_ns / 1e6, timing.ci_high_ns / 1e6),
@@ -210,6 +221,12 @@ def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: T
         depth=size.depth,
         peak_activation_bytes=session.job.batch * size.peak_bytes,
         launches=session.runtime.launches(engine),
+        latency_p90_ms=None if timing.p90_ns is None else timing.p90_ns / 1e6,
+        latency_p99_ms=None if timing.p99_ns is None else timing.p99_ns / 1e6,
+        host_latency_ms=None if host is None else float(np.median(host)) / 1e6,
+        builds=timing.builds if timing.builds > 1 else None,
+        build_spread=timing.build_spread,
+        build_route=route.name,
     )
 
 

@@ -73,10 +73,10 @@ def _interval_ns(session: Session, choice: SizedChoice, within: WithinNetwork) -
     """Latency of a choice in ns between the ends of its interval, the sums of its operations'."""
     low = median = high = 0
     for signature in choice.signatures:
-        row = session.profile.get(signature)
-        if row is None or row.timing is None:
+        timing = session.profile.expected(signature)
+        if timing is None:
             return None
-        low, median, high = low + row.timing.ci_low_ns, median + row.timing.median_ns, high + row.timing.ci_high_ns
+        low, median, high = low + timing.ci_low_ns, median + timing.median_ns, high + timing.ci_high_ns
     return within.ns(low, choice), within.ns(median, choice), within.ns(high, choice)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.importance.filling import measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
-from trt_layermerge.latency.profile import read_timing
+from trt_layermerge.latency.profile import read_timing, timing_fields
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
@@ -43,7 +42,7 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
-    write_keyed(job.baseline_file, _BASELINE, key, asdict(timing) | {"pace": round(pace, 4)})
+    write_keyed(job.baseline_file, _BASELINE, key, timing_fields(timing) | {"pace": round(pace, 4)})
     return timing
 
 

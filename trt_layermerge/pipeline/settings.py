@@ -18,7 +18,8 @@ from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.planning.methods.registry import registered_methods
-from trt_layermerge.runtimes.base import BuilderSettings, BuildOptions, SettingOption
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.builder_settings import BuilderSettings, SettingOption
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kind, runtime_kinds
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.recipes import read_recipe
@@ -62,6 +63,7 @@ class JobSettings(TypedDict, total=False):
     again: bool
     interval: float
     builds: int
+    rebuilds: int
     task: str | Path | None
     resize: tuple[int, ...] | None
     crop: tuple[int, ...] | None

@@ -21,6 +21,14 @@ _COUNTS = {
 """Fields of ``Figures`` that are whole numbers, in the order in which they are told, and what they count."""
 
 
+_TIMES = {
+    "latency_p90_ms": ("90th percentile, ms", "of single runs"),
+    "latency_p99_ms": ("99th percentile, ms", ""),
+    "host_latency_ms": ("by the host, ms", "one request, inputs and outputs copied"),
+}
+"""Fields of ``Figures`` that are latencies besides the median: what they are called, and what they are of."""
+
+
 @dataclass(frozen=True)
 class FigureRow:
     """One figure of both networks, written out.
@@ -142,12 +150,28 @@ def summarise(manifest: Manifest) -> Summary:
 
 def _figures(manifest: Manifest) -> Iterator[FigureRow]:
     yield FigureRow("latency, ms", "", manifest.figures.map(_latency), f"{manifest.speedup:.2f}x")
+    yield from _latencies(manifest)
     yield from _accuracy(manifest)
     for field, meaning in _COUNTS.items():
         before, after = (getattr(figures, field) for figures in manifest.figures)
         if before is not None and after is not None:  # old manifests do not have all of them
             written = PerNetwork(f"{before:,}", f"{after:,}")
             yield FigureRow(field.replace("_", " "), meaning, written, f"{after / before - 1:+.0%}" if before else "")
+
+
+def _latencies(manifest: Manifest) -> Iterator[FigureRow]:
+    """What else is known of both latencies."""
+    for field, (name, meaning) in _TIMES.items():
+        before, after = (getattr(figures, field) for figures in manifest.figures)
+        if before is not None and after is not None:
+            yield FigureRow(name, meaning, PerNetwork(f"{before:.3f}", f"{after:.3f}"), f"{before / after:.2f}x")
+    spreads = manifest.figures.map(lambda figures: figures.build_spread)
+    if all(spread is not None for spread in spreads):
+        meaning = f"standard deviation between {manifest.compressed.builds} builds, in the interval"
+        yield FigureRow("builds differ by", meaning, spreads.map(lambda spread: f"{spread:.1%}"), "")
+    routes = manifest.figures.map(lambda figures: figures.build_route)
+    if all(route is not None for route in routes):
+        yield FigureRow("build route", "", routes.map(lambda route: route or "the usual one"), "")
 
 
 def _latency(figures: Figures) -> str:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 
 if TYPE_CHECKING:  # a third of a second that not every command has to spend
     import onnx
@@ -40,63 +41,6 @@ Nanoseconds = NDArray[np.int64]
 Model: TypeAlias = "onnx.ModelProto | bytes | Path"
 
 
-@dataclass(frozen=True)
-class SettingOption:
-    """How a builder setting is given on the command line.
-
-    Attributes:
-        name: Of the option, such as ``--workspace``.
-        help: What it does, in a few words.
-        metavar: Of its value, such as its unit; empty for the usual one.
-        least: Smallest value; ``None`` for no limit.
-        most: Largest value; ``None`` for no limit.
-        usual: What help says of the default, where that is no value.
-    """
-
-    name: str
-    help: str
-    metavar: str = ""
-    least: int | None = None
-    most: int | None = None
-    usual: str = ""
-
-    @property
-    def key(self) -> str:
-        """What the value is called among the arguments of a command."""
-        return self.name.removeprefix("--").replace("-", "_")
-
-
-def builder_setting(default: Any, name: str, help: str, **about: Any) -> Any:
-    """A field of builder settings with its option; the arguments are those of ``SettingOption``."""
-    return field(default=default, metadata={"option": SettingOption(name, help, **about)})
-
-
-@dataclass(frozen=True)
-class BuilderSettings:
-    """What a kind's builder and timing are told besides the model. A kind that is told anything derives its own.
-
-    Each field is made by ``builder_setting``; options, their help and their validation come from it.
-    """
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name, option in self.options().items():
-            value = getattr(self, name)
-            low, high = (value if limit is None else limit for limit in (option.least, option.most))
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name} is {value}, which is not within {option.least} and {option.most}")
-
-    @classmethod
-    def options(cls) -> dict[str, SettingOption]:
-        """The option of each field."""
-        return {one.name: one.metadata["option"] for one in fields(cls)}
-
-    @classmethod
-    def of(cls, given: BuilderSettings) -> Self:
-        """What another kind's settings say to this one: the fields that both have."""
-        return cls(**{name: getattr(given, name) for name in cls.options() if hasattr(given, name)})
-
-
 MOST_THREADS = 1024
 """Of one run on a CPU; more are a slip of the pen, and libraries take no larger numbers."""
 
@@ -114,6 +58,7 @@ class BuildOptions:
         batches: Smallest and largest batch of one engine; ``None`` for the batch of the shapes alone. Only kinds with
             ``batch_ranges`` build more than one.
         settings: What a kind's builder is told; a kind takes the fields that it has.
+        anew: Let the builder choose as if it had never timed anything: how far builds differ is seen in no other way.
     """
 
     threads: int = 1
@@ -121,6 +66,7 @@ class BuildOptions:
     isolated: bool = False
     batches: tuple[int, int] | None = None
     settings: BuilderSettings = BuilderSettings()
+    anew: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no runtime can build."""
@@ -223,9 +169,11 @@ class Runtime(ABC):
     Attributes:
         kind: What is known of it without the library.
         target: What it compiles for, where the kind has targets.
+        tells_layers: Whether its engines tell what their layers are, and how long each takes.
     """
 
     kind: RuntimeKind
+    tells_layers: ClassVar[bool] = False
     target: str | None = None
 
     @property
@@ -267,6 +215,25 @@ class Runtime(ABC):
     def launches(self, engine: Engine) -> int | None:
         """How many kernels one run of one of its engines launches; ``None`` where it does not tell."""
         return None
+
+    def host_times(self, engine: Engine, repeats: int) -> Nanoseconds | None:
+        """Times of single requests by the host's clock, inputs and outputs copied to and fro.
+
+        ``None`` where nothing is copied: ``Engine.time`` then is by the host's clock.
+        """
+        return None
+
+    def layer_times(self, engine: Engine, repeats: int) -> Mapping[str, Sequence[float]]:
+        """Times of each layer in single runs, in ms; nothing where it does not tell."""
+        return {}
+
+    def layer_information(self, engine: Engine) -> str:
+        """What the library tells of the layers of one of its engines, as JSON."""
+        return '{"Layers": []}'
+
+    def variations(self, options: BuildOptions) -> Mapping[str, BuildOptions]:
+        """Other ways to build the same network that may make it faster, by what they are called; none by default."""
+        return {}
 
     @abstractmethod
     def describe(self, options: BuildOptions) -> Device:

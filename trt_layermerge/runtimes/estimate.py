@@ -8,7 +8,8 @@ from typing import ClassVar
 from trt_layermerge.errors import UsageError
 from trt_layermerge.estimation.device_files import SUFFIX, device_names
 from trt_layermerge.estimation.tactic_sources import DEFAULT_LIBRARY, algorithms_of
-from trt_layermerge.runtimes.base import BuilderSettings, Runtime, RuntimeKind, builder_setting
+from trt_layermerge.runtimes.base import Runtime, RuntimeKind
+from trt_layermerge.runtimes.builder_settings import BuilderSettings, builder_setting
 
 
 @dataclass(frozen=True)

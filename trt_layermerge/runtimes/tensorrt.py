@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
 from trt_layermerge.runtimes.base import (
-    BuilderSettings,
     BuildOptions,
     Device,
     Runtime,
@@ -17,6 +16,7 @@ from trt_layermerge.runtimes.base import (
     TritonBackend,
     is_installed,
 )
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.nvidia.cuda import missing_binding, missing_driver
 from trt_layermerge.runtimes.nvidia.library import TENSORRT, version_of

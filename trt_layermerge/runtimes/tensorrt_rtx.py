@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.base import BuilderSettings, Device, Runtime, RuntimeKind, Shape, is_installed
+from trt_layermerge.runtimes.base import Device, Runtime, RuntimeKind, Shape, is_installed
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.nvidia import cuda
 from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
 from trt_layermerge.runtimes.nvidia.cuda import missing_binding, missing_driver

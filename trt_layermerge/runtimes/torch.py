@@ -6,7 +6,8 @@ import re
 from typing import ClassVar
 
 from trt_layermerge.errors import RuntimeNotAvailableError
-from trt_layermerge.runtimes.base import BuilderSettings, Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.base import Runtime, RuntimeKind, is_installed
+from trt_layermerge.runtimes.builder_settings import BuilderSettings
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
 from trt_layermerge.runtimes.nvidia.cuda import missing_driver
 

@@ -122,10 +122,19 @@ class RuntimeConformance:
         times = running.build(small_model(), self.options).time(7)
         assert times.shape == (7,) and times.dtype == np.int64 and (times > 0).all()
 
+    def test_requests_and_layers_are_timed_where_they_are_told(self, running: Runtime) -> None:
+        engine = running.build(small_model(), self.options)
+        requests = running.host_times(engine, 5)
+        assert requests is None or (requests.shape == (5,) and (requests > 0).all())
+        layers, told = running.layer_times(engine, 5), json.loads(running.layer_information(engine))
+        assert bool(layers) is bool(told["Layers"]) is running.tells_layers
+        assert all(len(times) == 5 for times in layers.values())
+
     def test_running_is_not_changed_by_timing(self, running: Runtime, image: Image) -> None:
         engine = running.build(small_model(), self.options)
         before = engine.run({"x": image})["y"]
         engine.time(3)
+        running.host_times(engine, 3)
         np.testing.assert_array_equal(engine.run({"x": image})["y"], before)
 
     def test_what_runs_elsewhere_says_so(self, runtime: Runtime, image: Image) -> None:

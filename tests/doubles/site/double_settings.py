@@ -16,6 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "only_kernel": None,  # size of a convolution, without which a model is built whatever is said above
     "abort": False,  # the process dies while it builds
     "build_seconds": 0.0,  # how long a build takes besides
+    "build_noise": 0.0,  # share by which builds differ that know of no other's timings
+    "knobs": {},  # of the compiler: a knob with its value, and how much longer a run then takes
     "engine_refused": False,  # an engine cannot be loaded
     "drops_precision": False,  # an engine computes in float32, whatever the model says
     "run_us": None,  # one run of whatever engine on the GPU's clock; None for what it takes here

@@ -168,7 +168,7 @@ def test_a_training_that_was_interrupted_goes_on_and_is_not_repeated(network, ta
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(type(task), "training_batches", batches)
-    for progress in (lambda *what: None, stop_at_first_row):
+    for progress in (lambda *what, **_: None, stop_at_first_row):
         with pytest.raises(KeyboardInterrupt):
             measure(network, choices, task, opened(tmp_path / "out", network, task), HOW, progress)
     rows = measured(tmp_path / "out", network, task, choices)
@@ -179,7 +179,7 @@ def test_a_training_that_was_interrupted_goes_on_and_is_not_repeated(network, ta
     assert len(seen) == 3 * 12 + looked_at, "a step was repeated"
 
 
-def stop_at_first_row(done, total, label):
+def stop_at_first_row(done, total, label, **_):
     if label.startswith("0:"):
         raise KeyboardInterrupt
 
@@ -199,7 +199,7 @@ def test_the_network_is_left_as_it_was(network, task, choices, tmp_path):
 
 def test_progress_tells_of_the_training_and_of_the_rows(network, task, choices, tmp_path):
     told = []
-    measure(network, choices, task, opened(tmp_path, network, task), HOW, lambda *what: told.append(what))
+    measure(network, choices, task, opened(tmp_path, network, task), HOW, lambda *what, **_: told.append(what))
     assert [(done, total) for done, total, _ in told] == [*((n, 36) for n in range(37)), *((n, 3) for n in (1, 2, 3))]
 
 

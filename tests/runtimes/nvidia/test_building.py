@@ -34,7 +34,9 @@ def _told(request: BuildRequest) -> tuple[BuildOutcome, dict[str, Any]]:
 
 
 def test_a_request_survives_its_json(tmp_path: Path) -> None:
-    full = BuildRequest("tensorrt", Path("m"), Path("p"), IMAGES, 1 << 28, 5, True, tmp_path / "c", True, ("sm75",))
+    full = BuildRequest(
+        "tensorrt", Path("m"), Path("p"), IMAGES, 1 << 28, 5, True, tmp_path / "c", True, ("sm75",), "ab", "-a=1"
+    )
     assert BuildRequest.from_json(full.to_json()) == full
     bare = BuildRequest("tensorrt_rtx", Path("m"), Path("p"), {})
     assert BuildRequest.from_json(bare.to_json()) == bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ import onnx
 import pytest
 
 from tests.doubles.fixtures import Tell
-from trt_layermerge.errors import ExitCode, ModelError, RuntimeNotAvailableError
+from trt_layermerge.errors import (
+    ExitCode,
+    IncompatibleError,
+    InputError,
+    ModelError,
+    RuntimeNotAvailableError,
+    UsageError,
+)
+from trt_layermerge.files import sha256
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Runtime
 from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
@@ -222,3 +231,100 @@ class TestTimingCache:
         build(request(tmp_path, small_model()), 60)
         assert (tmp_path / "device.timing.refused").read_bytes() == before
         assert b"11.4.0.106" in (tmp_path / "device.timing").read_bytes()
+
+
+def another_model() -> onnx.ModelProto:
+    """One with another node, by which the double knows tactics."""
+    model = small_model()
+    model.graph.node[0].name = "another"
+    return model
+
+
+class TestReplay:
+    """A cache that decides alone."""
+
+    @pytest.fixture
+    def cache(self, runtime: Runtime, tmp_path: Path) -> Path:
+        runtime.build(small_model(), BuildOptions(settings=TensorRtSettings(timing_cache=tmp_path / "device.timing")))
+        return tmp_path / "device.timing"
+
+    def options(self, cache: Path, **more: object) -> BuildOptions:
+        return BuildOptions(settings=TensorRtSettings(timing_cache=cache, cache_only=True, **more))
+
+    @pytest.mark.parametrize("release", RELEASES)
+    def test_what_it_holds_is_built_and_it_is_not_written(self, release: str, doubles: Tell, tmp_path: Path) -> None:
+        doubles(version=release)
+        runtime, path = get_runtime("tensorrt"), tmp_path / "device.timing"
+        runtime.build(small_model(), BuildOptions(settings=TensorRtSettings(timing_cache=path)))
+        path.chmod(0o400)
+        before = path.read_bytes()
+        assert runtime.build(small_model(), self.options(path)).time(1) > 0
+        assert path.read_bytes() == before and not path.with_name("device.timing.refused").exists()
+
+    @pytest.mark.parametrize("anew", [False, True])
+    @pytest.mark.parametrize("release", RELEASES)
+    def test_what_it_lacks_is_told_and_not_timed(self, release: str, anew: bool, doubles: Tell, tmp_path: Path) -> None:
+        doubles(version=release)
+        runtime, path = get_runtime("tensorrt"), tmp_path / "device.timing"
+        runtime.build(small_model(), BuildOptions(settings=TensorRtSettings(timing_cache=path)))
+        before = path.read_bytes()
+        with pytest.raises(IncompatibleError, match=r"device.timing lacks a tactic") as caught:
+            runtime.build(another_model(), replace(self.options(path), anew=anew))
+        assert "without --cache-only" in str(caught.value.hint) and path.read_bytes() == before
+
+    @pytest.mark.parametrize("content", [b"", b"not a cache", b"\0" * 64])
+    def test_one_that_is_damaged_is_refused_and_left_alone(
+        self, runtime: Runtime, tmp_path: Path, content: bytes
+    ) -> None:
+        path = tmp_path / "device.timing"
+        path.write_bytes(content)
+        with pytest.raises(IncompatibleError, match="cannot be replayed"):
+            runtime.build(small_model(), self.options(path))
+        assert path.read_bytes() == content and list(tmp_path.glob("*.refused")) == []
+
+    def test_one_of_another_release_is_refused(self, cache: Path, doubles: Tell) -> None:
+        doubles(version="10.16.1.11")
+        with pytest.raises(IncompatibleError, match="another device or release"):
+            get_runtime("tensorrt").build(small_model(), self.options(cache))
+
+    def test_one_that_is_not_there_is_bad_input(self, runtime: Runtime, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"cannot read the timing cache .*nowhere"):
+            runtime.describe(self.options(tmp_path / "nowhere"))
+
+    def test_its_hash_is_in_the_key_and_may_not_change_while_a_command_runs(
+        self, runtime: Runtime, cache: Path
+    ) -> None:
+        told = runtime.describe(self.options(cache)).settings
+        assert f"tactics of timing cache {sha256(cache)[:16]} alone" in told
+        cache.write_bytes(cache.read_bytes() + b" ")
+        assert runtime.describe(self.options(cache)).settings == told
+        with pytest.raises(IncompatibleError, match="has changed since it was first read"):
+            runtime.build(small_model(), self.options(cache))
+        assert get_runtime("tensorrt").describe(self.options(cache)).settings != told
+
+    @pytest.mark.parametrize("more", [{"timing_cache": None}, {"optimization_level": 0}])
+    def test_what_would_replay_nothing_is_refused(self, more: dict[str, object]) -> None:
+        with pytest.raises(UsageError, match="--cache-only"):
+            TensorRtSettings(**{"timing_cache": Path("c"), "cache_only": True} | more)
+
+    def test_builds_anew_leave_the_cache_alone(self, runtime: Runtime, cache: Path) -> None:
+        before = cache.read_bytes()
+        settings = TensorRtSettings(timing_cache=cache)
+        runtime.build(another_model(), BuildOptions(settings=settings, anew=True))
+        assert cache.read_bytes() == before
+        runtime.build(another_model(), BuildOptions(settings=settings))
+        assert cache.read_bytes() != before
+
+
+class TestBuildRoute:
+    def test_its_knobs_are_set_and_told(self, runtime: Runtime, doubles: Tell) -> None:
+        doubles(run_us=100, knobs={"-slice_fusion=off": 0.5})
+        engine = runtime.build(small_model(), BuildOptions(settings=TensorRtSettings(build_route="-slice_fusion=off")))
+        assert np.median(engine.time(5)) == 50_000
+        assert "build route -slice_fusion=off" in engine.describe().settings
+
+    @pytest.mark.parametrize(("release", "route"), [("10.16.1.11", "-slice_fusion=off"), ("11.4.0.106", "-unknown=1")])
+    def test_one_that_the_library_does_not_take_is_refused(self, release: str, route: str, doubles: Tell) -> None:
+        doubles(version=release, knobs={"-slice_fusion=off": 0.5})
+        with pytest.raises(IncompatibleError, match=f"tensorrt {release} does not take the build route '{route}'"):
+            get_runtime("tensorrt").build(small_model(), BuildOptions(settings=TensorRtSettings(build_route=route)))

@@ -10,9 +10,10 @@ import onnx
 from click.core import ParameterSource
 
 from trt_layermerge.cli.options import COUNT, MOST, PATH, THREADS, json_option, settings_options
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import Command, option, section
 from trt_layermerge.cli.show import print_json
-from trt_layermerge.delivery.engine_manifest import manifest_path
+from trt_layermerge.delivery.engine_exports import Exports
+from trt_layermerge.delivery.engine_manifest import EngineManifest, manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
@@ -36,6 +37,14 @@ def _read_range(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 _COMPILERS = [kind for kind in runtime_kinds() if kind.targets]
 _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
+
+
+_EXPORTS = section(
+    "Files of trtexec",
+    option("--export-times", type=PATH, metavar="FILE", help="Time the engine, and write its runs as trtexec does."),
+    option("--export-profile", type=PATH, metavar="FILE", help="Likewise times of its layers; of tensorrt."),
+    option("--export-layer-info", type=PATH, metavar="FILE", help="Likewise what its layers are; of tensorrt."),
+)
 
 
 @click.command("build", cls=Command)
@@ -64,6 +73,7 @@ _RANGES = ", ".join(kind.name for kind in runtime_kinds() if kind.batch_ranges)
     help=f"Let the engine take these batches, as 1-32; of {_RANGES}.",
 )
 @settings_options
+@_EXPORTS
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
 @json_option
 def command(
@@ -98,8 +108,15 @@ def command(
     shapes = _shapes(graph, batch)
     _require_batch(model, shapes, batch)
     made = get_runtime(runtime if target is None else f"{runtime}:{target}")
+    wanted = Exports(*(settings[name] for name in ("export_times", "export_profile", "export_layer_info")))
+    wanted.require(made)
     file = output or model.with_suffix(engine_suffix(made))
     manifest = build_engine(model, made, options, shapes, file)
+    wanted.write(made, file, options)
+    _tell(manifest, file, as_json)
+
+
+def _tell(manifest: EngineManifest, file: Path, as_json: bool) -> None:
     device, built = manifest.device, next(iter(manifest.inputs.values()))[0]
     if as_json:
         print_json(

@@ -22,6 +22,7 @@ from trt_layermerge.cli.options import (
     dry_run_option,
     json_option,
     read_share,
+    rebuilds_option,
     settings_of,
     several_network_options,
 )
@@ -51,7 +52,16 @@ VARIANTS = {
     variants={name: f"trt_layermerge.cli.commands.profile_{name}" for name in VARIANTS},
     epilog="; ".join(f"profile {name}: {what}" for name, what in VARIANTS.items()) + "; see profile show -h.",
 )
-@combined(several_network_options, device_options, data_options, ci_options, config_option, dry_run_option, json_option)
+@combined(
+    several_network_options,
+    device_options,
+    rebuilds_option,
+    data_options,
+    ci_options,
+    config_option,
+    dry_run_option,
+    json_option,
+)
 @section(
     "Measuring",
     option("--again", is_flag=True, help="Also measure once more what was degraded: too noisy to be sure of."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from io import StringIO
 from pathlib import Path
 
 import click
@@ -12,17 +14,19 @@ from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_text
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.profile_tables import profile_csv
+from trt_layermerge.latency.trtexec_exports import is_trtexec_export, read_trtexec_export, trtexec_csv
 
 
 @click.command("export", cls=Command)
 @click.argument("profile", type=PATH)
 @click.option("--csv", "target", type=PATH, required=True, metavar="FILE", help="Write a CSV table; - prints it.")
 def command(profile: Path, target: Path) -> None:
-    """Write the rows of the file PROFILE for other programs."""
-    read = Profile.read(profile)
-    text = profile_csv(read)
+    """Write the rows of the file PROFILE, or of an export of trtexec, for other programs."""
+    text = (
+        trtexec_csv(read_trtexec_export(profile)) if is_trtexec_export(profile) else profile_csv(Profile.read(profile))
+    )
     if target == Path("-"):
         print_text(text)
     else:
         files.write_bytes(target, text.encode())
-        click.echo(f"{target}: {len(read)} rows")
+        click.echo(f"{target}: {sum(1 for _ in csv.reader(StringIO(text))) - 1} rows")

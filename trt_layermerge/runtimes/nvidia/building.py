@@ -18,7 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from trt_layermerge.errors import LayerMergeError, ModelError, RuntimeNotAvailableError
+from trt_layermerge.errors import (
+    IncompatibleError,
+    InputError,
+    LayerMergeError,
+    ModelError,
+    RuntimeNotAvailableError,
+)
 from trt_layermerge.runtimes.nvidia.library import child_environment
 
 if TYPE_CHECKING:  # it imports onnx, which the worker does without
@@ -26,7 +32,8 @@ if TYPE_CHECKING:  # it imports onnx, which the worker does without
 
 _LAST_MESSAGES = 10
 _LAST_BYTES = 16384
-_ERRORS: dict[str, type[LayerMergeError]] = {error.__name__: error for error in (ModelError, RuntimeNotAvailableError)}
+_RAISED = (ModelError, InputError, IncompatibleError, RuntimeNotAvailableError)
+_ERRORS: dict[str, type[LayerMergeError]] = {error.__name__: error for error in _RAISED}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,9 @@ class BuildRequest:
         any_format: Inputs and outputs may lie in memory in whatever format suits the network, so that no reformat
             stands where it begins and ends.
         targets: Compute capabilities to compile for, such as ``("sm75",)``; ``tensorrt_rtx`` only.
+        replayed: SHA-256 of the timing cache, where tactics are chosen by it and by nothing else; ``None`` where a
+            build adds to it.
+        route: The compiler's knobs that differ from their defaults.
     """
 
     library: str
@@ -57,6 +67,8 @@ class BuildRequest:
     timing_cache: Path | None = None
     any_format: bool = False
     targets: tuple[str, ...] = ()
+    replayed: str | None = None
+    route: str = ""
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -113,6 +125,8 @@ def build(request: BuildRequest, time_limit: float) -> BuildOutcome:
 
     Raises:
         ModelError: The library cannot parse or build the model, crashed, or took too long; with its last messages.
+        InputError: The timing cache that is to be replayed cannot be read.
+        IncompatibleError: It is of another device or release, or lacks a tactic; or the library has no such knob.
         RuntimeNotAvailableError: The library is missing or too old.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_layermerge.runtimes.base import BuilderSettings, builder_setting
+from trt_layermerge.errors import UsageError
+from trt_layermerge.runtimes.builder_settings import BuilderSettings, builder_setting
+from trt_layermerge.runtimes.nvidia.build_routes import build_routes
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,41 @@ class TensorRtSettings(CompilerSettings):
 
     Attributes:
         timing_cache: File of the builder's timing cache; ``None`` for one in the user's cache folder.
+        cache_only: Choose tactics by what that file holds and by nothing else; it is not written.
+        build_route: The compiler's knobs that differ from their defaults, such as ``-slice_fusion=off``.
+        tried_routes: What else is tried for the engines that a job ends with, such as ``-slice_fusion=[on|off]``.
     """
 
     timing_cache: Path | None = builder_setting(
         None, "--timing-cache", "keep what the builder timed in this file.", usual="one per device"
     )
+    cache_only: bool = builder_setting(False, "--cache-only", "replay --timing-cache; what it lacks is exit code 9.")
+    build_route: str = builder_setting(
+        "", "--build-route", "knobs of the compiler, 11.1 on.", metavar="KNOBS", usual="its own"
+    )
+    tried_routes: str = builder_setting(
+        "",
+        "--try-routes",
+        "compress: knobs that are tried for both final engines, as -knob=[a|b].",
+        metavar="KNOBS",
+        usual="none",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse to replay what is not named, or would not be heeded.
+
+        Raises:
+            UsageError: That is asked for.
+        """
+        super().__post_init__()
+        build_routes(self.tried_routes)
+        if self.cache_only and self.timing_cache is None:
+            raise UsageError(
+                "--cache-only replays a timing cache, and none is named",
+                hint="pass --timing-cache FILE; the same command without --cache-only fills it",
+            )
+        if self.cache_only and self.optimization_level == 0:
+            raise UsageError(
+                "--cache-only replays a timing cache, and at --optimization-level 0 TensorRT heeds none",
+                hint="pass level 1 or higher",
+            )

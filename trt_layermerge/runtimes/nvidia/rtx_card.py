@@ -24,6 +24,7 @@ from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
 from trt_layermerge.runtimes.nvidia.cuda import Cuda, driver, open_cuda
 from trt_layermerge.runtimes.nvidia.error_logger import error_logger
 from trt_layermerge.runtimes.nvidia.gpu_timer import timing_in_words
+from trt_layermerge.runtimes.nvidia.layer_profiler import layer_profiler
 from trt_layermerge.runtimes.nvidia.nvml import hold_clocks, open_nvml
 from trt_layermerge.runtimes.nvidia.timing_cache import default_path, locked
 from trt_layermerge.runtimes.nvidia.trt_engine import EngineWords, TensorRTEngine
@@ -98,7 +99,9 @@ class RtxCard:
         if known:
             cache.deserialize(known)  # of another driver it is refused, and begun anew
         config.set_runtime_cache(cache)
-        words = EngineWords(rtx.TensorIOMode.INPUT, rtx.LayerInformationFormat.JSON, rtx.nptype)
+        words = EngineWords(
+            rtx.TensorIOMode.INPUT, rtx.LayerInformationFormat.JSON, rtx.nptype, lambda: layer_profiler(rtx)
+        )
         context = engine.create_execution_context(runtime_config=config)
         theirs = cast("trt.ICudaEngine", engine), cast("trt.IExecutionContext | None", context)
         made = TensorRTEngine(*theirs, words, device, self._cuda, options, plan)

@@ -41,6 +41,7 @@ from trt_layermerge.runtimes.nvidia.rtx_plan import convolution_precisions, kern
 
 if TYPE_CHECKING:  # it loads the library
     from trt_layermerge.runtimes.nvidia.rtx_card import RtxCard
+    from trt_layermerge.runtimes.nvidia.trt_engine import TensorRTEngine
 
 _NO_FLOAT_PRODUCTS = ("sm75",)
 """Targets for which float32 matrix products are refused, and become convolutions."""
@@ -83,6 +84,10 @@ class TensorRtRtx(Runtime):
     def precisions(self) -> tuple[str, ...]:
         """Those that convolutions can be computed in on the target."""
         return tuple(one for one in PRECISIONS if one != "int8" or self._target not in _NO_INT8)
+
+    def host_times(self, engine: Engine, repeats: int) -> Nanoseconds | None:
+        """By the host's clock, copies to and from the card included."""
+        return engine.time_host(repeats) if isinstance(engine, RtxEngine) else None
 
     def launches(self, engine: Engine) -> int | None:
         """The kernels of its plan."""
@@ -181,7 +186,7 @@ class RtxEngine:
         device: Device,
         inputs: Mapping[str, Shape] | None = None,
         outputs: Mapping[str, Shape] | None = None,
-        running: Engine | None = None,
+        running: TensorRTEngine | None = None,
     ) -> None:
         """Keep a plan.
 
@@ -220,6 +225,14 @@ class RtxEngine:
             RuntimeNotAvailableError: The card is elsewhere.
         """
         return self._refuse("be timed") if self._running is None else self._running.time(repeats)
+
+    def time_host(self, repeats: int) -> Nanoseconds:
+        """Time single requests; see ``TensorRTEngine.time_host``.
+
+        Raises:
+            RuntimeNotAvailableError: The card is elsewhere.
+        """
+        return self._refuse("be timed") if self._running is None else self._running.time_host(repeats)
 
     def save(self, path: Path) -> None:
         """Write the plan."""

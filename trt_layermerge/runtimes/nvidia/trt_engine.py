@@ -6,10 +6,11 @@ Never run on a GPU by us: every name and signature is checked against the genuin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,17 +40,21 @@ class EngineWords:
         input: The mode of an input.
         json: The inspector's format.
         numpy_type: NumPy's type of one of its own.
+        profiler: Makes what is told of the time of each layer.
     """
 
     input: Any
     json: Any
     numpy_type: Callable[[Any], Any]
+    profiler: Callable[[], Any]
 
 
 class TensorRTEngine:
     """An engine with its buffers in place. ``TensorRT`` makes it.
 
     Attributes:
+        plan: The serialised engine.
+        options: With which it was built.
         owners: What must live as long as the engine does: TensorRT's runtime and its logger, which C++ points to.
     """
 
@@ -70,7 +75,7 @@ class TensorRTEngine:
         Raises:
             ModelError: The GPU has not enough memory for it.
         """
-        self._engine, self._plan, self._device, self._cuda, self._options = engine, plan, device, cuda, options
+        self._engine, self.plan, self._device, self._cuda, self.options = engine, plan, device, cuda, options
         self._words = words
         if context is None:
             raise ModelError("TensorRT cannot make room to run the engine: the GPU's memory is full")
@@ -86,7 +91,7 @@ class TensorRTEngine:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the outputs; see ``Engine.run``."""
-        if self._options.isolated:
+        if self.options.isolated:
             raise ModelError("an engine built to be timed amid a network takes tensors in a layout of its own")
         self._set_shapes(self._checked(inputs))
         for name, array in inputs.items():
@@ -103,6 +108,35 @@ class TensorRTEngine:
         """Time single runs, by the GPU's own clock; see ``Engine.time``."""
         return self._timer.time(repeats)
 
+    def time_host(self, repeats: int) -> Nanoseconds:
+        """Time single requests by the host's clock: inputs up, a run, outputs down; memory is ordinary, not pinned."""
+        sent = {name: self._drawn(name, prod(self._shape(name))) for name in self._inputs}
+        received = {name: np.empty(self._shape(name), self._dtype(name)) for name in self._outputs}
+        times = np.empty(repeats, np.int64)
+        for index in range(repeats):
+            begin = perf_counter_ns()
+            for name, array in sent.items():
+                self._cuda.upload(array, self._buffers[name])
+            self._enqueue()
+            for name, array in received.items():
+                self._cuda.download(self._buffers[name], array)
+            self._cuda.synchronize()
+            times[index] = perf_counter_ns() - begin
+        return times
+
+    def time_layers(self, repeats: int) -> Mapping[str, Sequence[float]]:
+        """Time each layer in single runs, in ms.
+
+        The library looks at its clock between them, from now on: a context that has a profiler keeps it.
+        """
+        profiler = self._words.profiler()
+        self._context.profiler = profiler
+        for _ in range(repeats):
+            self._enqueue()
+            self._cuda.synchronize()
+        found: Mapping[str, Sequence[float]] = profiler.times
+        return found
+
     def warm_up(self) -> None:
         """Run once, on random inputs: what a library puts off until the first run is then done."""
         self._enqueue()
@@ -110,17 +144,19 @@ class TensorRTEngine:
 
     def save(self, path: Path) -> None:
         """Write the engine."""
-        files.write_bytes(path, self._plan)
+        files.write_bytes(path, self.plan)
 
     def describe(self) -> Device:
         """The device the engine was built for."""
         return self._device
 
+    def information(self) -> str:
+        """What the engine inspector tells, as JSON."""
+        return str(self._engine.create_engine_inspector().get_engine_information(self._words.json))
+
     def layers(self) -> list[dict[str, Any]]:
         """What the engine inspector tells of each layer."""
-        inspector = self._engine.create_engine_inspector()
-        text = inspector.get_engine_information(self._words.json)
-        found = json.loads(text).get("Layers", [])
+        found = json.loads(self.information()).get("Layers", [])
         return [layer for layer in found if isinstance(layer, dict)]
 
     def convolution_precisions(self) -> frozenset[str]:
@@ -188,12 +224,15 @@ class TensorRTEngine:
         return {name: tuple(array.shape) for name, array in inputs.items()}
 
     def _upload_random(self) -> None:
-        generator = np.random.default_rng(0)
         for name in self._inputs:
-            dtype, count = self._dtype(name), self._buffers[name].size // self._dtype(name).itemsize
-            floating = np.issubdtype(dtype, np.floating)
-            drawn = generator.standard_normal(count) if floating else np.zeros(count)
-            self._cuda.upload(drawn.astype(dtype), self._buffers[name])
+            buffer = self._buffers[name]
+            self._cuda.upload(self._drawn(name, buffer.size // self._dtype(name).itemsize), buffer)
+
+    def _drawn(self, name: str, count: int) -> Array:
+        """So many random values of a tensor's type; zeros where that is none of floats."""
+        floating = np.issubdtype(self._dtype(name), np.floating)
+        drawn = np.random.default_rng(0).standard_normal(count) if floating else np.zeros(count)
+        return drawn.astype(self._dtype(name))
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._cuda.stream):

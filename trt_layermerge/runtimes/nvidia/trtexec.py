@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def trtexec(model: Path, options: BuildOptions, shapes: Mapping[str, Shape]) -> 
         [] if settings.optimization_level is None else [f"--builderOptimizationLevel={settings.optimization_level}"]
     )
     words += [] if settings.tf32 else ["--noTF32"]
+    words += [] if settings.timing_cache is None else [f"--timingCacheFile={settings.timing_cache}"]
+    words += ["--errorOnTimingCacheMiss"] if settings.cache_only else []
+    words += [f"--setBuildRoute={shlex.quote(settings.build_route)}"] if settings.build_route else []
     words += ["--useCudaGraph"] if settings.cuda_graph else []
     return " ".join([*words, "--useSpinWait", "--noDataTransfers", f"--warmUp={WARM_UP_MS:.0f}"])
 

@@ -17,8 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trt_layermerge.errors import LayerMergeError, ModelError, RuntimeNotAvailableError
+from trt_layermerge.errors import IncompatibleError, LayerMergeError, ModelError, RuntimeNotAvailableError
 from trt_layermerge.files import write_bytes
+from trt_layermerge.runtimes.nvidia import timing_cache
 from trt_layermerge.runtimes.nvidia.building import BuildOutcome, BuildRequest
 from trt_layermerge.runtimes.nvidia.library import load_library
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:  # ``build`` puts the library of the request in this place; bo
     import tensorrt_rtx as rtx
 
     from trt_layermerge.runtimes.base import Shape
+
+_ROUTE = "build_route"
+"""Attribute of a builder's configuration from 11.1 on, which no type of an older release may name."""
+
+_MISSED = "kERROR_ON_TIMING_CACHE_MISS"
+"""In what the builder says when it would have to time a tactic, and may not."""
 
 _SKIPPED = re.compile(r"insuff?icient memory|memory is insufficient|sufficient workspace memory", re.IGNORECASE)
 
@@ -68,6 +75,7 @@ class _Messages:
         """Nothing was said yet."""
         self.warnings: list[str] = []
         self.skipped: list[str] = []
+        self.missed = False
 
     def logger(self) -> trt.ILogger:
         """A logger that writes here."""
@@ -89,6 +97,7 @@ class _Messages:
     def hear(self, message: str, *, grave: bool) -> None:
         """Keep a message that says what went wrong."""
         skipped = bool(_SKIPPED.search(message))
+        self.missed = self.missed or _MISSED in message
         if skipped:
             self.skipped.append(message)
         if grave:
@@ -111,6 +120,7 @@ def _serialised(request: BuildRequest, messages: _Messages) -> bytes:
 
     Raises:
         ModelError: The library refuses the model; with the node it refuses, or its last messages.
+        IncompatibleError: A tactic is not in the cache that decides alone.
     """
     logger = messages.logger()
     try:
@@ -129,16 +139,29 @@ def _serialised(request: BuildRequest, messages: _Messages) -> bytes:
     _fix_shapes(builder, config, network, request)
     if request.any_format:
         _free_formats(network)
-    if request.timing_cache is not None:
-        from trt_layermerge.runtimes.nvidia import timing_cache
-
-        messages.add(timing_cache.read_into(request.timing_cache, config))
+    _read_cache(config, request, messages)
     plan = builder.build_serialized_network(network, config)
+    if messages.missed:  # whether or not it went on
+        raise IncompatibleError(
+            f"the timing cache {request.timing_cache} lacks a tactic that {request.model.name} needs, and nothing is "
+            "timed beside it",
+            hint=timing_cache.FILL,
+        )
     if plan is None:
         raise ModelError(f"{request.library} cannot build {request.model}{messages.last()}")
-    if request.timing_cache is not None:
+    if request.timing_cache is not None and request.replayed is None:
         messages.add(timing_cache.save(request.timing_cache, config))
     return bytes(plan)
+
+
+def _read_cache(config: trt.IBuilderConfig, request: BuildRequest, messages: _Messages) -> None:
+    if request.timing_cache is None:
+        return
+    if request.replayed is None:
+        messages.add(timing_cache.read_into(request.timing_cache, config))
+        return
+    timing_cache.replay(request.timing_cache, request.replayed, config)
+    config.set_flag(trt.BuilderFlag.ERROR_ON_TIMING_CACHE_MISS)
 
 
 def _parser_errors(parser: trt.OnnxParser, messages: _Messages) -> str:
@@ -165,8 +188,28 @@ def _configure(config: trt.IBuilderConfig, request: BuildRequest) -> None:
     else:
         config.clear_flag(trt.BuilderFlag.TF32)  # the library's default is to set it
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if request.route:
+        _take_route(config, request)
     if request.targets:
         _aim(cast("rtx.IBuilderConfig", config), request.targets)
+
+
+def _take_route(config: trt.IBuilderConfig, request: BuildRequest) -> None:
+    """Set knobs of the compiler.
+
+    Raises:
+        IncompatibleError: It has none, or not these.
+    """
+    try:
+        setattr(config, _ROUTE, request.route)
+        taken = hasattr(type(config), _ROUTE) and getattr(config, _ROUTE).split() == request.route.split()
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        taken = False
+    if not taken:
+        raise IncompatibleError(
+            f"{request.library} {trt.__version__} does not take the build route {request.route!r}",
+            hint="TensorRT has build routes from 11.1 on, on Linux; trtexec --helpBuildRoute lists its knobs",
+        )
 
 
 def _aim(config: rtx.IBuilderConfig, targets: tuple[str, ...]) -> None:

@@ -28,7 +28,9 @@ from trt_layermerge.runtimes.base import (
     BuildOptions,
     Condition,
     Device,
+    Engine,
     Model,
+    Nanoseconds,
     Runtime,
     RuntimeKind,
     Shape,
@@ -73,6 +75,12 @@ class TorchRuntime(Runtime):
     def condition(self) -> Condition | None:
         """How the GPU is now; ``None`` on a CPU, and without NVML."""
         return None if self._nvml is None else self._nvml.condition()
+
+    def host_times(self, engine: Engine, repeats: int) -> Nanoseconds | None:
+        """By the host's clock, copies to and from the GPU included; on a CPU nothing is copied."""
+        if isinstance(engine, TorchEngine) and self._place.type == "cuda":
+            return engine.time_host(repeats)
+        return None
 
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> TorchEngine:
         """Read a model and run it once; see ``Runtime.build``."""

@@ -8,7 +8,7 @@ from double_settings import setting
 
 from tensorrt._builder import Builder, IBuilderConfig, IOptimizationProfile
 from tensorrt._core import Dims, IHostMemory, ILogger, Logger
-from tensorrt._engine import EngineInspector, ICudaEngine, IExecutionContext, Runtime, nptype
+from tensorrt._engine import EngineInspector, ICudaEngine, IExecutionContext, IProfiler, Runtime, nptype
 from tensorrt._enums import (
     BuilderFlag,
     DataType,
@@ -27,7 +27,7 @@ __version__ = setting("version")
 
 __all__ = [
     "Builder", "BuilderFlag", "DataType", "Dims", "EngineInspector", "IBuilderConfig", "ICudaEngine",
-    "IExecutionContext", "IHostMemory", "ILogger", "INetworkDefinition", "IOptimizationProfile", "ITensor",
+    "IExecutionContext", "IHostMemory", "ILogger", "INetworkDefinition", "IOptimizationProfile", "IProfiler", "ITensor",
     "ITimingCache", "LayerInformationFormat", "Logger", "MemoryPoolType", "NetworkDefinitionCreationFlag",
     "OnnxParser", "ParserError", "ProfilingVerbosity", "Runtime", "TensorFormat", "TensorIOMode", "nptype",
 ]  # fmt: skip

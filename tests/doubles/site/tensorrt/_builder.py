@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from double_settings import setting
 
 from tensorrt import _plan, _timing
 from tensorrt._core import Dims, IHostMemory, ILogger, require_logger
-from tensorrt._enums import BuilderFlag, MemoryPoolType, NetworkDefinitionCreationFlag, ProfilingVerbosity
+from tensorrt._enums import MAJOR, BuilderFlag, MemoryPoolType, NetworkDefinitionCreationFlag, ProfilingVerbosity
 from tensorrt._network import INetworkDefinition
 from tensorrt._timing import ITimingCache
 
@@ -45,6 +47,18 @@ class IBuilderConfig:
         self._limits = {pool: 2**63 - 1 for pool in MemoryPoolType}
         self._profiles: list[IOptimizationProfile] = []
         self._cache: ITimingCache | None = None
+        self._route = ""
+
+    if MAJOR >= 11:
+
+        @property
+        def build_route(self) -> str:
+            return self._route
+
+        @build_route.setter
+        def build_route(self, route: str) -> None:
+            if all(knob in setting("knobs") for knob in route.split()):
+                self._route = route
 
     def set_flag(self, flag: BuilderFlag) -> None:
         self._flags.add(flag)
@@ -125,8 +139,16 @@ class Builder:
             return None
         time.sleep(setting("build_seconds"))
         if config._cache is not None:
-            config._cache._entries |= _timed(network, config._cache)
-        return IHostMemory(_plan.write(network, config))
+            timed = _timed(network, config._cache)
+            if timed and config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS):
+                self._logger.log(
+                    ILogger.ERROR,
+                    "Adding new entry to timing cache is not allowed if "
+                    "`BuilderFlag::kERROR_ON_TIMING_CACHE_MISS` is set.",
+                )
+                return None
+            config._cache._entries |= timed
+        return IHostMemory(_plan.write(network, config, _pace(config)))
 
 
 def _faults(network: INetworkDefinition) -> Callable[[str], Any]:
@@ -135,6 +157,12 @@ def _faults(network: INetworkDefinition) -> Callable[[str], Any]:
     kernels = (a.ints for node in network._model.graph.node for a in node.attribute if a.name == "kernel_shape")
     meant = size is None or any(list(kernel) == [size, size] for kernel in kernels)
     return lambda name: setting(name) if meant else None
+
+
+def _pace(config: IBuilderConfig) -> float:
+    """How long a run takes, as a factor: what was timed before is chosen again, and knobs change what they change."""
+    drawn = random.Random(os.getpid()).random() if config._cache is None else 0.0
+    return float((1 + setting("build_noise") * drawn) * prod(setting("knobs")[knob] for knob in config._route.split()))
 
 
 def _timed(network: INetworkDefinition, cache: ITimingCache) -> dict[str, int]:

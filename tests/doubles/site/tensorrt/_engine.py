@@ -111,6 +111,11 @@ class ICudaEngine:
         return IHostMemory(self._plan)
 
 
+class IProfiler:
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise RuntimeError('Tried to call pure virtual function "IProfiler::reportLayerTime"')
+
+
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
         import onnxruntime as ort  # a build does without
@@ -122,9 +127,20 @@ class IExecutionContext:
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._engine = engine
         self._addresses: dict[str, int] = {}
+        self._profiler: IProfiler | None = None
         self._shapes = {name: tuple(tensor.shape) for name, tensor in engine._inputs.items()}
         self._computed: object = None
         self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
+
+    @property
+    def profiler(self) -> IProfiler | None:
+        return self._profiler
+
+    @profiler.setter
+    def profiler(self, profiler: IProfiler) -> None:
+        if not isinstance(profiler, IProfiler):
+            raise TypeError("incompatible function arguments")
+        self._profiler = profiler
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         least, _, most = self._engine._head["shapes"][name]
@@ -167,7 +183,12 @@ class IExecutionContext:
             for name, result in zip(outputs, self._session.run(list(outputs), inputs), strict=True):
                 self._at(addresses[name], name, outputs[name])[...] = result
 
-        return cudart._run_engine(stream_handle, compute)
+        done = cudart._run_engine(stream_handle, compute, self._engine._head["pace"])
+        if done and self._profiler is not None:
+            layers = self._engine._head["layers"]
+            for number, layer in enumerate(layers):
+                self._profiler.report_layer_time(layer["Name"], 1e-3 * (1 + number))
+        return done
 
     def _at(self, address: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
         dtype = np.dtype(nptype(self._engine.get_tensor_dtype(name)))

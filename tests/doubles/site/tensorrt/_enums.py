@@ -21,7 +21,8 @@ _make = partial(_Native, module="tensorrt")
 
 _CREATION = {"STRONGLY_TYPED": 0} if MAJOR >= 11 else {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
 NetworkDefinitionCreationFlag = _make("NetworkDefinitionCreationFlag", _CREATION)
-BuilderFlag = _make("BuilderFlag", {"TF32": 6} if MAJOR >= 11 else {"TF32": 6, "FP16": 0, "INT8": 1})
+_FLAGS = {"TF32": 6, "ERROR_ON_TIMING_CACHE_MISS": 15} if MAJOR >= 11 else {"TF32": 6, "FP16": 0, "INT8": 1}
+BuilderFlag = _make("BuilderFlag", _FLAGS | ({} if MAJOR >= 11 else {"ERROR_ON_TIMING_CACHE_MISS": 16}))
 DataType = _make(
     "DataType", {"FLOAT": 0, "HALF": 1, "INT8": 2, "INT32": 3, "BOOL": 4, "UINT8": 5, "FP8": 6, "BF16": 7, "INT64": 8}
 )

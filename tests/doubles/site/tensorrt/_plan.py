@@ -19,7 +19,7 @@ _NAMES = {onnx.TensorProto.FLOAT: ("FP32", "Float"), onnx.TensorProto.FLOAT16: (
 _INT8 = ("Int8", "Int8")
 
 
-def write(network: INetworkDefinition, config: IBuilderConfig) -> bytes:
+def write(network: INetworkDefinition, config: IBuilderConfig, pace: float) -> bytes:
     """Version, shapes and layers as a line of JSON, then the model."""
     model = network._model
     fixed = {tensor.name: [tuple(tensor.shape)] * 3 for tensor in network._inputs}
@@ -28,6 +28,7 @@ def write(network: INetworkDefinition, config: IBuilderConfig) -> bytes:
     typed = network._strongly_typed and not setting("drops_precision")
     head = {
         "version": setting("version"),
+        "pace": pace,
         "shapes": {**fixed, **chosen},
         "layers": reformats(network) + layers(model, typed=typed) if detailed else [n.name for n in model.graph.node],
     }

@@ -33,15 +33,11 @@ class ITimingCache:
 
 
 def read(data: bytes) -> ITimingCache | None:
-    """The cache that ``serialize`` wrote; an empty one from nothing."""
+    """The cache that ``serialize`` wrote; an empty one from anything else, as TensorRT-RTX 1.7.1 was seen to do."""
     cache = ITimingCache()
-    if not data:
-        return cache
-    if not data.startswith(_MAGIC):
-        return None
     try:
-        content = json.loads(data.removeprefix(_MAGIC))
+        content = json.loads(data.removeprefix(_MAGIC)) if data.startswith(_MAGIC) else {}
         cache._version, cache._entries = str(content["version"]), dict(content["entries"])
     except (ValueError, LookupError, TypeError):
-        return None
+        return ITimingCache()
     return cache

@@ -14,6 +14,7 @@ from tensorrt import (
     ILogger,
     INetworkDefinition,
     IOptimizationProfile,
+    IProfiler,
     ITensor,
     LayerInformationFormat,
     Logger,
@@ -44,8 +45,8 @@ __version__ = setting("rtx_version")
 __all__ = [
     "Builder", "BuilderFlag", "ComputeCapability", "CudaGraphStrategy", "DataType", "Dims",
     "DynamicShapesKernelSpecializationStrategy", "EngineInspector", "IBuilderConfig", "ICudaEngine",
-    "IExecutionContext", "IHostMemory", "ILogger", "INetworkDefinition", "IOptimizationProfile", "IRuntimeCache",
-    "IRuntimeConfig", "ITensor", "LayerInformationFormat", "Logger", "MemoryPoolType",
+    "IExecutionContext", "IHostMemory", "ILogger", "INetworkDefinition", "IOptimizationProfile", "IProfiler",
+    "IRuntimeCache", "IRuntimeConfig", "ITensor", "LayerInformationFormat", "Logger", "MemoryPoolType",
     "NetworkDefinitionCreationFlag", "OnnxParser", "ParserError", "ProfilingVerbosity", "Runtime", "TensorFormat",
     "TensorIOMode", "nptype",
 ]  # fmt: skip

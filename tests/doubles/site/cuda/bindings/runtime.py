@@ -105,7 +105,7 @@ def _queue(stream: object, work: _Work) -> tuple[cudaError_t]:
     return _SUCCESS
 
 
-def _run_engine(stream: int, compute: _Work) -> bool:
+def _run_engine(stream: int, compute: _Work, pace: float = 1.0) -> bool:
     """Queue a run of an engine, as TensorRT's double does; its time is what the settings say, or what it took."""
 
     def work() -> None:
@@ -114,7 +114,7 @@ def _run_engine(stream: int, compute: _Work) -> bool:
         compute()
         took = setting("run_us")
         took = 1e6 * (time.perf_counter() - begin) if took is None else took
-        _clock_ms += 1e-3 * took * (1 + setting("noise") * _random.random())
+        _clock_ms += 1e-3 * took * pace * (1 + setting("noise") * _random.random())
         _runs += 1
 
     return _queue(stream, work) == _SUCCESS
