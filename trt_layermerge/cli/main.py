@@ -15,6 +15,7 @@ from io import TextIOWrapper
 import click
 
 from trt_layermerge.cli.logs import Logs
+from trt_layermerge.cli.termination import terminated_as_interrupted
 from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, did_you_mean
 from trt_layermerge.extras import installed_version
 from trt_layermerge.log import record
@@ -116,7 +117,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
             stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings(), Logs() as logs:
+    with terminated_as_interrupted(), warnings.catch_warnings(), Logs() as logs:
         warnings.simplefilter("ignore", Caution)  # they are in the log, which is shown
         _main(list(sys.argv[1:] if args is None else args), logs)
 

@@ -22,7 +22,6 @@ from trt_layermerge.delivery.manifest import (
     hashes,
     plan_fields,
     timing_cache_hash,
-    versions,
     write_manifest,
 )
 from trt_layermerge.delivery.per_network import PerNetwork
@@ -54,6 +53,7 @@ from trt_layermerge.runtimes.base import Engine, Shape
 from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
+from trt_layermerge.versions import versions
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from trt_layermerge.importance.evaluator import first
 from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import as_tuple, samples_in
+from trt_layermerge.network.memory import USUAL_SHARE
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.profiling import profiling_plan
@@ -34,6 +35,12 @@ class StagePlan(TypedDict):
 def data_plan(session: Session) -> tuple[str, ...]:
     """What a task without labels reads, how it splits that, and what it compares; nothing of any other."""
     return () if session.comparison is None else session.comparison.in_words
+
+
+def memory_plan(session: Session) -> str:
+    """The most memory that importance and fits will take."""
+    told = "as asked for" if session.job.memory_limit is not None else f"{USUAL_SHARE:.0%} of what is free now"
+    return f"importance and fits take at most {session.job.memory} of memory, {told}"
 
 
 def seconds_per_image(session: Session) -> float:

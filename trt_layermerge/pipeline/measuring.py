@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.importance.filling import measure, table_key
+from trt_layermerge.errors import say
+from trt_layermerge.fleet.fleet import Fleet
+from trt_layermerge.importance.filling import RowsOf, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
 from trt_layermerge.latency.profile import read_timing, timing_fields
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.pipeline.fleet_rows import importance_rows
 from trt_layermerge.pipeline.keyed_file import read_keyed, write_keyed
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
@@ -53,10 +58,22 @@ def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Cho
     table = importance_table(session)
     _ = session.original  # as above
     wanted = session.choices if choices is None else choices
-    with placed(session.network.module, session.computes_on):
-        task, how = session.require_task(), session.job.estimation
-        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed)
+    task, how, rows_of = session.require_task(), session.job.estimation, _fleet_rows(session)
+    with placed(session.network.module, session.computes_on) if rows_of is None else nullcontext():
+        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed, rows_of)
     return table
+
+
+def _fleet_rows(session: Session) -> RowsOf | None:
+    """Who measures importance, if not this machine."""
+    job = session.job
+    if job.fleet is None:
+        return None
+    if not job.estimator.shares_work:
+        say(f"--fleet measures latencies alone: the estimator {job.estimator.name} is one training, done here")
+        return None
+    key = table_key(session.network, session.require_task(), job.estimation)
+    return partial(importance_rows, Fleet.parse(job.fleet), job, key)
 
 
 def importance_table(session: Session) -> ImportanceTable:

@@ -13,6 +13,7 @@ from trt_layermerge.cli.options import (
     data_options,
     device_options,
     dry_run_option,
+    fleet_option,
     json_option,
     network_options,
     plan_options,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     torch_options,
     device_options,
     rebuilds_option,
+    fleet_option,
     also_option,
     training_options,
     config_option,
@@ -66,14 +68,14 @@ def command(as_json: bool, dry_run: bool, **given: Any) -> None:
 
 
 def _tell_plan(session: Session, as_json: bool) -> None:
-    from trt_layermerge.pipeline.dry_run import data_plan, job_plan  # torch has been loaded by now
+    from trt_layermerge.pipeline.dry_run import data_plan, job_plan, memory_plan  # torch has been loaded by now
 
     data, stages = data_plan(session), job_plan(session)
     if as_json:
         told = {"data": list(data)} if data else {}
         print_json(told | {"stages": stages, "seconds": round(sum(stage["seconds"] for stage in stages), 1)})
         return
-    for line in data:
+    for line in (*data, memory_plan(session)):
         click.echo(line)
     for stage in stages:
         click.echo(f"{stage['stage']:<12} {stage['what']:<44} about {minutes(stage['seconds'])}")
