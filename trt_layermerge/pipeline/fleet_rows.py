@@ -36,7 +36,7 @@ IMPORTANCE_GROUP = 16
 """Choices that a worker gets at once: neighbours share their normal equations."""
 
 LATENCY_GROUP = 8
-"""Most operations that a worker gets at once, whatever one device alone would time interleaved: all are to have some."""
+"""Most operations that a worker gets at once, fewer than a device alone takes: all workers are to have some."""
 
 LatencyItem = tuple[AnySignature, bytes | None]
 """An operation; a gap with its ONNX model, for which a worker has no network."""
