@@ -17,7 +17,7 @@ from torch import nn
 
 from tests.fuzz.bench import TESTS, Bench
 from trt_layermerge.estimation.device_files import DEVICE_FOLDER
-from trt_layermerge.pipeline.refine import _FORMAT as REFINEMENT
+from trt_layermerge.pipeline.measured_plans import REFINEMENT
 from trt_layermerge.testing.runtimes import small_model
 from trt_layermerge.training.recipes import FOLDER as RECIPES
 

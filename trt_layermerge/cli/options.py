@@ -159,6 +159,14 @@ csv_option = section(
         help="Print CSV to standard output, and nothing else.",
     ),
 )
+explore_option = section(
+    "Plan",
+    option(
+        "--explore",
+        is_flag=True,
+        help="Train nothing: measure what five budgets cost, whatever --budget says, so that one can be chosen.",
+    ),
+)
 dry_run_option = section(
     _OUTPUT, option("--dry-run", is_flag=True, help="Say what would be measured and how long that should take.")
 )

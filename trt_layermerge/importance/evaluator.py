@@ -1,7 +1,8 @@
 """Evaluating changed networks on held-out data, the unchanged part before a change computed once.
 
-Before a change is evaluated, what costs nothing is done about it: the statistics of batch norms behind it are estimated
-again, and the classifier is re-solved where there are images enough. What is left is what training would have to do.
+Before a change is evaluated, what costs nothing is done about it: the statistics of batch norms behind it are
+corrected, and the classifier is re-solved where there are images enough. What is left is what training would have to
+do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
-from trt_layermerge.merging.norms import estimate_norms
+from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
@@ -52,7 +53,7 @@ class Evaluator:
         network: The original, in evaluation mode.
         task: Loss and metric.
         held_out: The data to evaluate on.
-        calibration: Data that statistics of batch norms are estimated on, and classifiers solved; without any, all
+        calibration: Data that statistics of batch norms are corrected on, and classifiers solved; without any, all
             stays as it is.
         memory: Bytes of activations that are kept between choices; where they would take more, they are computed
             every time.
@@ -76,7 +77,9 @@ class Evaluator:
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task)
         self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
-        self._calibration = _Kept(network, [inputs for inputs, _ in calibration], memory // 2)
+        batches = list(joined_batches(inputs for inputs, _ in calibration))
+        self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
+        self._calibration = _Kept(network, batches, memory // 2)
         self._heads = {head: self._made_at(head) for head in self._solvable()}
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
@@ -93,7 +96,7 @@ class Evaluator:
         """Score of the rest of a changed network, once what costs nothing is done about the change."""
         tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
-            estimate_norms(tail, self._calibration.at(names))
+            correct_norms(tail, self._calibration.at(names), self._norms)
         tail = fold_in_place(tail).to(memory_format=torch.channels_last)
         self._solve_heads(tail, names)
         return self.score(tail, self._evaluated.at(names))

@@ -35,7 +35,7 @@ from trt_layermerge.network.network import Network
 from trt_layermerge.network.threads import single_threaded, workers
 
 NORM_IMAGES = 256
-"""Most images that statistics of batch norms are estimated on: they are run once more for every choice."""
+"""Most images that statistics of batch norms are corrected on: they are run once more for every choice."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from trt_layermerge.latency.statistics import Timing
+
 
 @dataclass(frozen=True)
 class MeasurementPolicy:
@@ -60,3 +62,7 @@ class MeasurementPolicy:
         if run_ns > 10e9 * self.burst_seconds:
             return 1
         return min(max(self.min_burst, ceil(1e9 * self.burst_seconds / max(run_ns, 1.0))), self.max_burst)
+
+    def stretched(self, timing: Timing) -> bool:
+        """Whether something ran beside most of the runs, as ``spread`` has it."""
+        return timing.median_ns > (1 + self.spread) * timing.p5_ns

@@ -110,7 +110,7 @@ def execute(
             merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
     if merged or kept:
-        reconstruction.estimate_norms(compressed, as_linearised)
+        reconstruction.correct_norms(compressed, as_linearised)
         reconstruction.refit_heads(compressed, as_linearised)
     return Compression(_narrowed(network, compressed, kept), as_linearised, tuple(proofs), fits, refits)
 

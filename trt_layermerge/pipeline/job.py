@@ -68,6 +68,7 @@ class Job:
         accept_worse: Whether a network is delivered that is far worse than planned.
         fleet: Machines that measure, as ``Fleet.parse`` reads it; ``None`` for this one. Part of no key.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
+        command: The command line that asks for all this, for the report; part of no key.
     """
 
     model: str
@@ -97,6 +98,7 @@ class Job:
     accept_worse: bool = False
     fleet: str | None = None
     also: str | None = None
+    command: str = ""
 
     @property
     def setting(self) -> Setting:
@@ -174,6 +176,10 @@ class Job:
     def refine_file(self, fingerprint: str) -> Path:
         """What was measured to decide between plans, for the settings of a fingerprint."""
         return self.output / f"refine-{fingerprint[:8]}.jsonl"
+
+    def explore_file(self, fingerprint: str) -> Path:
+        """What was measured to tell what budgets cost, likewise."""
+        return self.output / f"explore-{fingerprint[:8]}.jsonl"
 
     def fingerprint(
         self, weights: str, device: dict[str, Any], inputs: Sequence[dict[str, Any]] = (), task_content: str = ""

@@ -80,7 +80,7 @@ def _interval_ns(session: Session, choice: SizedChoice, within: WithinNetwork) -
     return within.ns(low, choice), within.ns(median, choice), within.ns(high, choice)
 
 
-def _saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
+def saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
     """What goes with a region beside its layers, in ns: its gaps as they were timed, less the layers inside of them.
 
     0 for other blocks, and for gaps that could not be timed: what is not known is not promised.
@@ -113,7 +113,7 @@ def worthwhile(session: Session) -> tuple[Choice, ...]:
 
     def pays(choice: Choice) -> bool:
         latency = latency_ns(session, choice)
-        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + _saved_ns(
+        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + saved_ns(
             session, choice, kept
         )
         return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
@@ -152,14 +152,14 @@ def frontier_of(session: Session, baseline: Timing, table: LossRows | None, corr
     Raises:
         TableError: A table lacks a row that the method needs.
     """
-    original, within = baseline.median_ns, _within(session, baseline.median_ns, corrected)
+    original, within = baseline.median_ns, within_network(session, baseline.median_ns, corrected)
     kept = sum(kept_ns(session, within).values())
     lengths, groups = [len(chain) for chain in session.network.chains], _groups(session, table)
     candidates = _candidates(session, table, within)
     return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
 
 
-def _within(session: Session, original_ns: int, corrected: bool) -> WithinNetwork:
+def within_network(session: Session, original_ns: int, corrected: bool) -> WithinNetwork:
     """What blocks take within the network of a job."""
     kept = sum(kept_ns(session).values())
     # Where the blocks take longer one by one than the network as a whole, what calling a runtime costs is in each of
@@ -180,7 +180,7 @@ def _candidates(session: Session, table: LossRows | None, within: WithinNetwork)
     """The choices that pay, in all combinations of widths whose latency is known."""
     layers = kept_ns(session)
     for choice in worthwhile(session):
-        saved = round(within.share * _saved_ns(session, choice, layers))
+        saved = round(within.share * saved_ns(session, choice, layers))
         for number, one in enumerate(session.sized[choice]):
             interval = _interval_ns(session, one, within)
             if interval is not None:

@@ -37,9 +37,9 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
 
     It is kept, so that a plan made later rests on the same figure.
     """
-    job, key = session.job, session.timed_key
-    if (known := _read_baseline(job.baseline_file, key)) is not None:
+    if (known := known_baseline(session)) is not None:
         return known
+    job = session.job
     reporter.stage("baseline")
     shapes = batched_shapes(session.network.inputs, job.batch)
     engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
@@ -47,8 +47,17 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
-    write_keyed(job.baseline_file, _BASELINE, key, timing_fields(timing) | {"pace": round(pace, 4)})
+    write_keyed(job.baseline_file, _BASELINE, session.timed_key, timing_fields(timing) | {"pace": round(pace, 4)})
     return timing
+
+
+def known_baseline(session: Session) -> Timing | None:
+    """The original's latency as it was measured before; ``None`` where it was not.
+
+    Raises:
+        TableError: Its file is damaged.
+    """
+    return _read_baseline(session.job.baseline_file, session.timed_key)
 
 
 def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:

@@ -31,6 +31,7 @@ from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.needed_memory import require_memory
 from trt_layermerge.pipeline.original import write_original
+from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
@@ -107,9 +108,18 @@ class Session:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the plan."""
+        return self._fingerprint(self.job)
+
+    @property
+    def any_budget(self) -> str:
+        """Hash of all that decides the plans for all budgets."""
+        unbound = replace(self.job, budget=Budget.parse("1"), confidence=None, refine=0)
+        return self._fingerprint(unbound)
+
+    def _fingerprint(self, job: Job) -> str:
         inputs = [asdict(item) for item in self.network.inputs]
         content = "" if self.task is None else content_of(self.task)
-        return self.job.fingerprint(self.network.weights_hash, self.device, inputs, content)
+        return job.fingerprint(self.network.weights_hash, self.device, inputs, content)
 
     @cached_property
     def cautions(self) -> tuple[str, ...]:

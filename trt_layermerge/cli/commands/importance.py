@@ -19,7 +19,8 @@ from trt_layermerge.cli.options import (
     torch_options,
 )
 from trt_layermerge.cli.sections import Command, combined, section
-from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.show import print_json, screen
+from trt_layermerge.progress import minutes
 
 if TYPE_CHECKING:
     from trt_layermerge.pipeline.session import Session

@@ -28,10 +28,11 @@ from trt_layermerge.cli.options import (
     several_network_options,
 )
 from trt_layermerge.cli.sections import combined, option, section
-from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
 from trt_layermerge.latency.policy import MeasurementPolicy
+from trt_layermerge.progress import minutes
 
 if TYPE_CHECKING:
     from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile

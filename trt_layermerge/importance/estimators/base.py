@@ -33,7 +33,7 @@ class Samples:
     """How much data an estimator looks at.
 
     Attributes:
-        calibration: Images that fits are solved on, and statistics of batch norms estimated.
+        calibration: Images that fits are solved on, and statistics of batch norms corrected.
         held_out: Images that the loss is measured on.
     """
 
