@@ -136,9 +136,9 @@ def fill(
 def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
     """Candidates in order, so many at a time as are timed interleaved."""
     group: list[AnySignature] = []
-    weights = 0
+    weights, builds = 0, max(policy.builds, policy.rebuilds)
     for signature in pending:
-        more = policy.builds * signature.weights if isinstance(signature, Signature) else 0
+        more = builds * signature.weights if isinstance(signature, Signature) else 0
         if group and (len(group) == policy.group or weights + more > policy.group_weights):
             yield group
             group, weights = [], 0

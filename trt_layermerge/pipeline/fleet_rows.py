@@ -35,6 +35,9 @@ from trt_layermerge.runtimes.registry import get_runtime, require_running
 IMPORTANCE_GROUP = 16
 """Choices that a worker gets at once: neighbours share their normal equations."""
 
+LATENCY_GROUP = 8
+"""Most operations that a worker gets at once, fewer than a device alone takes: all workers are to have some."""
+
 LatencyItem = tuple[AnySignature, bytes | None]
 """An operation; a gap with its ONNX model, for which a worker has no network."""
 
@@ -112,7 +115,7 @@ class FleetRunner:
         if items and (left is None or left > 0):
             here = self.here
             setting = LatencySetting(here.runtime.name, here.options, here.policy, here.key, here.rebuilt)
-            work = Work(open_latencies, setting, _seat(self.key), self.policy.group)
+            work = Work(open_latencies, setting, _seat(self.key), min(self.policy.group, LATENCY_GROUP))
             yield from self.fleet.results(work, items, _failed, left)
 
 
