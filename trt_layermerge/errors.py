@@ -81,6 +81,10 @@ def say(message: str) -> None:
     warnings.warn(Caution(message), stacklevel=2)
 
 
+class Terminated(KeyboardInterrupt):
+    """The process is to end, and Ctrl-C is ignored: it is none of the user's code's own interrupts."""
+
+
 class UsageError(LayerMergeError):
     """The command was called in a way it cannot serve."""
 

@@ -2,7 +2,7 @@
 
 That code may raise anything: an error, ``SystemExit`` from a library that parses arguments, a ``KeyboardInterrupt`` of
 its own, a class that says nothing of itself. None of it may end the command in silence, or as a success. Only Ctrl-C
-goes through: a SIGINT that really arrived while the code ran.
+goes through, a SIGINT that really arrived while the code ran, and what the command line treats alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from traceback import walk_tb
 from types import FrameType, TracebackType
 from typing import Any
 
-from trt_layermerge.errors import InputError, LayerMergeError
+from trt_layermerge.errors import InputError, LayerMergeError, Terminated
 
 _NOT_THE_USERS = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()))
 _LONGEST = 500
@@ -57,7 +57,7 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
 
         Raises:
             InputError: The code raised; of the given kind.
-            KeyboardInterrupt: The user pressed Ctrl-C.
+            KeyboardInterrupt: The user pressed Ctrl-C, or ended the process.
         """
         if signal.getsignal(signal.SIGINT) == self._listen:  # else the code has set a handler of its own
             signal.signal(signal.SIGINT, self._handler)
@@ -66,7 +66,7 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             warnings.filters[:] = self._filters  # type: ignore[index]  # a list, whatever typeshed says
         if error is None:
             return
-        if self._interrupted:
+        if self._interrupted or isinstance(error, Terminated):
             raise KeyboardInterrupt from error
         lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
         if not isinstance(error, LayerMergeError):
@@ -81,7 +81,7 @@ _ENDING = ("_exit", "abort", "execv", "execve")
 
 @contextmanager
 def ended_by_us_alone(*, ending: bool) -> Iterator[None]:
-    """Make ``os._exit``, ``os.abort`` and ``os.exec...`` raise ``SystemExit`` in this process, and not in those that it forks.
+    """Make ``os._exit``, ``os.abort`` and ``os.exec...`` raise ``SystemExit`` in this process, not in its forks.
 
     Args:
         ending: Whether this process ends with the block. Then what runs at exit cannot change its exit code either.

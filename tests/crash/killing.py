@@ -63,6 +63,7 @@ COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "importance": _stage("importance", "--all"),
     "compress": _stage("compress", *_TRAINED),
     "compress --refine": _stage("compress", *_TRAINED, "--refine", 2),
+    "compress --explore": _stage("compress", *_TRAINED, "--explore"),
     "compress, fp16": _stage("compress", *_TRAINED, "--precision", "fp16"),
     "build": _built,
 }

@@ -21,7 +21,7 @@ from torch import nn
 from tests.fuzz.bench import TESTS, Bench
 from trt_layermerge.estimation.device_files import DEVICE_FOLDER
 from trt_layermerge.pipeline.first_run import Failure, FirstRun, StandardRow, write_first_run
-from trt_layermerge.pipeline.refine import _FORMAT as REFINEMENT
+from trt_layermerge.pipeline.measured_plans import REFINEMENT
 from trt_layermerge.pipeline.self_check import SelfCheck
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime

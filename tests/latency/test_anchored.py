@@ -3,10 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.latency.test_measure import OPTIONS, POLICY, RUN_NS, SIGNATURES, Machine, ScriptedEngine, filled
+from trt_layermerge.errors import Caution
 from trt_layermerge.latency.anchored import ANCHORS, anchored, anchors, scaled
 from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -29,6 +31,25 @@ def test_a_machine_that_is_slower_now_changes_nothing(tmp_path: Path) -> None:
     assert (quiet.median_ns, pace) == (NETWORK_NS, 1.0)
     slow, pace = at(tmp_path / "slow", 1.25)
     assert abs(slow.median_ns - NETWORK_NS) <= 10 and abs(pace - 0.8) < 1e-4
+
+
+def beside(bursts: int) -> Machine:
+    """A machine on which something takes every second run of the first bursts, and more of them than not."""
+    return Machine(slowdown=lambda burst: 2.0 if burst < bursts and burst % 8 else 1.0)
+
+
+def test_what_ran_beside_the_network_is_waited_for(tmp_path: Path) -> None:
+    profile, machine = filled(tmp_path, Machine()), beside(40)
+    timing, _ = anchored(network_of(machine), profile, SIGNATURES[1:2], machine, OPTIONS, POLICY)
+    assert timing.median_ns == NETWORK_NS
+
+
+def test_what_always_runs_beside_it_is_said(tmp_path: Path) -> None:
+    machine = beside(1 << 40)
+    profile = Profile.open(tmp_path / "p.jsonl", filled(tmp_path, Machine(), SIGNATURES[:1]).key)
+    with pytest.warns(Caution, match="something else computes on this device"):
+        timing, _ = anchored(network_of(machine), profile, SIGNATURES[1:], machine, OPTIONS, POLICY)
+    assert timing.median_ns == 2 * NETWORK_NS
 
 
 def test_without_a_sure_block_the_latency_is_what_it_is_now(tmp_path: Path) -> None:

@@ -74,3 +74,14 @@ def test_samples_that_depend_on_each_other_are_refused(
 )
 def test_statistics_of_each_sample_are_its_own(forward: Callable[[Any, Tensor], Tensor], norm: nn.Module) -> None:
     assert found(forward, a=conv(), b=conv(), n=norm).chains
+
+
+def test_rounding_that_depends_on_the_batch_is_no_mixing() -> None:
+    """Kernels for one sample and for two round differently, and deep networks make much of it."""
+
+    def rounded(m: Any, x: Tensor) -> Tensor:
+        far = 123456.789 * x.shape[0]
+        return m.b((m.a(x) + far) - far)
+
+    torch.manual_seed(0)
+    assert len(found(rounded, a=conv(), b=conv()).chains) > 0

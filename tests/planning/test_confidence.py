@@ -63,6 +63,11 @@ def test_errors_of_different_measurements_add_up_as_squares_and_of_one_as_they_a
     assert probability(plan(*[WIDE] * 4), 4000 + 200) == pytest.approx(NormalDist().cdf(0.5), abs=0.02)
 
 
+def test_a_region_that_saves_more_than_its_convolution_takes_has_a_latency_below_0() -> None:
+    saving = replace(WIDE, latency_ns=-1000, low_ns=-1196, high_ns=-804)
+    assert probability(plan(saving), -900) == pytest.approx(NormalDist().cdf(1), abs=0.02)
+
+
 @given(st.integers(0, 3000))
 def test_what_is_certain_is_kept_or_not(budget_ns: int) -> None:
     assert probability(plan(SLOW), budget_ns) == float(budget_ns >= 1150)

@@ -14,7 +14,9 @@ from io import TextIOWrapper
 
 import click
 
+from trt_layermerge.cli.command_line import remember
 from trt_layermerge.cli.logs import Logs
+from trt_layermerge.cli.termination import terminated_as_interrupted
 from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, did_you_mean
 from trt_layermerge.extras import installed_version
 from trt_layermerge.log import record
@@ -58,6 +60,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
+        remember(ctx, args)
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
             asked = name and name != option and not ctx.resilient_parsing  # which is a shell that completes
@@ -119,7 +122,8 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
             if args is None:  # a process of our own, in which code of the user's may close them
                 stream.close = lambda: None  # type: ignore[method-assign]
-    with warnings.catch_warnings(), Logs() as logs, ended_by_us_alone(ending=args is None):
+    ending = args is None
+    with terminated_as_interrupted(), warnings.catch_warnings(), Logs() as logs, ended_by_us_alone(ending=ending):
         warnings.simplefilter("ignore", Caution)  # they are in the log, which is shown
         _main(list(sys.argv[1:] if args is None else args), logs)
 

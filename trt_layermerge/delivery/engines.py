@@ -16,7 +16,7 @@ from trt_layermerge.delivery.engine_manifest import (
     write_engine_manifest,
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
-from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash, versions
+from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash
 from trt_layermerge.delivery.signature import PublicKey, SigningKey
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
@@ -26,6 +26,7 @@ from trt_layermerge.onnxfile import read_onnx, weight_files
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.versions import versions
 
 
 @dataclass(frozen=True)

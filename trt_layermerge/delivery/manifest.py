@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,8 +29,6 @@ from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, Device
 from trt_layermerge.runtimes.registry import runtime_kind
 
 DELIVERY_FORMAT = "trt-layermerge manifest"
-
-PACKAGES = ("trt_layermerge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -327,17 +323,6 @@ def timing_cache_hash(device: Device, options: BuildOptions) -> str | None:
     """SHA-256 of the timing cache that a build with these options used; ``None`` where there is none."""
     cache = runtime_kind(device.runtime).timing_cache(device, options.settings)
     return sha256(cache) if cache is not None and cache.is_file() else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what comes out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def git_state() -> str | None:

@@ -1,7 +1,8 @@
 """Evaluating changed networks on held-out data, the unchanged part before a change computed once.
 
-Before a change is evaluated, what costs nothing is done about it: the statistics of batch norms behind it are estimated
-again, and the classifier is re-solved where there are images enough. What is left is what training would have to do.
+Before a change is evaluated, what costs nothing is done about it: the statistics of batch norms behind it are
+corrected, and the classifier is re-solved where there are images enough. What is left is what training would have to
+do.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
-from trt_layermerge.merging.norms import estimate_norms
+from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, as_tuple, each, samples_in
+from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
@@ -43,9 +45,6 @@ for losses that are of this size in themselves."""
 HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
 """Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
 
-ACTIVATION_MEMORY = 1 << 30
-"""Bytes of activations that are kept between choices; where they would take more, they are computed every time."""
-
 
 class Evaluator:
     """A network, a task's held-out data, and the loss of the one on the other.
@@ -54,8 +53,10 @@ class Evaluator:
         network: The original, in evaluation mode.
         task: Loss and metric.
         held_out: The data to evaluate on.
-        calibration: Data that statistics of batch norms are estimated on, and classifiers solved; without any, all
+        calibration: Data that statistics of batch norms are corrected on, and classifiers solved; without any, all
             stays as it is.
+        memory: Bytes of activations that are kept between choices; where they would take more, they are computed
+            every time.
 
     Raises:
         ModelError: The network has a loss or a metric that is not finite.
@@ -63,15 +64,22 @@ class Evaluator:
     """
 
     def __init__(
-        self, network: Network, task: Task, held_out: Iterable[Sample], calibration: Iterable[Sample] = ()
+        self,
+        network: Network,
+        task: Task,
+        held_out: Iterable[Sample],
+        calibration: Iterable[Sample] = (),
+        memory: int = MOST_ACTIVATIONS,
     ) -> None:
         self.network, self.task, self.held_out = network, task, list(held_out)
         device = device_of(network.module)
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task)
-        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out])
-        self._calibration = _Kept(network, [inputs for inputs, _ in calibration])
+        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
+        batches = list(joined_batches(inputs for inputs, _ in calibration))
+        self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
+        self._calibration = _Kept(network, batches, memory // 2)
         self._heads = {head: self._made_at(head) for head in self._solvable()}
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
@@ -88,7 +96,7 @@ class Evaluator:
         """Score of the rest of a changed network, once what costs nothing is done about the change."""
         tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
-            estimate_norms(tail, self._calibration.at(names))
+            correct_norms(tail, self._calibration.at(names), self._norms)
         tail = fold_in_place(tail).to(memory_format=torch.channels_last)
         self._solve_heads(tail, names)
         return self.score(tail, self._evaluated.at(names))
@@ -158,8 +166,8 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
 class _Kept:
     """Values inside a network for some batches, kept between choices that ask for the same ones, in any thread."""
 
-    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
-        self.network, self.batches = network, batches
+    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]], memory: int) -> None:
+        self.network, self.batches, self.memory = network, batches, memory
         self._names: tuple[str, ...] | None = None
         self._values: Iterable[list[Tensor]] = []
         self._lock = Lock()
@@ -170,7 +178,7 @@ class _Kept:
             if names != self._names:  # seldom: choices come sorted by their blocks
                 self._values = []  # before the next ones take their memory
                 known = _Known(self.network, names, self.batches)
-                self._names, self._values = names, list(known) if known.bytes <= ACTIVATION_MEMORY else known
+                self._names, self._values = names, list(known) if known.bytes <= self.memory else known
             return self._values
 
 

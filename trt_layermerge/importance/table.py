@@ -15,7 +15,7 @@ from trt_layermerge.journal import Format, Journal, typed
 _NUMBER = (float, int)
 _FORMAT = Format(
     "importance table",
-    3,  # since 3, norms behind a change and the classifier are made to fit it
+    4,  # since 4, norms behind a change move as what reaches them does; since 3, the classifier is made to fit it
     {
         "weights": (str,),
         "task": (str,),
@@ -50,7 +50,7 @@ class TableKey:
         weights: Hash of the network's state; how its spec was spelled is of no consequence.
         task: Name of the task.
         estimator: Name of the estimator.
-        calibration: Images that fits were solved on, and statistics of batch norms estimated.
+        calibration: Images that fits were solved on, and statistics of batch norms corrected.
         held_out: Images that losses were measured on; 0 for as many as were trained on.
         max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
         training: Settings of the estimator, in words; empty where it has none.

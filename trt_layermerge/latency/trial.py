@@ -112,7 +112,7 @@ class Trial:
             return f"{share} were taken while the sentinel was more than {policy.disturbance:.0%} slow"
         if reached > policy.relative_ci:
             return f"the interval is within {reached:.1%} of the median, not {policy.relative_ci:.1%}, when time is up"
-        if self.timing.median_ns > (1 + policy.spread) * self.timing.p5_ns:
+        if policy.stretched(self.timing):
             times = self.timing.median_ns / max(self.timing.p5_ns, 1)
             return f"the median is {times:.1f} times the 5th percentile: something ran beside most of the runs"
         return None

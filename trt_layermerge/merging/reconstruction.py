@@ -21,7 +21,7 @@ from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
-from trt_layermerge.merging.norms import estimate_norms
+from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.patches import formed_part
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
@@ -29,6 +29,7 @@ from trt_layermerge.merging.width import Width
 from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.memory import Room
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Strength:
         ridge: Choose each ridge on patches that are not solved on.
         layers: Solve the layers that are kept again, behind the first change.
         head: Solve linear layers behind the convolutions again.
-        norms: Re-estimate statistics of batch norms. Layers that are re-solved have had it done for their own, and
+        norms: Correct statistics of batch norms. Layers that are re-solved have had it done for their own, and
             what is solved behind other norms has made up for them: it is for plans without the above.
     """
 
@@ -104,8 +105,8 @@ class Reconstruction:
         _write_back(self.runs.working.module, layer, fitted.convolution, responses, width)
         return fitted
 
-    def estimate_norms(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
-        """Re-estimate the statistics of the norms behind the first change.
+    def correct_norms(self, compressed: fx.GraphModule, linearised: fx.GraphModule) -> None:
+        """Correct the statistics of the norms behind the first change.
 
         The linearised network, which computes the same, gets the same ones.
         """
@@ -117,7 +118,8 @@ class Reconstruction:
         first = min(map(names.index, changed))
         calls = [node for node in compressed.graph.nodes if node.op == "call_module" and node.name in names[first:]]
         norms = {str(node.target): compressed.get_submodule(str(node.target)) for node in calls}
-        estimate_norms(compressed, self.runs.batches(), norms.values())
+        original = norm_inputs(self._module, joined_batches(self.runs.batches()))
+        correct_norms(compressed, joined_batches(self.runs.batches()), original, norms)
         for name, norm in norms.items():
             if isinstance(norm, nn.BatchNorm2d):
                 linearised.get_submodule(name).load_state_dict(norm.state_dict())
@@ -154,7 +156,7 @@ class Reconstruction:
         added = choice.activation is not None
         return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added), responses
 
-    def correct(self, choices: Iterable[Choice]) -> None:
+    def correct(self, choices: Iterable[Choice], room: Room) -> None:
         """Let those consumers of narrowed groups do without what goes that no choice of a plan solves anew.
 
         They are corrected for what they read in the original, and not for what changes before them.
@@ -169,7 +171,7 @@ class Reconstruction:
             for group, kept in self.runs.kept.items()
             if (rest := tuple(name for name in group.consumers if name not in solved))
         }
-        for group, readings in readings_of(self._module, list(left), list(self.runs.batches())):
+        for group, readings in readings_of(self._module, list(left), list(self.runs.batches()), room.equations):
             for name, reading in readings.items():
                 write_corrected(self.runs.working.module, name, reading, left[group])
 

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from trt_layermerge import files
 from trt_layermerge.anonymous import anonymous_value
-from trt_layermerge.delivery.manifest import git_state, versions
+from trt_layermerge.delivery.manifest import git_state
 from trt_layermerge.errors import InputError, LayerMergeError, legible
-from trt_layermerge.latency.measure import fill
+from trt_layermerge.latency.measure import DeviceRunner, fill
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.standard_table import standard_signatures
@@ -25,6 +25,7 @@ from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Device, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.runtimes.survey import Finding, survey
+from trt_layermerge.versions import versions
 
 POLICY = MeasurementPolicy(relative_ci=0.05, min_samples=15, max_seconds=0.5)
 """Of the standard table: seconds, not hours, and no plan rests on it."""
@@ -165,5 +166,5 @@ def _standard_rows(runtime: Runtime, progress: Progress | None) -> tuple[Standar
     key = ProfileKey.of(runtime.describe(options))
     with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
         profile = Profile.open(Path(folder) / "standard.jsonl", key)
-        fill(profile, standard_signatures(options.precision), runtime, options, POLICY, progress)
+        fill(profile, standard_signatures(options.precision), DeviceRunner(runtime, options, POLICY), progress)
         return tuple(map(StandardRow.of, profile))

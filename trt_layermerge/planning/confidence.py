@@ -174,7 +174,8 @@ def _measurements(plan: Plan) -> Counter[Measurement]:
 def _errors(measurement: Measurement, seed: int) -> Floats:
     """Draws of by how much a latency is longer in truth than it was measured, in ns."""
     latency, low, high = measurement
-    normal = np.random.default_rng([seed, *measurement]).standard_normal(DRAWS)
+    numbers = (number % (1 << 64) for number in measurement)  # what a region saves by its gaps may be below 0
+    normal = np.random.default_rng([seed, *numbers]).standard_normal(DRAWS)
     errors: Floats = normal * np.where(normal < 0, latency - low, high - latency) / WIDTH
     return errors
 
