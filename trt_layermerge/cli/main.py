@@ -22,7 +22,7 @@ from trt_layermerge.extras import installed_version
 from trt_layermerge.log import record
 from trt_layermerge.usercode import ended_by_us_alone
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(f"{__package__}.main")  # by its name where it runs as __main__, too
 
 PROGRAM = "trt-layermerge"
 
