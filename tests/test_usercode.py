@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
+import warnings
 from typing import NoReturn
 
 import pytest
 
 from trt_layermerge.errors import ModelError, TaskError, UsageError
-from trt_layermerge.usercode import user_code
+from trt_layermerge.usercode import ended_by_us_alone, user_code
 
 
 class Dumb(BaseException):
@@ -95,3 +99,52 @@ def test_it_works_in_other_threads() -> None:
     thread.start()
     thread.join()
     assert len(caught) == 1
+
+
+PROGRAM = """
+import atexit, os, sys
+from trt_layermerge.usercode import ended_by_us_alone
+with ended_by_us_alone(ending=True):
+    if "{when}" == "at exit":
+        atexit.register(lambda: os._exit(0))
+        sys.exit(3)
+    try:
+        os.{call}
+    except SystemExit as stop:
+        print(stop.code)
+        sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["_exit(0)", "execv('/bin/true', ['true'])", "execlp('true', 'true')", "execvpe('true', ['true'], {})"]
+)
+@pytest.mark.parametrize("when", ["now", "at exit"])
+def test_nothing_ends_the_process_as_a_success(call: str, when: str) -> None:
+    program = PROGRAM.replace("{call}", call).replace("{when}", when)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 3 and ran.stderr == ""
+    assert when == "at exit" or ran.stdout.startswith("os.")
+
+
+def test_forks_end_as_they_like_and_what_was_there_comes_back() -> None:
+    before = os._exit, os.execv, os.execve
+    with ended_by_us_alone(ending=False):
+        if (child := os.fork()) == 0:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        said = r"it ends the process, with SystemExit: os\._exit\(0\)"
+        with pytest.raises(TaskError, match=said), user_code("it", TaskError):
+            os._exit(0)
+    assert (os._exit, os.execv, os.execve) == before
+
+
+def test_what_the_code_does_with_warnings_ends_with_it() -> None:
+    before = list(warnings.filters)
+    for error in (None, ValueError("late")):
+        with contextlib.suppress(TaskError), user_code("it", TaskError):
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", "x")
+            if error is not None:
+                raise error
+        assert list(warnings.filters) == before

@@ -17,9 +17,10 @@ from trt_layermerge.locks import exclusive
 from trt_layermerge.pipeline import budgeted_profiling, compression, solving
 from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
 from trt_layermerge.pipeline.compression import Compressed
+from trt_layermerge.pipeline.correction_file import keep_correction
 from trt_layermerge.pipeline.estimated_prior import estimated_prior
 from trt_layermerge.pipeline.fidelity import validation_stage
-from trt_layermerge.pipeline.fidelity_correction import PlanTiming
+from trt_layermerge.pipeline.fidelity_correction import PlanTiming, find_correction
 from trt_layermerge.pipeline.job_frontier import wanted_choices
 from trt_layermerge.pipeline.measuring import importance_stage, importance_table
 from trt_layermerge.pipeline.profiling import open_sessions, profile_networks, profiling_plan
@@ -191,6 +192,8 @@ def deliver(compressed: Compressed, *, progress: Callback | None = None) -> Resu
 def validate(session: Session, *, plans: int = 10, progress: Callback | None = None) -> tuple[PlanTiming, ...]:
     """Predict plans that are spread over the frontier, and time their engines; no task is needed.
 
+    What is systematic is kept beside the job's files, and corrects all plans that are made there from then on.
+
     Args:
         session: The job.
         plans: How many.
@@ -199,8 +202,10 @@ def validate(session: Session, *, plans: int = 10, progress: Callback | None = N
     Raises:
         LayerMergeError: See the stages.
     """
-    with reporting(progress) as reporter:
-        return validation_stage(session, plans, reporter)
+    with exclusive(session.job.output), reporting(progress) as reporter:
+        timed = validation_stage(session, plans, reporter)
+        keep_correction(session, find_correction(timed))
+    return timed
 
 
 def train_along(session: Session) -> bool:

@@ -47,7 +47,7 @@ class LayerMergeError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = _legible(message)
+        self.message = legible(message)
         self.hint = hint
 
     def __str__(self) -> str:
@@ -59,9 +59,9 @@ def said(error: Exception, longest: int = 400) -> str:
     return " ".join(str(error).split())[:longest]
 
 
-def _legible(message: str) -> str:
-    """One line without what a terminal would obey, cut where it is long: names in it come from files of others."""
-    shown = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 4 :]}"
+def legible(text: str) -> str:
+    """One line without what a terminal would obey, cut where it is long: what is in it comes from files of others."""
+    shown = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown)
 
 
@@ -79,6 +79,10 @@ def say(message: str) -> None:
     """Tell the user of something that stops nothing: as a warning, and in the log."""
     record(_LOG.warning, "caution", "%s", message)
     warnings.warn(Caution(message), stacklevel=2)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process is to end, and Ctrl-C is ignored: it is none of the user's code's own interrupts."""
 
 
 class UsageError(LayerMergeError):

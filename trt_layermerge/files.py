@@ -12,6 +12,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -129,15 +130,27 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is larger, or there cannot be such a path; the message goes on from the file's name.
+        ValueError: It is larger, a pipe, or there cannot be such a path; the message goes on from the file's name.
     """
     if "\0" in str(path):
         raise ValueError("is no path: it has a NUL in it")
+    require_no_pipe(path)
     with open(path, "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"is larger than {most / 1e6:.0f} MB")
     return data
+
+
+def require_no_pipe(path: Path) -> None:
+    """See that a file is none that whoever opens it may wait for without end.
+
+    Raises:
+        OSError: There is none.
+        ValueError: It is a pipe, and not one that a shell hands over, which lie below ``/dev``.
+    """
+    if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith("/dev/"):
+        raise ValueError("is a pipe that nobody may ever write to")
 
 
 def parse_json(data: bytes | str) -> Any:

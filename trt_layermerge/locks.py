@@ -32,7 +32,7 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         if not lock(handle, folder):
-            other = _holder(handle)
+            other = holder(handle)
             if not wait:
                 raise InputError(
                     f"{other} is at work in {folder}", hint="wait for it, or name another folder with --output"
@@ -66,8 +66,8 @@ def locked_by_nobody(handle: int) -> bool:
     return True
 
 
-def _holder(handle: int) -> str:
-    """Who has locked a file, as far as the system tells."""
+def holder(handle: int) -> str:
+    """Who has locked an open file, as far as the system tells."""
     try:
         inode = f":{os.fstat(handle).st_ino}"
         held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]

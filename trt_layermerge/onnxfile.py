@@ -24,6 +24,8 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
         ModelError: It is not ONNX, or its weights lie where they may not.
     """
     where = f"file {model}" if isinstance(model, Path) else "the model"
+    if isinstance(model, Path) and model.exists() and not model.is_file():  # a pipe, a device without an end
+        raise ModelError(f"{where} cannot be read as ONNX: it is no file")
     try:
         if isinstance(model, Path):
             proto = onnx.load(model, format="protobuf", load_external_data=weights)
@@ -36,6 +38,17 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
     if weights and any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
     return proto
+
+
+def weight_files(path: Path) -> list[str]:
+    """Where the weights lie that a model keeps outside of its own file, relative to that.
+
+    Raises:
+        ModelError: It is not ONNX.
+    """
+    tensors = read_onnx(path, weights=False).graph.initializer
+    told = (entry for one in tensors if one.data_location == one.EXTERNAL for entry in one.external_data)
+    return sorted({entry.value for entry in told if entry.key == "location"})
 
 
 def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = False) -> onnx.ModelProto:

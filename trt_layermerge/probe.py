@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from trt_layermerge.children import child_command, child_environment
 from trt_layermerge.errors import InputError, LayerMergeError, ModelError, said
 
 MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
@@ -37,14 +38,12 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
         ModelError: It raises, crashes, or takes too much time or memory.
     """
     size = path.stat().st_size
-    command = [sys.executable, "-m", __name__, function.__module__, function.__name__, str(path)]
-    root = str(Path(__file__).parents[1])  # of this very package, however it was found
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    called = (function.__module__, function.__name__, str(path), str(MEMORY + MEMORY_PER_BYTE * size))
     alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONFAULTHANDLER": ""}
     try:
         ran = subprocess.run(
-            [*command, str(MEMORY + MEMORY_PER_BYTE * size)],
-            env={**os.environ, **paths, **alone},
+            child_command(__name__, *called),
+            env={**child_environment(), **alone},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

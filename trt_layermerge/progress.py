@@ -141,3 +141,10 @@ def reporting(callback: Callback | None) -> Iterator[Reporter]:
         reporter.stopped(error)
         raise
     reporter.finish()
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

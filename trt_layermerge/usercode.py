@@ -2,20 +2,24 @@
 
 That code may raise anything: an error, ``SystemExit`` from a library that parses arguments, a ``KeyboardInterrupt`` of
 its own, a class that says nothing of itself. None of it may end the command in silence, or as a success. Only Ctrl-C
-goes through: a SIGINT that really arrived while the code ran.
+goes through, a SIGINT that really arrived while the code ran, and what the command line treats alike.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sysconfig
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, TracebackType
+from typing import Any
 
-from trt_layermerge.errors import InputError, LayerMergeError
+from trt_layermerge.errors import InputError, LayerMergeError, Terminated
 
 _NOT_THE_USERS = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()))
 _LONGEST = 500
@@ -33,9 +37,11 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
     def __init__(self, what: str, kind: type[InputError]) -> None:
         self._what, self._kind = what, kind
         self._interrupted, self._handler = False, signal.getsignal(signal.SIGINT)
+        self._filters: tuple[object, ...] = ()
 
     def __enter__(self) -> None:
-        """Listen for Ctrl-C."""
+        """Listen for Ctrl-C, and note what is done with warnings."""
+        self._filters = tuple(warnings.filters)
         if callable(self._handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._listen)
 
@@ -51,19 +57,59 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
 
         Raises:
             InputError: The code raised; of the given kind.
-            KeyboardInterrupt: The user pressed Ctrl-C.
+            KeyboardInterrupt: The user pressed Ctrl-C, or ended the process.
         """
         if signal.getsignal(signal.SIGINT) == self._listen:  # else the code has set a handler of its own
             signal.signal(signal.SIGINT, self._handler)
+        if tuple(warnings.filters) != self._filters:  # else what we have to say might be an error from now on
+            warnings.resetwarnings()
+            warnings.filters[:] = self._filters  # type: ignore[index]  # a list, whatever typeshed says
         if error is None:
             return
-        if self._interrupted:
+        if self._interrupted or isinstance(error, Terminated):
             raise KeyboardInterrupt from error
         lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
         if not isinstance(error, LayerMergeError):
             raise self._kind(f"{self._what}: {_words(error)}{_place(error, lines)}") from error
         if lines[-1][0] != __file__ and (place := _place(error, lines)):  # of ours, on behalf of the user's code
             raise self._kind(f"{error.message}{place}", hint=error.hint) from error
+
+
+_ENDING = ("_exit", "execv", "execve")
+"""What in ``os`` ends a process at once, or puts another program in its place; the other ways to do so call these."""
+
+
+@contextmanager
+def ended_by_us_alone(*, ending: bool) -> Iterator[None]:
+    """Make ``os._exit`` and ``os.exec...`` raise ``SystemExit`` in this process, and not in those that it forks.
+
+    Args:
+        ending: Whether this process ends with the block. Then what runs at exit cannot change its exit code either.
+    """
+    process, real, code = os.getpid(), {name: getattr(os, name) for name in _ENDING}, list[int]()
+
+    def instead(name: str) -> Callable[..., Any]:
+        def end(*arguments: Any) -> Any:
+            if os.getpid() != process:
+                return real[name](*arguments)
+            if code:
+                real["_exit"](code[0])
+            raise SystemExit(f"os.{name}({', '.join(map(repr, arguments[:2]))[:100]})")
+
+        return end
+
+    for name in _ENDING:
+        setattr(os, name, instead(name))
+    try:
+        yield
+        code.append(0)
+    except SystemExit as stop:
+        code.append(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
+        raise
+    finally:
+        if not ending or not code:
+            for name, function in real.items():
+                setattr(os, name, function)
 
 
 def _words(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,34 @@ def test_a_file_holds_the_settings_and_the_command_line_goes_first(run: Any, don
     at = ["--output", done.folder / "out", "--profiles", done.folder / "profiles"]
     assert run("solve", "--config", done.folder / "job.toml", *at).code == 0
     assert not (done.folder / "nowhere").exists()
+
+
+def test_explore_says_what_budgets_cost_and_delivers_nothing(run: Any, done: Any) -> None:
+    before = done.files()
+    ran = run("compress", *done.job, "--explore", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json
+    assert found.keys() == {"original", "budgets", "finishing_seconds", "report"}
+    assert [one.keys() for one in found["budgets"]] == [
+        {"budget", "predicted_speedup", "speedup", "latency_ms", "changed", "held_out_loss", "held_out_accuracy"}
+    ] * len(found["budgets"])
+    page = done.folder / "out" / "explore.html"
+    assert found["report"] == str(page) and "--explore --json" in unescape(page.read_text())
+    kept = {name: content for name, content in done.files().items() if name in before}
+    assert kept == before, "what was delivered is as it was"
+    people = run("compress", *done.job, "--explore")
+    assert people.code == 0 and all(f" {one['budget']} " in people.out for one in found["budgets"])
+    assert f"picture    {page}" in people.out and "the job takes about" in " ".join(people.out.split())
+
+
+def test_explore_is_announced_by_a_dry_run(run: Any, done: Any) -> None:
+    before = done.files()
+    assert "5 plans" in run("compress", *done.job, "--explore", "--dry-run").out
+    assert done.files() == before
+
+
+def test_the_report_has_the_command_that_makes_it(first_run: Any) -> None:
+    desk, _ = first_run
+    page = unescape((desk.folder / "out" / "report.html").read_text())
+    typed = shlex.join(["trt-layermerge", "compress", *map(str, desk.job), "--json"])
+    assert typed in page and "trt-layermerge verify --manifest" in page

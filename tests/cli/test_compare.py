@@ -221,3 +221,14 @@ def test_options_that_do_not_fit(run: Any, baseline: Path) -> None:
     assert run("compare", baseline, baseline, "--accuracy-tolerance", "1").code == 2
     assert run("compare", baseline, baseline, "--across", "threads").code == 2
     assert run("compare", baseline).code == 2
+
+
+def test_a_page_is_written_whatever_the_exit_code(run: Any, baseline: Path, tmp_path: Path) -> None:
+    slow = write_profile(tmp_path / "slow.jsonl", width=120, slow=1.3)
+    for new, code in ((slow, 7), (baseline, 0)):
+        ran = run("compare", baseline, new, "--html", tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text()
+        assert ran.code == code and page.startswith("<!doctype html>")
+        assert ("operations are slower by more than" in page) is (code == 7)
+    ran = run("compare", GOLDEN, GOLDEN, "--html", tmp_path / "page.html")
+    assert ran.code == 0 and '<div class="strips">' in (tmp_path / "page.html").read_text()

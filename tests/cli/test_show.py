@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.cli.show import LINE_SECONDS, Lines, minutes
-from trt_layermerge.progress import Step
+from trt_layermerge.cli.show import LINE_SECONDS, Lines
+from trt_layermerge.progress import Step, minutes
 
 
 def test_where_nothing_is_drawn_a_stage_is_a_line_when_it_ends_and_one_a_minute(

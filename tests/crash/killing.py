@@ -6,6 +6,8 @@ the file may be torn as well, as a power cut does. Or it is killed at a random m
 disk is full. Latencies are estimates, which never differ, and the seconds in importance tables stand still; so there
 are no timings to be left aside.
 
+What came of each is a line in a file of the folder, and a campaign that was stopped goes on behind it.
+
 Usage: ``python -m tests.crash.killing FOLDER [--random N] [--only COMMAND]``
 """
 
@@ -24,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -60,6 +63,7 @@ COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "importance": _stage("importance", "--all"),
     "compress": _stage("compress", *_TRAINED),
     "compress --refine": _stage("compress", *_TRAINED, "--refine", 2),
+    "compress --explore": _stage("compress", *_TRAINED, "--explore"),
     "compress, fp16": _stage("compress", *_TRAINED, "--precision", "fp16"),
     "build": _built,
 }
@@ -275,6 +279,30 @@ def chains(points: str, seconds: float, random: int, rng: Random) -> Iterator[li
         random -= length
 
 
+def campaign(command: str, folder: Path, random: int, seed: int) -> Tally:
+    """Every kill of a command, but those that were tried before; faults are printed."""
+    whole, tally = reference(command, folder)
+    results = folder.with_name(f"{command.replace(' ', '').replace(',', '-')}-{seed}.jsonl")
+    first, *done = map(json.loads, results.read_text().splitlines()) if results.exists() else [[tally.points, 0.0]]
+    if first[0] != tally.points:
+        raise SystemExit(f"{results} is of another program, which writes elsewhere: remove it")
+    seconds = first[1] or tally.seconds  # moments are drawn from these
+    with open(results, "a") as file:
+        if not results.stat().st_size:
+            file.write(json.dumps([tally.points, seconds]) + "\n")
+        planned = list(chains(tally.points, seconds, random, Random(seed)))
+        for kills, (hit, fault) in zip(planned, done, strict=False):
+            tally.add(kills, hit, fault)
+        for kills in islice(planned, len(done), None):
+            hit, fault = survive(command, folder, kills, whole)
+            file.write(json.dumps([hit, fault]) + "\n")
+            file.flush()
+            tally.add(kills, hit, fault)
+    for fault in tally.wrong:
+        print(f"    {fault}", flush=True)
+    return tally
+
+
 def _main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -288,12 +316,7 @@ def _main() -> int:
     row = "{:<20} {:>7} {:>7} {:>7} {:>9} {:>11}"
     print(row.format("command", "points", "tried", "killed", "survived", "disk fails"))
     for command in given.only or COMMANDS:
-        whole, tally = reference(command, folder)
-        for kills in chains(tally.points, tally.seconds, given.random, Random(given.seed)):
-            hit, fault = survive(command, folder, kills, whole)
-            tally.add(kills, hit, fault)
-            if fault is not None:
-                print(f"    {fault}", flush=True)
+        tally = campaign(command, folder, given.random, given.seed)
         bad = len(tally.wrong)
         counts = (len(tally.points), tally.tried, tally.killed, tally.killed - bad, tally.failures)
         print(row.format(command, *counts), flush=True)

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_layermerge.delivery import manifest
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest, read_engine_manifest
 from trt_layermerge.delivery.manifest import (
     Manifest,
     git_state,
     read_manifest,
     timing_cache_hash,
-    versions,
     write_manifest,
 )
 from trt_layermerge.errors import ExitCode, TableError, VerificationError
@@ -167,12 +165,6 @@ def test_the_timing_cache_of_the_build_is_hashed(tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"tactics")
     assert timing_cache_hash(device, options) == sha256(tmp_path / "cache")
     assert timing_cache_hash(replace(device, runtime="onnxruntime"), options) is None
-
-
-def test_versions_name_what_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"python", "torch", "onnx", "onnxruntime"} <= versions().keys()
-    monkeypatch.setattr(manifest, "PACKAGES", ("no-such-package",))
-    assert versions().keys() == {"python"}
 
 
 def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

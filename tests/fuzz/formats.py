@@ -20,13 +20,15 @@ from trt_layermerge.delivery.engines import try_model
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.journal import Journal
 from trt_layermerge.network.source import try_onnx
+from trt_layermerge.pipeline.correction_file import read_correction
+from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans
 from trt_layermerge.pipeline.measuring import _read_baseline
-from trt_layermerge.pipeline.refine import _FORMAT as REFINEMENT
-from trt_layermerge.pipeline.refine import _Measured
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.checkpoint import _checksum
 from trt_layermerge.training.datasets import CIFAR_RECORD
 from trt_layermerge.training.recipes import read_recipe
+
+CORRECTION = TESTS / "golden" / "correction-v1.json"
 
 Read = Callable[[Path, Bench], object]
 
@@ -102,7 +104,7 @@ FORMATS = {
             _LINES,
         ),
         FileFormat(
-            "refinement", "r.jsonl", samples.refinement, lambda p, _: _Measured(Journal.read(p, REFINEMENT)), _LINES
+            "refinement", "r.jsonl", samples.refinement, lambda p, _: MeasuredPlans(Journal.read(p, REFINEMENT)), _LINES
         ),
         FileFormat(
             "plan", "plan.json", lambda b: b.output("plan.json"), lambda p, _: read_plan(p), structures.json_value
@@ -112,6 +114,13 @@ FORMATS = {
             "b.json",
             lambda b: b.output("baseline.json"),
             lambda p, _: _read_baseline(p, {}),
+            structures.json_value,
+        ),
+        FileFormat(
+            "correction",
+            "c.json",
+            lambda _: [CORRECTION.read_bytes()],
+            lambda p, _: read_correction(p, {}),
             structures.json_value,
         ),
         FileFormat(
@@ -130,6 +139,17 @@ FORMATS = {
             structures.indented_json,
             _resealed,
             share=0.3,
+        ),
+        FileFormat("signature", "m.json.sig", samples.signatures, readers.signed_manifest),
+        FileFormat("public key", "k.pem", lambda _: samples.public_keys(), readers.public_key),
+        FileFormat("private key", "k.pem", lambda _: samples.private_keys(), readers.private_key, share=0.3),
+        FileFormat(
+            "report of the doctor",
+            "r.json",
+            samples.reports_of_the_doctor,
+            readers.report_of_the_doctor,
+            structures.json_value,
+            share=0.5,
         ),
         FileFormat("configuration", "c.toml", samples.configurations, readers.configuration, structures.toml_table),
         FileFormat("recipe", "r.toml", samples.recipes, lambda p, _: read_recipe(str(p)), structures.toml_table),

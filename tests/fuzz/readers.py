@@ -19,8 +19,9 @@ from trt_layermerge.cli.shown_trtexec import show_trtexec_export
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.delivery.signature import read_public_key, read_signing_key, signature_path
 from trt_layermerge.delivery.verification import _compare, _read_checks
-from trt_layermerge.errors import InputError
+from trt_layermerge.errors import ExitCode, InputError
 from trt_layermerge.estimation.device_files import read_card
 from trt_layermerge.estimation.latency_model import LatencyModel
 from trt_layermerge.estimation.workload import Workload
@@ -72,6 +73,35 @@ def manifest(path: Path, bench: Bench) -> None:
     found = compare_files(bench.job.output / "manifest.json", path, 0.05, 1.0, ("runtime_version",))
     list(comparison_lines(found))
     json.dumps(comparison_fields(found))
+
+
+def signed_manifest(path: Path, bench: Bench) -> None:
+    """The signature of a manifest that is right."""
+    manifest = path.with_name("m.json")
+    manifest.write_bytes(bench.built.read_bytes())
+    signature_path(manifest).write_bytes(path.read_bytes())
+    (path.parent / "key.pem").write_bytes(samples.public_keys()[0])
+    read_public_key(path.parent / "key.pem").require_signature(manifest, manifest.read_bytes())
+
+
+def public_key(path: Path, _: Bench) -> None:
+    read_public_key(path)
+
+
+def private_key(path: Path, _: Bench) -> None:
+    assert len(read_signing_key(path, lambda: samples.PASSWORD).sign(b"x")) == 64
+
+
+def report_of_the_doctor(path: Path, _: Bench) -> None:
+    """A stranger's, perhaps: what it prints moves no cursor."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(["doctor", "--replay", str(path)])
+        except SystemExit as stop:
+            if stop.code != int(ExitCode.BAD_INPUT) or "Traceback" in err.getvalue():
+                raise AssertionError(f"exit code {stop.code}: {err.getvalue()[:500]}") from None
+    assert out.getvalue().replace("\n", "").isprintable() and out.getvalue().encode(), "an escape is printed"
 
 
 def engine_manifest(path: Path, bench: Bench) -> None:

@@ -6,10 +6,13 @@ import io
 import json
 import re
 import runpy
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from cryptography.hazmat.primitives import serialization as to
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import helper
 from PIL import Image
 from safetensors.torch import save
@@ -17,7 +20,12 @@ from torch import nn
 
 from tests.fuzz.bench import TESTS, Bench
 from trt_layermerge.estimation.device_files import DEVICE_FOLDER
-from trt_layermerge.pipeline.refine import _FORMAT as REFINEMENT
+from trt_layermerge.pipeline.first_run import Failure, FirstRun, StandardRow, write_first_run
+from trt_layermerge.pipeline.measured_plans import REFINEMENT
+from trt_layermerge.pipeline.self_check import SelfCheck
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.runtimes.survey import Finding
 from trt_layermerge.testing.runtimes import small_model
 from trt_layermerge.training.recipes import FOLDER as RECIPES
 
@@ -25,6 +33,37 @@ from trt_layermerge.training.recipes import FOLDER as RECIPES
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+
+
+PASSWORD = "geheim"
+_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def private_keys() -> list[bytes]:
+    """Without a password, and with one."""
+    locks = to.NoEncryption(), to.BestAvailableEncryption(PASSWORD.encode())
+    return [_KEY.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, lock) for lock in locks]
+
+
+def public_keys() -> list[bytes]:
+    return [_KEY.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo)]
+
+
+def signatures(bench: Bench) -> list[bytes]:
+    return [_KEY.sign(bench.built.read_bytes())]
+
+
+def reports_of_the_doctor(bench: Bench) -> list[bytes]:
+    device = get_runtime("onnxruntime").describe(BuildOptions())
+    check = SelfCheck(device, 0.5, 0.25, 1e-15, 1e-7, 3.0)
+    row = StandardRow("conv", 1.5, 1.0, 2.0, "degraded", "it is noisy", 1350.0, 60.0)
+    missing = StandardRow("conv", None, None, None, "failed", "no kernel", None, None)
+    failure = Failure("self-check", "no such device", "buy one", "Traceback:\n  line 3\n")
+    found = Finding("driver", None, "TensorRT", "install it"), Finding("torch", "2.14.1", "training", None)
+    about: Any = ({"python": "3.11.7"}, None, "onnxruntime", found, device, None)
+    run = FirstRun(1, "2026-11-26T00:00:00+00:00", *about, check, (row, missing), (failure,))
+    write_first_run(path := bench.folder / "report.json", run)
+    return [path.read_bytes()]
 
 
 LATENCIES = """start,end,kernel,depthwise,latency_ms,latency_low_ms,latency_high_ms

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,9 @@ from trt_layermerge.importance.table import ImportanceTable, TableKey
 from trt_layermerge.journal import Journal
 from trt_layermerge.latency import profile
 from trt_layermerge.latency.profile import Profile, timing_fields
-from trt_layermerge.pipeline import refine
+from trt_layermerge.pipeline.correction_file import read_correction
+from trt_layermerge.pipeline.keyed_file import write_keyed
+from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans, read_measured
 from trt_layermerge.pipeline.measuring import _read_baseline
 from trt_layermerge.planning.plan import PlanDocument, read_plan, write_plan
 from trt_layermerge.training import checkpoint
@@ -46,10 +49,10 @@ def _profile(golden: Path, new: Path) -> None:
 
 
 def _refinement(golden: Path, new: Path) -> None:
-    journal = Journal.read(golden, refine._FORMAT)
-    copy = refine._Measured(Journal.open(new, refine._FORMAT, journal.key))
+    journal = Journal.read(golden, REFINEMENT)
+    copy = MeasuredPlans(Journal.open(new, REFINEMENT, journal.key))
     for _, record in journal:
-        copy.add(refine._read(record))
+        copy.add(read_measured(record))
 
 
 def _baseline(golden: Path, new: Path) -> None:
@@ -61,10 +64,19 @@ def _baseline(golden: Path, new: Path) -> None:
     new.write_bytes(golden.read_bytes())
 
 
+def _correction(golden: Path, new: Path) -> None:
+    fields = json.loads(golden.read_bytes())
+    key = {name: fields[name] for name in ("operations", "device", "batch", "inputs")}
+    found = read_correction(golden, key)
+    assert found is not None and read_correction(golden, key | {"batch": 1}) is None
+    write_keyed(new, "correction", key, asdict(found))
+
+
 WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
     "importance-v4.jsonl": _importances,
     "refinement-v1.jsonl": _refinement,
     "baseline-v1.json": _baseline,
+    "correction-v1.json": _correction,
     "plan-v1.json": lambda golden, new: write_plan(new, read_plan(golden)),
     "engine-v1.json": lambda golden, new: write_engine_manifest(new, read_engine_manifest(golden)),
     "checkpoint-v2.safetensors": lambda golden, new: Checkpoint.read(golden).write(new),
@@ -88,7 +100,7 @@ def test_every_version_that_is_written_has_its_file() -> None:
     versions = {
         PROFILES / "profile-v{}.jsonl": profile._FORMAT.version,
         HERE / "importance-v{}.jsonl": table._FORMAT.version,
-        HERE / "refinement-v{}.jsonl": refine._FORMAT.version,
+        HERE / "refinement-v{}.jsonl": REFINEMENT.version,
         HERE / "checkpoint-v{}.safetensors": checkpoint.VERSION,
         HERE / "plan-v{}.json": get_args(PlanDocument.model_fields["version"].annotation)[-1],
         HERE / "engine-v{}.json": get_args(EngineManifest.model_fields["version"].annotation)[-1],

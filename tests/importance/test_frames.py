@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from trt_layermerge.blocks.candidates import blocks_of, fit_geometries
-from trt_layermerge.importance import frames as module
 from trt_layermerge.importance.frames import Frame, accumulate, frames_of, in_memory
 from trt_layermerge.merging import patches
 from trt_layermerge.merging.fitting import NormalEquations, Patches
 from trt_layermerge.merging.patches import unknowns_of
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.memory import MOST_EQUATIONS
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,22 @@ def test_what_a_block_is_fitted_to_depends_on_nothing_else(network):
                 assert one.unexplained == pytest.approx(other.unexplained, rel=1e-9)
 
 
+@pytest.mark.parametrize("largest", [30, patches.LARGEST_SYSTEM])
+@pytest.mark.parametrize("memory", [0, 10_000])
+def test_a_batch_may_be_looked_at_a_few_images_at_a_time(network, largest, memory):
+    """What is sampled, and kept, is the same; sums of float64 differ in their order alone."""
+    members, batches = places(network), [torch.randn(n, 3, 8, 8, dtype=torch.float64) for n in (5, 3)]
+    double = replace(network, module=network.module.double())
+    with mock.patch.multiple(patches, LARGEST_SYSTEM=largest, FEWEST_SAMPLES=60, SAMPLES_PER_UNKNOWN=1):
+        found = frames_of(double, members, 7)
+        whole, parts = accumulate(double, found, batches), accumulate(double, found, batches, memory)
+        network.module.float()
+        for place in members:
+            for geometry in fit_geometries(network, place, 7):
+                one, other = (each[place].equations.solve(geometry, of=each[place].index) for each in (whole, parts))
+                torch.testing.assert_close(one.convolution.weight, other.convolution.weight, rtol=1e-9, atol=1e-9)
+
+
 def test_groups_keep_to_the_limit():
     sizes = [Frame(Geometry(channels, 1, (3, 3)), ()) for channels in (40, 10, 10, 50, 10)]
     limit = sizes[0].bytes + sizes[1].bytes
@@ -67,7 +83,7 @@ def test_groups_keep_to_the_limit():
 def test_no_frame_is_above_the_limit():
     """As wide as networks are: 512 channels at 7x7, 1,280 at 3x3, and the largest matrix that is formed."""
     for geometry in (Geometry(512, 1, (7, 7)), Geometry(1280, 1, (3, 3)), Geometry(8192, 1, (1, 1))):
-        assert Frame(geometry, ()).bytes <= module.EQUATION_MEMORY
+        assert Frame(geometry, ()).bytes <= MOST_EQUATIONS
 
 
 def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, ModelError
 from trt_layermerge.latency import measure
-from trt_layermerge.latency.measure import SENTINEL, compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.measure import SENTINEL, DeviceRunner, compare, estimate_seconds, fill, missing
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -21,7 +23,7 @@ from trt_layermerge.runtimes.base import BuildOptions, Condition, Device
 from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
 
 OPTIONS = BuildOptions()
-POLICY = MeasurementPolicy(max_seconds=0.5)
+POLICY = MeasurementPolicy(max_seconds=0.5, group=8)
 SIGNATURES = [Signature(1, (c, 8, 8), Geometry(c, c, (3, 3), padding=(1, 1, 1, 1))) for c in range(1, 21)]
 RUN_NS, SENTINEL_NS = 100_000, 1_000_000
 
@@ -108,7 +110,7 @@ def open_profile(tmp_path: Path, machine: Machine | None = None) -> Profile:
 
 def filled(tmp_path: Path, machine: Machine, signatures=SIGNATURES, policy=POLICY) -> Profile:
     profile = open_profile(tmp_path)
-    fill(profile, signatures, machine, OPTIONS, policy)
+    fill(profile, signatures, DeviceRunner(machine, OPTIONS, policy))
     return Profile.open(profile.path, profile.key)
 
 
@@ -134,19 +136,40 @@ def test_what_differs_from_build_to_build_is_part_of_the_interval(tmp_path: Path
 
 def test_no_group_begins_when_the_time_is_up(tmp_path: Path) -> None:
     machine, profile = Machine(), open_profile(tmp_path)
-    assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=0.0) == 0 and machine.built == []
+    assert (
+        fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY), max_seconds=0.0) == 0 and machine.built == []
+    )
     seconds = iter([0.0, 1.0, 59.0, 60.0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure.time, "monotonic", lambda: next(seconds))
-        measured = fill(profile, SIGNATURES, machine, OPTIONS, POLICY, max_seconds=60.0)
+        measured = fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY), max_seconds=60.0)
     assert measured == len(profile) == 2 * POLICY.group < len(SIGNATURES)
-    assert fill(profile, SIGNATURES, machine, OPTIONS, POLICY) == len(SIGNATURES) - measured
+    assert fill(profile, SIGNATURES, DeviceRunner(machine, OPTIONS, POLICY)) == len(SIGNATURES) - measured
+
+
+@given(
+    st.lists(st.sampled_from(SIGNATURES), unique=True),
+    st.integers(1, 8),
+    st.integers(1, 10_000),
+    st.integers(1, 3),
+)
+def test_a_group_holds_no_more_candidates_and_weights_than_it_may(
+    pending: list[Signature], most: int, weights: int, builds: int
+) -> None:
+    policy = replace(POLICY, group=most, group_weights=weights, builds=builds)
+    groups = list(measure._groups(pending, policy))
+    assert [one for group in groups for one in group] == pending and all(groups)
+    held = [builds * sum(one.weights for one in group) for group in groups]
+    assert all(len(group) <= most for group in groups)
+    assert all(now <= weights or len(group) == 1 for group, now in zip(groups, held, strict=True))
+    for group, now, after in zip(groups, held, groups[1:], strict=False):
+        assert len(group) == most or now + builds * after[0].weights > weights, "no group is smaller than it need be"
 
 
 def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     profile = open_profile(tmp_path)
-    fill(profile, SIGNATURES, Machine(), OPTIONS, POLICY, lambda *call, **_: calls.append(call))
+    fill(profile, SIGNATURES, DeviceRunner(Machine(), OPTIONS, POLICY), lambda *call, **_: calls.append(call))
     assert {row.signature for row in profile} == set(SIGNATURES)
     for row in profile:
         assert (row.status, row.timing.median_ns, row.drift) == ("ok", RUN_NS, 1.0)
@@ -248,7 +271,7 @@ def test_a_fifth_of_the_samples_may_be_disturbed(tmp_path: Path, period: int, st
 
 def test_slow_drift_is_written_down(tmp_path: Path) -> None:
     profile = filled(tmp_path, Machine(slowdown=lambda burst: 1 + burst * 1e-5))
-    drifts = [row.drift for row in profile]
+    drifts = [profile.get(signature).drift for signature in SIGNATURES]
     assert drifts == sorted(drifts) and drifts[0] < drifts[-1] < 1.05
     assert all(row.status == "ok" for row in profile)
 
@@ -303,13 +326,13 @@ def test_a_row_is_on_disk_before_the_next_is_known(tmp_path: Path) -> None:
     profile = open_profile(tmp_path)
     lines = lambda: len(profile.path.read_text().splitlines())  # noqa: E731
     seen: list[int] = []
-    fill(profile, SIGNATURES[:3], Machine(), OPTIONS, POLICY, lambda *_, **__: seen.append(lines()))
+    fill(profile, SIGNATURES[:3], DeviceRunner(Machine(), OPTIONS, POLICY), lambda *_, **__: seen.append(lines()))
     assert seen == [2, 3, 4]
 
 
 def test_a_profile_of_another_runtime_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleError, match="runtime: machine, here other"):
-        fill(open_profile(tmp_path), SIGNATURES, Machine(name="other"), OPTIONS, POLICY)
+        fill(open_profile(tmp_path), SIGNATURES, DeviceRunner(Machine(name="other"), OPTIONS, POLICY))
     with pytest.raises(IncompatibleError, match="fp16"):
         missing([replace(SIGNATURES[0], precision="fp16")], open_profile(tmp_path), MeasurementPolicy())
 
@@ -364,7 +387,7 @@ def test_a_real_runtime_fills_a_profile(tmp_path: Path) -> None:
     policy = MeasurementPolicy(relative_ci=1.0, min_samples=6, burst_seconds=1e-4, disturbance=9)
     profile = Profile.open(tmp_path / "p.jsonl", ProfileKey.of(runtime.describe(options)))
     wanted = [*SIGNATURES[:2], Signature(1, (16, 8, 8), None, residual=True, activation="relu")]
-    fill(profile, wanted, runtime, options, policy)
+    fill(profile, wanted, DeviceRunner(runtime, options, policy))
     assert {row.signature.key for row in profile} == {s.key for s in wanted}
     assert all(row.status == "ok" and row.timing.median_ns > 0 for row in profile)
     assert missing(wanted, profile, MeasurementPolicy()) == []

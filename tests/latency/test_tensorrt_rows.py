@@ -9,7 +9,7 @@ import pytest
 from tests.doubles.fixtures import Tell
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import ModelError
-from trt_layermerge.latency.measure import fill
+from trt_layermerge.latency.measure import DeviceRunner, fill
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.network.geometry import Geometry
@@ -25,7 +25,7 @@ def rows(folder: Path, *signatures: Signature) -> tuple[Profile, list[ProfileRow
     runtime, options = get_runtime("tensorrt"), BuildOptions(isolated=True)
     key = ProfileKey.of(runtime.describe(options))
     profile = Profile.open(Profile.path_for(folder / "profiles", key), key)
-    fill(profile, signatures, runtime, options, POLICY)
+    fill(profile, signatures, DeviceRunner(runtime, options, POLICY))
     found = [profile.get(signature) for signature in signatures]
     assert all(row is not None and row.simulated for row in found), "nothing that a double timed is a measurement"
     return profile, [row for row in found if row is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from math import ceil, gcd
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trt_layermerge.merging import algebra
 from trt_layermerge.merging.algebra import (
     Convolution,
     add,
@@ -119,6 +121,13 @@ def test_composition_is_associative(three):
     assert left.geometry == right.geometry
     assert_same(left.weight, right.weight)
     assert_same(left.bias, right.bias)
+
+
+@given(rows_of(2), st.integers(1, 200))
+def test_a_composition_may_be_made_a_few_inputs_at_a_time(both, numbers):
+    whole = compose(*both)
+    with mock.patch.object(algebra, "NUMBERS_AT_ONCE", numbers):
+        assert torch.equal(compose(*both).weight, whole.weight)
 
 
 @given(convolutions())

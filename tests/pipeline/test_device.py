@@ -16,7 +16,7 @@ from trt_layermerge.blocks.choice import Block, Kind
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.merging import sequential
 from trt_layermerge.network.device import CPU, device_of
-from trt_layermerge.pipeline import measuring, refine, training
+from trt_layermerge.pipeline import measured_plans, measuring, training
 from trt_layermerge.pipeline.dry_run import importance_plan
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import Session, open_session
@@ -107,11 +107,11 @@ def test_plans_are_evaluated_there(done: Job, monkeypatch: pytest.MonkeyPatch) -
         exported.append(on_the_cpu(module))
         path.write_bytes(b"")
 
-    monkeypatch.setattr(refine, "export_onnx", export)
-    seen, plan = watch(monkeypatch, refine, "evaluate"), read_plan(done.plan_file).plan
+    monkeypatch.setattr(measured_plans, "export_onnx", export)
+    seen, plan = watch(monkeypatch, measured_plans, "evaluate"), read_plan(done.plan_file).plan
     here, other = open_session(done), there(done)
-    expected = refine._execute(here, plan, 1.0).loss
+    expected = measured_plans.execute_plan(here, plan, 1.0).loss
     with gpu():
-        found = refine._execute(other, plan, 1.0).loss
+        found = measured_plans.execute_plan(other, plan, 1.0).loss
     assert (seen, exported) == ([CPU, GPU], [True, True])
     assert found == pytest.approx(expected, rel=1e-5)

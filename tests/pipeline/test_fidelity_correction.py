@@ -44,6 +44,20 @@ def test_so_are_launches_that_were_counted_twice(removed: float, seed: int) -> N
         assert found.corrected(plan) == pytest.approx(plan.measured)
 
 
+@given(st.floats(-0.3, -0.05), st.integers(0, 100))
+def test_so_are_weights_that_do_not_stay_in_the_cache(cold: float, seed: int) -> None:
+    """The fastest plans save what no row knew of, though what they save besides is as predicted."""
+    gone = np.sort(np.random.default_rng(seed).uniform(0, 1, len(SHARES)))[::-1]
+    timed = [
+        PlanTiming(float(share), float(share + cold * one), 1000, 0.0, weights=float(one))
+        for share, one in zip(SHARES + 0.3, gone, strict=True)
+    ]
+    found = find_correction(timed)
+    assert found.kind == "weights" and found.weights == pytest.approx(cold, abs=1e-6)
+    assert found.unseen.rmspe < 1e-6
+    assert [found.corrected(plan) for plan in timed] == pytest.approx([plan.measured for plan in timed])
+
+
 def test_chance_is_not_corrected() -> None:
     taken = [find_correction(plans(noise=0.02, seed=seed)).kind != "none" for seed in range(200)]
     assert np.mean(taken) < 0.2
@@ -72,5 +86,5 @@ def test_errors_and_ranks() -> None:
 
 
 def test_no_correction_changes_nothing() -> None:
-    plain = Correction("none", 0.0, 0.0, FidelityErrors(0, 0, 0, 0))
+    plain = Correction("none", 0.0, 0.0, 0.0, FidelityErrors(0, 0, 0, 0))
     assert [plain.corrected(plan) for plan in plans()] == list(SHARES)

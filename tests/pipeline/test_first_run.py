@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,17 @@ def test_what_is_no_report_is_refused_with_the_field(
         read_first_run(path)
     with pytest.raises(InputError, match="cannot read"):
         read_first_run(tmp_path / "nowhere")
+
+
+def test_a_strangers_report_moves_no_cursor(run: FirstRun, tmp_path: Path) -> None:
+    fields = json.loads(json.dumps(asdict(run)))
+    fields["versions"] = {"\x1b[2J": "\x07"}
+    fields["failures"] = [{"stage": "\ud800", "message": "[/x]\u202e", "hint": None, "trace": "one\ntwo\x1b[1A"}]
+    (tmp_path / "report.json").write_text(json.dumps(fields))
+    with pytest.raises(InputError, match="character that is none"):
+        read_first_run(tmp_path / "report.json")
+    fields["failures"][0]["stage"] = "s"
+    (tmp_path / "report.json").write_text(json.dumps(fields))
+    (failure,) = (found := read_first_run(tmp_path / "report.json")).failures
+    assert failure.trace.count("\n") == 1 and failure.trace.replace("\n", "").isprintable()
+    assert failure.message.isprintable() and all(map(str.isprintable, found.versions))

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from trt_layermerge.errors import TableError
 from trt_layermerge.journal import Journal
-from trt_layermerge.pipeline import refine
+from trt_layermerge.pipeline import measured_plans
 from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.dry_run import job_plan
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans, digest_of
 from trt_layermerge.pipeline.refine import ranked, refine_stage
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
@@ -35,7 +36,7 @@ def job(done: Job) -> Job:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often plans are executed and engines compared."""
-    calls = {"_execute": 0, "compare": 0}
+    calls = {"execute_plan": 0, "compare": 0}
 
     def count(name: str, function: Any) -> Any:
         def counting(*arguments: Any) -> Any:
@@ -45,7 +46,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return counting
 
     for name in calls:
-        monkeypatch.setattr(refine, name, count(name, getattr(refine, name)))
+        monkeypatch.setattr(measured_plans, name, count(name, getattr(measured_plans, name)))
     return calls
 
 
@@ -92,14 +93,14 @@ def test_an_interrupted_job_measures_on_where_it_stopped(job: Job, recorder: Any
     session = open_session(job)
     with pytest.raises(StoppedError):
         refine_stage(session, Stopping(1))
-    assert counted == {"_execute": 1, "compare": 0}
+    assert counted == {"execute_plan": 1, "compare": 0}
     plans = len(refine_stage(session, recorder).certificate.refined)
-    assert counted == {"_execute": plans, "compare": 1}
+    assert counted == {"execute_plan": plans, "compare": 1}
     (journal,) = job.output.glob("refine-*.jsonl")
     before = journal.read_bytes()
     job.plan_file.unlink()
     refine_stage(session, recorder)
-    assert counted == {"_execute": plans, "compare": 1} and journal.read_bytes() == before
+    assert counted == {"execute_plan": plans, "compare": 1} and journal.read_bytes() == before
 
 
 def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: Any, counted: dict[str, int]) -> None:
@@ -109,7 +110,7 @@ def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: A
     (file,) = job.output.glob("plan-*.onnx")
     file.write_bytes(b"")
     plans = len(refine_stage(session, recorder).certificate.refined)
-    assert counted == {"_execute": plans + 1, "compare": 1}
+    assert counted == {"execute_plan": plans + 1, "compare": 1}
 
 
 DAMAGED = ["{}", '{"plan": "x", "measured_ns": 0, "original_ns": 1}', '{"onnx": 1}', "[]", "no row"]
@@ -141,14 +142,14 @@ def figures(draw: st.DrawFn) -> list[tuple[int, float]]:
 def known(found: list[tuple[int, float]]) -> tuple[list[Plan], Any]:
     names = [str(number) for number in range(len(found))]
     plans = [Plan("joint", (Item(0, 0, 1, name, "keep", 50, 0.0),), 50, 0.0, 1000) for name in names]
-    measured = refine._Measured(Journal(Path("none"), refine._FORMAT, {}, list(rows(plans, found))))
+    measured = MeasuredPlans(Journal(Path("none"), REFINEMENT, {}, list(rows(plans, found))))
     return plans, measured
 
 
 def rows(plans: list[Plan], found: list[tuple[int, float]]) -> Iterator[tuple[int, dict[str, Any]]]:
     for plan, (latency, loss) in zip(plans, found, strict=True):
-        yield 2, {"plan": refine._digest(plan), "loss": loss, "onnx": ""}
-        yield 3, {"plan": refine._digest(plan), "measured_ns": latency, "original_ns": 100}
+        yield 2, {"plan": digest_of(plan), "loss": loss, "onnx": ""}
+        yield 3, {"plan": digest_of(plan), "measured_ns": latency, "original_ns": 100}
 
 
 @given(figures())
@@ -173,4 +174,4 @@ def test_a_budget_in_ms_is_one_of_the_clock() -> None:
 def test_plans_of_other_widths_are_other_plans() -> None:
     (plan,), _ = known([(50, 0.0)])
     widths = [(PlannedWidth("g", channels, 8, 0.0),) for channels in (8, 4)]
-    assert len({refine._digest(plan), *(refine._digest(replace(plan, widths=one)) for one in widths)}) == 3
+    assert len({digest_of(plan), *(digest_of(replace(plan, widths=one)) for one in widths)}) == 3

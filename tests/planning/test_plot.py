@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-from trt_layermerge.errors import ExitCode, InputError, UsageError
+from trt_layermerge.errors import InputError, UsageError
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.plot import require_plot, write_plot
 from trt_layermerge.planning.problem import Item, Problem
@@ -23,13 +22,6 @@ def test_the_same_frontier_makes_the_same_picture(tmp_path: Path, frontier: Fron
         write_plot(path, frontier, [frontier.plan(0)], 7)
     text = paths[0].read_text()
     assert "<svg" in text and "dc:date" not in text and not list(tmp_path.glob(".*"))
-
-
-def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="matplotlib is not installed") as caught:
-        require_plot(Path("f.png"))
-    assert "'.[plot]'" in str(caught.value) and caught.value.exit_code is ExitCode.USAGE
 
 
 @pytest.mark.parametrize("name", ["f.pdf", "f", ".png"])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.delivery.manifest import Manifest
-from trt_layermerge.report.summary import FigureRow, summarise
+from trt_layermerge.report.evidence import Evidence
+from trt_layermerge.report.summary import NAMED, FigureRow, summarise
 
 
 def row(manifest: Manifest, name: str) -> FigureRow | None:
@@ -72,3 +75,11 @@ def test_layers_that_stay_in_fp32_are_named(manifest: Manifest, fp16: Manifest) 
     assert fp16.conversion is not None and summarise(manifest).full == ()
     full = summarise(fp16).full
     assert full and [layer.full for layer in fp16.conversion.layers if layer.name in full] == [True] * len(full)
+
+
+def test_a_block_tells_its_layers_by_name_and_of_many_the_first(manifest: Manifest, evidence: Evidence) -> None:
+    for block in summarise(manifest, evidence).blocks:
+        assert [layer.name for layer in block.replaced] == block.told.splitlines()[1 : 1 + len(block.replaced)]
+        assert block.before_ms == pytest.approx(0.006 * block.layers)
+        many = replace(block, replaced=block.replaced * 20)
+        assert f"and {20 * len(block.replaced) - NAMED} more" in many.told and len(many.told.splitlines()) < 20

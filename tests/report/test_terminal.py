@@ -9,9 +9,10 @@ from trt_layermerge.delivery.also import Also
 from trt_layermerge.delivery.manifest import Manifest
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.report.exploration import Exploration, ExploredBudget
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import summarise
-from trt_layermerge.report.terminal import print_result
+from trt_layermerge.report.terminal import print_exploration, print_result
 
 
 @pytest.fixture(autouse=True)
@@ -74,3 +75,16 @@ def test_names_are_printed_as_they_are(manifest: Manifest, capsys: pytest.Captur
     for told in (f"test {name} ", f"on {name},", f"set {name}\n", f"report     {name}/report.html\n"):
         assert told in text
     assert name in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("metric", [None, "[bold]"])
+def test_what_budgets_cost_is_told_whole(capsys: pytest.CaptureFixture[str], metric: str | None) -> None:
+    budgets = tuple(ExploredBudget(f"0.{9 - n}", 1 + n, 1 + n / 3, 12.34567 / n, n, n / 7, 0.9) for n in range(1, 6))
+    found = Exploration("[red]m[/red]", "a device", True, metric, 1024, 0.19, 0.93, budgets, 240.0, False, "")
+    print_exploration(found, Path("[a]/explore.html"))
+    text = capsys.readouterr().out
+    assert "[red]m[/red]: what budgets cost" in text and "[a]/explore.html" in text and "SIMULATED" in text
+    for row in found.rows:
+        cells = [cell for cell in row if cell]
+        assert any(line.split()[-len(cells) :] == cells for line in text.splitlines())
+    assert "about 4 min from here, without fine-tuning" in " ".join(text.split())

@@ -144,3 +144,9 @@ def test_each_part_that_ends_the_process_is_told(task: Classification, part: str
 
     with pytest.raises(TaskError, match=rf"{part}.*SystemExit: 0 \({__file__}, line \d+\)"):
         ask(Ending())
+
+
+def test_a_name_can_be_written_and_read_again(task: Classification) -> None:
+    task.name = "one\n\x1b[2J\ud800\0" + "x" * 10**6
+    name = CheckedTask(task).name
+    assert name.isprintable() and name.encode() and len(name) < 10_000

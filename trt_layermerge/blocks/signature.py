@@ -80,6 +80,14 @@ class Signature:
         return height * width * c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
 
     @property
+    def weights(self) -> int:
+        """Number of the convolution's weights; of none and of pooling, 0."""
+        c = self.convolution
+        if c is None or self.pooling:
+            return 0
+        return c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
+
+    @property
     def empty(self) -> bool:
         """Nothing is left to execute; the latency is 0 by definition."""
         nothing_added = not self.residual and not self.shift

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import trt_layermerge as layermerge
 from trt_layermerge.cli.options import PATH
 from trt_layermerge.cli.sections import Decorator, option
-from trt_layermerge.cli.show import minutes
 from trt_layermerge.errors import IncompatibleError, UsageError
 from trt_layermerge.estimation.device_files import device_names
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.planning.budget import Budget
-from trt_layermerge.progress import Callback
+from trt_layermerge.progress import Callback, minutes
 
 if TYPE_CHECKING:
     from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile

@@ -14,10 +14,13 @@ from io import TextIOWrapper
 
 import click
 
+from trt_layermerge.cli.command_line import remember
 from trt_layermerge.cli.logs import Logs
+from trt_layermerge.cli.termination import terminated_as_interrupted
 from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, did_you_mean
 from trt_layermerge.extras import installed_version
 from trt_layermerge.log import record
+from trt_layermerge.usercode import ended_by_us_alone
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
+        remember(ctx, args)
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
             asked = name and name != option and not ctx.resilient_parsing  # which is a shell that completes
@@ -116,7 +120,10 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and layers may hold what no terminal takes
             stream.reconfigure(errors="backslashreplace")
-    with warnings.catch_warnings(), Logs() as logs:
+            if args is None:  # a process of our own, in which code of the user's may close them
+                stream.close = lambda: None  # type: ignore[method-assign]
+    ending = args is None
+    with terminated_as_interrupted(), warnings.catch_warnings(), Logs() as logs, ended_by_us_alone(ending=ending):
         warnings.simplefilter("ignore", Caution)  # they are in the log, which is shown
         _main(list(sys.argv[1:] if args is None else args), logs)
 
@@ -129,6 +136,9 @@ def _main(args: list[str], logs: Logs) -> None:
         _fail(str(error), int(error.exit_code), command, error)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
+    except SystemExit as stop:  # no end of ours, which are all here
+        said = f"code that is not ours ends the process, with SystemExit: {stop.code}"
+        _fail(said, int(ExitCode.BAD_INPUT), command, stop)
     except click.ClickException as error:
         error.show()
         about = {"command": command, "exit_code": error.exit_code}
@@ -137,7 +147,7 @@ def _main(args: list[str], logs: Logs) -> None:
     except (click.Abort, KeyboardInterrupt) as error:
         _fail(f"interrupted; the same command goes on where it stopped:\n  {command}", INTERRUPTED, command, error)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing is left to say
+        type(sys.stderr).close(sys.stderr)  # whoever read our output has gone; nothing is left to say
         sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written to
         where = "" if error.filename is None else f"{error.filename}: "

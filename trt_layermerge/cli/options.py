@@ -16,6 +16,7 @@ import click
 from trt_layermerge.cli.field_options import builder_setting_options, estimator_options, method_options
 from trt_layermerge.cli.sections import Count, OneOf, combined, option, section, suggesting, suggesting_files
 from trt_layermerge.cli.show import keep_output
+from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.errors import UsageError, did_you_mean
 from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
@@ -103,7 +104,7 @@ def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
 def _job_parameters() -> list[click.Parameter]:
     """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
     of_stages = (network_options, device_options, data_options, torch_options, plan_options)
-    of_compress = (refine_options, rebuilds_option, also_option, training_options)
+    of_compress = (fleet_option, refine_options, rebuilds_option, also_option, training_options, sign_option)
     return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
 
 
@@ -157,6 +158,14 @@ csv_option = section(
         is_eager=True,
         callback=keep_output,
         help="Print CSV to standard output, and nothing else.",
+    ),
+)
+explore_option = section(
+    "Plan",
+    option(
+        "--explore",
+        is_flag=True,
+        help="Train nothing: measure what five budgets cost, whatever --budget says, so that one can be chosen.",
     ),
 )
 dry_run_option = section(
@@ -404,6 +413,20 @@ torch_options = section(
         metavar="N",
         usual="OMP_NUM_THREADS, or all cores",
         help="Cores that this takes; engines are timed with --threads.",
+    ),
+    option(
+        "--memory-limit",
+        metavar="SIZE",
+        usual="three quarters of what is free",
+        help="Most memory for importance and fits, such as 4GiB.",
+    ),
+)
+fleet_option = section(
+    "Engines",
+    option(
+        "--fleet",
+        metavar="ADDRESS",
+        help="Measure on all machines of a Ray cluster: host and port of its head; or local: the devices of this one.",
     ),
 )
 also_option = section(

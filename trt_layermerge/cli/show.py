@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from trt_layermerge.cli.logs import logs_of
-from trt_layermerge.progress import Callback, Step
+from trt_layermerge.progress import Callback, Step, minutes
 
 STAGES = {
     "profile": "measure latencies",
@@ -22,6 +22,7 @@ STAGES = {
     "importance": "measure importance",
     "solve": "plan",
     "refine": "measure plans",
+    "explore": "measure budgets",
     "validate": "measure plans",
     "merge": "merge and fit",
     "fine-tune": "fine-tune",
@@ -113,10 +114,3 @@ def print_json(value: Any) -> None:
 def print_text(text: str) -> None:
     """The whole output of a command, for other programs."""
     click.echo(text, file=click.get_current_context().meta.get(STDOUT), nl=False)
-
-
-def minutes(seconds: float) -> str:
-    """A duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

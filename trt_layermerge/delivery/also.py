@@ -13,6 +13,7 @@ from typing import Any
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.delivery.per_network import PerNetwork
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.policy import MeasurementPolicy
@@ -64,6 +65,7 @@ def build_also(
     options: BuildOptions,
     shapes: Mapping[str, Shape],
     policy: MeasurementPolicy,
+    key: SigningKey | None = None,
 ) -> Also:
     """Build an engine beside a delivered ONNX file, verify it, and time both networks where its runtime runs here.
 
@@ -75,13 +77,14 @@ def build_also(
         options: Precision and batch of the job.
         shapes: Shapes of the inputs.
         policy: How sure latencies have to be.
+        key: What its manifest is signed with; ``None`` for not at all.
     """
     try:
         runtime = get_runtime(name)
         model = models.compressed
         engine = model.with_suffix(f".{runtime.name.replace(':', '-')}{runtime.kind.suffix}")
-        build_engine(model, runtime, options, shapes, engine)
-        verify_built(manifest_path(engine))
+        build_engine(model, runtime, options, shapes, engine, key)
+        verify_built(manifest_path(engine), signed_by=None if key is None else key.public)
         both = PerNetwork(runtime.build(models.original, options, shapes), runtime.load(engine, options))
         timings = PerNetwork(**compare(both.named, policy)) if runtime.runs else None
     except LayerMergeError as error:

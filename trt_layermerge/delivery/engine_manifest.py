@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.manifest import DELIVERY_FORMAT, BuiltFor, Sha256, manifest_bytes, validated
-from trt_layermerge.files import write_bytes
+from trt_layermerge.delivery.signature import PublicKey, SigningKey, write_signed
 
 ENGINE_FORMAT = "trt-layermerge engine"
 
@@ -25,7 +25,7 @@ class EngineManifest(BaseModel):
     """What lies beside an engine, as ``ENGINE.manifest.json``.
 
     Attributes:
-        files: SHA-256 of the engine, and of the ONNX file where it lies in the same folder, by name.
+        files: SHA-256 of the engine, and of the ONNX file and its weights where they lie in the same folder, by name.
         engine: Name of the engine's file.
         onnx: Name of the ONNX file that it was built from.
         onnx_sha256: Hash of that file, wherever it lay.
@@ -79,20 +79,24 @@ def is_engine_manifest(path: Path) -> bool:
     return ENGINE_FORMAT.encode() in data or (FIELD.encode() in data and DELIVERY_FORMAT.encode() not in data)
 
 
-def write_engine_manifest(path: Path, manifest: EngineManifest) -> None:
-    """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
+def write_engine_manifest(path: Path, manifest: EngineManifest, key: SigningKey | None = None) -> None:
+    """Write a manifest with its checksum, signed where there is a key; after a kill it is the old one or the new."""
     unsaid = {"checksum", *(() if manifest.timing_cache else ("timing_cache",))}  # as in a job's manifest
-    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid)))
+    write_signed(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid)), key)
 
 
-def read_engine_manifest(path: Path) -> EngineManifest:
+def read_engine_manifest(path: Path, signed_by: PublicKey | None = None) -> EngineManifest:
     """Read a manifest.
+
+    Args:
+        path: Where it lies.
+        signed_by: Who must have signed it; ``None`` for anyone, or no one.
 
     Raises:
         TableError: It is missing, or is no manifest of an engine.
-        VerificationError: It is one, and a byte of it has changed.
+        VerificationError: It is one, and is not signed, or a byte of it has changed.
     """
-    data = manifest_bytes(path)
+    data = manifest_bytes(path, signed_by)
     if is_engine_manifest(path):
         require_checksum(path, data)
     return validated(EngineManifest, path, data, "build the engine again")

@@ -16,15 +16,17 @@ from trt_layermerge.delivery.engine_manifest import (
     write_engine_manifest,
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
-from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash, versions
+from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash
+from trt_layermerge.delivery.signature import PublicKey, SigningKey
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
-from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.onnxfile import read_onnx, weight_files
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
 from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.versions import versions
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,12 @@ def engine_suffix(runtime: Runtime) -> str:
 
 
 def build_engine(
-    model: Path, runtime: Runtime, options: BuildOptions, shapes: Mapping[str, Shape], output: Path
+    model: Path,
+    runtime: Runtime,
+    options: BuildOptions,
+    shapes: Mapping[str, Shape],
+    output: Path,
+    key: SigningKey | None = None,
 ) -> EngineManifest:
     """Build an engine from an ONNX file, and write it with its manifest.
 
@@ -73,6 +80,7 @@ def build_engine(
         options: How; their precision is compared with the graph.
         shapes: Shape of each input that the model leaves open.
         output: The engine's file; its manifest lies beside it.
+        key: What the manifest is signed with; ``None`` for not at all.
 
     Raises:
         ModelError: The model cannot be built, or is not written in the precision that the options name.
@@ -83,8 +91,9 @@ def build_engine(
     engine = runtime.build(model, options, shapes)
     engine.save(output)
     beside = model.resolve().parent == output.resolve().parent
+    sources = [name for name in (model.name, *weight_files(model)) if beside and Path(name).name == name]
     manifest = EngineManifest(
-        files=hashes(output.parent, [output.name, model.name] if beside else [output.name]),
+        files=hashes(output.parent, [output.name, *sources]),
         engine=output.name,
         onnx=model.name,
         onnx_sha256=source,
@@ -96,28 +105,29 @@ def build_engine(
         versions=versions(),
         git=git_state(),
     )
-    write_engine_manifest(manifest_path(output), manifest)
+    write_engine_manifest(manifest_path(output), manifest, key)
     return manifest
 
 
-def verify_built(path: Path, *, strict: bool = False) -> BuiltEngine:
+def verify_built(path: Path, *, strict: bool = False, signed_by: PublicKey | None = None) -> BuiltEngine:
     """Check an engine by its manifest: its files, and that it is what the manifest says for this runtime.
 
     Args:
         path: The manifest.
         strict: Whether ``require_strict`` must hold as well.
+        signed_by: Who must have signed it; ``None`` for anyone, or no one.
 
     Raises:
         InputError: The manifest or a file is missing.
-        VerificationError: A file is not the one that was written.
+        VerificationError: It is not signed, or a file is not the one that was written.
         IncompatibleError: The engine was built for another device, or by another version than is here.
         RuntimeNotAvailableError: Its runtime is not here.
     """
-    manifest = read_engine_manifest(path)
+    manifest = read_engine_manifest(path, signed_by)
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
     if strict:
-        require_strict(path, manifest)
+        require_strict(path, manifest, signed_by)
     device = manifest.device
     options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     runtime = fitting_runtime(path, device, options, f"build it here, from {manifest.onnx}")

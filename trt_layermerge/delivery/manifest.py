@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,15 +21,14 @@ from pydantic import (
 
 from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
 from trt_layermerge.delivery.per_network import PerNetwork
+from trt_layermerge.delivery.signature import PublicKey, SigningKey, write_signed
 from trt_layermerge.errors import TableError
-from trt_layermerge.files import parse_json, read_bytes, sha256, write_bytes
+from trt_layermerge.files import parse_json, read_bytes, sha256
 from trt_layermerge.precision.tolerance import LayerCheck
 from trt_layermerge.runtimes.base import PRECISIONS, BuildOptions, Device
 from trt_layermerge.runtimes.registry import runtime_kind
 
 DELIVERY_FORMAT = "trt-layermerge manifest"
-
-PACKAGES = ("trt_layermerge", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -257,38 +254,46 @@ class Manifest(_Frozen):
         return self
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest with its checksum; after a kill the file is the old one or the new one."""
+def write_manifest(path: Path, manifest: Manifest, key: SigningKey | None = None) -> None:
+    """Write a manifest with its checksum, signed where there is a key; after a kill it is the old one or the new."""
     # Without what is not set, so that what does not know it still reads the others.
     unsaid = {"checksum", *(name for name in ("metric", "agreement") if getattr(manifest, name) is None)}
-    write_bytes(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}))
+    write_signed(path, with_checksum(manifest.model_dump(mode="json", exclude=unsaid) | {"version": 2}), key)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, signed_by: PublicKey | None = None) -> Manifest:
     """Read a manifest.
+
+    Args:
+        path: Where it lies.
+        signed_by: Who must have signed it; ``None`` for anyone, or no one.
 
     Raises:
         TableError: It is missing, or is no manifest; the message names the field.
-        VerificationError: It has a checksum that it does not fit.
+        VerificationError: It is not signed, or has a checksum that it does not fit.
     """
-    data = manifest_bytes(path)
+    data = manifest_bytes(path, signed_by)
     if FIELD.encode() in data or b'"version": 2' in data:  # one changed byte leaves one of them
         require_checksum(path, data)
     return validated(Manifest, path, data, "deliver the engine again with compress")
 
 
-def manifest_bytes(path: Path) -> bytes:
+def manifest_bytes(path: Path, signed_by: PublicKey | None = None) -> bytes:
     """What a manifest holds.
 
     Raises:
         TableError: It cannot be read.
+        VerificationError: A key is given, and the manifest is not signed by it.
     """
     try:
-        return read_bytes(path)
+        data = read_bytes(path)
     except OSError as error:
         raise TableError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ValueError as error:
         raise TableError(f"{path} is not a manifest: it {error}") from error
+    if signed_by is not None:
+        signed_by.require_signature(path, data)
+    return data
 
 
 def validated(kind: type[M], path: Path, data: bytes, hint: str) -> M:
@@ -318,17 +323,6 @@ def timing_cache_hash(device: Device, options: BuildOptions) -> str | None:
     """SHA-256 of the timing cache that a build with these options used; ``None`` where there is none."""
     cache = runtime_kind(device.runtime).timing_cache(device, options.settings)
     return sha256(cache) if cache is not None and cache.is_file() else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what comes out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def git_state() -> str | None:

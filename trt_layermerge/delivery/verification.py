@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
+from trt_layermerge.delivery.signature import PublicKey
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
@@ -115,24 +116,26 @@ def _recorded(kind: str, names: Iterable[str], values: Values) -> dict[str, Tens
     return {kind if len(named) == 1 else f"{kind}.{name}": value for name, value in named.items()}
 
 
-def verify_delivery(path: Path, *, strict: bool = False) -> Verification:
+def verify_delivery(path: Path, *, strict: bool = False, signed_by: PublicKey | None = None) -> Verification:
     """Check a delivered engine: files, device, and outputs on the recorded inputs.
 
     Args:
         path: The manifest.
         strict: Whether ``require_strict`` must hold as well.
+        signed_by: Who must have signed it; ``None`` for anyone, or no one.
 
     Raises:
         InputError: The manifest or a file is missing or damaged.
-        VerificationError: A file is not the one that was delivered, or the engine computes something else.
+        VerificationError: It is not signed, a file is not the one that was delivered, or the engine computes something
+            else.
         IncompatibleError: The engine was built for another device or runtime.
         RuntimeNotAvailableError: Its runtime is not here.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, signed_by)
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
     if strict:
-        require_strict(path, manifest)
+        require_strict(path, manifest, signed_by)
     device = manifest.device
     options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"

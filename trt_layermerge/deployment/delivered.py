@@ -30,21 +30,23 @@ def read_delivered(path: Path, model: Path | None = None) -> Delivered:
     manifest = read_engine_manifest(path) if is_engine_manifest(path) else read_manifest(path)
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
-    is_job = isinstance(manifest, Manifest)
-    expected = manifest.files[manifest.onnx] if is_job else manifest.onnx_sha256
-    graph = read_onnx(_model(path.parent, manifest.onnx, model, expected), weights=False).graph
-    batch = manifest.batch if is_job else next(iter(manifest.inputs.values()))[0]
-    device = manifest.device
+    if isinstance(manifest, Manifest):
+        batch, source, figures = manifest.batch, manifest.files[manifest.onnx], manifest.figures.map(_numbers)
+        settings = _settings(manifest)
+    else:
+        batch, source, figures = next(iter(manifest.inputs.values()))[0], manifest.onnx_sha256, None
+        settings = {"onnx_sha256": source}
+    graph = read_onnx(_model(path.parent, manifest.onnx, model, source), weights=False).graph
     return Delivered(
         manifest=path,
         engine=path.parent / manifest.engine,
         inputs=tuple(_port(value, batch) for value in inputs_of(graph).values()),
         outputs=tuple(_port(value, batch) for value in graph.output),
         batches=manifest.batches or (batch, batch),
-        device=device,
-        kind=runtime_kind(device.runtime),
-        figures=manifest.figures.map(_numbers) if is_job else None,
-        settings=_settings(manifest) if is_job else {"onnx_sha256": manifest.onnx_sha256},
+        device=manifest.device,
+        kind=runtime_kind(manifest.device.runtime),
+        figures=figures,
+        settings=settings,
     )
 
 

@@ -29,6 +29,7 @@ from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, as_tuple, each, samples_in
+from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
@@ -44,9 +45,6 @@ for losses that are of this size in themselves."""
 HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
 """Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
 
-ACTIVATION_MEMORY = 1 << 30
-"""Bytes of activations that are kept between choices; where they would take more, they are computed every time."""
-
 
 class Evaluator:
     """A network, a task's held-out data, and the loss of the one on the other.
@@ -57,6 +55,8 @@ class Evaluator:
         held_out: The data to evaluate on.
         calibration: Data that statistics of batch norms are corrected on, and classifiers solved; without any, all
             stays as it is.
+        memory: Bytes of activations that are kept between choices; where they would take more, they are computed
+            every time.
 
     Raises:
         ModelError: The network has a loss or a metric that is not finite.
@@ -64,17 +64,22 @@ class Evaluator:
     """
 
     def __init__(
-        self, network: Network, task: Task, held_out: Iterable[Sample], calibration: Iterable[Sample] = ()
+        self,
+        network: Network,
+        task: Task,
+        held_out: Iterable[Sample],
+        calibration: Iterable[Sample] = (),
+        memory: int = MOST_ACTIVATIONS,
     ) -> None:
         self.network, self.task, self.held_out = network, task, list(held_out)
         device = device_of(network.module)
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task)
-        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out])
+        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
         batches = list(joined_batches(inputs for inputs, _ in calibration))
         self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
-        self._calibration = _Kept(network, batches)
+        self._calibration = _Kept(network, batches, memory // 2)
         self._heads = {head: self._made_at(head) for head in self._solvable()}
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
@@ -161,8 +166,8 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
 class _Kept:
     """Values inside a network for some batches, kept between choices that ask for the same ones, in any thread."""
 
-    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
-        self.network, self.batches = network, batches
+    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]], memory: int) -> None:
+        self.network, self.batches, self.memory = network, batches, memory
         self._names: tuple[str, ...] | None = None
         self._values: Iterable[list[Tensor]] = []
         self._lock = Lock()
@@ -173,7 +178,7 @@ class _Kept:
             if names != self._names:  # seldom: choices come sorted by their blocks
                 self._values = []  # before the next ones take their memory
                 known = _Known(self.network, names, self.batches)
-                self._names, self._values = names, list(known) if known.bytes <= ACTIVATION_MEMORY else known
+                self._names, self._values = names, list(known) if known.bytes <= self.memory else known
             return self._values
 
 

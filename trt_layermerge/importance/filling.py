@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
@@ -11,8 +11,9 @@ from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
-from trt_layermerge.importance.table import ImportanceTable, TableKey
+from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
 from trt_layermerge.network.heap import heap_kept
+from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress, silent
 from trt_layermerge.training.checked import content_of
@@ -27,11 +28,13 @@ class Estimation:
         estimator: How, with its settings.
         samples: How much data it looks at.
         max_kernel: The largest kernel that is ever fitted; what a fit samples depends on it.
+        memory: The most that the process may take; no row depends on it.
     """
 
     estimator: Estimator = field(default_factory=default_estimator)
     samples: Samples = field(default_factory=Samples)
     max_kernel: int = Limits.max_kernel
+    memory: MemoryLimit = field(default_factory=MemoryLimit.usual, compare=False)
 
 
 def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
@@ -49,6 +52,18 @@ def table_key(network: Network, task: Task, how: Estimation) -> TableKey:
     )
 
 
+RowsOf = Callable[[EstimationRequest], Iterator[ImportanceRow]]
+"""Who measures what is asked for, in any order."""
+
+
+def rows_here(request: EstimationRequest, progress: Progress, estimator: Estimator) -> Iterator[ImportanceRow]:
+    """Measure on this machine."""
+    return chain(
+        estimator.rows(request, progress) if request.choices else (),
+        estimator.width_rows(request, progress) if request.narrowed else (),
+    )
+
+
 def missing_rows(
     network: Network,
     choices: Iterable[Choice],
@@ -61,7 +76,7 @@ def missing_rows(
     missing = (one for one in choices if how.estimator.measures(one) and table.get(one.key) is None)
     todo = sorted(missing, key=lambda choice: choice.block)
     widths = tuple(one for one in narrowed if table.get(one.key) is None)
-    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path, widths)
+    return EstimationRequest(network, todo, task, how.samples, how.max_kernel, table.path, widths, how.memory)
 
 
 @heap_kept()
@@ -73,6 +88,7 @@ def measure(
     how: Estimation,
     progress: Progress = silent,
     narrowed: Iterable[NarrowedGroup] = (),
+    rows_of: RowsOf | None = None,
 ) -> None:
     """Measure every choice that the table has no row of; each row is on disk before the next choice begins.
 
@@ -84,6 +100,7 @@ def measure(
         how: The estimator and what it looks at.
         progress: Told of every choice.
         narrowed: The widths to measure as well.
+        rows_of: Who measures; without it, this machine.
 
     Raises:
         ModelError: The network itself has a loss or activations that are not finite.
@@ -98,10 +115,7 @@ def measure(
     network.module.eval()
     before = total - request.missing
     work = list(accumulate(how.estimator.work(request)))
-    rows = chain(
-        how.estimator.rows(request, progress) if request.choices else (),
-        how.estimator.width_rows(request, progress) if request.narrowed else (),
-    )
+    rows = rows_here(request, progress, how.estimator) if rows_of is None else rows_of(request)
     for number, row in enumerate(rows):
         table.add(row)
         progress(before + number + 1, total, row.choice, share=work[min(number, len(work) - 1)] / work[-1])

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from trt_layermerge.blocks.candidates import fit_geometries
 from trt_layermerge.blocks.choice import Choice, Kind, Place
 from trt_layermerge.blocks.lowering import lowered_in
-from trt_layermerge.merging.fitting import Equations, equations_for
+from trt_layermerge.merging.fitting import Equations, Patches, equations_for
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
     formed_part,
@@ -25,14 +26,13 @@ from trt_layermerge.merging.patches import (
     samples_needed,
     unknowns_of,
 )
+from trt_layermerge.network.count import bytes_of, pass_bytes
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.network.inputs import Values
+from trt_layermerge.network.inputs import Values, as_tuple, samples_in
+from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
-
-EQUATION_MEMORY = 3 << 30
-"""Bytes that the equations which are held at once may take; one frame alone is below it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> lis
     return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
 
 
-def in_memory(frames: Iterable[Frame], limit: int = EQUATION_MEMORY) -> Iterator[list[Frame]]:
+def in_memory(frames: Iterable[Frame], limit: int) -> Iterator[list[Frame]]:
     """The frames in groups that may be held at once; each takes one pass over the data."""
     group: list[Frame] = []
     for frame in frames:
@@ -97,8 +97,16 @@ class Accumulated:
     index: int
 
 
-def accumulate(network: Network, frames: Sequence[Frame], calibration: Sequence[Values]) -> dict[Place, Accumulated]:
+def accumulate(
+    network: Network, frames: Sequence[Frame], calibration: Sequence[Values], memory: int = MOST_ACTIVATIONS
+) -> dict[Place, Accumulated]:
     """The equations of all blocks of some frames that start at one tensor, from one pass over the data.
+
+    Args:
+        network: The original.
+        frames: Of it.
+        calibration: Batches of its inputs.
+        memory: Bytes for activations; of a batch that takes more, some images are looked at at a time.
 
     Raises:
         TaskError: There is no data.
@@ -111,18 +119,38 @@ def accumulate(network: Network, frames: Sequence[Frame], calibration: Sequence[
     names = {place: [aim.sums, *(skip.operand for skip in aim.skips)] for place, aim in aims.items()}
     wanted = list(dict.fromkeys([start, *(name for group in names.values() for name in group)]))
     head, device = up_to(network.module, wanted), device_of(network.module)
+    at_once = max(1, memory // (pass_bytes(head.graph, 1) + 2 * bytes_of(head.graph, wanted)))
     with torch.inference_mode():
         for number, inputs in enumerate(calibration):
-            values = dict(zip(wanted, head(*moved(inputs, device)), strict=True))
-            for frame, share, equation in zip(frames, shares, equations, strict=True):
-                targets = [_target(values, names[place]) for place in frame.places]
-                generator = torch.Generator().manual_seed(number)
-                equation.add(values[start], targets, sample_positions(targets[0].shape, share[number], generator))
+            batch, positions = as_tuple(inputs), dict[Frame, Tensor]()
+            for first in range(0, samples_in(inputs), at_once):
+                some = moved(tuple(part[first : first + at_once] for part in batch), device)
+                values = dict(zip(wanted, head(*some), strict=True))
+                for frame, share, equation in zip(frames, shares, equations, strict=True):
+                    targets = [_target(values, names[place]) for place in frame.places]
+                    images = len(targets[0]) // samples_in(some)  # of a sample, which may be a clip
+                    if frame not in positions:  # of the whole batch, however it is looked at
+                        shape = (images * samples_in(inputs), *targets[0].shape[1:])
+                        generator = torch.Generator().manual_seed(number)
+                        positions[frame] = sample_positions(shape, share[number], generator)
+                    _add(equation, values[start], targets, positions[frame], images * first)
     return {
         place: Accumulated(equation, index)
         for frame, equation in zip(frames, equations, strict=True)
         for index, place in enumerate(frame.places)
     }
+
+
+def _add(
+    equation: Equations, inputs: Tensor, targets: Sequence[Tensor], positions: Int[Tensor, "samples 3"], first: int
+) -> None:
+    """Add some images of a batch, from ``first`` on; positions are those of all its images."""
+    here = (positions[:, 0] >= first) & (positions[:, 0] < first + len(inputs))
+    some = positions[here] - torch.tensor([first, 0, 0])
+    if isinstance(equation, Patches):
+        equation.add(inputs, targets, some, equation.evenly(len(positions))[here])
+    else:
+        equation.add(inputs, targets, some)
 
 
 def _target(values: dict[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -15,8 +15,7 @@ from torch import fx
 
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest
-from trt_layermerge.importance.evaluator import Evaluator, first
-from trt_layermerge.importance.oneshot import NORM_IMAGES
+from trt_layermerge.importance.oneshot import Prepared
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.channel_choice import Reading, order_of
 from trt_layermerge.merging.narrowing import narrow
@@ -26,15 +25,13 @@ from trt_layermerge.network.channel_group import ChannelGroup
 
 def narrowed_rows(request: EstimationRequest) -> Iterator[ImportanceRow]:
     """Narrow one group after the other, to each of its widths, and measure it."""
-    task, samples, network = request.task, request.samples, request.network
-    calibration = [inputs for inputs, _ in first(task.calibration_batches(), samples.calibration)]
-    for_norms = first(task.calibration_batches(), min(samples.calibration, NORM_IMAGES))
-    evaluator = Evaluator(network, task, first(task.held_out_batches(), samples.held_out), for_norms)
+    network, prepared = request.network, Prepared.of(request)
+    evaluator = prepared.evaluator
     widths: dict[ChannelGroup, list[NarrowedGroup]] = {}
     for one in request.narrowed:
         widths.setdefault(one.group, []).append(one)
     began = time.monotonic()
-    for group, readings in readings_of(network.module, list(widths), calibration):
+    for group, readings in readings_of(network.module, list(widths), prepared.calibration, prepared.room.equations):
         order = order_of(list(readings.values()))
         for one in widths[group]:
             kept = tuple(sorted(order[: one.channels]))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from math import ceil
 
@@ -24,6 +25,7 @@ from trt_layermerge.errors import IncompatibleError, InputError
 from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
+from trt_layermerge.latency.runner import Runner
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
 from trt_layermerge.latency.trial import WINDOW, Burst, Round, Sentinel, Trial, timing_of
 from trt_layermerge.log import record
@@ -50,48 +52,75 @@ _ONE_OF = 8
 _SECONDS_PER_MAC = 1e-10
 
 
+@dataclass(frozen=True)
+class DeviceRunner:
+    """Measures on the device that is here; see ``Runner``.
+
+    Attributes:
+        runtime: Builds the engines.
+        options: How.
+        policy: How sure the latencies have to be.
+        gap_model: Asked for gaps alone.
+        rebuilt: Keys of those that are built ``policy.rebuilds`` times; see ``rebuilt``.
+    """
+
+    runtime: Runtime
+    options: BuildOptions
+    policy: MeasurementPolicy
+    gap_model: GapModel = _no_model
+    rebuilt: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> ProfileKey:
+        """What its rows are of."""
+        return ProfileKey.of(self.runtime.describe(self.options))
+
+    def rows(self, signatures: Sequence[AnySignature], max_seconds: float | None = None) -> Iterator[ProfileRow]:
+        """Measure group by group, beside one sentinel."""
+        began = time.monotonic()
+        for group in _groups(signatures, self.policy):
+            if max_seconds is not None and time.monotonic() - began >= max_seconds:
+                return
+            yield from _measured(group, self, self._sentinel)
+
+    @cached_property
+    def _sentinel(self) -> Sentinel:
+        signature = replace(SENTINEL, precision=self.options.precision)
+        return Sentinel(_built(signature, self.runtime, self.options), self.policy)
+
+
 def fill(
     profile: Profile,
     signatures: Iterable[AnySignature],
-    runtime: Runtime,
-    options: BuildOptions,
-    policy: MeasurementPolicy,
+    runner: Runner,
     progress: Progress | None = None,
-    gap_model: GapModel | None = None,
     max_seconds: float | None = None,
 ) -> int:
     """Measure the signatures that a profile does not hold yet; each row is on disk as soon as it is known.
 
     A candidate that cannot be built gets a row that says so, and another try the next time; one that stayed less sure
-    than the policy asks is ``degraded``, and gets one where the policy says so.
+    than the policy asks is ``degraded``, and gets one where the policy says so. In the end, however it comes, the file
+    is in order: the same whoever measured, and in whatever turn.
 
-    After ``max_seconds`` no group of candidates is begun any more. ``gap_model`` is asked for gaps alone.
+    After ``max_seconds`` no group of candidates is begun any more.
 
     Returns:
         How many rows were measured.
 
     Raises:
-        IncompatibleError: The profile is not of this runtime and these options.
+        IncompatibleError: The profile is not of what the runner measures.
         RuntimeNotAvailableError: The device is not here.
     """
-    if differences := profile.key.differences(ProfileKey.of(runtime.describe(options))):
+    if differences := profile.key.differences(runner.key):
         raise IncompatibleError(
             f"profile {profile.path} cannot take latencies of this runtime: {'; '.join(differences)}",
             hint="open the profile of this device, runtime and precision",
         )
-    signatures = list(signatures)
-    pending, sample = missing(signatures, profile, policy), rebuilt(signatures, policy)
-    sentinel: Sentinel | None = None
-    measured, began, work = 0, time.monotonic(), _work(pending, profile, policy)
-    finished, all_work = 0.0, sum(work.values())
-    for begin in range(0, len(pending), policy.group):
-        if max_seconds is not None and time.monotonic() - began >= max_seconds:
-            break
-        sentinel = sentinel or Sentinel(
-            _built(replace(SENTINEL, precision=options.precision), runtime, options), policy
-        )
-        group = pending[begin : begin + policy.group]
-        for row in _measured(group, runtime, options, sentinel, policy, gap_model or _no_model, sample):
+    pending, measured, finished = missing(signatures, profile, runner.policy), 0, 0.0
+    work = _work(pending, profile, runner.policy)
+    all_work = sum(work.values())
+    try:
+        for row in runner.rows(pending, max_seconds) if pending else ():
             profile.add(replace(row, simulated=profile.key.device.simulated))
             if row.status != "ok":
                 about = {"signature": row.signature.key, "status": row.status, "reason": row.reason}
@@ -99,7 +128,24 @@ def fill(
             measured, finished = measured + 1, finished + work[row.signature.key]
             if progress is not None:
                 progress(measured, len(pending), row.signature.key, share=finished / all_work)
+    finally:
+        profile.put_in_order()
     return measured
+
+
+def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
+    """Candidates in order, so many at a time as are timed interleaved."""
+    group: list[AnySignature] = []
+    weights, builds = 0, max(policy.builds, policy.rebuilds)
+    for signature in pending:
+        more = builds * signature.weights if isinstance(signature, Signature) else 0
+        if group and (len(group) == policy.group or weights + more > policy.group_weights):
+            yield group
+            group, weights = [], 0
+        group.append(signature)
+        weights += more
+    if group:
+        yield group
 
 
 def missing(signatures: Iterable[AnySignature], profile: Profile, policy: MeasurementPolicy) -> list[AnySignature]:
@@ -201,21 +247,15 @@ def _seconds_per_mac(profile: Profile) -> float:
     return float(np.median(paces)) if paces else _SECONDS_PER_MAC
 
 
-def _measured(
-    group: Sequence[AnySignature],
-    runtime: Runtime,
-    options: BuildOptions,
-    sentinel: Sentinel,
-    policy: MeasurementPolicy,
-    gap_model: GapModel,
-    sample: frozenset[str],
-) -> Iterator[ProfileRow]:
+def _measured(group: Sequence[AnySignature], runner: DeviceRunner, sentinel: Sentinel) -> Iterator[ProfileRow]:
     """The rows of a group, each as soon as it is known."""
+    runtime, policy, options, gap_model = runner.runtime, runner.policy, runner.options, runner.gap_model
     trials: dict[AnySignature, Trial] = {}
     for signature in group:
         try:
-            builds = max(policy.builds, policy.rebuilds if signature.key in sample else 1)
-            anew = replace(options, anew=signature.key in sample)
+            again = signature.key in runner.rebuilt
+            builds = max(policy.builds, policy.rebuilds if again else 1)
+            anew = replace(options, anew=again)
             engines = [_built(signature, runtime, options, gap_model)]
             engines += [_built(signature, runtime, anew, gap_model) for _ in range(1, builds)]
             trials[signature] = Trial(engines, policy, runtime.doubt(engines[0]))

@@ -23,7 +23,10 @@ class MeasurementPolicy:
             one draw a build; the interval of one alone knows nothing of it.
         rebuilds: The same for a sample of the candidates, each built as if nothing had been timed before; what builds
             differ by is part of the intervals of all.
-        group: Candidates that are timed interleaved.
+        group: Most candidates that are timed interleaved. Those of one group meet the same moments of the machine, and
+            a job beside that comes and goes slows all of them alike; the longer a group takes, the more groups do.
+        group_weights: Most weights of a group, of all builds together, for they are in memory at once; but any one
+            candidate is a group.
         disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
         patience: Rounds of a group that may be thrown away, beyond one for each that was not.
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
@@ -45,7 +48,8 @@ class MeasurementPolicy:
     max_burst: int = 200
     builds: int = 1
     rebuilds: int = 1
-    group: int = 8
+    group: int = 48
+    group_weights: int = 2**27
     disturbance: float = 0.10
     patience: int = 10
     tolerated: float = 0.20

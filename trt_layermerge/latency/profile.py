@@ -102,12 +102,13 @@ class Profile:
         self._journal, self._key = journal, ProfileKey.read(journal.key)
         # By text, not by value: the bias of a signature without a convolution is not written, and does not matter.
         self._rows: dict[str, ProfileRow] = {}
+        self._written: list[str] = []
         for number, record in journal:
             try:
                 row = _row(record)
             except ValueError as error:
                 raise journal.malformed(number, error) from error
-            self._rows[row.signature.key] = row
+            self._hold(row)
         self._pool()
 
     def _pool(self) -> None:
@@ -144,8 +145,8 @@ class Profile:
 
     @classmethod
     def write(cls, path: Path, key: ProfileKey, rows: Iterable[ProfileRow]) -> Profile:
-        """Write a whole profile, in the place of what is there."""
-        write_whole(path, _FORMAT, key.record, map(_row_fields, rows))
+        """Write a whole profile, in the place of what is there, in the order of its signatures."""
+        write_whole(path, _FORMAT, key.record, map(_row_fields, sorted(rows, key=lambda row: row.signature.key)))
         return cls.read(path)
 
     @staticmethod
@@ -179,9 +180,23 @@ class Profile:
     def add(self, row: ProfileRow) -> None:
         """Append a row; when this returns it is on disk."""
         self._journal.append(_row_fields(row))
-        self._rows[row.signature.key] = row
+        self._hold(row)
         if row.timing is not None and row.timing.build_spread is not None:
             self._pool()
+
+    def _hold(self, row: ProfileRow) -> None:
+        self._rows[row.signature.key] = row
+        self._written.append(row.signature.key)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the file is as ``write`` writes it: so it tells nothing of who measured a row when."""
+        return self._written == sorted(self._rows)
+
+    def put_in_order(self) -> None:
+        """Write the file in order, unless it is; rows that others took the place of go."""
+        if not self.in_order:
+            self.__init__(Profile.write(self.path, self._key, self)._journal)  # type: ignore[misc]
 
     def expected(self, signature: AnySignature) -> Timing | None:
         """What an engine built tomorrow is expected to take; ``None`` where nothing is known.

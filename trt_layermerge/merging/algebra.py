@@ -24,6 +24,9 @@ from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
 
+NUMBERS_AT_ONCE = 1 << 23
+"""Numbers of a composition that are made at a time: what makes them takes a multiple of their memory."""
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -158,10 +161,15 @@ def compose(first: Convolution, second: Convolution) -> Convolution:
     # The second one keeps its own groups: written out as a dense kernel, a depthwise one would be nearly all zeros.
     g, mid = second.geometry.groups, first.geometry.out_channels
     inner, outer = regroup(first, geometry.groups).weight, second.weight
-    # Once for all groups: batch = inputs of a group, channels = mid channels.
+    # For all groups at once, some inputs of theirs at a time: batch = inputs of a group, channels = mid channels.
     images, kernels = inner.transpose(0, 1), outer.reshape(g, -1, *outer.shape[1:]).transpose(1, 2).flatten(0, 1)
     (sh, sw), (dh, dw) = first.geometry.stride, second.geometry.dilation
-    taps = F.conv_transpose2d(images, kernels, stride=first.geometry.dilation, dilation=(sh * dh, sw * dw), groups=g)
+    taps = inner.new_empty(geometry.out_channels, len(images), *geometry.kernel)
+    at_once, apart = max(1, NUMBERS_AT_ONCE // taps[:, 0].numel()), (sh * dh, sw * dw)
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        made = F.conv_transpose2d(some, kernels, stride=first.geometry.dilation, dilation=apart, groups=g)
+        taps[:, start : start + at_once] = made.transpose(0, 1)
     summed = outer.sum((2, 3)).reshape(g, -1, mid // g)  # what is the same at every pixel
 
     def passed(values: Tensor) -> Tensor:
@@ -169,7 +177,7 @@ def compose(first: Convolution, second: Convolution) -> Convolution:
 
     carries = _added({number: passed(matrix) for number, matrix in first.carries.items()}, second.carries)
     bias = second.bias + passed(first.bias)[:, 0]
-    return Convolution(geometry, taps.transpose(0, 1).contiguous(), bias, carries)
+    return Convolution(geometry, taps, bias, carries)
 
 
 def add(a: Convolution, b: Convolution) -> Convolution:

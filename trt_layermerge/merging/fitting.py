@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trt_layermerge.merging.algebra import Convolution, embed
@@ -90,7 +90,7 @@ class NormalEquations:
         view, groups = windows(inputs, self.geometry), self.geometry.groups
         self.gram = self.gram.to(inputs.device)
         for some in in_parts(positions):
-            patches = _with_ones(at(view, some, groups).double())
+            patches = _with_ones(at(view, some, groups))
             add_products(self.gram, patches)
             for index, target in enumerate(targets):
                 wanted = at(target, some, groups).double()
@@ -167,13 +167,14 @@ class Patches:
         inputs: Float[Tensor, "batch in_channels height width"],
         targets: Float[Tensor, "batch _ rows columns"] | Sequence[Float[Tensor, "batch _ rows columns"]],
         positions: Int[Tensor, "samples 3"] | None = None,
+        kept: Bool[Tensor, " samples"] | None = None,
     ) -> None:
-        """Add a batch, as ``NormalEquations.add`` does; of the positions, an even share is kept."""
+        """Add a batch, as ``NormalEquations.add`` does; of the positions, an even share is kept, if not told which."""
         targets = [targets] if isinstance(targets, Tensor) else targets
         positions = all_positions(targets[0]) if positions is None else positions
         if self.formed is not None:
             self.formed.add(inputs, targets, positions)
-        kept = torch.linspace(0, len(positions) - 1, ceil(self._share * len(positions))).long()
+        kept = self.evenly(len(positions)) if kept is None else kept
         groups = self.geometry.groups
         parts = [at(windows(inputs, self.geometry), positions[kept], groups).contiguous()]
         parts += [at(target, positions[kept], groups) for target in targets]
@@ -181,6 +182,12 @@ class Patches:
             held.append(part)
         self._kept_finite = self._kept_finite and all(bool(part.isfinite().all()) for part in parts)
         self._solvers.clear()
+
+    def evenly(self, count: int) -> Bool[Tensor, " samples"]:
+        """Which of so many positions are kept."""
+        kept = torch.zeros(count, dtype=torch.bool)
+        kept[torch.linspace(0, count - 1, ceil(self._share * count)).long()] = True
+        return kept
 
     def solve(self, geometry: Geometry, prior: Convolution | None = None, of: int = 0) -> Fitted:
         """The best convolution of this geometry, as of ``NormalEquations.solve``.
@@ -191,10 +198,9 @@ class Patches:
         if self.formed is not None and unknowns_of(geometry) <= unknowns_of(self.formed.geometry):
             return self.formed.solve(geometry, prior, of)
         _require_data(sum(part.shape[1] for part in self._patches), self.finite)
-        taken = part_of(geometry, self.geometry).to(self._patches[0].device)
         part = replace(geometry, out_channels=geometry.groups)
         if part not in self._solvers:
-            self._solvers[part] = Dual(torch.cat([some[..., taken] for some in self._patches], 1))
+            self._solvers[part] = Dual(self._of(geometry))
         solver, targets = self._solvers[part], torch.cat(self._targets[of], 1).double()
         start = prior_columns(self._inner(geometry, prior, of), geometry).to(targets)
         ridge = solver.best_ridge(targets, start)
@@ -202,6 +208,12 @@ class Patches:
         missed = targets - solver.predict(solution)
         unexplained = unexplained_share(missed.square().sum(), targets.square().sum(), targets.sum(1), targets.shape[1])
         return Fitted(from_columns(solution, geometry), unexplained, solver.residual(solution, targets, start, ridge))
+
+    def _of(self, geometry: Geometry) -> Tensor:
+        """The kept patches of a kernel; the largest one's are all there is, in one piece and not twice."""
+        self._patches = [torch.cat(self._patches, 1)] if len(self._patches) > 1 else self._patches
+        (whole,), taken = self._patches, part_of(geometry, self.geometry)
+        return whole if len(taken) == whole.shape[2] else whole[..., taken.to(whole.device)]
 
     def _inner(self, geometry: Geometry, prior: Convolution | None, of: int) -> Convolution | None:
         """What a large kernel is drawn to."""
@@ -265,7 +277,11 @@ def _require_data(samples: int, finite: bool) -> None:
 
 
 def _with_ones(patches: Tensor) -> Tensor:
-    return torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2)
+    """Patches in float64, with a constant 1 at their end; converted into their place, for they are large."""
+    groups, samples, unknowns = patches.shape
+    result = patches.new_ones(groups, samples, unknowns + 1, dtype=torch.float64)
+    result[..., :-1] = patches
+    return result
 
 
 def unexplained_share(missed: Tensor, squares: Tensor, sums: Tensor, samples: int) -> float:

@@ -29,7 +29,8 @@ from trt_layermerge.network.padding import geometry_of
 from trt_layermerge.network.units import sole_user
 
 GRAM_MEMORY = 1 << 30
-"""Bytes that the matrices which are gathered at once may take; those of one group alone may take more."""
+"""Bytes that the matrices which are gathered at once take at most where there is room; those of one group alone may
+take more."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class View:
 
 
 def readings_of(
-    module: fx.GraphModule, groups: Sequence[ChannelGroup], calibration: Sequence[Values]
+    module: fx.GraphModule, groups: Sequence[ChannelGroup], calibration: Sequence[Values], memory: int = GRAM_MEMORY
 ) -> Iterator[tuple[ChannelGroup, dict[str, Reading]]]:
     """What the consumers of each group read, by their nodes, in the order of the groups.
 
@@ -59,13 +60,15 @@ def readings_of(
         module: The network, in evaluation mode.
         groups: Of it.
         calibration: Batches of its inputs.
+        memory: Bytes for their matrices.
 
     Raises:
         TaskError: There is no data.
     """
+    most = min(GRAM_MEMORY, memory)
     waiting: list[ChannelGroup] = []
     for group in groups:
-        if waiting and sum(view.bytes for view in _views(module, [*waiting, group]).values()) > GRAM_MEMORY:
+        if waiting and sum(view.bytes for view in _views(module, [*waiting, group]).values()) > most:
             yield from _gathered(module, waiting, calibration)
             waiting = []
         waiting.append(group)

@@ -29,6 +29,7 @@ from trt_layermerge.merging.width import Width
 from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
+from trt_layermerge.network.memory import Room
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Reconstruction:
         added = choice.activation is not None
         return fit_responses(responses, geometry, prior, clip, self.strength.ridge, linear=added), responses
 
-    def correct(self, choices: Iterable[Choice]) -> None:
+    def correct(self, choices: Iterable[Choice], room: Room) -> None:
         """Let those consumers of narrowed groups do without what goes that no choice of a plan solves anew.
 
         They are corrected for what they read in the original, and not for what changes before them.
@@ -170,7 +171,7 @@ class Reconstruction:
             for group, kept in self.runs.kept.items()
             if (rest := tuple(name for name in group.consumers if name not in solved))
         }
-        for group, readings in readings_of(self._module, list(left), list(self.runs.batches())):
+        for group, readings in readings_of(self._module, list(left), list(self.runs.batches()), room.equations):
             for name, reading in readings.items():
                 write_corrected(self.runs.working.module, name, reading, left[group])
 

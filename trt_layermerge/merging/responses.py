@@ -104,7 +104,7 @@ class _Formed:
         solved, evaluated = responses.split()
         seen, held = _gram(solved.patches), _gram(evaluated.patches)
         ridge = _best_ridge(seen, solved, evaluated, prior) if choose_ridge else RIDGE
-        self.system = Primal(seen + held, ridge)
+        self.system = Primal(seen.add_(held), ridge)
 
     def solve(self, targets: Rows, prior: Coefficients) -> Coefficients:
         cross = _cross(self.patches, targets)

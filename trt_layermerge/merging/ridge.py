@@ -98,7 +98,9 @@ class Dual:
     """
 
     def __init__(self, patches: Float[Tensor, "groups samples unknowns"]) -> None:
-        self.patches, self.middle = patches, patches.mean(1, keepdim=True, dtype=torch.float64)
+        self.patches = patches
+        means = [patches[..., columns].mean(1, keepdim=True, dtype=torch.float64) for columns in self._parts()]
+        self.middle = torch.cat(means, 2)  # converted as a whole, the patches would take twice as much again
         groups, samples, unknowns = patches.shape
         self.products = torch.zeros(groups, samples, samples, dtype=torch.float64, device=patches.device)
         squares = torch.zeros(groups, dtype=torch.float64, device=patches.device)

@@ -28,6 +28,7 @@ from trt_layermerge.network.bookkeeping import Bookkeeping, LinearForm
 from trt_layermerge.network.device import CPU, move, placed
 from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import Values
+from trt_layermerge.network.memory import MemoryLimit, Need
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
 
@@ -59,6 +60,7 @@ def execute(
     progress: Progress | None = None,
     strength: Strength | None = None,
     kept: Kept | None = None,
+    memory: MemoryLimit | None = None,
 ) -> Compression:
     """Merge, fit and drop the blocks of a plan, narrow what is left, and prove the merges.
 
@@ -72,6 +74,7 @@ def execute(
         progress: Told of every block.
         strength: What fits make use of; by default, of everything.
         kept: What stays of channel groups of the network.
+        memory: The most that the process may take; by default, a share of what is free.
 
     Raises:
         ModelError: A block to fit has activations that are not finite, or a group cannot be narrowed with these blocks.
@@ -79,15 +82,16 @@ def execute(
         TaskError: There is a block to fit, but no calibration data.
     """
     runs = CalibrationRuns(network, inputs, kept)
-    reconstruction = Reconstruction(runs, strength or Strength())
+    reconstruction, memory = Reconstruction(runs, strength or Strength()), memory or MemoryLimit.usual()
     merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
     todo = sorted((choice for choice in choices if reconstruction.changes(choice)), key=lambda choice: choice.block)
     if kept:
-        reconstruction.correct(todo)
+        reconstruction.correct(todo, memory.room(Need()))
     for number, choice in enumerate(todo):
         if progress is not None:
             progress(number, len(todo), choice.key)
+        memory.keep()
         if kept:
             reconstruction.refit_beside(choice)
         if choice.kind is Kind.KEEP:
@@ -157,6 +161,7 @@ def execute_on(
     progress: Progress | None = None,
     strength: Strength | None = None,
     kept: Kept | None = None,
+    memory: MemoryLimit | None = None,
 ) -> Compression:
     """Execute a plan as ``execute`` does, on a device; the network and all that is made of it end on the CPU.
 
@@ -164,7 +169,7 @@ def execute_on(
         LayerMergeError: As there.
     """
     with placed(network.module, device):
-        made = execute(network, choices, inputs, progress, strength, kept)
+        made = execute(network, choices, inputs, progress, strength, kept, memory)
         for module in (made.merged, made.linearised):
             move(module, CPU)
         return replace(made, fits=_on_cpu(made.fits), refits=_on_cpu(made.refits))

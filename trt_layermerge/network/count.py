@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 BYTES = 4
 """Of one activation, float32."""
+
+PASS = 2
+"""What a forward pass takes: its tensors, and the same again in other layouts and in buffers of operations."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,16 @@ def _zeros(placeholder: fx.Node, like: torch.Tensor) -> torch.Tensor:
     real = placeholder.meta.get("dtype", torch.float32).is_floating_point
     dtype = like.dtype if real else placeholder.meta["dtype"]
     return torch.zeros(1, *placeholder.meta["shape"], dtype=dtype, device=like.device)
+
+
+def pass_bytes(graph: fx.Graph, images: int) -> int:
+    """Memory that one forward pass of a batch takes."""
+    return PASS * images * _peak_bytes(graph)
+
+
+def bytes_of(graph: fx.Graph, names: Collection[str]) -> int:
+    """Memory of some values for one image."""
+    return sum(_bytes(node) for node in graph.nodes if node.name in names)
 
 
 def _peak_bytes(graph: fx.Graph) -> int:

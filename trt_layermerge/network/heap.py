@@ -25,14 +25,25 @@ def heap_kept() -> Iterator[None]:
 
     Only with glibc; another C library goes on as it does.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+    libc = _glibc()
+    if libc is None:
         yield
         return
-    assert libc is not None
     for parameter in (TRIM_THRESHOLD, MMAP_THRESHOLD):
         libc.mallopt(parameter, MOST)
     try:
         yield
     finally:
         libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give what is free at this moment back to the system: elsewhere it could be of use, or a limit is near."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from trt_layermerge.network.cgroups import control_groups, text_of
+
 
 def use_threads(threads: int | None) -> None:
     """Let torch compute on so many threads; if not told, on all cores, or as ``OMP_NUM_THREADS`` says."""
@@ -64,36 +66,15 @@ def physical_cores(root: Path = Path("/")) -> int:
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    cores = {_text(root / topology.format(cpu)) or str(cpu) for cpu in allowed}
+    cores = {text_of(root / topology.format(cpu)) or str(cpu) for cpu in allowed}
     return max(1, int(min([len(cores), *_quotas(root)])))
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that cgroups grant: of this process's own, and of all above it, in either version."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        folder = root / "sys/fs/cgroup"
-        if number != "0" and "cpu" in controllers.split(","):
-            folder /= controllers
-        elif number != "0":
-            continue
-        own = folder / path.strip("/")
-        for place in (own, *own.parents):
-            yield from _quota(place)
-            if place == folder:
-                break
-
-
-def _quota(place: Path) -> Iterator[float]:
-    quota, period = (*_text(place / "cpu.max").split(), "", "")[:2]
-    if not quota:
-        quota, period = (_text(place / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    if quota.isdecimal() and period.isdecimal() and int(period):
-        yield int(quota) / int(period)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    """Cores' worth of time that control groups grant."""
+    for place in control_groups("cpu", root):
+        quota, period = (*text_of(place / "cpu.max").split(), "", "")[:2]
+        if not quota:
+            quota, period = (text_of(place / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            yield int(quota) / int(period)

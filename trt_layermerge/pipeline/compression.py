@@ -22,7 +22,6 @@ from trt_layermerge.delivery.manifest import (
     hashes,
     plan_fields,
     timing_cache_hash,
-    versions,
     write_manifest,
 )
 from trt_layermerge.delivery.per_network import PerNetwork
@@ -40,6 +39,7 @@ from trt_layermerge.network.count import size_of
 from trt_layermerge.network.inputs import Values, batched_shapes, joined
 from trt_layermerge.pipeline.final_engines import Route, fastest_route, timed_finally
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_evidence import evidence_of
 from trt_layermerge.pipeline.outcome import require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.session import Session
@@ -48,12 +48,14 @@ from trt_layermerge.pipeline.training import Executed, execute_and_train
 from trt_layermerge.planning.confidence import probability
 from trt_layermerge.planning.plan import PlanFile, Refined
 from trt_layermerge.progress import Reporter
+from trt_layermerge.report.evidence import Evidence
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
 from trt_layermerge.runtimes.base import Engine, Shape
 from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
+from trt_layermerge.versions import versions
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +134,8 @@ def deliver(compressed: Compressed, reporter: Reporter) -> Result:
         figures = _measured(session, made, compressed.module, reporter)
         manifest = _manifest(session, compressed.plan_file, figures, _proof_figures(compressed, made.difference), made)
         also, cautions = _also(session, reporter), compressed.cautions
-        return _write(job, Result(manifest, job.output, also, compressed.slowed_lr, cautions))
+        result = Result(manifest, job.output, also, compressed.slowed_lr, cautions)
+        return _write(job, result, evidence_of(session, compressed.plan_file.plan))
 
 
 def whole_job(session: Session, reporter: Reporter) -> Result:
@@ -158,7 +161,7 @@ def _also(session: Session, reporter: Reporter) -> Also | None:
     shapes = batched_shapes(session.network.inputs, job.batch)
     sources = PerNetwork(job.original_onnx, job.output / COMPRESSED_ONNX)
     models = sources.map(lambda source: typed_path(source, job.options.precision))
-    return build_also(job.also, models, job.options, shapes, job.final_policy)
+    return build_also(job.also, models, job.options, shapes, job.final_policy, job.key)
 
 
 @dataclass(frozen=True)
@@ -324,12 +327,14 @@ def _real_inputs(task: Task) -> tuple[Tensor, ...]:
     return joined(inputs for inputs, _ in first(task.held_out_batches(), CHECKED_SAMPLES))
 
 
-def _write(job: Job, result: Result) -> Result:
+def _write(job: Job, result: Result, evidence: Evidence) -> Result:
     """Write what people read, and then the manifest, which has the hashes of it all."""
-    write_report(job.output / REPORT, result.manifest)
+    write_report(job.output / REPORT, result.manifest, evidence, result.cautions)
     write_json(job.output / RESULT, result.as_json())
     listed = result.manifest.files | hashes(job.output, [REPORT, RESULT])
-    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}))
+    write_manifest(job.output / MANIFEST, result.manifest.model_copy(update={"files": listed}), job.key)
     files = {what: str(path) for what, path in result.files.items()}
     record(_LOG.info, "delivered", "%s: %.2fx", files["engine"], result.manifest.speedup, **files)
-    return replace(result, manifest=verify_delivery(job.output / MANIFEST).manifest)  # as a user's machine will
+    signed_by = None if job.key is None else job.key.public
+    verified = verify_delivery(job.output / MANIFEST, signed_by=signed_by)  # as a user's machine will
+    return replace(result, manifest=verified.manifest)

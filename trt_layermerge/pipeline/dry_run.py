@@ -13,11 +13,15 @@ from trt_layermerge.importance.evaluator import first
 from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import as_tuple, samples_in
+from trt_layermerge.network.memory import USUAL_SHARE
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.profiling import profiling_plan
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.training.check import first_batch
+
+BUDGETS = 5
+"""That are told of before one is chosen."""
 
 TRAINING_STEP = 3.5
 """A step of the compressed network and its teacher, in forward passes of the original."""
@@ -34,6 +38,12 @@ class StagePlan(TypedDict):
 def data_plan(session: Session) -> tuple[str, ...]:
     """What a task without labels reads, how it splits that, and what it compares; nothing of any other."""
     return () if session.comparison is None else session.comparison.in_words
+
+
+def memory_plan(session: Session) -> str:
+    """The most memory that importance and fits will take."""
+    told = "as asked for" if session.job.memory_limit is not None else f"{USUAL_SHARE:.0%} of what is free now"
+    return f"importance and fits take at most {session.job.memory} of memory, {told}"
 
 
 def seconds_per_image(session: Session) -> float:
@@ -59,24 +69,45 @@ def importance_plan(session: Session, choices: Collection[Choice]) -> tuple[int,
 
 def job_plan(session: Session) -> list[StagePlan]:
     """What every stage of the job would do, and how long it should take."""
-    job, task = session.job, session.training_task()
+    pace = seconds_per_image(session)
+    refining = [_measuring(session, "refine", session.job.refine, pace)] if session.job.refine else []
+    return [*_tables(session), *refining, *finishing_plan(session, pace)]
+
+
+def exploration_plan(session: Session) -> list[StagePlan]:
+    """The same of what is measured to tell what budgets cost."""
+    return [*_tables(session), _measuring(session, "explore", BUDGETS, seconds_per_image(session))]
+
+
+def _tables(session: Session) -> list[StagePlan]:
     profiling = profiling_plan([session])
     pending = profiling.missing
     choices = session.choices if pending else worthwhile(session)
     measured, importance = importance_plan(session, choices)
     if pending:
         importance /= 2  # about half of all choices turn out to be slower than keeping
-    pace = seconds_per_image(session)
-    stages: list[StagePlan] = [
+    return [
         {"stage": "profile", "what": f"{pending} signatures", "seconds": profiling.seconds},
         {"stage": "importance", "what": f"{'at most ' if pending else ''}{measured} choices", "seconds": importance},
+    ]
+
+
+def _measuring(session: Session, stage: str, plans: int, pace: float) -> StagePlan:
+    images = 20 * session.job.samples.calibration + session.job.samples.held_out
+    return {"stage": stage, "what": f"{plans} plans", "seconds": plans * (images * pace + 20)}
+
+
+def finishing_plan(session: Session, pace: float) -> list[StagePlan]:
+    """The stages once there is a plan.
+
+    Args:
+        session: The job.
+        pace: Seconds that the original takes for one image where the job computes.
+    """
+    job, task = session.job, session.training_task()
+    stages: list[StagePlan] = [
         {"stage": "merge", "what": f"fits on {job.fit_samples} images", "seconds": 20 * pace * job.fit_samples},
     ]
-    if job.refine:
-        images = 20 * job.samples.calibration + job.samples.held_out
-        stages.insert(
-            2, {"stage": "refine", "what": f"{job.refine} plans", "seconds": job.refine * (images * pace + 20)}
-        )
     if job.recipe is not None:
         steps = job.recipe.steps_of(task.steps_per_epoch)
         batch = samples_in(first_batch(task, "training_batches")[0])

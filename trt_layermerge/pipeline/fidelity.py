@@ -7,7 +7,7 @@ made-up losses, and blocks are fitted to random inputs. ``fidelity_correction`` 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import hypot
 from pathlib import Path
@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.lowering import layers_of
+from trt_layermerge.blocks.sized_choices import SizedChoice
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
@@ -27,10 +28,10 @@ from trt_layermerge.merging.reconstruction import PLAIN
 from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.inputs import batched_shapes, examples
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming
-from trt_layermerge.pipeline.job_frontier import frontier_of
+from trt_layermerge.pipeline.job_frontier import frontier_of, operations_of, weights_of
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.pipeline.solving import ChosenPlan, chosen, with_kept
+from trt_layermerge.pipeline.solving import ChosenPlan, chosen, sized_in, with_kept
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.progress import Reporter
@@ -76,7 +77,8 @@ def validation_stage(session: Session, count: int, reporter: Reporter) -> tuple[
     profile_stage(session, reporter)
     baseline = baseline_stage(session, reporter)
     losses = _losses(session)
-    plans = tuple(with_kept(plan, losses) for plan in spread(frontier_of(session, baseline, losses), count))
+    frontier = frontier_of(session, baseline, losses, corrected=False)
+    plans = tuple(with_kept(plan, losses) for plan in spread(frontier, count))
     if not plans:
         raise UsageError(
             f"{session.network.name} has no plan to validate: no choice is faster than keeping its layers",
@@ -124,21 +126,24 @@ def _timed(session: Session, baseline: Timing, plans: Sequence[Plan], reporter: 
         reporter.progress(len(plans), len(plans) + 1, "time all of them interleaved")
         timings = compare(engines, job.final_policy)
     reporter.progress(len(plans) + 1, len(plans) + 1, "")
-    kept = _operations(session, (choice for choice in session.choices if choice.kind is Kind.KEEP))
+    kept = [session.sized[choice][0] for choice in session.choices if choice.kind is Kind.KEEP]
+    sized = [tuple(sized_in(session, plan)) for plan in plans]
     return tuple(
         PlanTiming(
             predicted=plan.latency_ns / baseline.median_ns,
             measured=timings[str(number)].median_ns / timings[_ORIGINAL].median_ns,
             measured_ns=timings[str(number)].median_ns,
-            removed=1 - _operations(session, executed[number].choices) / kept,
+            removed=_gone(operations_of, sized[number], kept),
             doubt=hypot(*(one.relative_ci for one in (baseline, timings[_ORIGINAL], timings[str(number)]))),
+            weights=_gone(weights_of, sized[number], kept),
         )
         for number, plan in enumerate(plans)
     )
 
 
-def _operations(session: Session, choices: Iterable[Choice]) -> int:
-    return sum(not one.empty for choice in choices for one in session.sized[choice][0].signatures)
+def _gone(amount: Callable[[SizedChoice], int], left: Iterable[SizedChoice], kept: Iterable[SizedChoice]) -> float:
+    """The share of what the layers of the original have that a plan does without."""
+    return 1 - sum(map(amount, left)) / max(sum(map(amount, kept)), 1)
 
 
 def _write(session: Session, plan: ChosenPlan, path: Path) -> None:

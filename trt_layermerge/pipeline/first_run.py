@@ -8,15 +8,15 @@ import traceback
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from trt_layermerge import files
 from trt_layermerge.anonymous import anonymous_value
-from trt_layermerge.delivery.manifest import git_state, versions
-from trt_layermerge.errors import InputError, LayerMergeError
-from trt_layermerge.latency.measure import fill
+from trt_layermerge.delivery.manifest import git_state
+from trt_layermerge.errors import InputError, LayerMergeError, legible
+from trt_layermerge.latency.measure import DeviceRunner, fill
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.standard_table import standard_signatures
@@ -25,6 +25,7 @@ from trt_layermerge.progress import Progress
 from trt_layermerge.runtimes.base import BuildOptions, Condition, Device, Runtime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.runtimes.survey import Finding, survey
+from trt_layermerge.versions import versions
 
 POLICY = MeasurementPolicy(relative_ci=0.05, min_samples=15, max_seconds=0.5)
 """Of the standard table: seconds, not hours, and no plan rests on it."""
@@ -135,19 +136,29 @@ def write_first_run(path: Path, run: FirstRun) -> None:
 
 
 def read_first_run(path: Path) -> FirstRun:
-    """Read what ``write_first_run`` wrote.
+    """Read what ``write_first_run`` wrote; a stranger may have sent it, so texts are free of what a terminal obeys.
 
     Raises:
         InputError: The file cannot be read, or is none; the message names the first field that is wrong.
     """
     try:
-        return TypeAdapter(FirstRun).validate_json(path.read_bytes())
+        return TypeAdapter(FirstRun).validate_python(_printable(files.parse_json(files.read_bytes(path))))
     except OSError as error:
         raise InputError(f"cannot read the report {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole of it"
         raise InputError(f"{path} is no report of the doctor: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no report of the doctor: the whole of it {error}") from error
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return "\n".join(map(legible, value.split("\n")))
+    if isinstance(value, list):
+        return list(map(_printable, value))
+    return {legible(name): _printable(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _standard_rows(runtime: Runtime, progress: Progress | None) -> tuple[StandardRow, ...]:
@@ -155,5 +166,5 @@ def _standard_rows(runtime: Runtime, progress: Progress | None) -> tuple[Standar
     key = ProfileKey.of(runtime.describe(options))
     with tempfile.TemporaryDirectory(prefix="trt_layermerge-") as folder:
         profile = Profile.open(Path(folder) / "standard.jsonl", key)
-        fill(profile, standard_signatures(options.precision), runtime, options, POLICY, progress)
+        fill(profile, standard_signatures(options.precision), DeviceRunner(runtime, options, POLICY), progress)
         return tuple(map(StandardRow.of, profile))

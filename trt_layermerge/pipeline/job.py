@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trt_layermerge.blocks.limits import Limits
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.policy import MeasurementPolicy
+from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
@@ -62,8 +64,13 @@ class Job:
         device: Where torch computes: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. It decides nothing but the last digits,
             and so is part of no key.
         cpu_threads: How many threads torch computes on; ``None`` for all physical cores. Part of no key either.
+        memory_limit: The most that this process may take for importance and fits; ``None`` for a share of what is
+            free. Part of no key.
         accept_worse: Whether a network is delivered that is far worse than planned.
+        fleet: Machines that measure, as ``Fleet.parse`` reads it; ``None`` for this one. Part of no key.
         also: Another runtime that the compressed network is built for, such as ``tensorrt-rtx:sm75``.
+        command: The command line that asks for all this, for the report; part of no key.
+        key: What the manifest is signed with; ``None`` for not at all.
     """
 
     model: str
@@ -89,8 +96,12 @@ class Job:
     policy: MeasurementPolicy = field(default_factory=MeasurementPolicy)
     device: str = "auto"
     cpu_threads: int | None = None
+    memory_limit: MemoryLimit | None = None
     accept_worse: bool = False
+    fleet: str | None = None
     also: str | None = None
+    command: str = ""
+    key: SigningKey | None = None
 
     @property
     def setting(self) -> Setting:
@@ -104,7 +115,12 @@ class Job:
         """How importance is measured."""
         from trt_layermerge.importance.filling import Estimation
 
-        return Estimation(self.estimator, self.samples, self.limits.max_kernel)
+        return Estimation(self.estimator, self.samples, self.limits.max_kernel, self.memory)
+
+    @property
+    def memory(self) -> MemoryLimit:
+        """The most that this process takes for importance and fits."""
+        return self.memory_limit or MemoryLimit.usual()
 
     @property
     def planner(self) -> Method:
@@ -141,6 +157,11 @@ class Job:
         return self.output / "baseline.json"
 
     @property
+    def correction_file(self) -> Path:
+        """What ``profile validate`` found to be systematic in predictions."""
+        return self.output / "correction.json"
+
+    @property
     def original_onnx(self) -> Path:
         """The original as ONNX."""
         return self.output / "original.onnx"
@@ -158,6 +179,10 @@ class Job:
     def refine_file(self, fingerprint: str) -> Path:
         """What was measured to decide between plans, for the settings of a fingerprint."""
         return self.output / f"refine-{fingerprint[:8]}.jsonl"
+
+    def explore_file(self, fingerprint: str) -> Path:
+        """What was measured to tell what budgets cost, likewise."""
+        return self.output / f"explore-{fingerprint[:8]}.jsonl"
 
     def fingerprint(
         self, weights: str, device: dict[str, Any], inputs: Sequence[dict[str, Any]] = (), task_content: str = ""

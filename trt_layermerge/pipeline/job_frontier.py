@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from trt_layermerge.blocks.sized_choices import NarrowedGroup, SizedChoice, grou
 from trt_layermerge.errors import TableError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.pipeline.correction_file import kept_correction
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.candidate import Candidate, MeasuredGroup, MeasuredWidth
 from trt_layermerge.planning.frontier import Frontier, solve
@@ -29,13 +30,46 @@ class LossRows(Protocol):
         """The row of a choice."""
 
 
-def latency_ns(session: Session, choice: Choice) -> int | None:
+@dataclass(frozen=True)
+class WithinNetwork:
+    """What blocks take within their network, of which a profile knows what they take alone.
+
+    Attributes:
+        share: Of what a block takes alone.
+        operation_ns: What each operation takes alone and not within, in ns.
+        weight_ns: The same of each weight.
+    """
+
+    share: float = 1.0
+    operation_ns: float = 0.0
+    weight_ns: float = 0.0
+
+    def ns(self, alone_ns: int, choice: SizedChoice) -> int:
+        """Latency of a choice in ns; no less than 0."""
+        less = self.operation_ns * operations_of(choice) + self.weight_ns * weights_of(choice)
+        return max(0, round(self.share * alone_ns - less))
+
+
+AS_TIMED = WithinNetwork()
+
+
+def latency_ns(session: Session, choice: Choice, within: WithinNetwork = AS_TIMED) -> int | None:
     """Latency of a choice with all channels, from the profile in ns; ``None`` where it is not known."""
-    interval = _interval_ns(session, session.sized[choice][0])
+    interval = _interval_ns(session, session.sized[choice][0], within)
     return None if interval is None else interval[1]
 
 
-def _interval_ns(session: Session, choice: SizedChoice) -> tuple[int, int, int] | None:
+def operations_of(choice: SizedChoice) -> int:
+    """How many operations a choice executes."""
+    return sum(not one.empty for one in choice.signatures)
+
+
+def weights_of(choice: SizedChoice) -> int:
+    """How many weights its convolutions have."""
+    return sum(one.weights for one in choice.signatures)
+
+
+def _interval_ns(session: Session, choice: SizedChoice, within: WithinNetwork) -> tuple[int, int, int] | None:
     """Latency of a choice in ns between the ends of its interval, the sums of its operations'."""
     low = median = high = 0
     for signature in choice.signatures:
@@ -43,10 +77,10 @@ def _interval_ns(session: Session, choice: SizedChoice) -> tuple[int, int, int] 
         if timing is None:
             return None
         low, median, high = low + timing.ci_low_ns, median + timing.median_ns, high + timing.ci_high_ns
-    return low, median, high
+    return within.ns(low, choice), within.ns(median, choice), within.ns(high, choice)
 
 
-def _saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
+def saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], int]) -> int:
     """What goes with a region beside its layers, in ns: its gaps as they were timed, less the layers inside of them.
 
     0 for other blocks, and for gaps that could not be timed: what is not known is not promised.
@@ -79,7 +113,7 @@ def worthwhile(session: Session) -> tuple[Choice, ...]:
 
     def pays(choice: Choice) -> bool:
         latency = latency_ns(session, choice)
-        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + _saved_ns(
+        keeping = sum(kept[layer] for layer in layers_of(session.network, choice.block)) + saved_ns(
             session, choice, kept
         )
         return choice.kind is Kind.KEEP or (latency is not None and latency < keeping)
@@ -87,7 +121,7 @@ def worthwhile(session: Session) -> tuple[Choice, ...]:
     return tuple(choice for choice in session.choices if pays(choice))
 
 
-def kept_ns(session: Session) -> dict[tuple[int, int], int]:
+def kept_ns(session: Session, within: WithinNetwork = AS_TIMED) -> dict[tuple[int, int], int]:
     """Latency in ns of each layer that is kept as it is, by chain and number.
 
     Raises:
@@ -96,7 +130,7 @@ def kept_ns(session: Session) -> dict[tuple[int, int], int]:
     kept: dict[tuple[int, int], int] = {}
     for choice in session.choices:
         if choice.kind is Kind.KEEP:
-            latency = latency_ns(session, choice)
+            latency = latency_ns(session, choice, within)
             if latency is None:
                 raise TableError(
                     f"profile {session.profile.path} has no latency for layer {choice.block}",
@@ -106,38 +140,52 @@ def kept_ns(session: Session) -> dict[tuple[int, int], int]:
     return kept
 
 
-def frontier_of(session: Session, baseline: Timing, table: LossRows | None) -> Frontier:
+def frontier_of(session: Session, baseline: Timing, table: LossRows | None, corrected: bool = True) -> Frontier:
     """The frontier of a job, from its tables.
 
     Args:
         session: The job.
         baseline: Latency of the original.
         table: Losses; without them every choice counts as harmless, and only the frontier's fastest plan is right.
+        corrected: Whether latencies are corrected by what ``profile validate`` found of this network, if it did.
 
     Raises:
         TableError: A table lacks a row that the method needs.
     """
-    layers, original = kept_ns(session), baseline.median_ns
-    candidates = list(_candidates(session, table, layers))
-    kept = sum(layers.values())
-    if kept > original:
-        # The blocks take longer one by one than the network as a whole: what calling a runtime costs is in each of
-        # them. Shares of the network are then the best that is known.
-        candidates = [_scaled(item, original, kept) for item in candidates]
-        kept = sum(latency * original // kept for latency in layers.values())
+    original, within = baseline.median_ns, within_network(session, baseline.median_ns, corrected)
+    kept = sum(kept_ns(session, within).values())
     lengths, groups = [len(chain) for chain in session.network.chains], _groups(session, table)
+    candidates = _candidates(session, table, within)
     return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
 
 
-def _candidates(session: Session, table: LossRows | None, layers: Mapping[tuple[int, int], int]) -> Iterator[Candidate]:
+def within_network(session: Session, original_ns: int, corrected: bool = True) -> WithinNetwork:
+    """What blocks take within the network of a job."""
+    kept = sum(kept_ns(session).values())
+    # Where the blocks take longer one by one than the network as a whole, what calling a runtime costs is in each of
+    # them. Shares of the network are then the best that is known.
+    share = min(1.0, original_ns / max(kept, 1))
+    correction = kept_correction(session) if corrected else None
+    if correction is None:
+        return WithinNetwork(share)
+    layers = [session.sized[choice][0] for choice in session.choices if choice.kind is Kind.KEEP]
+    return WithinNetwork(
+        (1 - correction.saved) * share,
+        correction.removed * original_ns / max(sum(map(operations_of, layers)), 1),
+        correction.weights * original_ns / max(sum(map(weights_of, layers)), 1),
+    )
+
+
+def _candidates(session: Session, table: LossRows | None, within: WithinNetwork) -> Iterator[Candidate]:
     """The choices that pay, in all combinations of widths whose latency is known."""
+    layers = kept_ns(session)
     for choice in worthwhile(session):
-        saved = _saved_ns(session, choice, layers)
+        saved = round(within.share * saved_ns(session, choice, layers))
         for number, one in enumerate(session.sized[choice]):
-            # What gaps save was timed with all channels; of fewer it is not known, and not promised.
-            candidate = _candidate(session, one, table, saved if number == 0 else 0)
-            if candidate is not None:
-                yield candidate
+            interval = _interval_ns(session, one, within)
+            if interval is not None:
+                # What gaps save was timed with all channels; of fewer it is not known, and not promised.
+                yield _candidate(session, one, table, interval, saved if number == 0 else 0)
 
 
 def _groups(session: Session, table: LossRows | None) -> tuple[MeasuredGroup, ...]:
@@ -174,22 +222,11 @@ def _row(table: LossRows, key: str) -> ImportanceRow:
     return row
 
 
-def _scaled(item: Candidate, share: int, whole: int) -> Candidate:
-    """A candidate with its latency and the ends of its interval, if it has one, multiplied by share / whole."""
-    low, high = item.low_ns, item.high_ns
-    return replace(
-        item,
-        latency_ns=item.latency_ns * share // whole,
-        low_ns=None if low is None else low * share // whole,
-        high_ns=None if high is None else -(-high * share // whole),
-    )
-
-
-def _candidate(session: Session, sized: SizedChoice, table: LossRows | None, saved_ns: int) -> Candidate | None:
-    """A choice in one combination of widths; ``None`` where its latency is not known."""
-    interval, choice, geometry = _interval_ns(session, sized), sized.choice, sized.executed.geometry
-    if interval is None:
-        return None
+def _candidate(
+    session: Session, sized: SizedChoice, table: LossRows | None, interval: tuple[int, int, int], saved_ns: int
+) -> Candidate:
+    """A choice in one combination of widths."""
+    choice, geometry = sized.choice, sized.executed.geometry
     row = None if table is None or choice.kind is Kind.KEEP else _row(table, choice.key)
     before, after = (0.0, 0.0) if row is None else (row.loss_before, row.loss_after)
     return Candidate(

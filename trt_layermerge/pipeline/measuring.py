@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.errors import TableError
-from trt_layermerge.files import parse_json, read_bytes, write_json
-from trt_layermerge.importance.filling import measure, table_key
+from trt_layermerge.errors import say
+from trt_layermerge.fleet.fleet import Fleet
+from trt_layermerge.importance.filling import RowsOf, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.anchored import anchored
 from trt_layermerge.latency.profile import read_timing, timing_fields
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
+from trt_layermerge.pipeline.fleet_rows import importance_rows
+from trt_layermerge.pipeline.keyed_file import read_keyed, write_keyed
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
 from trt_layermerge.progress import Reporter
 
-BASELINE = "trt_layermerge.baseline"
+_BASELINE = "baseline"
 
 
 def profile_stage(session: Session, reporter: Reporter) -> None:
@@ -33,11 +37,9 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
 
     It is kept, so that a plan made later rests on the same figure.
     """
-    job = session.job
-    inputs = {item.name: list(item.shape) for item in session.network.inputs}
-    key = {"weights": session.network.weights_hash, "device": session.device, "batch": job.batch, "inputs": inputs}
-    if (known := _read_baseline(job.baseline_file, key)) is not None:
+    if (known := known_baseline(session)) is not None:
         return known
+    job = session.job
     reporter.stage("baseline")
     shapes = batched_shapes(session.network.inputs, job.batch)
     engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
@@ -45,10 +47,17 @@ def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     blocks = (signature for one in kept for signature in one.signatures)
     options = block_options(job, session.runtime)
     timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
-    write_json(
-        job.baseline_file, {"format": BASELINE, "version": 1, **key, **timing_fields(timing), "pace": round(pace, 4)}
-    )
+    write_keyed(job.baseline_file, _BASELINE, session.timed_key, timing_fields(timing) | {"pace": round(pace, 4)})
     return timing
+
+
+def known_baseline(session: Session) -> Timing | None:
+    """The original's latency as it was measured before; ``None`` where it was not.
+
+    Raises:
+        TableError: Its file is damaged.
+    """
+    return _read_baseline(session.job.baseline_file, session.timed_key)
 
 
 def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
@@ -58,10 +67,22 @@ def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Cho
     table = importance_table(session)
     _ = session.original  # as above
     wanted = session.choices if choices is None else choices
-    with placed(session.network.module, session.computes_on):
-        task, how = session.require_task(), session.job.estimation
-        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed)
+    task, how, rows_of = session.require_task(), session.job.estimation, _fleet_rows(session)
+    with placed(session.network.module, session.computes_on) if rows_of is None else nullcontext():
+        measure(session.network, wanted, task, table, how, reporter.progress, session.narrowed, rows_of)
     return table
+
+
+def _fleet_rows(session: Session) -> RowsOf | None:
+    """Who measures importance, if not this machine."""
+    job = session.job
+    if job.fleet is None:
+        return None
+    if not job.estimator.shares_work:
+        say(f"--fleet measures latencies alone: the estimator {job.estimator.name} is one training, done here")
+        return None
+    key = table_key(session.network, session.require_task(), job.estimation)
+    return partial(importance_rows, Fleet.parse(job.fleet), job, key)
 
 
 def importance_table(session: Session) -> ImportanceTable:
@@ -75,17 +96,6 @@ def importance_table(session: Session) -> ImportanceTable:
     return ImportanceTable.open(session.job.importance_file, key)
 
 
-def _read_baseline(path: Path, key: dict[str, Any]) -> Timing | None:
+def _read_baseline(path: Path, key: Mapping[str, Any]) -> Timing | None:
     """The baseline of these very weights, device, batch and inputs; that of others is measured again."""
-    if not path.exists():
-        return None
-    try:
-        record = parse_json(read_bytes(path))
-        if not isinstance(record, dict) or record.get("format") != BASELINE:
-            raise ValueError("is no baseline")
-        if record.get("version", 1) != 1:
-            return None  # another program's, which may mean something else by its figures
-        timing = read_timing(record)
-    except ValueError as error:
-        raise TableError(f"{path} is damaged: it {error}", hint="remove it to have the original timed again") from error
-    return timing if all(record.get(name) == value for name, value in key.items()) else None
+    return read_keyed(path, _BASELINE, key, read_timing, hint="remove it to have the original timed again")

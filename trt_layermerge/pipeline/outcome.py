@@ -17,7 +17,7 @@ from trt_layermerge.network.device import placed
 from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.plan import Plan
-from trt_layermerge.training.evaluate import evaluate
+from trt_layermerge.training.evaluate import Score, evaluate
 from trt_layermerge.training.task import Task, Unlabelled, metric_name
 
 GROWTH, MARGIN = 2.0, 0.5
@@ -71,8 +71,13 @@ def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> 
     return (message,)
 
 
-def held_out_loss(session: Session, module: fx.GraphModule) -> float:
+def held_out_score(session: Session, module: fx.GraphModule) -> Score:
     """On as much data as importance is measured on."""
     task = session.require_task()
     with placed(module, session.computes_on):
-        return evaluate(module, first(task.held_out_batches(), session.job.samples.held_out), task).loss
+        return evaluate(module, first(task.held_out_batches(), session.job.samples.held_out), task)
+
+
+def held_out_loss(session: Session, module: fx.GraphModule) -> float:
+    """The loss of that."""
+    return held_out_score(session, module).loss

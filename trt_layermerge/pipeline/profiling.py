@@ -13,12 +13,14 @@ import onnx
 
 from trt_layermerge.blocks.gap_signature import AnySignature, GapSignature
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.latency.measure import estimate_seconds, fill, missing
+from trt_layermerge.fleet.fleet import Fleet
+from trt_layermerge.latency.measure import DeviceRunner, estimate_seconds, fill, missing, rebuilt
 from trt_layermerge.latency.profile import file_name
 from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.cut import between
 from trt_layermerge.network.inputs import as_inputs, batched_shapes
+from trt_layermerge.pipeline.fleet_rows import FleetRunner
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.session import Session, block_options, open_session
@@ -109,17 +111,19 @@ def measure_rows(
     """Measure those of some operations of networks that their profile does not hold yet; see ``profile_networks``."""
     job, runtime, profile = sessions[0].job, sessions[0].runtime, sessions[0].profile
     wanted = {one.key: one for one in signatures}
-    if not missing(wanted.values(), profile, job.policy):
+    if not missing(wanted.values(), profile, job.policy) and profile.in_order:
         return 0
     for session in sessions:
         own = [one for one in wanted_signatures(session) if one.key in wanted]
         if missing(own, profile, job.policy):
             _ = session.original  # compared with its source before anything is measured
-    options, gap_model = block_options(job, runtime), partial(_gap_model, sessions)
+    again, options = rebuilt(wanted.values(), job.policy), block_options(job, runtime)
+    here = DeviceRunner(runtime, options, job.policy, partial(_gap_model, sessions), again)
+    runner = here if job.fleet is None else FleetRunner(Fleet.parse(job.fleet), here)
     # Two processes that measure on one device measure each other; and what one has measured the other need not.
     with exclusive(profile.path.parent, wait=True):
         profile.reread()
-        return fill(profile, wanted.values(), runtime, options, job.policy, progress, gap_model, max_seconds)
+        return fill(profile, wanted.values(), runner, progress, max_seconds)
 
 
 def wanted_signatures(session: Session) -> list[AnySignature]:

@@ -19,6 +19,7 @@ from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, Si
 from trt_layermerge.delivery.typed import Typed, write_typed
 from trt_layermerge.errors import TaskError, UsageError, say
 from trt_layermerge.files import require_writable
+from trt_layermerge.fleet.fleet import Fleet
 from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
@@ -28,7 +29,9 @@ from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.needed_memory import require_memory
 from trt_layermerge.pipeline.original import write_original
+from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
@@ -92,11 +95,31 @@ class Session:
         return self.profile.key.record
 
     @property
+    def timed_key(self) -> dict[str, Any]:
+        """What the latency of the whole network depends on, as files name it."""
+        inputs = {item.name: list(item.shape) for item in self.network.inputs}
+        return {
+            "weights": self.network.weights_hash,
+            "device": self.device,
+            "batch": self.job.batch,
+            "inputs": inputs,
+        }
+
+    @property
     def fingerprint(self) -> str:
         """Hash of all that decides the plan."""
+        return self._fingerprint(self.job)
+
+    @property
+    def any_budget(self) -> str:
+        """Hash of all that decides the plans for all budgets."""
+        unbound = replace(self.job, budget=Budget.parse("1"), confidence=None, refine=0)
+        return self._fingerprint(unbound)
+
+    def _fingerprint(self, job: Job) -> str:
         inputs = [asdict(item) for item in self.network.inputs]
         content = "" if self.task is None else content_of(self.task)
-        return self.job.fingerprint(self.network.weights_hash, self.device, inputs, content)
+        return job.fingerprint(self.network.weights_hash, self.device, inputs, content)
 
     @cached_property
     def cautions(self) -> tuple[str, ...]:
@@ -202,26 +225,17 @@ def open_session(job: Job) -> Session:
     Raises:
         LayerMergeError: Something is missing, or does not fit together.
     """
-    device = device_named(job.device)
-    use_threads(job.cpu_threads)
     for folder in (job.output, job.profiles):
         require_writable(folder)
     _require_method(job)
+    if job.fleet is not None:
+        Fleet.parse(job.fleet)
     runtime = _timing_runtime(job)
-    task = None if job.task is None else _checked(job.task, Settings(_size(job), comparing=_comparing(job)))
-    # The data decides: a factory's own input shape is only a default.
-    shape = job.input_shape or (None if task is None else sample_shape(task))
-    network = load_network(job.model, job.weights, shape)
-    if task is not None:
-        task = task.for_network(network, device)
-        job.estimator.require_task(task, network)
-        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Unlabelled):
-            hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
-            require_logits(network, task, "the recipe distils", hint)
-        check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
-        _require_evaluable(network, task)
+    network, task, device = open_network(job)
     choices = for_method(choices_of(network, job.limits), job.planner)
     job.estimator.require_measurable(network, choices)
+    if task is not None:
+        require_memory(job, network, choices, task)
     key = ProfileKey.of(runtime.describe(block_options(job, runtime)))
     profile = Profile.open(Profile.path_for(job.profiles, key), key)
     session = Session(job, network, choices, runtime, profile, task, device)
@@ -241,6 +255,29 @@ def open_session(job: Job) -> Session:
         require_steps(trained)
         check_task(trained, network.inputs, ("training_batches",))
     return session
+
+
+def open_network(job: Job) -> tuple[Network, Task | None, torch.device]:
+    """The network and the task of a job, checked, and where torch computes here: what importance needs.
+
+    Raises:
+        LayerMergeError: Something is missing, or does not fit together.
+    """
+    device = device_named(job.device)
+    use_threads(job.cpu_threads)
+    task = None if job.task is None else _checked(job.task, Settings(_size(job), comparing=_comparing(job)))
+    # The data decides: a factory's own input shape is only a default.
+    shape = job.input_shape or (None if task is None else sample_shape(task))
+    network = load_network(job.model, job.weights, shape)
+    if task is not None:
+        task = task.for_network(network, device)
+        job.estimator.require_task(task, network)
+        if job.recipe is not None and job.recipe.distillation > 0 and not isinstance(task, Unlabelled):
+            hint = "add --recipe ddpm-cifar10 or another that does not distil, or --distillation 0"
+            require_logits(network, task, "the recipe distils", hint)
+        check_task(task, network.inputs, ("calibration_batches", "held_out_batches"))
+        _require_evaluable(network, task)
+    return network, task, device
 
 
 def _checked(spec: Path, settings: Settings) -> CheckedTask:

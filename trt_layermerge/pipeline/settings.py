@@ -11,9 +11,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError, did_you_mean
 from trt_layermerge.importance.estimators.base import Estimator
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
+from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.confidence import require_confidence
@@ -80,6 +82,7 @@ class JobSettings(TypedDict, total=False):
     estimator: str
     device: str
     cpu_threads: int | None
+    memory_limit: str | int | None
     method: str
     widths: str | None
     alpha: float | None
@@ -101,7 +104,9 @@ class JobSettings(TypedDict, total=False):
     seed: int | None
     fit_samples: int
     accept_worse: bool
+    fleet: str | None
     also: str | None
+    sign: SigningKey | None
 
 
 def job_of(model: str | Path, **settings: Any) -> Job:
@@ -129,6 +134,8 @@ def job_of(model: str | Path, **settings: Any) -> Job:
             job,
             **as_they_are,
             **paths,
+            memory_limit=MemoryLimit.parse(given["memory_limit"]) if "memory_limit" in given else None,
+            key=given.get("sign"),
             comparing=_comparing(given),
             options=options,
             budget=_budget(given, job.budget),
@@ -155,6 +162,7 @@ _AS_THEY_ARE = (
     "device",
     "cpu_threads",
     "accept_worse",
+    "fleet",
     "also",
 )
 """Settings that are fields of a job of the same name and type."""

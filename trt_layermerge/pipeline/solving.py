@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.sized_choices import SizedChoice, group_key
-from trt_layermerge.errors import TableError
+from trt_layermerge.errors import TableError, say
+from trt_layermerge.files import sha256
 from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.locks import exclusive
 from trt_layermerge.log import record
 from trt_layermerge.network.channel_group import ChannelGroup
+from trt_layermerge.pipeline.correction_file import kept_correction
 from trt_layermerge.pipeline.job_frontier import LossRows, frontier_of, worthwhile
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session
@@ -120,6 +122,10 @@ def with_kept(plan: Plan, table: LossRows) -> Plan:
 def decide(session: Session, plan: Plan, table: ImportanceTable, refined: Sequence[Refined] = ()) -> PlanFile:
     """Write the plan file of the plan that was decided for, with its certificate."""
     tables = {"profile": session.profile.sha256, "importance": table.sha256, "settings": session.fingerprint}
+    if kept_correction(session) is not None:
+        path = session.job.correction_file
+        say(f"latencies are corrected by what profile validate found of this network: {path}")
+        tables["correction"] = sha256(path)
     file = PlanFile.of(plan, session.job.budget, tables, refined)
     write_plan(session.job.plan_file, file)
     about = {"latency_ms": plan.latency_ms, "speedup": plan.speedup, "objective": plan.objective, "choices": plan.keys}

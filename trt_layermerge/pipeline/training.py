@@ -136,8 +136,10 @@ def _decouples(job: Job) -> bool:
 def _execute(session: Session, plan: ChosenPlan, members: ProcessGroup, reporter: Reporter) -> Compression:
     reporter.stage("merge")
     device = members.device(session.computes_on)
-    data, strength = _calibration(session), session.job.strength
-    return execute_on(device, session.network, plan.choices, data, reporter.progress, strength, plan.kept)
+    data, job = _calibration(session), session.job
+    return execute_on(
+        device, session.network, plan.choices, data, reporter.progress, job.strength, plan.kept, job.memory
+    )
 
 
 def _calibration(session: Session) -> list[Values]:

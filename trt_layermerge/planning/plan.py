@@ -159,20 +159,34 @@ def read_plan(path: Path) -> PlanFile:
         TableError: It is not there, is no plan file, or its fields contradict each other; the message names the field.
     """
     try:
-        data = read_bytes(path)
+        return read_plan_bytes(path, read_bytes(path))
+    except OSError as error:
+        raise TableError(f"{path}: cannot read the plan: {error.strerror}") from error
+    except ValueError as error:
+        raise TableError(f"{path} {error}", hint="a plan is not to be edited by hand") from error
+
+
+def read_plan_bytes(where: object, data: bytes) -> PlanFile:
+    """Read what a plan file holds, wherever it is.
+
+    Args:
+        where: What holds it, for messages.
+        data: The bytes.
+
+    Raises:
+        TableError: It is no plan, or its fields contradict each other; the message names the field.
+    """
+    try:
         document = PlanDocument.model_validate_json(data)
         parse_json(data)  # which bounds what the document leaves open
         return _file_of(document)
-    except OSError as error:
-        raise TableError(f"{path}: cannot read the plan: {error.strerror}") from error
     except ValidationError as error:
-        raise TableError(
-            f"{path}: {_first_fault(error)}", hint="write the plan again with trt-layermerge solve"
-        ) from error
+        hint = "write the plan again with trt-layermerge solve"
+        raise TableError(f"{where}: {_first_fault(error)}", hint=hint) from error
     except InputError as error:
-        raise TableError(f"{path}: {error.message}", hint="a plan is not to be edited by hand") from error
+        raise TableError(f"{where}: {error.message}", hint="a plan is not to be edited by hand") from error
     except ValueError as error:
-        raise TableError(f"{path} {error}", hint="a plan is not to be edited by hand") from error
+        raise TableError(f"{where} {error}", hint="a plan is not to be edited by hand") from error
 
 
 class PlanDocument(BaseModel):

@@ -1,13 +1,11 @@
-"""A frontier as a picture: objective over latency, with plans that are marked. Needs matplotlib, the extra ``plot``."""
+"""A frontier as a picture: objective over latency, with plans that are marked; matplotlib draws it."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from trt_layermerge.errors import InputError, UsageError
-from trt_layermerge.extras import install_hint
 from trt_layermerge.files import replacing
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
@@ -19,15 +17,10 @@ def require_plot(path: Path) -> None:
     """See that a picture can be drawn, before anything long begins.
 
     Raises:
-        UsageError: The file is to be neither PNG nor SVG, or matplotlib is not installed.
+        UsageError: The file is to be neither PNG nor SVG.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"cannot draw {path}: its name ends in neither {' nor '.join(SUFFIXES)}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(
-            f"cannot draw {path}: matplotlib is not installed",
-            hint=install_hint("plot", "matplotlib"),
-        )
 
 
 def write_plot(path: Path, frontier: Frontier, plans: Sequence[Plan] = (), budget_ns: int | None = None) -> None:
@@ -44,7 +37,7 @@ def write_plot(path: Path, frontier: Frontier, plans: Sequence[Plan] = (), budge
         InputError: The file cannot be written.
     """
     require_plot(path)
-    from matplotlib.figure import Figure  # takes half a second, and is an extra
+    from matplotlib.figure import Figure  # takes half a second
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()

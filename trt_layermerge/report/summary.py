@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trt_layermerge.delivery.manifest import Figures, Manifest
 from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.merging.proof import BLOCK_TOLERANCE, NETWORK_TOLERANCE
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
+from trt_layermerge.report.evidence import NO_EVIDENCE, Evidence, LayerRow
 
 _COUNTS = {
     "layers": "convolutions",
@@ -19,6 +21,12 @@ _COUNTS = {
     "launches": "kernels of one run",
 }
 """Fields of ``Figures`` that are whole numbers, in the order in which they are told, and what they count."""
+
+FATES = {"keep": "kept", "merge": "merged", "fit": "fitted", "identity": "dropped"}
+"""What becomes of a block, in words."""
+
+NAMED = 6
+"""Most layers of a block that are told by name."""
 
 
 _TIMES = {
@@ -81,24 +89,64 @@ class ProofRow:
 
 
 @dataclass(frozen=True)
+class ReplacedLayer:
+    """A layer of the original in a block: its name, its latency in ns where it is kept, and what is told, in lines."""
+
+    name: str
+    latency_ns: int
+    told: str
+
+
+@dataclass(frozen=True)
 class BlockRow:
     """What became of a block.
 
     Attributes:
         place: ``chain:from-to``.
         layers: In it.
+        fate: ``keep``, ``merge``, ``fit`` or ``identity``.
         becomes: The choice, in words.
-        latency_ms: Predicted.
+        latency_ns: Predicted, in ns.
         value: What the plan predicted of the loss, in the method's scale.
         missed: Share of the target's variance that the fit misses; ``None`` where nothing was fitted.
+        refitted: The same of a layer that was kept, with weights solved again; ``None`` where they were not.
+        narrowed: The channel groups of which it has fewer channels, with how many of how many.
+        replaced: Its layers as they were; none where the original's latencies are not known.
     """
 
     place: str
     layers: int
+    fate: str
     becomes: str
-    latency_ms: float
+    latency_ns: int
     value: float
     missed: float | None
+    refitted: float | None
+    narrowed: tuple[str, ...]
+    replaced: tuple[ReplacedLayer, ...]
+
+    @property
+    def latency_ms(self) -> float:
+        """Predicted, in ms."""
+        return self.latency_ns / 1e6
+
+    @property
+    def before_ms(self) -> float | None:
+        """Of its layers as they were, in ms; ``None`` where that is not known."""
+        return sum(one.latency_ns for one in self.replaced) / 1e6 if self.replaced else None
+
+    @property
+    def told(self) -> str:
+        """What became of it and what that costs, in lines."""
+        before = "" if self.before_ms is None else f", was {self.before_ms:.4g} ms"
+        names = [layer.name for layer in self.replaced]
+        shown = [*names[:NAMED], f"and {len(names) - NAMED} more"] if len(names) > NAMED else names
+        lines = [f"block {self.place}", *shown, FATES.get(self.fate, self.fate), self.becomes]
+        lines += [f"{self.latency_ms:.4g} ms{before}", f"value {self.value:+.4f}"]
+        lines += [] if self.missed is None else [f"its fit misses {self.missed:.2%} of the variance"]
+        lines += [] if self.refitted is None else [f"solved again, misses {self.refitted:.2%} of the variance"]
+        lines += [f"narrowed: {one}" for one in self.narrowed]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -118,6 +166,7 @@ class Summary:
     Attributes:
         manifest: What is told as it was delivered: the device, plans that were measured, versions, hashes.
         figures: Both networks beside each other.
+        accuracies: Those of them that say how good the networks are; none where the job had no task.
         prediction: Of the latency.
         proof: Of equivalence, the comparisons in their order.
         full: Layers that stay in FP32, since the precision cannot hold them.
@@ -127,6 +176,7 @@ class Summary:
 
     manifest: Manifest
     figures: tuple[FigureRow, ...]
+    accuracies: tuple[FigureRow, ...]
     prediction: Prediction
     proof: tuple[ProofRow, ...]
     full: tuple[str, ...]
@@ -134,16 +184,17 @@ class Summary:
     widths: tuple[WidthRow, ...]
 
 
-def summarise(manifest: Manifest) -> Summary:
-    """What is told of the job that a manifest is of."""
+def summarise(manifest: Manifest, evidence: Evidence = NO_EVIDENCE) -> Summary:
+    """What is told of the job that a manifest is of, and of the tables that it rests on."""
     layers = () if manifest.conversion is None else manifest.conversion.layers
     return Summary(
         manifest=manifest,
         figures=tuple(_figures(manifest)),
+        accuracies=tuple(_accuracy(manifest))[:1],
         prediction=_prediction(manifest),
         proof=tuple(_proof(manifest)),
         full=tuple(layer.name for layer in layers if layer.full),
-        blocks=tuple(_blocks(manifest)),
+        blocks=tuple(_blocks(manifest, evidence)),
         widths=tuple(_widths(manifest)),
     )
 
@@ -228,13 +279,30 @@ def _widths(manifest: Manifest) -> Iterator[WidthRow]:
             yield WidthRow(width["group"], width["channels"], width["full"], width["value"])
 
 
-def _blocks(manifest: Manifest) -> Iterator[BlockRow]:
+def _blocks(manifest: Manifest, evidence: Evidence) -> Iterator[BlockRow]:
+    full = {width["group"]: width["full"] for width in manifest.plan.get("widths", ())}
     for item in manifest.plan["items"]:
+        narrowed = [(key, channels) for key, channels in item.get("widths", ()) if channels < full[key]]
+        end = item["end"] if item.get("end_chain") is None else f"{item['end_chain']}:{item['end']}"
+        replaced = tuple(_replaced(item, evidence.layers))
         yield BlockRow(
-            place=f"{item['chain']}:{item['start']}-{item['end']}",
-            layers=item["end"] - item["start"],
+            place=f"{item['chain']}:{item['start']}-{end}",
+            layers=len(replaced) or item["end"] - item["start"],
+            fate=item["kind"],
             becomes=item["key"].split(" ", 1)[1],
-            latency_ms=item["latency_ns"] / 1e6,
+            latency_ns=item["latency_ns"],
             value=item["value"],
             missed=manifest.proof.fitted_blocks.get(item["key"]),
+            refitted=manifest.proof.refitted_layers.get(item["key"]),
+            narrowed=tuple(f"{key} {channels} of {full[key]} channels" for key, channels in narrowed),
+            replaced=replaced,
         )
+
+
+def _replaced(item: Mapping[str, Any], layers: Iterable[LayerRow]) -> Iterator[ReplacedLayer]:
+    """The layers that an item of a plan takes the place of."""
+    first, last = (item["chain"], item["start"]), (item.get("end_chain") or item["chain"], item["end"])
+    for layer in layers:
+        if first < (layer.chain, layer.index) <= last:
+            told = f"{layer.name}\n{layer.operation}\n{layer.latency_ns / 1e6:.4g} ms\n{FATES.get(item['kind'], '')}"
+            yield ReplacedLayer(layer.name, layer.latency_ns, told.rstrip())

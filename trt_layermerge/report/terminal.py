@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.report.exploration import Exploration
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import FigureRow, Summary, summarise
 from trt_layermerge.report.wide_console import wide_console
@@ -31,6 +34,23 @@ def print_result(result: Result, *, stderr: bool = False) -> None:
     if (also := result.also) is not None:
         said = f"skipped: {also.skipped}" if also.engine is None else f"{also.engine}, for {also.runtime}"
         console.print(f"{'also':<10} {said}", soft_wrap=True)
+
+
+def print_exploration(found: Exploration, page: Path, *, stderr: bool = False) -> None:
+    """Print what budgets cost, and where the picture is."""
+    console = wide_console(stderr=stderr)
+    title = f"{found.model}: what budgets cost"
+    table = Table(
+        title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+    )  # for 80 columns
+    for name in found.columns:
+        table.add_column(name, justify="right", overflow="fold")
+    for first, *others in found.rows:
+        table.add_row(first or "original", *others)
+    console.print(table)
+    for note in (*found.notes, *([found.going_on] if found.budgets else [])):
+        console.print(note)
+    console.print(f"{'picture':<10} {page}", soft_wrap=True)
 
 
 def _also_latency(also: Also | None) -> Iterator[FigureRow]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trt_layermerge.errors import TaskError
+from trt_layermerge.errors import TaskError, legible
 from trt_layermerge.network.inputs import Input, each
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import Checked, asking, check_task, checked_batches, described_value
@@ -42,6 +42,7 @@ class CheckedTask:
             self.name = task.name
         if not isinstance(self.name, str):
             raise TaskError(f"the task's name is {described_value(self.name)}", hint="a text, for reports")
+        self.name = legible(self.name)  # it is written to tables, which are read through a gate
         with asking(self, "metric_name"):
             if isinstance(task, Regression):  # what a task can do besides is seen by whether it has a method for it
                 self.metric_name = str(task.metric_name)

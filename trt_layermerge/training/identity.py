@@ -67,7 +67,7 @@ def _sources(file: Path) -> set[Path]:
         found.add(path)
         for name in _imported(path):
             module, package = file.parent / f"{name}.py", file.parent / name
-            todo += [module] if module.is_file() else sorted(package.rglob("*.py"))
+            todo += [module] if module.is_file() else sorted(filter(Path.is_file, package.rglob("*.py")))
     return found
 
 

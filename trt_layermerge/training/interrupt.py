@@ -13,8 +13,8 @@ from types import FrameType
 def held_back() -> Iterator[None]:
     """Hold Ctrl-C back until what is inside is done; a second one goes through."""
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield  # Python tells only its main thread of signals
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # Python tells only its main thread of signals; one that is ignored stays so
         return
     held = False
 

@@ -12,9 +12,11 @@ from click.core import ParameterSource
 from trt_layermerge.cli.options import COUNT, MOST, PATH, THREADS, json_option, settings_options
 from trt_layermerge.cli.sections import Command, option, section
 from trt_layermerge.cli.show import print_json
+from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.delivery.engine_exports import Exports
 from trt_layermerge.delivery.engine_manifest import EngineManifest, manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
+from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.pipeline.job import Job
@@ -73,6 +75,7 @@ _EXPORTS = section(
     help=f"Let the engine take these batches, as 1-32; of {_RANGES}.",
 )
 @settings_options
+@sign_option
 @_EXPORTS
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
 @json_option
@@ -85,6 +88,7 @@ def command(
     threads: int,
     batch: int,
     batches: tuple[int, int] | None,
+    sign: SigningKey | None,
     print_trtexec: bool,
     as_json: bool,
     **settings: Any,
@@ -111,7 +115,7 @@ def command(
     wanted = Exports(*(settings[name] for name in ("export_times", "export_profile", "export_layer_info")))
     wanted.require(made)
     file = output or model.with_suffix(engine_suffix(made))
-    manifest = build_engine(model, made, options, shapes, file)
+    manifest = build_engine(model, made, options, shapes, file, sign)
     wanted.write(made, file, options)
     _tell(manifest, file, as_json)
 

@@ -33,6 +33,7 @@ from trt_layermerge.regression.profiles import ACROSS
     help="Manifests: largest loss of accuracy that does not matter.  [default: it is shown, not evaluated]",
 )
 @click.option("--across", type=click.Choice(ACROSS), multiple=True, help="Compare although this differs.")
+@click.option("--html", type=PATH, metavar="FILE.html", help="Write a page to look at.")
 @ci_options
 @json_option
 def command(
@@ -41,6 +42,7 @@ def command(
     tolerance: float,
     accuracy_tolerance: float | None,
     across: tuple[str, ...],
+    html: Path | None,
     as_json: bool,
     **ci_files: Path | None,
 ) -> None:
@@ -54,6 +56,10 @@ def command(
         print_json(comparison_fields(found))
     else:
         click.echo("\n".join(comparison_lines(found)))
+    if html is not None:
+        from trt_layermerge.ci.comparison_page import write_comparison  # it loads torch and matplotlib
+
+        write_comparison(html, found)
     CiFiles(**ci_files).write(lambda: report_of_comparison(found))
     if found.objection is not None:
         raise found.objection

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trt_layermerge.cli.options import PATH, json_option
 from trt_layermerge.cli.sections import Command
@@ -40,7 +41,7 @@ def command(runtime: str | None, report: Path | None, replay: Path | None, as_js
     """
     from trt_layermerge.pipeline.self_check import check_itself  # it imports torch
 
-    console = wide_console(markup=True)
+    console = wide_console(markup=False)  # texts may be a stranger's
     if report is not None or replay is not None:
         _report_or_replay(runtime, report, replay, console, as_json)
         return
@@ -80,26 +81,26 @@ def _show_first_run(run: FirstRun, console: Console) -> None:
         _show_self_check(run.self_check, console)
     table = Table("standard block", "us", "95 %", "MHz", "C", "")
     for row in run.rows:
-        known = row.median_us is not None
+        known = None not in (row.median_us, row.low_us, row.high_us)
         times = (f"{row.median_us:.1f}", f"{row.low_us:.1f} to {row.high_us:.1f}") if known else ("", "")
         condition = ("" if value is None else f"{value:.0f}" for value in (row.clock_mhz, row.temperature_c))
         table.add_row(row.signature, *times, *condition, "" if row.status == "ok" else f"{row.status}: {row.reason}")
     if run.rows:
         console.print(table)
     for failure in run.failures:
-        console.print(f"{failure.stage} failed: {failure.message}\n{failure.trace}", markup=False, highlight=False)
+        console.print(f"{failure.stage} failed: {failure.message}\n{failure.trace}", highlight=False)
     about = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    console.print(f"{run.date}, {run.runtime}; {about}", markup=False, highlight=False)
+    console.print(f"{run.date}, {run.runtime}; {about}", highlight=False)
 
 
 def _show_findings(findings: Iterable[Finding], console: Console) -> None:
     table = Table("", "here", "for")
     for finding in findings:
-        table.add_row(finding.what, finding.found or "[bold]missing[/]", finding.use)
+        table.add_row(finding.what, finding.found or Text("missing", style="bold"), finding.use)
     console.print(table)
     for finding in findings:
         if finding.fix is not None:
-            console.print(f"{finding.what}: {finding.fix}", markup=False, highlight=False)
+            console.print(f"{finding.what}: {finding.fix}", highlight=False)
 
 
 def _show_self_check(found: SelfCheck, console: Console) -> None:
@@ -109,6 +110,5 @@ def _show_self_check(found: SelfCheck, console: Console) -> None:
         f"\nself-check on {device.name}, {device.runtime} {device.runtime_version}{simulated}: a small network with "
         f"three layers merged into one,\nproved within {found.merge_error:.0e}, engine verified within "
         f"{found.engine_error:.0e}, {found.original_ms:.3f} ms -> {found.merged_ms:.3f} ms; {found.seconds:.0f} s",
-        markup=False,
         highlight=False,
     )

@@ -12,20 +12,31 @@ from trt_layermerge.cli.options import (
     data_options,
     device_options,
     dry_run_option,
+    fleet_option,
     json_option,
     network_options,
     settings_of,
     torch_options,
 )
 from trt_layermerge.cli.sections import Command, combined, section
-from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.show import print_json, screen
+from trt_layermerge.progress import minutes
 
 if TYPE_CHECKING:
     from trt_layermerge.pipeline.session import Session
 
 
 @click.command("importance", cls=Command)
-@combined(network_options, device_options, data_options, torch_options, config_option, dry_run_option, json_option)
+@combined(
+    network_options,
+    device_options,
+    fleet_option,
+    data_options,
+    torch_options,
+    config_option,
+    dry_run_option,
+    json_option,
+)
 @section(
     "Importance",
     click.option(
@@ -49,7 +60,7 @@ def command(as_json: bool, dry_run: bool, everything: bool, **given: Any) -> Non
 
 def _tell_plan(session: Session, everything: bool, as_json: bool) -> None:
     # They import torch, which has been loaded by now.
-    from trt_layermerge.pipeline.dry_run import data_plan, importance_plan
+    from trt_layermerge.pipeline.dry_run import data_plan, importance_plan, memory_plan
     from trt_layermerge.pipeline.job_frontier import wanted_choices
 
     table, data = session.job.importance_file, data_plan(session)
@@ -58,6 +69,6 @@ def _tell_plan(session: Session, everything: bool, as_json: bool) -> None:
         told = {"data": list(data)} if data else {}
         print_json(told | {"table": str(table), "to_measure": pending, "seconds": round(seconds, 1)})
         return
-    for line in data:
+    for line in (*data, memory_plan(session)):
         click.echo(line)
     click.echo(f"{pending} choices to measure into {table}, about {minutes(seconds)}")

@@ -20,6 +20,7 @@ from trt_layermerge.cli.options import (
     data_options,
     device_options,
     dry_run_option,
+    fleet_option,
     json_option,
     read_share,
     rebuilds_option,
@@ -27,10 +28,11 @@ from trt_layermerge.cli.options import (
     several_network_options,
 )
 from trt_layermerge.cli.sections import combined, option, section
-from trt_layermerge.cli.show import minutes, print_json, screen
+from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
 from trt_layermerge.errors import UsageError
 from trt_layermerge.latency.policy import MeasurementPolicy
+from trt_layermerge.progress import minutes
 
 if TYPE_CHECKING:
     from trt_layermerge.pipeline.budgeted_profiling import BudgetedProfile
@@ -56,6 +58,7 @@ VARIANTS = {
     several_network_options,
     device_options,
     rebuilds_option,
+    fleet_option,
     data_options,
     ci_options,
     config_option,

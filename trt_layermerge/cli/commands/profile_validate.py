@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -56,7 +57,8 @@ def command(as_json: bool, plans: int, max_error: float | None, **given: Any) ->
     """Predict plans of MODEL from the profile, time their engines, and tell how far apart they are.
 
     The plans are spread over the frontier. No task is needed: no latency depends on weights. Where errors are
-    systematic, the correction is told, and what it leaves of the error of plans that it was not fitted to.
+    systematic, the correction is told, and what it leaves of the error of plans that it was not fitted to. It is kept
+    in --output, and all plans made there from then on are corrected by it.
     """
     session = layermerge.load(**settings_of(given))
     with screen() as shown:
@@ -76,9 +78,9 @@ def command(as_json: bool, plans: int, max_error: float | None, **given: Any) ->
             }
         )
     else:
-        _tell(timed, errors, correction, device.simulated)
+        _tell(timed, errors, correction, session.job.correction_file, device.simulated)
     if max_error is not None:
-        _require(timed, errors, max_error)
+        _require(timed, correction.unseen, max_error)
 
 
 def _require(timed: Sequence[PlanTiming], errors: FidelityErrors, max_error: float) -> None:
@@ -101,7 +103,9 @@ def _require(timed: Sequence[PlanTiming], errors: FidelityErrors, max_error: flo
         )
 
 
-def _tell(timed: Sequence[PlanTiming], errors: FidelityErrors, correction: Correction, simulated: bool) -> None:
+def _tell(
+    timed: Sequence[PlanTiming], errors: FidelityErrors, correction: Correction, kept: Path, simulated: bool
+) -> None:
     if simulated:
         click.echo("SIMULATED: no device was timed")
     click.echo(f"{'predicted':>10} {'measured':>10} {'error':>8} {'corrected':>10}   shares of the original's latency")
@@ -119,6 +123,9 @@ def _tell(timed: Sequence[PlanTiming], errors: FidelityErrors, correction: Corre
         click.echo("nothing systematic that a correction would help with")
     else:
         click.echo(
-            f"corrected by {correction.kind}: blocks save {correction.saved:.1%} less than predicted, operations "
-            f"that are gone cost {correction.removed:+.1%}; RMSPE of unseen plans {correction.unseen.rmspe:.1%}"
+            f"corrected by {correction.kind}: blocks save {correction.saved:.1%} less than predicted; operations "
+            f"that are gone cost {correction.removed:+.1%} of the original if all are, weights "
+            f"{correction.weights:+.1%}; median error of unseen plans {correction.unseen.median:.1%}, "
+            f"RMSPE {correction.unseen.rmspe:.1%}"
         )
+        click.echo(f"{kept}: solve and compress correct their plans by it")

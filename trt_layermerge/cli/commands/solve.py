@@ -64,7 +64,7 @@ output_options = combined(
             "--plot",
             type=PATH,
             metavar="FILE",
-            help="Draw the frontier into FILE.png or FILE.svg; needs the extra 'plot'.",
+            help="Draw the frontier into FILE.png or FILE.svg.",
         ),
     ),
 )

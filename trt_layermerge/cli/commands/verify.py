@@ -11,6 +11,7 @@ from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
+from trt_layermerge.delivery.signature import PublicKey, read_public_key
 
 
 @click.command("verify", cls=Command)
@@ -20,18 +21,27 @@ from trt_layermerge.delivery.engines import verify_built
 @click.option(
     "--strict", is_flag=True, help="For CI: also fail on files that no manifest lists, and on what was not measured."
 )
+@click.option(
+    "--signed-by",
+    type=PATH,
+    envvar="TRT_LAYERMERGE_SIGNED_BY",
+    show_envvar=True,
+    metavar="KEY.pem",
+    help="Load the engine only if this public key (Ed25519) signed its manifest.",
+)
 @json_option
-def command(manifest: Path, strict: bool, as_json: bool) -> None:
+def command(manifest: Path, strict: bool, signed_by: Path | None, as_json: bool) -> None:
     """Check the files of a delivery, that its engine fits this device, and its outputs on recorded real inputs.
 
     What build made has no recorded inputs: its files are checked, and what the engine itself says it is for.
     """
+    key = None if signed_by is None else read_public_key(signed_by)
     if is_engine_manifest(manifest):
-        _verify_built(manifest, strict, as_json)
+        _verify_built(manifest, strict, key, as_json)
         return
     from trt_layermerge.delivery.verification import verify_delivery  # it loads torch
 
-    found = verify_delivery(manifest, strict=strict)
+    found = verify_delivery(manifest, strict=strict, signed_by=key)
     device = found.manifest.device
     if as_json:
         print_json(
@@ -45,18 +55,19 @@ def command(manifest: Path, strict: bool, as_json: bool) -> None:
                 "device": device.name,
             }
             | ({"simulated": True} if found.manifest.simulated else {})
+            | _signer(key)
         )
     else:
         simulated = ", SIMULATED" if found.manifest.simulated else ""
         click.echo(
-            f"{manifest}: {found.files} files as delivered; the engine agrees with the PyTorch network on "
-            f"{found.samples} real inputs within {found.engine:.1e} "
+            f"{manifest}: {_signed(key)}{found.files} files as delivered; the engine agrees with the PyTorch network "
+            f"on {found.samples} real inputs within {found.engine:.1e} "
             f"({device.runtime} {device.runtime_version}{simulated})"
         )
 
 
-def _verify_built(path: Path, strict: bool, as_json: bool) -> None:
-    found = verify_built(path, strict=strict)
+def _verify_built(path: Path, strict: bool, key: PublicKey | None, as_json: bool) -> None:
+    found = verify_built(path, strict=strict, signed_by=key)
     device, manifest = found.device, found.manifest
     if as_json:
         print_json(
@@ -69,11 +80,20 @@ def _verify_built(path: Path, strict: bool, as_json: bool) -> None:
                 "precision": manifest.device.precision,
                 "sha256": manifest.files,
             }
+            | _signer(key)
         )
         return
     click.echo(
-        f"{path}: {found.files} files as written; the engine is for {device.name}, built by {device.runtime} "
-        f"{device.runtime_version} from {manifest.onnx} ({manifest.device.precision})"
+        f"{path}: {_signed(key)}{found.files} files as written; the engine is for {device.name}, built by "
+        f"{device.runtime} {device.runtime_version} from {manifest.onnx} ({manifest.device.precision})"
     )
     for name, digest in manifest.files.items():
         click.echo(f"  {digest}  {name}")
+
+
+def _signer(key: PublicKey | None) -> dict[str, str]:
+    return {} if key is None else {"signed_by": str(key.path)}
+
+
+def _signed(key: PublicKey | None) -> str:
+    return "" if key is None else f"signed by {key.path}; "

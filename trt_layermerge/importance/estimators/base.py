@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.network.memory import MemoryLimit, Need
 from trt_layermerge.progress import Progress
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class EstimationRequest:
         max_kernel: The largest kernel that is ever fitted or merged, wanted here or not.
         table: The table's file. What is kept for an interrupted call lies beside it and bears its stem.
         narrowed: Widths of channel groups that have no row yet.
+        memory: The most that the process may take.
     """
 
     network: Network
@@ -61,6 +63,7 @@ class EstimationRequest:
     max_kernel: int
     table: Path
     narrowed: Sequence[NarrowedGroup] = ()
+    memory: MemoryLimit = field(default_factory=MemoryLimit.usual)
 
     @property
     def missing(self) -> int:
@@ -93,6 +96,7 @@ class Estimator(ABC):
         group: What its options begin with; the name, where it is empty.
         trains: Whether it reads the task's training data.
         measures_widths: Whether it can tell what narrowing a channel group does.
+        shares_work: Whether several machines are faster than one; not where all rows rest on one training.
     """
 
     name: ClassVar[str]
@@ -100,6 +104,7 @@ class Estimator(ABC):
     group: ClassVar[str] = ""
     trains: ClassVar[bool] = False
     measures_widths: ClassVar[bool] = False
+    shares_work: ClassVar[bool] = True
 
     @classmethod
     def option(cls, field: str) -> str:
@@ -178,6 +183,17 @@ class Estimator(ABC):
         """
         self.require_widths()
         raise NotImplementedError(f"{type(self).__name__}.width_rows")
+
+    def needs(self, request: EstimationRequest, images: int) -> Need:
+        """The memory that nothing can be measured without.
+
+        Args:
+            request: What would be measured.
+            images: In the largest batch.
+        """
+        from trt_layermerge.network.count import pass_bytes
+
+        return Need(passes=pass_bytes(request.network.module.graph, images))
 
     def work(self, request: EstimationRequest) -> Sequence[float]:
         """How much work each row is beside the others, in the order in which rows come: for the time that is left."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator
 from trt_layermerge.importance.table import ImportanceRow
+from trt_layermerge.network.memory import Need
 from trt_layermerge.progress import Progress
 
 
@@ -29,6 +30,12 @@ class Fit(Estimator):
         from trt_layermerge.importance.narrowed_rows import narrowed_rows
 
         return narrowed_rows(request)
+
+    def needs(self, request: EstimationRequest, images: int) -> Need:
+        """A system of equations is held as a whole."""
+        from trt_layermerge.importance.oneshot import need_of
+
+        return need_of(request, images)
 
     def work(self, request: EstimationRequest) -> Sequence[float]:
         """The first row of each start has the equations; others run what is left behind their blocks."""

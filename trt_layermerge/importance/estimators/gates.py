@@ -34,6 +34,7 @@ class Gates(Trained):
     name = "gates"
     summary = "one training of gates that choose activations (ELC)"
     group = "gates"
+    shares_work = False
 
     penalty: float = setting(0.1, "what an activation costs: it goes if it is worth less")
     share: float = setting(1.0, "train on this share of the training data")

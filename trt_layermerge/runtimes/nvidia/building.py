@@ -11,13 +11,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from trt_layermerge.children import child_command, child_environment
 from trt_layermerge.errors import (
     IncompatibleError,
     InputError,
@@ -25,7 +25,6 @@ from trt_layermerge.errors import (
     ModelError,
     RuntimeNotAvailableError,
 )
-from trt_layermerge.runtimes.nvidia.library import child_environment
 
 if TYPE_CHECKING:  # it imports onnx, which the worker does without
     from trt_layermerge.runtimes.base import Shape
@@ -142,7 +141,7 @@ def build(request: BuildRequest, time_limit: float) -> BuildOutcome:
 def _run(request: BuildRequest, answer: Path, messages: IO[bytes], time_limit: float) -> int | None:
     """Run the worker; its exit code, negative for a signal, or ``None`` for one that was ended."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "trt_layermerge.runtimes.nvidia.worker", str(answer)],
+        child_command("trt_layermerge.runtimes.nvidia.worker", str(answer)),
         stdin=subprocess.PIPE,
         stdout=messages,
         stderr=subprocess.STDOUT,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from types import ModuleType
 
+from trt_layermerge.children import child_command, child_environment
 from trt_layermerge.errors import RuntimeNotAvailableError
 from trt_layermerge.extras import install_hint
 
@@ -80,8 +80,7 @@ def version_of(library: BuilderLibrary) -> str:
     Raises:
         RuntimeNotAvailableError: It is missing, too old, or crashes.
     """
-    script = f"from {__name__} import load_library; print(load_library({library.module!r}).__version__)"
-    command = [sys.executable, "-P", "-c", script]
+    command = child_command(__name__, library.module)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=child_environment())
     if done.returncode == 0:
         return done.stdout.split()[-1]
@@ -94,11 +93,6 @@ def version_of(library: BuilderLibrary) -> str:
     raise RuntimeNotAvailableError(why, hint=library.install)
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of a process that imports from where this one does."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-
-
 def _numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, such as (10, 16, 1, 11)."""
     numbers: list[int] = []
@@ -107,3 +101,7 @@ def _numbers(version: str) -> tuple[int, ...]:
             break
         numbers.append(int(part))
     return tuple(numbers)
+
+
+if __name__ == "__main__":
+    print(load_library(sys.argv[1]).__version__)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.files import require_no_pipe
 from trt_layermerge.runtimes.base import UNKNOWN_PRECISION
 
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
@@ -74,11 +75,14 @@ def read_header(path: Path) -> PlanHeader:
         ModelError: The file cannot be read, is no plan of TensorRT-RTX, or is damaged.
     """
     try:
+        require_no_pipe(path)
         size = path.stat().st_size
         with open(path, "rb") as file:
             head = file.read(_LEAST)
     except OSError as error:
         raise ModelError(f"cannot read the engine {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} {error}") from error
     if fault := _fault(head, size):
         raise ModelError(
             f"{path} is not an engine as TensorRT-RTX writes it: {fault}",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError, said, say
+from trt_layermerge.files import require_no_pipe
 from trt_layermerge.training.unlabelled.prepared_image import prepared
 from trt_layermerge.training.unlabelled.preprocessing import Preprocessing
 from trt_layermerge.training.unlabelled.samples import content_digest
@@ -58,6 +59,7 @@ class Arrays:
             TaskError: It cannot be read, or is nothing of the kind.
         """
         try:
+            require_no_pipe(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # numpy takes the header for Python, and raises of many kinds
             raise TaskError(f"cannot read the array {path}: {said(error)}", hint="write it with numpy.save") from error

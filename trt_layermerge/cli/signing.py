@@ -1,0 +1,41 @@
+"""The option ``--sign``, and the password of the key that it names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from trt_layermerge.delivery.signature import SigningKey, read_signing_key
+from trt_layermerge.errors import UsageError
+
+PASSWORD = "TRT_LAYERMERGE_KEY_PASSWORD"
+
+
+def _read(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> SigningKey | None:
+    return None if path is None else read_signing_key(path, lambda: _password(path))
+
+
+def _password(path: Path) -> str:
+    """The password of a private key: from the environment, or from who sits there.
+
+    Raises:
+        UsageError: Nobody does.
+    """
+    if (told := os.environ.get(PASSWORD)) is not None:
+        return told
+    if not sys.stdin.isatty():
+        raise UsageError(f"the private key {path} has a password", hint=f"say it in the environment, as {PASSWORD}")
+    asked: str = click.prompt(f"password of {path}", hide_input=True, err=True)
+    return asked
+
+
+sign_option = click.option(
+    "--sign",
+    type=click.Path(path_type=Path),
+    callback=_read,
+    metavar="KEY.pem",
+    help=f"Sign the manifest with this private key (Ed25519); its password, if any, is asked for, or is in {PASSWORD}.",
+)
