@@ -151,7 +151,8 @@ def _main(args: list[str], logs: Logs) -> None:
         record(_LOG.error, "usage", "%s", error.format_message(), **about)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
-        click.echo(err=True)  # a terminal has written ^C into the line
+        if sys.stderr.isatty():
+            click.echo(err=True)  # the line begins with ^C
         _fail(f"interrupted; the same command goes on where it stopped:\n  {command}", INTERRUPTED, command, error)
     except BrokenPipeError:
         type(sys.stderr).close(sys.stderr)  # whoever read our output has gone; nothing is left to say
