@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -202,7 +203,11 @@ def warm(folder: Path) -> None:
     oneshot.time = SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment]
     build.probe = lambda function, path: function(str(path))  # a process that would import everything for each kill
     os.chdir(fresh(folder).parent)  # manifests have the state of git, which may change
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+    with (
+        contextlib.suppress(SystemExit),
+        contextlib.redirect_stdout(StringIO()),
+        contextlib.redirect_stderr(StringIO()),
+    ):
         main([str(one) for one in COMMANDS["importance"](folder)])
 
 

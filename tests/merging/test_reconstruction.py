@@ -193,15 +193,20 @@ def test_without_data_nothing_is_solved(network):
 
 
 def test_a_plan_without_fits_gets_norms_that_fit_it(network, batches):
-    """Only those behind the change, alike in the merged and the linearised network."""
+    """Only those behind the change, moved as what reaches them, alike in the merged and the linearised network."""
     by_kind = {(choice.kind, choice.block): choice for choice in choices_of(network)}
     merge = by_kind[Kind.MERGE, Block(0, 0, 2)]
     keeps = [by_kind[Kind.KEEP, Block(0, index, index + 1)] for index in (2, 3)]
     papers = execute(network, [merge, *keeps], batches, strength=PAPERS)
     prove_network(papers.linearised, papers.merged, batches[0], papers.proofs)
-    assert torch.equal(papers.merged.get_submodule("norm").running_var, papers.linearised.norm.running_var)
-    reached = up_to(papers.merged, ["c"])(torch.cat(batches))[0]
-    torch.testing.assert_close(papers.merged.get_submodule("norm").running_mean, reached.mean((0, 2, 3)))
+    before, after = network.module.get_submodule("norm"), papers.merged.get_submodule("norm")
+    assert torch.equal(after.running_var, papers.linearised.norm.running_var)
+    reached = (up_to(module, ["c"])(torch.cat(batches))[0] for module in (network.module, papers.merged))
+    (old_variance, old_mean), (variance, mean) = (torch.var_mean(x, (0, 2, 3), correction=0) for x in reached)
+    ratio = (variance + before.eps) / (old_variance + before.eps)
+    torch.testing.assert_close(after.running_mean, mean + ratio.sqrt() * (before.running_mean - old_mean))
+    torch.testing.assert_close(after.running_var + before.eps, ratio * (before.running_var + before.eps))
+    assert not torch.allclose(after.running_var, before.running_var, rtol=0.01)
     late = [
         *(by_kind[Kind.KEEP, Block(0, index, index + 1)] for index in range(3)),
         by_kind[Kind.IDENTITY, Block(0, 3, 4)],

@@ -69,7 +69,9 @@ def test_a_whole_job(outputs: str, job_of: JobOf, recorder: Any) -> None:
     assert manifest.compressed.accuracy > 0.5 and manifest.original.accuracy == pytest.approx(1, abs=1e-4)
     assert manifest.metric is not None and manifest.metric.startswith("agreement (")
     assert all(words in manifest.metric for words in kinds.values())
-    said = (job.output / "result.json").read_text() + (job.output / "report.html").read_text()
+    page, manifest_itself = (job.output / "report.html").read_text().split("The manifest, as it lies beside the engine")
+    assert "accuracy" in manifest_itself, "its fields have their own names"
+    said = (job.output / "result.json").read_text() + page
     assert "accuracy" not in said and "agreement" in said
     told = json.loads((job.output / "result.json").read_text())
     assert told["compressed"]["agreement"] == manifest.compressed.accuracy and told["agreement"] == manifest.agreement

@@ -65,7 +65,9 @@ def require_as_planned(session: Session, plan: Plan, module: fx.GraphModule) -> 
     )
     if not session.job.accept_worse:
         raise RegressionError(
-            message, hint="train it longer, or plan with a larger --budget; --accept-worse delivers it as it is"
+            message,
+            hint="train it longer, at a lower --lr or not at all (--no-finetune), or plan with a larger --budget; "
+            "--accept-worse delivers it as it is",
         )
     say(message)
     return (message,)

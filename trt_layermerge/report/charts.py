@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log10
 
 from markupsafe import Markup
@@ -40,16 +40,19 @@ class Bar:
 
 
 def frontier_chart(points: Sequence[FrontierPoint], marks: Iterable[Mark], budget_ms: float | None) -> Markup:
-    """Objective over latency: what every budget gives, and what was chosen."""
+    """Objective over latency: what every budget gives, and what was chosen.
+
+    Latencies that are predicted by differences may come out as nothing or less, which no logarithmic axis holds.
+    """
     picture = Picture("frontier")
-    axes = picture.axes
+    axes, points = picture.axes, [one for one in points if one.latency_ns > 0]
     x, y = [one.latency_ns / 1e6 for one in points], [one.objective for one in points]
     axes.step(x, y, where="post", color=colour("muted"), linewidth=1.4, label="best plan for each budget")
     dots = axes.scatter(x, y, s=9, color=colour("muted"))
     picture.tell(dots, [f"{one.latency_ns / 1e6:.4g} ms\nobjective {one.objective:+.4f}" for one in points])
     if budget_ms is not None:
         axes.axvline(budget_ms, color=colour("warn"), linestyle="--", linewidth=1, label="budget")
-    _draw(picture, marks)
+    _draw(picture, map(_right_of_zero, marks))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -182,6 +185,11 @@ def _draw(picture: Picture, marks: Iterable[Mark]) -> None:
                 x, y, s=size, marker=mark.symbol, color=colour(mark.colour), zorder=4, label=mark.name
             )
             picture.tell(drawn, mark.tips)
+
+
+def _right_of_zero(mark: Mark) -> Mark:
+    there = [(point, tip) for point, tip in zip(mark.points, mark.tips, strict=True) if point[0] > 0]
+    return replace(mark, points=tuple(point for point, _ in there), tips=tuple(tip for _, tip in there))
 
 
 def _told(one: ChoiceRow) -> str:

@@ -158,7 +158,7 @@ class EstimatorConformance:
         whole = _measured(estimator, network, task, choices, tmp_path / "whole")
         keys, told = {row.choice for row in whole}, []
 
-        def stop(done: int, total: int, label: str) -> None:
+        def stop(done: int, total: int, label: str, *, share: float | None = None) -> None:
             if label in keys:
                 told.append(label)
             raise KeyboardInterrupt
@@ -167,7 +167,7 @@ class EstimatorConformance:
             with pytest.raises(KeyboardInterrupt):
                 _measured(estimator, network, task, choices, tmp_path / "parts", stop)
         parts = _measured(
-            estimator, network, task, choices, tmp_path / "parts", lambda done, total, label: told.append(label)
+            estimator, network, task, choices, tmp_path / "parts", lambda done, total, label, **_: told.append(label)
         )
         assert all(count == 1 for label, count in Counter(told).items() if label in keys), "measured twice"
         assert _untimed(parts) == _untimed(whole)
