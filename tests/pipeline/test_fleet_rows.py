@@ -142,7 +142,7 @@ def test_workers_and_head_are_killed_and_the_table_is_a_single_worker_s(desk: De
     assert not left, "processes are left"
     kept = rows_of(table)
     assert 2 < len(kept) < whole["rows"] and set(kept) < set(expected.decode().splitlines())
-    found = desk.run("profile", "fleet", "--fleet", "local:2")
+    found = desk.run("profile", "fleet", "--fleet", "local:1")
     assert found["measured"] == whole["rows"] - len(kept), "nothing twice, nothing lost"
     assert table.read_bytes() == expected
 
