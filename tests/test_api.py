@@ -123,6 +123,6 @@ def test_settings_are_the_options_of_the_whole_job() -> None:
 
     owned = {option.key for _, _, option, _ in builder_options()}
     owned |= {setting_key(kind, field.name) for kind in estimators().values() for field in fields(kind)}
-    options = {one.name for one in command.params if one.expose_value} - {"model", "as_json", "dry_run"}
+    options = {one.name for one in command.params if one.expose_value} - {"model", "as_json", "dry_run", "explore"}
     of_profile = {"again", "interval", "builds"}
     assert options - owned == set(JobSettings.__annotations__) - of_profile

@@ -30,7 +30,7 @@ def hinted() -> list[tuple[str, str]]:
 
 def test_every_extra_that_is_named_exists() -> None:
     found = hinted()
-    assert {extra for extra, _ in found} >= {"tensorrt", "tensorrt-rtx", "zoo", "plot", "multi-gpu"}
+    assert {extra for extra, _ in found} >= {"tensorrt", "tensorrt-rtx", "zoo", "images", "multi-gpu", "fleet"}
     assert [pair for pair in found if pair[0] not in EXTRAS] == []
     for page in PAGES:
         for listed in re.findall(r"'\.\[([\w,-]+)\]'", page.read_text()):

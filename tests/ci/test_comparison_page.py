@@ -57,7 +57,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     manifest: Manifest = read_manifest(GOLDEN)
     plan = dict(manifest.plan)
-    plan["items"] = [item | {"key": f"0:0-1 {evil}"} for item in plan["items"]]
+    plan["items"] = [item | {"key": f"{item['key']} {evil}"} for item in plan["items"]]
     both = [delivered(tmp_path / f"{name}.json", 1.0, plan=plan, model=evil) for name in ("old", "new")]
     html = page_of(tmp_path, *both)
     assert html.count("<script>") == 1 and "&lt;/script&gt;" in html

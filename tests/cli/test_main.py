@@ -78,15 +78,15 @@ ENDS = {
 def test_every_error_is_one_message_and_an_exit_code(run: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     error, code, message = ENDS[name]
 
-    def fail(**_: object) -> None:
+    def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(entry.cli, "main", fail)
+    monkeypatch.setattr(entry.cli, "invoke", fail)
     ran = run("verify")
     assert ran.code == code and ran.err.startswith(message) and ran.out == "" and ran.err.count("error:") == 1
 
 
 def test_a_bug_of_ours_keeps_its_traceback(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry.cli, "main", lambda **_: 1 // 0)
+    monkeypatch.setattr(entry.cli, "invoke", lambda _: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         run("verify")

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from trt_layermerge.cli.main import COMMANDS, cli
+from trt_layermerge.cli.main import COMMANDS, INTERRUPTED, cli
 
 PROFILES = [f"profile_{name}" for name in ("validate", "show", "merge", "export", "estimate")]
 
@@ -125,3 +125,12 @@ finally:
 def test_every_command_is_of_our_own_class() -> None:
     context = click.Context(cli)
     assert {type(cli.get_command(context, name)).__name__ for name in COMMANDS} <= {"Command", "CommandWithVariants"}
+
+
+def test_who_reads_our_output_no_longer_is_told_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "trt_layermerge.cli.main", "completion", "bash"]
+    ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ran.returncode, ran.stderr) == (INTERRUPTED, "")

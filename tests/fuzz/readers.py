@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 from PIL import Image
 
 from tests.fuzz import samples
@@ -89,19 +90,25 @@ def public_key(path: Path, _: Bench) -> None:
 
 
 def private_key(path: Path, _: Bench) -> None:
+    path.chmod(0o600)
     assert len(read_signing_key(path, lambda: samples.PASSWORD).sign(b"x")) == 64
 
 
 def report_of_the_doctor(path: Path, _: Bench) -> None:
     """A stranger's, perhaps: what it prints moves no cursor."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err, refused = io.StringIO(), io.StringIO(), False
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main(["doctor", "--replay", str(path)])
         except SystemExit as stop:
-            if stop.code != int(ExitCode.BAD_INPUT) or "Traceback" in err.getvalue():
+            refused = stop.code == int(ExitCode.BAD_INPUT) and "Traceback" not in err.getvalue()
+            if not refused:
                 raise AssertionError(f"exit code {stop.code}: {err.getvalue()[:500]}") from None
-    assert out.getvalue().replace("\n", "").isprintable() and out.getvalue().encode(), "an escape is printed"
+    for said in (out, err):
+        assert said.getvalue().replace("\n", "").isprintable(), "an escape is printed"
+    if refused:
+        raise InputError(err.getvalue().strip())
+    assert out.getvalue().strip(), "nothing is printed"
 
 
 def engine_manifest(path: Path, bench: Bench) -> None:
@@ -151,7 +158,10 @@ def depth(path: Path, _: Bench) -> None:
 
 def trtexec_export(path: Path, _: Bench) -> None:
     """As ``profile show`` tells it, to people and to programs."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        click.Context(click.Command("show")),
+    ):  # where print_json finds stdout
         for as_json in (False, True):
             show_trtexec_export(path, everything=True, as_json=as_json)
 

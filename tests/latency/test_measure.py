@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import IncompatibleError, ModelError
 from trt_layermerge.latency import measure
-from trt_layermerge.latency.measure import SENTINEL, DeviceRunner, compare, estimate_seconds, fill, missing
+from trt_layermerge.latency.measure import SENTINEL, DeviceRunner, compare, estimate_seconds, fill, missing, rebuilt
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import Profile, ProfileKey, ProfileRow
 from trt_layermerge.latency.statistics import Timing
@@ -110,7 +110,7 @@ def open_profile(tmp_path: Path, machine: Machine | None = None) -> Profile:
 
 def filled(tmp_path: Path, machine: Machine, signatures=SIGNATURES, policy=POLICY) -> Profile:
     profile = open_profile(tmp_path)
-    fill(profile, signatures, DeviceRunner(machine, OPTIONS, policy))
+    fill(profile, signatures, DeviceRunner(machine, OPTIONS, policy, rebuilt=rebuilt(signatures, policy)))
     return Profile.open(profile.path, profile.key)
 
 

@@ -122,6 +122,7 @@ def test_a_profile_is_told_from_an_export(tmp_path: Path) -> None:
         ("{}", "has no Layers in the file"),
         ('{"Layers": [7]}', "entry 1 what is no object"),
         ('{"Layers": [{"LayerType": "x"}]}', "has no Name in entry 1"),
+        ('{"Layers": [{"Name": "x", "Outputs": 2.5}]}', "has no Outputs in entry 1"),
         ('[{"count": -1}]', "-1 as count"),
         ('[{"count": 1}, {"name": "a", "timeMs": -1}]', "-1 as timeMs in entry 2"),
         ('[{"count": 1}, "a"]', "has no timeMs in entry 2"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.supply import audit
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "trt_layermerge"
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
 
@@ -48,6 +51,30 @@ def test_what_users_get_is_part_of_what_is_tested() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     core = {_normal(re.split(r"[<>=!~\[; ]", one)[0]) for one in project["dependencies"]}
     assert core <= pins(LOCKS[0]).keys(), "make lock"
+
+
+def test_what_is_imported_comes_with_the_package_or_with_an_extra() -> None:
+    """At the top of a file: what is imported in a function may be missing, which is told."""
+    imported = {
+        name.partition(".")[0]: file
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    }
+    foreign = {name: file for name, file in imported.items() if name not in {*sys.stdlib_module_names, PACKAGE.name}}
+    known = pins(LOCKS[0]).keys() | {"google", "tensorrt", "tensorrt-rtx", "ray", "pytest"}  # protobuf, and extras
+    missing = {name: file for name, file in foreign.items() if _normal(name) not in known}
+    assert not missing, "name it among the dependencies in pyproject.toml, then make lock"
+    assert {"torch", "matplotlib"} <= foreign.keys()
+
+
+def test_every_file_of_the_package_is_in_the_wheel() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][PACKAGE.name]
+    files = [file.relative_to(PACKAGE) for file in PACKAGE.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    left = [file for file in files if file.suffix != ".py" and not any(file.match(one) for one in patterns)]
+    assert not left
+    assert all(list(PACKAGE.glob(pattern)) for pattern in patterns)
 
 
 def test_every_dependency_has_its_reason() -> None:

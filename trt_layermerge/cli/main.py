@@ -13,6 +13,7 @@ from importlib.metadata import version
 from io import TextIOWrapper
 
 import click
+from click.shell_completion import shell_complete
 
 from trt_layermerge.cli.command_line import remember
 from trt_layermerge.cli.logs import Logs
@@ -25,6 +26,8 @@ from trt_layermerge.usercode import ended_by_us_alone
 _LOG = logging.getLogger(f"{__package__}.main")  # by its name where it runs as __main__, too
 
 PROGRAM = "trt-layermerge"
+_COMPLETE = f"_{PROGRAM.replace('-', '_').upper()}_COMPLETE"
+"""The variable in which a shell says what it wants completed, as click names it."""
 
 COMMANDS = {
     "inspect": "Show what can be merged in a network, and why the rest cannot.",
@@ -125,13 +128,16 @@ def main(args: Sequence[str] | None = None) -> None:
     ending = args is None
     with terminated_as_interrupted(), warnings.catch_warnings(), Logs() as logs, ended_by_us_alone(ending=ending):
         warnings.simplefilter("ignore", Caution)  # they are in the log, which is shown
+        if asked := os.environ.get(_COMPLETE):
+            sys.exit(shell_complete(cli, {"obj": logs}, PROGRAM, _COMPLETE, asked))
         _main(list(sys.argv[1:] if args is None else args), logs)
 
 
 def _main(args: list[str], logs: Logs) -> None:
     command = shlex.join([PROGRAM, *args])
     try:
-        cli.main(args=args, prog_name=PROGRAM, standalone_mode=False, obj=logs)
+        with cli.make_context(PROGRAM, args, obj=logs) as context:  # click's own main ends the process by itself
+            cli.invoke(context)
     except LayerMergeError as error:
         _fail(str(error), int(error.exit_code), command, error)
     except click.exceptions.Exit as exit_:
@@ -145,6 +151,8 @@ def _main(args: list[str], logs: Logs) -> None:
         record(_LOG.error, "usage", "%s", error.format_message(), **about)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
+        if sys.stderr.isatty():
+            click.echo(err=True)  # the line begins with ^C
         _fail(f"interrupted; the same command goes on where it stopped:\n  {command}", INTERRUPTED, command, error)
     except BrokenPipeError:
         type(sys.stderr).close(sys.stderr)  # whoever read our output has gone; nothing is left to say

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import click
 
 from trt_layermerge.cli.field_options import builder_setting_options, estimator_options, method_options
-from trt_layermerge.cli.sections import Count, OneOf, combined, option, section, suggesting, suggesting_files
+from trt_layermerge.cli.sections import OUTPUT, Count, OneOf, combined, option, section, suggesting, suggesting_files
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.errors import UsageError, did_you_mean
@@ -124,10 +124,8 @@ def _pairs(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     return tuple((name, kind) for name, _, kind in pairs)
 
 
-_OUTPUT = "Files and output"
-
 config_option = section(
-    _OUTPUT,
+    OUTPUT,
     option(
         "--config",
         type=PATH,
@@ -139,7 +137,7 @@ config_option = section(
     ),
 )
 json_option = section(
-    _OUTPUT,
+    OUTPUT,
     option(
         "--json",
         "as_json",
@@ -150,7 +148,7 @@ json_option = section(
     ),
 )
 csv_option = section(
-    _OUTPUT,
+    OUTPUT,
     option(
         "--csv",
         "as_csv",
@@ -169,7 +167,7 @@ explore_option = section(
     ),
 )
 dry_run_option = section(
-    _OUTPUT, option("--dry-run", is_flag=True, help="Say what would be measured and how long that should take.")
+    OUTPUT, option("--dry-run", is_flag=True, help="Say what would be measured and how long that should take.")
 )
 
 _network_options = (

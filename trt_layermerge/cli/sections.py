@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
-MESSAGES = "Messages"
+OUTPUT, MESSAGES = "Files and output", "Messages"
 
 
 def combined(*decorators: Decorator) -> Callable[[_F], _F]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from trt_layermerge.cli.sections import OUTPUT, option, section
 from trt_layermerge.delivery.signature import SigningKey, read_signing_key
 from trt_layermerge.errors import UsageError
 
@@ -32,10 +33,14 @@ def _password(path: Path) -> str:
     return asked
 
 
-sign_option = click.option(
-    "--sign",
-    type=click.Path(path_type=Path),
-    callback=_read,
-    metavar="KEY.pem",
-    help=f"Sign the manifest with this private key (Ed25519); its password, if any, is asked for, or is in {PASSWORD}.",
+sign_option = section(
+    OUTPUT,
+    option(
+        "--sign",
+        type=click.Path(path_type=Path),
+        callback=_read,
+        metavar="KEY.pem",
+        help="Sign the manifest with this private key (Ed25519); its password, if any, is asked for, or is in "
+        f"{PASSWORD}.",
+    ),
 )

@@ -200,7 +200,8 @@ def _layer_info(numbered: tuple[str, Any]) -> LayerInfo:
     place, entry = numbered
     if isinstance(entry, str):  # without details
         return LayerInfo(entry)
-    outputs = [_of(one, "Format/Datatype", str, place) for one in entry.get("Outputs") or [] if isinstance(one, dict)]
+    given = _of(entry, "Outputs", list, place) if entry.get("Outputs") else []
+    outputs = [_of(one, "Format/Datatype", str, place) for one in given if isinstance(one, dict)]
     tactic = entry.get("TacticName") or entry.get("TacticValue") or ""
     return LayerInfo(_of(entry, "Name", str, place), str(entry.get("LayerType", "")), tuple(outputs), str(tactic))
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from trt_layermerge.errors import UsageError
@@ -77,11 +78,11 @@ class MemoryLimit:
         Raises:
             UsageError: It is no size, or less than an empty program takes.
         """
-        found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?b?)", str(text).strip().lower(), re.ASCII)
+        found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?b?)", str(text).strip().lower(), re.ASCII)
         if found is None:
             raise UsageError(f"{text!r} is no size of memory", hint="write 4GiB or 500MB")
         number, letter, unit = found.groups()
-        size = int(float(number) * (1000 if unit == "b" else 1024) ** " kmgt".index(letter or " "))
+        size = int(Fraction(number) * (1000 if unit == "b" else 1024) ** " kmgt".index(letter or " "))
         if size < LEAST:
             raise UsageError(
                 f"a memory limit of {text} is less than Python and torch take", hint=f"begin at {LEAST >> 20}MiB"

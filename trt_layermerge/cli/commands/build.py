@@ -75,8 +75,8 @@ _EXPORTS = section(
     help=f"Let the engine take these batches, as 1-32; of {_RANGES}.",
 )
 @settings_options
-@sign_option
 @_EXPORTS
+@sign_option
 @click.option("--print-trtexec", is_flag=True, help="Print trtexec's nearest command, and build nothing.")
 @json_option
 def command(

@@ -22,7 +22,7 @@ from trt_layermerge.cli.options import (
     plan_options,
     settings_of,
 )
-from trt_layermerge.cli.sections import Command, combined, option, section
+from trt_layermerge.cli.sections import OUTPUT, Command, combined, option, section
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, say_if_better, tell
 from trt_layermerge.errors import UsageError
@@ -59,7 +59,7 @@ output_options = combined(
     ),
     csv_option,
     section(
-        "Files and output",
+        OUTPUT,
         option(
             "--plot",
             type=PATH,
