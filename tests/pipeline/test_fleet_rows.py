@@ -25,6 +25,9 @@ ASSETS = Path(__file__).parent / "assets"
 PATIENCE = 180.0
 """Seconds, on a machine that does other things; reached only if something hangs."""
 
+CACHES = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+"""Where ONNX Runtime and matplotlib keep theirs as they are imported, with a fleet and without."""
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install ray, or the extra fleet"
 )
@@ -48,6 +51,7 @@ class Desk:
                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.folder / "site")]),
                 "TMPDIR": str(self.temporary),
                 "HOME": str(self.folder / "home"),
+                "XDG_CACHE_HOME": CACHES,
                 sleeping.SECONDS: str(seconds),
             },
             stdout=subprocess.PIPE,
@@ -55,12 +59,10 @@ class Desk:
             text=True,
         )
 
-    def run(self, command: str, name: str, *options: object, seconds: float = 0.0) -> tuple[Any, str]:
-        """The JSON that a command prints, and what it says."""
-        with self.start(command, name, *options, seconds=seconds) as process:
-            out, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
-        return json.loads(out), said
+    def run(self, command: str, name: str, *options: object) -> Any:
+        """The JSON that a command prints."""
+        with self.start(command, name, *options) as process:
+            return printed(process)
 
     def profile(self, name: str) -> Path:
         return self.folder / name / "profiles" / "simulated-nothing" / "sleeping-1-fp32.jsonl"
@@ -72,7 +74,15 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(tmp_path, Path(short))
         left = [path.name for path in Path(short).iterdir() if path.name != ".ses"]  # ONNX Runtime's, kept on purpose
         assert not left, f"temporary files are left: {left}"
-        assert not (tmp_path / "home").exists(), "something was written to the user's folder"
+        written = [path.name for path in (tmp_path / "home").rglob("*") if not path.is_dir()]
+        assert not written, f"something was written to the user's folder: {written}"
+
+
+def printed(process: subprocess.Popen[str]) -> Any:
+    """The JSON that a command prints in the end."""
+    out, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    return json.loads(out)
 
 
 def rows_of(path: Path) -> list[str]:
@@ -109,9 +119,11 @@ def one_of(process: subprocess.Popen[str], title: str) -> int:
 
 
 def test_workers_and_head_are_killed_and_the_table_is_a_single_worker_s(desk: Desk) -> None:
-    whole, _ = desk.run("profile", "single")
-    expected, table = desk.profile("single").read_bytes(), desk.profile("fleet")
-    with desk.start("profile", "fleet", "--fleet", "local:2", seconds=0.04) as command:
+    table = desk.profile("fleet")
+    with (
+        desk.start("profile", "single") as single,
+        desk.start("profile", "fleet", "--fleet", "local:2", seconds=0.03) as command,
+    ):
         until(lambda: len(rows_of(table)) >= 2, command)
         started = titles(command.pid)
         os.kill(one_of(command, "ray::Worker.measure"), signal.SIGKILL)
@@ -120,6 +132,8 @@ def test_workers_and_head_are_killed_and_the_table_is_a_single_worker_s(desk: De
         started |= titles(command.pid)
         os.kill(one_of(command, "gcs_server"), signal.SIGKILL)
         _, said = command.communicate(timeout=PATIENCE)
+        whole = printed(single)
+    expected = desk.profile("single").read_bytes()
     assert command.returncode == ExitCode.NOT_AVAILABLE, said
     assert "was lost" in said and "measured again" in said
     assert said.count("error:") == 1 and "the head of the fleet" in said and "Traceback" not in said
@@ -128,7 +142,7 @@ def test_workers_and_head_are_killed_and_the_table_is_a_single_worker_s(desk: De
     assert not left, "processes are left"
     kept = rows_of(table)
     assert 2 < len(kept) < whole["rows"] and set(kept) < set(expected.decode().splitlines())
-    found, _ = desk.run("profile", "fleet", "--fleet", "local:2")
+    found = desk.run("profile", "fleet", "--fleet", "local:2")
     assert found["measured"] == whole["rows"] - len(kept), "nothing twice, nothing lost"
     assert table.read_bytes() == expected
 
@@ -137,10 +151,11 @@ def test_importance_of_a_fleet_is_that_of_one_machine(desk: Desk) -> None:
     data = ["--task", ASSETS / "task.py", "--calibration", 64, "--held-out", 64, "--all"]
     small = [*data, "--max-layers", 2, "--max-kernel", 5, "--cpu-threads", 1]
     tables = []
-    for name, options in {"single": small, "fleet": [*small, "--fleet", "local:2"]}.items():
-        found, _ = desk.run("importance", name, *options)
-        tables.append({row.choice: row for row in ImportanceTable.read(Path(found["table"]))})
-        assert len(tables[-1]) == found["rows"] > 5
+    with desk.start("importance", "single", *small) as single:
+        ends = desk.run("importance", "fleet", *small, "--fleet", "local:2")
+        for found in (printed(single), ends):
+            tables.append({row.choice: row for row in ImportanceTable.read(Path(found["table"]))})
+            assert len(tables[-1]) == found["rows"] > 5
     alone, shared = tables
     assert alone.keys() == shared.keys()
     for choice, row in alone.items():
