@@ -25,7 +25,7 @@ class DeepStream(DeploymentKind):
 
     def write(self, delivered: Delivered, name: str, folder: Path) -> tuple[Path, ...]:
         """Write ``NAME.nvinfer.txt`` and the engine beside it."""
-        if delivered.kind.triton is None or delivered.kind.triton.name != "tensorrt":
+        if not delivered.kind.deepstream:
             raise refuse_runtime(delivered, "DeepStream", "tensorrt")
         text = _config(delivered, f"{name}.engine")
         folder.mkdir(parents=True, exist_ok=True)

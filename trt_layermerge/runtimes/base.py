@@ -292,6 +292,7 @@ class RuntimeKind(ABC):
         packages: Those that bring its library, each alone; known to pip by these names.
         channel_multiple: Numbers of channels that its kernels take in one go: others cost as much as the next multiple.
         triton: Which backend of the Triton Inference Server loads its engines; ``None`` where none does.
+        deepstream: Whether DeepStream's ``nvinfer`` loads its engines.
     """
 
     name: ClassVar[str]
@@ -304,6 +305,7 @@ class RuntimeKind(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     channel_multiple: ClassVar[int] = 8
     triton: ClassVar[TritonBackend | None] = None
+    deepstream: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, target: str | None) -> Runtime:

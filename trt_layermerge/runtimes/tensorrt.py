@@ -35,6 +35,7 @@ class TensorRtKind(RuntimeKind):
     batch_ranges: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = TensorRtSettings
     triton: ClassVar[TritonBackend | None] = TritonBackend("tensorrt", "model.plan")
+    deepstream: ClassVar[bool] = True
 
     def open(self, target: str | None = None) -> Runtime:
         """Load TensorRT, where a driver was seen.

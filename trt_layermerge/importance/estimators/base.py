@@ -182,7 +182,10 @@ class Estimator(ABC):
             UsageError: It cannot.
         """
         self.require_widths()
-        raise NotImplementedError(f"{type(self).__name__}.width_rows")
+        raise UsageError(
+            f"estimator {self.name!r} says that it measures widths, and has no width_rows",
+            hint="write it, or leave measures_widths as it is",
+        )
 
     def needs(self, request: EstimationRequest, images: int) -> Need:
         """The memory that nothing can be measured without.
