@@ -26,6 +26,7 @@ class Case:
         untrained: The same without any training.
         widths: Shares of channels that are on offer where methods narrow; the first is measured, others are parts.
         trial_steps: Of the short training that settings are picked by.
+        picked_at: The budget that settings are picked at, for all budgets.
     """
 
     title: str
@@ -37,7 +38,8 @@ class Case:
     budgets: tuple[float, ...] = (1.5, 2.0, 2.15, 2.7, 3.5)
     untrained: tuple[float, ...] = (2.0, 2.7)
     widths: tuple[str, ...] = field(default=("1.0,0.75,0.5,0.25", "1.0,0.5"))
-    trial_steps: int = 80
+    trial_steps: int = 40
+    picked_at: float = 2.7
 
 
 CASES = {
