@@ -23,7 +23,7 @@ INSTALLED = importlib.util.find_spec("torch_pruning") is not None
 TAYLOR_IMAGES = 1024
 """That gradients are summed over."""
 
-SHARES = tuple(round(0.04 * number, 2) for number in range(2, 21))
+SHARES = tuple(round(0.02 * number, 2) for number in range(4, 41))
 
 
 @dataclass(frozen=True)
