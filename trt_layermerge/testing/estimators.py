@@ -214,11 +214,11 @@ class EstimatorConformance:
         rows = _untimed(_measured(estimator, network, task, changes, tmp_path / "all"))
         choice = max((one for one in changes.choices if one.key in rows), key=lambda one: one.key)
         for alone in (Changes([choice]), *(Changes((), [one]) for one in changes.narrowed[-1:])):
-            (key,) = (one.key for one in (*alone.choices, *alone.narrowed))
-            (row,) = _measured(estimator, network, task, alone, tmp_path / key)
-            assert row.loss_after == pytest.approx(rows[key].loss_after, rel=1e-6)
-            assert row.loss_before == pytest.approx(rows[key].loss_before, rel=1e-6)
-            assert row.kept == rows[key].kept
+            (row,) = _measured(estimator, network, task, alone, tmp_path / f"{len(alone.narrowed)} widths")
+            among = rows[row.choice]
+            assert row.loss_after == pytest.approx(among.loss_after, rel=1e-6)
+            assert row.loss_before == pytest.approx(among.loss_before, rel=1e-6)
+            assert row.kept == among.kept
 
     def test_a_finished_table_costs_nothing(
         self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
