@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.cli.commands import inspect
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     also_option,
-    config_option,
     data_options,
     device_options,
     network_options,

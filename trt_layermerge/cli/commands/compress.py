@@ -9,9 +9,9 @@ import click
 
 import trt_layermerge as layermerge
 from trt_layermerge.cli.command_line import command_line
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     also_option,
-    config_option,
     data_options,
     device_options,
     dry_run_option,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
-    config_option,
     data_options,
     device_options,
     dry_run_option,

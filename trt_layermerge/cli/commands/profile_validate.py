@@ -11,16 +11,16 @@ from typing import Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
-    config_option,
     data_options,
     device_options,
     json_option,
     network_options,
-    read_share,
     settings_of,
     torch_options,
 )
+from trt_layermerge.cli.readings import read_share
 from trt_layermerge.cli.sections import Command, combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.errors import InconclusiveError, VerificationError

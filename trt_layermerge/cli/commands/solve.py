@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     COUNT,
     PATH,
-    config_option,
     csv_option,
     data_options,
     device_options,
