@@ -31,8 +31,9 @@ from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.evaluate import fix_norms, in_mode
 from trt_layermerge.training.gating import hold
 from trt_layermerge.training.interrupt import held_back
+from trt_layermerge.training.kernel_gradients import kernel_gradients
 from trt_layermerge.training.layout import laid_out
-from trt_layermerge.training.objective import Objective
+from trt_layermerge.training.objective import Objective, with_precision
 from trt_layermerge.training.process_group import ProcessGroup
 from trt_layermerge.training.process_group import group as whole_group
 from trt_layermerge.training.recipe import Recipe
@@ -110,6 +111,7 @@ def fine_tune(
     teacher, group = _asked(teacher, model, task, recipe), group or whole_group(device_named("auto"))
     require_steps(task)
     device = group.device(device_of(model))
+    recipe = with_precision(recipe, device)
     with (
         placed(model, device),
         nullcontext() if teacher is None else placed(teacher, device),
@@ -169,6 +171,7 @@ class _Run:
         self.wrapped = group.wrapped(model)
         self.objective = Objective(model, self.wrapped, teacher, self.task, recipe)
         self.teaching = Teaching(self.objective.taught, recipe.accumulation, beside)
+        self.beside = beside if group.size == 1 else None  # what is shared has to be seen by who shares it
         self.saved_time, self.backoffs = time.monotonic(), 0
         self._begin()
 
@@ -313,7 +316,8 @@ class _Run:
         """Gradients of the batch, run part by part; its mean loss."""
         samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
         for number, part in enumerate(batch, 1):
-            with self.group.alone(self.wrapped) if number < len(batch) else nullcontext():
+            shared = self.group.alone(self.wrapped) if number < len(batch) else nullcontext()
+            with shared, kernel_gradients(self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
                 total += loss.item()
