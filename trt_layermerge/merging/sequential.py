@@ -81,8 +81,9 @@ def execute(
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    runs = CalibrationRuns(network, inputs, kept)
-    reconstruction, memory = Reconstruction(runs, strength or Strength()), memory or MemoryLimit.usual()
+    memory = memory or MemoryLimit.usual()
+    runs = CalibrationRuns(network, inputs, kept, memory.room(Need()).activations // 2)
+    reconstruction = Reconstruction(runs, strength or Strength())
     merged, linearised = runs.done, dict[Choice, nn.Module | None]()
     proofs, fits, refits = [], {}, {}
     todo = sorted((choice for choice in choices if reconstruction.changes(choice)), key=lambda choice: choice.block)
