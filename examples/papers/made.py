@@ -17,7 +17,7 @@ from trt_layermerge.training.task import Classification
 
 FOLDER = Path("build/papers")
 CLASSES, TRAIN, TEST, SIZE = 4, 80, 20, 32
-BATCH = 8
+BATCH, FEW = 8, 2
 
 
 def write_images(folder: Path) -> Path:
@@ -47,9 +47,14 @@ def images() -> Classification:
     return replace(image_folder(write_images(FOLDER / "images"), Settings(SIZE, BATCH)), workers=0)
 
 
+def large_images() -> Classification:
+    """The first layout, enlarged to 224x224, two at once: for plans, whose latencies are of that size."""
+    return replace(image_folder(write_images(FOLDER / "images"), Settings(224, FEW)), workers=0)
+
+
 def noisy_images() -> Denoising:
-    """The second, with noise, for DDPM."""
-    return denoise_cifar10(write_cifar10(FOLDER / "cifar10"), Settings(SIZE, BATCH))
+    """The second, with noise, two at once, for DDPM."""
+    return denoise_cifar10(write_cifar10(FOLDER / "cifar10"), Settings(SIZE, FEW))
 
 
 def _pixels(draw: np.random.Generator, kind: int) -> np.ndarray:

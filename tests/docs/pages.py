@@ -7,10 +7,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_layermerge.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 
 _FENCE = re.compile(r"^([ \t]*)```([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`((?:trt-layermerge|make)\s[^`]+)`")
+_INLINE = re.compile(rf"`((?:trt-layermerge|make|{'|'.join(COMMANDS)})\s[^`]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
@@ -46,7 +48,8 @@ def snippets(page: Path) -> list[Snippet]:
 
 def commands(page: Path) -> list[list[str]]:
     """Every shell command of a page that starts this program or make, split into words; those amid prose, too."""
-    found = [shlex.split(command) for command in _INLINE.findall(_FENCE.sub("", page.read_text()))]
+    inline = [shlex.split(command) for command in _INLINE.findall(_FENCE.sub("", page.read_text()))]
+    found = [["trt-layermerge", *words] if words[0] in COMMANDS else words for words in inline]
     for snippet in snippets(page):
         if snippet.language in ("python", "toml", "json", "diff", "text"):
             continue

@@ -37,7 +37,7 @@ def _unknown(words: list[str]) -> str | None:
         context = click.Context(group, parent=context)
     known = {name for option in group.get_params(context) for name in (*option.opts, *option.secondary_opts)}
     for word in rest:
-        if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known | {"--version", "-h", "--help"}:
+        if re.match(r"--[a-z]|-[a-z]$", word) and word.partition("=")[0] not in known | {"--version", "-h", "--help"}:
             return f"{' '.join(words)}: {word}"
     if group is cli and rest and not rest[0].startswith("-") and rest[0] != "COMMAND":
         return f"{' '.join(words)}: {rest[0]}"
@@ -54,6 +54,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     assert [fault for words in ours if (fault := _unknown(words))] == []
     made = {word for words in said if words[0] == "make" for word in words[1:] if re.fullmatch(r"[a-z-]+", word)}
     assert made - {"make"} <= TARGETS
+
+
+def test_messages_that_questions_quote_are_those_of_the_program() -> None:
+    quoted = re.findall(r'\*"([^"]+)"', (ROOT / "docs" / "faq.md").read_text())
+    source = "\n".join(path.read_text() for path in (ROOT / "trt_layermerge").rglob("*.py"))
+    assert len(quoted) >= 3 and [words for words in quoted if words not in source] == []
 
 
 def test_it_sees_what_is_wrong() -> None:
