@@ -102,9 +102,9 @@ def measured_row(place: Path) -> list[str]:
     device, figure = manifest["device"], manifest["compressed"]["accuracy"]
     quality = f"{100 * figure:.2f}" if manifest.get("metric") is None else f"{manifest['metric']} {figure:.4f}"
     also = result.get("also", {})
-    speedups = {also.get("runtime", "").partition(":")[0]: also.get("speedup"), device["runtime"]: manifest["speedup"]}
-    where = f"{device['runtime']} {device['runtime_version']}, {device['name']}"
-    where += "" if device["runtime"] in ("torch", "tensorrt") else f": {manifest['speedup']:.2f}x"
+    told = {device["runtime"]: manifest["speedup"], also.get("runtime", ""): also.get("speedup")}
+    speedups = {runtime.partition(":")[0]: speedup for runtime, speedup in told.items()}
+    where = f"{device['runtime']} {device['runtime_version']}, {device['name']}: {manifest['speedup']:.2f}x"
     where += ", simulated" if manifest["simulated"] else ""
     return [quality, factor(speedups.get("torch")), factor(speedups.get("tensorrt")), manifest["task"], where]
 

@@ -78,7 +78,7 @@ def prepare(folder: Path) -> None:
     network: torch.nn.Module = made["resnet"]()  # type: ignore[operator]
     save_file(network.state_dict(), folder / "resnet.safetensors")
     (folder / "job.toml").write_text(
-        'model = "models.py:resnet"\ntask = "task.py"\nepochs = 1\noutput = "engines/job"\n'
+        'model = "models.py:resnet"\ntask = "task.py"\nepochs = 1\nruntime = "estimate:rtx-2080-ti"\n'
     )
     write_tables(folder)
     onnx.save(small_model("batch"), folder / "MODEL.onnx")
