@@ -80,6 +80,12 @@ def profiling_plan(sessions: Sequence[Session]) -> ProfilingPlan:
     return ProfilingPlan(profile.path, tuple(rows), len(pending), seconds)
 
 
+def rows_left(sessions: Sequence[Session]) -> int:
+    """How many operations the profile has no row of."""
+    never = replace(sessions[0].job.policy, again=False)
+    return len(missing(_together(sessions), sessions[0].profile, never))
+
+
 def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_seconds: float | None = None) -> int:
     """Measure every signature that the profile does not hold yet.
 
