@@ -107,10 +107,10 @@ NETWORKS = {
 
 
 WAYS = {
-    "untrained": "--widths 1.0 --no-finetune",
-    "trained": "--widths 1.0 --epochs 2",
-    "trained at 1e-4": "--widths 1.0 --epochs 2 --lr 1e-4",
-    "trained at 2e-3": "--widths 1.0 --epochs 2 --lr 2e-3",
+    "untrained": "--no-finetune",
+    "trained": "--epochs 2",
+    "trained at 1e-4": "--epochs 2 --lr 1e-4",
+    "trained at 2e-3": "--epochs 2 --lr 2e-3",
     "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
     "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
 }

@@ -81,9 +81,9 @@ def profiling_plan(sessions: Sequence[Session]) -> ProfilingPlan:
 
 
 def rows_left(sessions: Sequence[Session]) -> int:
-    """How many operations the profile has no row of."""
-    never = replace(sessions[0].job.policy, again=False)
-    return len(missing(_together(sessions), sessions[0].profile, never))
+    """How many operations of networks their profile has no row of."""
+    profile = sessions[0].profile
+    return len({one.key for one in _together(sessions) if not one.empty and profile.get(one) is None})
 
 
 def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_seconds: float | None = None) -> int:

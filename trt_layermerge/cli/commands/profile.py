@@ -110,7 +110,8 @@ def command(
     ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
     ci_files.require_writable()
     sessions = layermerge.load_several(model, **settings_of(given | {"budget": for_budget}))
-    from trt_layermerge.pipeline.profiling import profiling_plan, rows_left, wanted_signatures  # torch has been loaded by now
+    # Torch has been loaded by now.
+    from trt_layermerge.pipeline.profiling import profiling_plan, rows_left, wanted_signatures
 
     plan = profiling_plan(sessions)
     if dry_run:
