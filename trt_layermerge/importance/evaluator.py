@@ -24,6 +24,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
+from trt_layermerge.merging.narrowing import Kept, narrow
 from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
@@ -87,16 +88,18 @@ class Evaluator:
         tail, names = self._tail(choice, replacement)
         return self._improved(copy.deepcopy(tail), names)  # its norms are the original's
 
-    def narrowed(self, module: fx.GraphModule) -> Score:
-        """Score of a narrowed network; it is changed."""
+    def narrowed(self, module: fx.GraphModule, kept: Kept) -> Score:
+        """Score of a network without channels that nothing in it reads; it is changed."""
         placeholders = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
-        return self._improved(module, placeholders)
+        return self._improved(module, placeholders, kept)
 
-    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...]) -> Score:
+    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...], kept: Kept | None = None) -> Score:
         """Score of the rest of a changed network, once what costs nothing is done about the change."""
         tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
             correct_norms(tail, self._calibration.at(names), self._norms)
+        if kept:  # not before: norms are corrected by what reached the original's, channel by channel
+            tail = narrow(tail, kept)
         tail = fold_in_place(tail).to(memory_format=torch.channels_last)
         self._solve_heads(tail, names)
         return self.score(tail, self._evaluated.at(names))
