@@ -13,7 +13,7 @@ from typing import Any, get_args
 import click
 
 from trt_layermerge.cli.field_options import builder_setting_options, estimator_options, method_options
-from trt_layermerge.cli.readings import read_numbers, read_pairs, read_shape
+from trt_layermerge.cli.parsing import read_numbers, read_pairs, read_shape
 from trt_layermerge.cli.sections import OUTPUT, Count, OneOf, combined, option, section, suggesting, suggesting_files
 from trt_layermerge.cli.show import keep_output
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators

@@ -9,7 +9,7 @@ import click
 from trt_layermerge.ci.compared import report_of_comparison
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.cli.readings import read_share
+from trt_layermerge.cli.parsing import read_share
 from trt_layermerge.cli.sections import Command
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.regression.comparable import compare_files

@@ -26,7 +26,7 @@ from trt_layermerge.cli.options import (
     settings_of,
     several_network_options,
 )
-from trt_layermerge.cli.readings import read_share
+from trt_layermerge.cli.parsing import read_share
 from trt_layermerge.cli.sections import combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
