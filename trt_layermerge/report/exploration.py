@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class ExploredBudget:
     changed: int
     loss: float
     accuracy: float | None
-    finishing_seconds: float
+    finishing_seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)

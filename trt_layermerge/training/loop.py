@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,22 +112,27 @@ def fine_tune(
     require_steps(task)
     device = group.device(device_of(model))
     recipe = with_precision(recipe, device)
-    with (
-        placed(model, device),
-        nullcontext() if teacher is None else placed(teacher, device),
-        laid_out(model, recipe.channels_last),
-        nullcontext() if teacher is None else laid_out(teacher, recipe.channels_last),
-        in_mode(model, training=True),
-        nullcontext() if teacher is None else in_mode(teacher, training=False),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        nullcontext() if teacher is None or device.type != "cpu" else thread_beside() as beside,
-    ):
+    with _ready(model, teacher, recipe, device) as beside:
         if recipe.fixed_norms:
             fix_norms(model)
         run = _Run(model, teacher, task, recipe, checkpoint, progress, group, beside)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
+
+
+@contextmanager
+def _ready(
+    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, device: torch.device
+) -> Iterator[ThreadPoolExecutor | None]:
+    """Inside, both networks are where and as they train and teach; yields a thread beside this one, if there is one."""
+    with ExitStack() as stack:
+        for network in (model,) if teacher is None else (model, teacher):
+            stack.enter_context(placed(network, device))
+            stack.enter_context(laid_out(network, recipe.channels_last))
+            stack.enter_context(in_mode(network, training=network is model))
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        yield None if teacher is None or device.type != "cpu" else stack.enter_context(thread_beside())
 
 
 def _asked(teacher: nn.Module | None, model: nn.Module, task: Task, recipe: Recipe) -> nn.Module | None:
