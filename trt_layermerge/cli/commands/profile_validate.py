@@ -21,7 +21,7 @@ from trt_layermerge.cli.options import (
     torch_options,
 )
 from trt_layermerge.cli.parsing import read_share
-from trt_layermerge.cli.sections import Command, combined, option, section
+from trt_layermerge.cli.sections import SectionedCommand, combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.errors import InconclusiveError, VerificationError
 from trt_layermerge.pipeline.fidelity_correction import (
@@ -33,7 +33,7 @@ from trt_layermerge.pipeline.fidelity_correction import (
 )
 
 
-@click.command("validate", cls=Command)
+@click.command("validate", cls=SectionedCommand)
 @combined(network_options, device_options, data_options, torch_options, config_option, json_option)
 @section(
     "Validation",
