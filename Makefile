@@ -101,8 +101,18 @@ docs: $(SITE)  ## build the documentation into build/site; warnings are errors
 	PYTHONPATH=. $(SITE)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
 	@echo "open build/site/index.html"
 
-docs-test: $(INSTALLED)  ## run every command of the tutorial, and check those of all other pages
+# Goes on where it was stopped; what it cannot run it names, with the reason.
+docs-test: $(INSTALLED)  ## check all pages, and run every command on them that runs without a GPU, with small data
 	$(BIN)/python -m pytest -n0 tests/docs
+	$(BIN)/python -m tests.docs.running build/docs-test
+
+papers: $(INSTALLED)  ## print the papers' tables, published beside measured
+	$(BIN)/python examples/papers/reproduce.py
+
+# Profile, importance, plan, training, proof and engine on a CPU; goes on where it was stopped.
+papers-small: $(INSTALLED)  ## run the first of each of the papers' tables on a hundred made images
+	set -e; for network in resnet34 mobilenetv2-1.0 mobilenetv2-1.4 ddpm; do \
+		$(BIN)/python examples/papers/reproduce.py $$network --small; done
 
 check: lint test audit  ## all that CI checks, and known vulnerabilities where they can be asked for
 
@@ -158,4 +168,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test check lock audit sbom bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test papers papers-small check lock audit sbom bench profiles compare wheel format clean

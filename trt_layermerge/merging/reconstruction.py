@@ -26,7 +26,7 @@ from trt_layermerge.merging.patches import formed_part
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.merging.width import Width
-from trt_layermerge.network.chain import Unit
+from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.memory import Room
@@ -216,8 +216,10 @@ class Reconstruction:
 
     def _solvable(self, layer: Unit) -> bool:
         """Whether a layer is a convolution whose weights can be set: its own, and a norm's with a scale and a shift."""
-        if layer.conv is None or layer.pooling or layer.shift is not None or layer.geometry.dilation != (1, 1):
+        if layer.conv is None or layer.pooling or layer.geometry.dilation != (1, 1):
             return False
+        if layer.shift is not None and (layer.norm is not None or not isinstance(layer, Layer)):
+            return False  # the norm's statistics are those of what is shifted
         nodes = self._module.graph.nodes
         calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
         shared = any(calls[str(node.target)] > 1 for node in nodes if node.name in (layer.conv, layer.norm))
