@@ -14,7 +14,13 @@ from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.network.network import load_network
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.profiling import open_sessions, profile_networks, profiling_plan, wanted_signatures
+from trt_layermerge.pipeline.profiling import (
+    MeasuredRows,
+    open_sessions,
+    profile_networks,
+    profiling_plan,
+    wanted_signatures,
+)
 from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.methods.registry import method_named
 
@@ -44,7 +50,7 @@ def test_what_two_networks_share_is_measured_once(job: Job, models: tuple[str, s
     assert [one.model for one in plan.networks] == list(models)
     assert [one.operations for one in plan.networks] == [one.missing for one in plan.networks] == [*map(len, distinct)]
     assert plan.missing == len(distinct[0] | distinct[1]) < sum(map(len, distinct)) and plan.seconds > 0
-    assert profile_networks(sessions, recorder) == plan.missing
+    assert profile_networks(sessions, recorder) == MeasuredRows(plan.missing, 0)
     assert {row.signature.key for row in sessions[0].profile} == distinct[0] | distinct[1]
     assert recorder.steps[-1] == ("profile", plan.missing, plan.missing)
 
@@ -52,23 +58,32 @@ def test_what_two_networks_share_is_measured_once(job: Job, models: tuple[str, s
 def test_a_second_network_measures_what_is_new_and_a_repeat_nothing(
     job: Job, models: tuple[str, str], recorder: Any
 ) -> None:
-    first = profile_networks(open_sessions(job, models[:1]), recorder)
+    first = profile_networks(open_sessions(job, models[:1]), recorder).measured
     both = open_sessions(job, models)
     new = profiling_plan(both)
     assert [one.missing for one in new.networks] == [0, new.missing] and 0 < new.missing < first
-    assert profile_networks(both, recorder) == new.missing
+    assert profile_networks(both, recorder).measured == new.missing
     for session in both:
         session.job.original_onnx.unlink(missing_ok=True)
     again = open_sessions(job, models)
-    assert profile_networks(again, recorder) == 0 and profiling_plan(again).missing == 0
+    assert profile_networks(again, recorder) == MeasuredRows(0, 0) and profiling_plan(again).missing == 0
     assert not any(session.job.original_onnx.exists() for session in again), "nothing to measure, nothing to export"
 
 
 def test_when_the_time_is_up_the_rest_is_left(job: Job, models: tuple[str, str], recorder: Any) -> None:
     sessions = open_sessions(job, models)
     whole = profiling_plan(sessions).missing
-    assert profile_networks(sessions, recorder, max_seconds=0.0) == 0 and not sessions[0].profile.path.exists()
-    assert profile_networks(sessions, recorder, max_seconds=1e6) == whole
+    assert profile_networks(sessions, recorder, max_seconds=0.0) == MeasuredRows(0, whole)
+    assert not sessions[0].profile.path.exists()
+    assert profile_networks(sessions, recorder, max_seconds=1e6) == MeasuredRows(whole, 0)
+
+
+def test_what_pays_with_fewer_channels_is_not_left(job: Job, models: tuple[str, str], recorder: Any) -> None:
+    """It is known to be wanted once the latencies with all channels are."""
+    sessions = open_sessions(replace(job, method="joint", method_settings={"widths": "1.0,0.5"}), models)
+    first = profiling_plan(sessions).missing
+    found = profile_networks(sessions, recorder)
+    assert found.measured > first and found.left == 0
 
 
 def test_a_gap_is_written_from_the_network_that_has_it(job: Job, tmp_path: Path, recorder: Any) -> None:

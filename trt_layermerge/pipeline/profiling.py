@@ -60,6 +60,19 @@ class ProfilingPlan:
     seconds: float
 
 
+@dataclass(frozen=True)
+class MeasuredRows:
+    """What one call has measured.
+
+    Attributes:
+        measured: How many rows.
+        left: How many more it would have measured, had the time not been up.
+    """
+
+    measured: int
+    left: int
+
+
 def open_sessions(job: Job, models: Sequence[str]) -> tuple[Session, ...]:
     """The sessions of several networks that share all other settings; of several, each has a folder of its own."""
     if len(models) == 1:
@@ -80,7 +93,7 @@ def profiling_plan(sessions: Sequence[Session]) -> ProfilingPlan:
     return ProfilingPlan(profile.path, tuple(rows), len(pending), seconds)
 
 
-def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_seconds: float | None = None) -> int:
+def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_seconds: float | None = None) -> MeasuredRows:
     """Measure every signature that the profile does not hold yet.
 
     Args:
@@ -88,18 +101,18 @@ def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_second
         reporter: Told of every row.
         max_seconds: Time after which no group of operations is begun any more; ``None`` for no limit.
 
-    Returns:
-        How many rows were measured.
-
     Raises:
         ProofError: A network as ONNX is another one; nothing was measured.
     """
     reporter.stage("profile")
-    began, measured, left = time.monotonic(), 0, max_seconds
+    began, measured, left, seconds = time.monotonic(), 0, 0, max_seconds
     for _ in range(2):  # with all channels, and then what pays with fewer
-        measured += measure_rows(sessions, _together(sessions), reporter.progress, left)
-        left = None if max_seconds is None else max_seconds - (time.monotonic() - began)
-    return measured
+        wanted = _together(sessions)
+        pending = len(missing(wanted, sessions[0].profile, sessions[0].job.policy))
+        now = measure_rows(sessions, wanted, reporter.progress, seconds)
+        measured, left = measured + now, pending - now
+        seconds = None if max_seconds is None else max_seconds - (time.monotonic() - began)
+    return MeasuredRows(measured, left)
 
 
 def measure_rows(

@@ -119,14 +119,15 @@ def command(
     began = time.monotonic()
     with screen() as shown:
         if for_budget is None:
-            found, measured = None, layermerge.profile(*sessions, max_minutes=max_minutes, progress=shown).measured
+            profiled = layermerge.profile(*sessions, max_minutes=max_minutes, progress=shown)
+            found, measured, left = None, profiled.measured, profiled.left
         else:
             found = wanted.profile(sessions[0], max_minutes, shown)
-            measured = found.measured
+            measured, left = found.measured, plan.missing - found.measured
     signatures = [one for session in sessions for one in wanted_signatures(session)]
     notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
     ci_files.write(lambda: report_of_profile(sessions[0].profile, signatures, [*notes, f"{measured} measured now"]))
-    _tell(sessions, plan, profiling_plan(sessions), measured, time.monotonic() - began, as_json, found)
+    _tell(sessions, profiling_plan(sessions), measured, left, time.monotonic() - began, as_json, found)
 
 
 def _require_one(model: Sequence[str], wanted: BudgetOptions, weights: Path | None) -> None:
@@ -164,9 +165,9 @@ def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
 
 def _tell(
     sessions: Sequence[Session],
-    plan: ProfilingPlan,
     now: ProfilingPlan,
     measured: int,
+    left: int,
     seconds: float,
     as_json: bool,
     found: BudgetedProfile | None,
@@ -174,17 +175,17 @@ def _tell(
     profile = sessions[0].profile
     told = Counter(row.status for row in profile)
     counts = {status: told[status] for status in ("ok", "degraded", "failed")}
-    simulated, left = profile.key.device.simulated, plan.missing - measured
+    simulated = profile.key.device.simulated
     if as_json:
         about = {"simulated": True} if simulated else {}
-        of = {"profile": str(plan.path), "networks": [asdict(one) for one in now.networks]}
+        of = {"profile": str(now.path), "networks": [asdict(one) for one in now.networks]}
         more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
         settled = {} if found is None else {"for_budget": budgeted_fields(found)}
         print_json(of | more | counts | about | settled)
         return
     verb = "SIMULATED, no device was timed" if simulated else f"measured in {minutes(seconds)}"
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    click.echo(f"{plan.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
+    click.echo(f"{now.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
     if found is not None:
         click.echo("\n".join(budgeted_lines(found)))
     elif left:
