@@ -1,9 +1,9 @@
 """Train the networks that the methods are compared on; ResNet-20 is committed, these are not.
 
-Each goes into a cache folder as safetensors, which ``methods.py`` reads. A run that was stopped goes on with the same
-command. What the committed figures were measured on is listed in trained_networks.json, by the SHA-256 of the file:
-other processors round otherwise, so weights that are trained anew come out a little different. ``--record`` writes
-there.
+Each goes into a cache folder as safetensors, runs/networks or that of the environment variable TRAINED_NETWORKS, where
+``benchmarks.methods`` looks for it. A run that was stopped goes on with the same command. trained_networks.json lists
+by the SHA-256 of the file what the committed figures were measured on: other processors round otherwise, so weights
+that are trained anew come out a little different. ``--record`` writes there.
 
 MobileNetV2 begins with the weights of ImageNet, which a package ships:
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-CACHE = ROOT / "runs" / "networks"
+CACHE = Path(os.environ.get("TRAINED_NETWORKS", ROOT / "runs" / "networks"))
 RECORDS = Path(__file__).with_name("trained_networks.json")
 EXAMPLE, LARGE = ROOT / "examples" / "fashion_mnist", ROOT / "benchmarks" / "fashion64.py"
 
@@ -89,9 +90,9 @@ class Record:
     cpu_minutes: float
 
 
-def weights_of(name: str, cache: Path = CACHE) -> Path:
+def weights_of(name: str) -> Path:
     """Where the weights of a network lie, trained or not."""
-    return cache / f"{name}.safetensors"
+    return CACHE / f"{name}.safetensors"
 
 
 def start_from(model: nn.Module, checkpoint: Path) -> None:
@@ -104,9 +105,9 @@ def start_from(model: nn.Module, checkpoint: Path) -> None:
     model.load_state_dict(fits, strict=False)
 
 
-def trained(name: str, cache: Path, packages: Path | None) -> Record:
+def trained(name: str, packages: Path | None) -> Record:
     """Train a network, or go on; write its weights."""
-    one, weights = TRAINEES[name], weights_of(name, cache)
+    one, weights = TRAINEES[name], weights_of(name)
     torch.manual_seed(one.recipe.seed)  # of the initial weights
     model, data, began = load_source(one.model).module, load_task(one.task), time.process_time()
     if one.start:
@@ -118,8 +119,8 @@ def trained(name: str, cache: Path, packages: Path | None) -> Record:
         if done % 20 == 0 or done == total:
             print(f"{name}: step {done} of {total}, {label}, {(time.process_time() - began) / 60:.1f} min", flush=True)
 
-    cache.mkdir(parents=True, exist_ok=True)
-    fine_tune(model, data, one.recipe, checkpoint=cache / f"{name}.checkpoint", progress=progress)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    fine_tune(model, data, one.recipe, checkpoint=weights.with_suffix(".checkpoint"), progress=progress)
     minutes = (time.process_time() - began) / 60
     with replacing(weights) as neighbour:
         save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, neighbour)
@@ -132,14 +133,13 @@ def main() -> None:
     """Train one network and say what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=TRAINEES)
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for weights and checkpoints")
     parser.add_argument("--packages", type=Path, help="folder that packages with weights were installed into")
     parser.add_argument("--threads", type=int, default=1, help="cores to train on")
     parser.add_argument("--record", action="store_true", help=f"write what came out into {RECORDS.name}")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     try:
-        found = trained(given.name, given.cache, given.packages)
+        found = trained(given.name, given.packages)
     except LayerMergeError as error:
         raise SystemExit(f"error: {error}") from None
     known = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.exists() else {}

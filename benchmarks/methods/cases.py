@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.training.recipe import Recipe
+
+from ..train_networks import TRAINEES, weights_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "fashion_mnist"
@@ -26,6 +30,7 @@ class Case:
         untrained: The same without any training.
         widths: Shares of channels that are on offer where methods narrow; the first is measured, others are parts.
         trial_steps: Of the short training that settings are picked by.
+        samples: How much data importance looks at.
     """
 
     title: str
@@ -38,6 +43,16 @@ class Case:
     untrained: tuple[float, ...] = (2.0, 2.7)
     widths: tuple[str, ...] = field(default=("1.0,0.75,0.5,0.25", "1.0,0.5"))
     trial_steps: int = 80
+    samples: Samples = field(default_factory=Samples)
+
+
+def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
+    """A network of ``train_networks.py``: two budgets, and 200 steps on the same 25,600 images for everyone."""
+    one, recipe = TRAINEES[name], Recipe(steps=200, lr=lr, distillation=0.9)
+    return Case(
+        f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
+        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, **more,
+    )  # fmt: skip
 
 
 CASES = {
@@ -48,4 +63,8 @@ CASES = {
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
     ),
+    "mobilenet_v2": _trained("mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024)),
+    "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.02),
+    "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.02),
+    "resnet56": _trained("resnet56", "ResNet-56", 0.04),
 }

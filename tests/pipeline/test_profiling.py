@@ -78,9 +78,15 @@ def test_when_the_time_is_up_the_rest_is_left(job: Job, models: tuple[str, str],
     assert profile_networks(sessions, recorder, max_seconds=1e6) == MeasuredRows(whole, 0)
 
 
-def test_what_pays_with_fewer_channels_is_not_left(job: Job, models: tuple[str, str], recorder: Any) -> None:
+def test_what_pays_with_fewer_channels_is_not_left(job: Job, tmp_path: Path, recorder: Any) -> None:
     """It is known to be wanted once the latencies with all channels are."""
-    sessions = open_sessions(replace(job, method="joint", method_settings={"widths": "1.0,0.5"}), models)
+    wide = (("(8, 8, 3", "(64, 64, 3"), ("(1, 8, 3", "(1, 64, 3"), ("Norm2d(8", "Norm2d(64"), ("Linear(8", "Linear(64"))
+    text = MODEL
+    for narrow, now in wide:
+        text = text.replace(narrow, now)
+    (tmp_path / "wide.py").write_text(text)
+    asked = replace(job, method="joint", method_settings={"widths": "1.0,0.5"})
+    sessions = open_sessions(asked, [str(tmp_path / "wide.py")])
     first = profiling_plan(sessions).missing
     found = profile_networks(sessions, recorder)
     assert found.measured > first and found.left == 0
