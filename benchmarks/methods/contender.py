@@ -25,9 +25,14 @@ class Rung(ABC):
     name: str
     predicted: float | None
 
+    @property
+    def alike(self) -> str:
+        """Names all rungs that are known to have its shapes; by default itself alone."""
+        return self.name
+
     @abstractmethod
     def shape(self, bench: Bench) -> nn.Module:
-        """What is timed: its norms folded, its weights any."""
+        """What is timed: in evaluation mode, its weights any."""
 
     @abstractmethod
     def start(self, bench: Bench) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import fx, nn
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.policy import MeasurementPolicy
-from trt_layermerge.network.count import size_of
+from trt_layermerge.merging.fold import fold_norms
 
 from .bench import Bench
 from .contender import Contender, Rung
@@ -26,9 +26,6 @@ TOGETHER = 30
 MISSED = 0.99
 """A budget is met from so much of it on: latencies of these few samples are no surer."""
 
-FAR = 4.0
-"""Networks with this many times fewer operations than the largest budget asks for are faster than it, and not timed."""
-
 
 class Ladder:
     """What is known of shapes: ``shapes.json`` has what each rung's is, ``speeds.json`` how fast those are."""
@@ -36,32 +33,34 @@ class Ladder:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self._shapes, self._speeds = _read(bench.folder / "shapes.json"), _read(bench.folder / "speeds.json")
+        self._rungs: dict[Contender, list[Rung]] = {}
+
+    def rungs(self, contender: Contender) -> list[Rung]:
+        """Those of a contender, made once."""
+        if contender not in self._rungs:
+            self._rungs[contender] = list(contender.rungs(self.bench))
+        return self._rungs[contender]
 
     def make(self, methods: Iterable[str]) -> None:
         """Write the shapes of all rungs that are not known yet as ONNX; equal ones once."""
-        original = size_of(self.bench.widest.network.module).flops
-        wanted = min((*self.bench.case.budgets, *self.bench.case.untrained)) * MISSED
         for contender in _contenders(methods):
-            for rung in contender.rungs(self.bench):
-                if rung.name in self._shapes:
-                    continue
-                module = rung.shape(self.bench)
-                fewer, shape = original / max(size_of(module).flops, 1), _shape(module)
-                # A network is no more times faster than it has fewer operations, but where those left are other ones.
-                if rung.predicted is None and not 0.8 * wanted <= fewer <= FAR * max(self.bench.case.budgets):
-                    shape = ""
-                if shape and shape not in self._speeds and not self._onnx(shape).exists():
-                    self.bench.write(module, self._onnx(shape))
-                self._shapes[rung.name] = shape
-                write_json(self.bench.folder / "shapes.json", self._shapes)
+            for rung in self.rungs(contender):
+                if rung.alike not in self._shapes:
+                    module = rung.shape(self.bench)
+                    shape = self._shapes[rung.alike] = _shape(module)
+                    if shape not in self._speeds and not self._onnx(shape).exists():
+                        self.bench.sketch(module, self._onnx(shape))
+            write_json(self.bench.folder / "shapes.json", self._shapes)
 
     def climb(self) -> None:
         """Time the shapes that have no speed yet; on a quiet machine."""
-        todo = sorted({shape for shape in self._shapes.values() if shape and shape not in self._speeds})
+        todo = sorted(set(self._shapes.values()) - set(self._speeds))
+        original = self.bench.folder / "shapes" / "original.onnx"
+        self.bench.sketch(fold_norms(self.bench.widest.network.module), original)
         for begin in range(0, len(todo), TOGETHER):
             part = todo[begin : begin + TOGETHER]
             engines = {shape: self.bench.built(self._onnx(shape)) for shape in part}
-            timings = compare({"original": self.bench.built(self.bench.original)} | engines, POLICY)
+            timings = compare({"original": self.bench.built(original)} | engines, POLICY)
             for shape in part:
                 self._speeds[shape] = round(timings["original"].median_ns / timings[shape].median_ns, 4)
             write_json(self.bench.folder / "speeds.json", self._speeds)
@@ -69,18 +68,18 @@ class Ladder:
 
     def speed(self, rung: Rung) -> float | None:
         """How many times as fast as the original; ``None`` where that was not measured."""
-        return self._speeds.get(self._shapes.get(rung.name, ""))
+        return self._speeds.get(self._shapes.get(rung.alike, ""))
 
     def answer(self, contender: Contender, budget: float) -> Rung | None:
         """The least changed network that meets a budget."""
-        for rung in contender.rungs(self.bench):
+        for rung in self.rungs(contender):
             if (self.speed(rung) or 0.0) >= MISSED * budget:
                 return rung
         return None
 
     def fastest(self, contenders: Iterable[Contender]) -> float:
         """The fastest of all networks of some settings; 0 where there are none."""
-        speeds = (self.speed(rung) for one in contenders for rung in one.rungs(self.bench))
+        speeds = (self.speed(rung) for one in contenders for rung in self.rungs(one))
         return max((speed for speed in speeds if speed is not None), default=0.0)
 
     def _onnx(self, shape: str) -> Path:
@@ -98,6 +97,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _shape(module: nn.Module) -> str:
     """Hash of what latency depends on: the graph, and the shapes of all tensors."""
-    assert isinstance(module, fx.GraphModule)
+    graph = str(module.graph) if isinstance(module, fx.GraphModule) else type(module).__name__
     layers = [f"{name} {part.extra_repr()}" for name, part in module.named_modules() if not list(part.children())]
-    return hashlib.sha256(json.dumps([str(module.graph), layers]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([graph, layers]).encode()).hexdigest()[:16]

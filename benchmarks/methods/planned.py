@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from trt_layermerge.files import replacing
 from trt_layermerge.merging.fold import fold_norms
-from trt_layermerge.merging.reconstruction import PAPERS, Strength
+from trt_layermerge.merging.reconstruction import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.restored_norms import restore_norms
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.inputs import Values
@@ -31,7 +31,7 @@ Way = Literal["merged", "linearised", "decoupled"]
 FADING = 0.5
 """Share of all steps in which what ELC's plan removes fades away."""
 
-FEW = 32
+FEW = 16
 """Images that shapes are made with: their weights mean nothing."""
 
 REACH, STEP = 0.86, 1.02
@@ -54,7 +54,8 @@ class PlannedRung(Rung):
 
     def shape(self, bench: Bench) -> nn.Module:
         """The plan executed on a few images."""
-        return fold_norms(self._executed(bench, bench.calibration(FEW)))
+        network, few = bench.widest.network, bench.calibration(FEW)
+        return fold_norms(execute(network, self.plan.choices, few, strength=PLAIN, kept=self.plan.kept).merged)
 
     def start(self, bench: Bench) -> nn.Module:
         """Executed, with norms to train with; or with all that goes still in it."""

@@ -23,7 +23,7 @@ INSTALLED = importlib.util.find_spec("torch_pruning") is not None
 TAYLOR_IMAGES = 1024
 """That gradients are summed over."""
 
-SHARES = tuple(round(0.04 * number, 2) for number in range(1, 24))
+SHARES = tuple(round(0.04 * number, 2) for number in range(2, 21))
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,14 @@ class PrunedRung(Rung):
     everywhere: bool
     share: float
 
+    @property
+    def alike(self) -> str:
+        """What is pruned of each group alike has the same shapes, whichever channels go."""
+        return self.name if self.everywhere else f"pruned-any-{self.round_to}-each-{self.share:g}"
+
     def shape(self, bench: Bench) -> nn.Module:
-        """Pruned, folded."""
-        return self.finish(bench, self.start(bench))
+        """Pruned."""
+        return self.start(bench).eval()
 
     def start(self, bench: Bench) -> nn.Module:
         """Pruned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ class Maker:
         answers = {one.setting: rung for one in method.settings if (rung := self.ladder.answer(one, row.budget))}
         if not answers:
             return {"unreachable": self.ladder.fastest(method.settings)}
-        setting = self._picked(answers)
+        setting = next(one for one in self._by_trial(row.method) if one in answers)
         rung = answers[setting]
         return {
             "setting": setting,
@@ -75,11 +76,14 @@ class Maker:
             **self._outcome(rung, row.seed),
         }
 
-    def _picked(self, answers: dict[str, Rung]) -> str:
-        """The setting whose network has the least held-out loss after a short training."""
-        if len({rung.name for rung in answers.values()}) == 1:
-            return next(iter(answers))
-        return min(answers, key=lambda setting: self._trial(answers[setting]))
+    def _by_trial(self, method: str) -> list[str]:
+        """The settings of a method by held-out loss after a short training, those last that cannot be so fast."""
+        settings, budget = METHODS[method].settings, self.bench.case.picked_at
+        answers = {one.setting: self.ladder.answer(one, budget) for one in settings}
+        if len({rung.name for rung in answers.values() if rung is not None}) < 2:
+            return sorted(answers, key=lambda setting: answers[setting] is None)
+        losses = {setting: math.inf if rung is None else self._trial(rung) for setting, rung in answers.items()}
+        return sorted(losses, key=lambda setting: losses[setting])
 
     def _trial(self, rung: Rung) -> float:
         """Held-out loss after a short training."""
