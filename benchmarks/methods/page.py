@@ -1,4 +1,4 @@
-"""docs/results.md and docs/results-networks.md: their tables and pictures, from benchmarks/results/; the words between them are people's."""
+"""The pages of results: tables and pictures from benchmarks/results/; the words between them are people's."""
 
 from __future__ import annotations
 
