@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.training.recipe import Recipe
 
@@ -32,6 +33,7 @@ class Case:
         trial_steps: Of the short training that settings are picked by.
         picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
+        limits: Which candidates there are.
         page: Of docs/ that its section is in.
     """
 
@@ -47,6 +49,7 @@ class Case:
     trial_steps: int = 40
     picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
+    limits: Limits = field(default_factory=Limits)
     page: str = "results.md"
 
 
@@ -68,7 +71,9 @@ CASES = {
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
     ),
-    "mobilenet_v2": _trained("mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024)),
+    "mobilenet_v2": _trained(
+        "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)
+    ),
     "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.02),
     "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.02),
     "resnet56": _trained("resnet56", "ResNet-56", 0.04),
