@@ -121,7 +121,11 @@ def main() -> int:
     )
     parser.add_argument("network", nargs="?", choices=PUBLISHED, help="whose rows to run; none prints the tables")
     parser.add_argument("--small", action="store_true", help="the first row alone, on made images of 32x32")
-    parser.add_argument("--plan", action="store_true", help="only plan, with latencies estimated for an RTX 2080 Ti")
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="only plan, for an estimate of the card (importance, solve)",
+    )
     parser.add_argument("--folder", type=Path, help="where jobs lie: engines/papers, or build/papers/jobs with --small")
     given, options = parser.parse_known_args()
     folder = given.folder or Path("build/papers/jobs" if given.small else "engines/papers")

@@ -31,7 +31,7 @@ from trt_layermerge.testing.runtimes import small_model
 ASSETS = ROOT / "tests" / "pipeline" / "assets"
 LATENCIES = "start,end,kernel,latency_ms\n0,1,3,10\n1,2,3,10\n2,3,3,10\n0,2,5,12\n1,3,5,12\n0,3,7,18\n"
 IMPORTANCES = "start,end,kernel,importance\n0,1,3,0\n1,2,3,0\n2,3,3,0\n0,2,5,-0.1\n1,3,5,-0.2\n0,3,7,-0.5\n"
-LIMIT_S = 300
+LIMIT_S = 1800
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 
 from trt_layermerge.cli.commands.compress import command as compress
+from trt_layermerge.cli.commands.importance import command as importance
+from trt_layermerge.cli.commands.solve import command as solve
 from trt_layermerge.cli.main import main
 from trt_layermerge.cli.options import settings_of
 from trt_layermerge.pipeline.job import Job
@@ -54,7 +56,8 @@ def test_a_row_is_the_job_that_was_published(name: str, budget: float, tmp_path:
     assert job.batch == (64 if name == "ddpm" else 128)
     assert {job.runtime, job.also or "tensorrt"} == ({"torch", "tensorrt"})
     assert job.output == reproduce.output(tmp_path, name, budget)
-    assert job.recipe is not None and (job.recipe.steps == 100_000 if name == "ddpm" else job.recipe.epochs >= 90)
+    assert job.recipe is not None and 0 < job.recipe.decouple * 900_000 < 1, "gone from the second step on"
+    assert job.recipe.steps == 100_000 if name == "ddpm" else job.recipe.epochs >= 90
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -62,6 +65,23 @@ def test_a_configuration_alone_is_the_first_row(name: str) -> None:
     first = reproduce.PUBLISHED[name]["rows"][0]["budget"]
     job = job_of_command(["compress", "--config", f"examples/papers/{name}.toml"])
     assert (job.budget, job.output) == (Budget.parse(str(first)), reproduce.output(Path("engines/papers"), name, first))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("small", [False, True])
+def test_every_row_is_planned_from_one_table_of_importance(name: str, small: bool, tmp_path: Path) -> None:
+    first, *others = reproduce.planning(name, tmp_path, small, ["--weights", "weights.pth"])
+    contexts = [importance.make_context(*_parted(first)), *(solve.make_context(*_parted(each)) for each in others)]
+    assert [context.params["budget"] for context in contexts[1:]] == [
+        str(budget) for one, budget in ROWS if one == name
+    ]
+    for key, value in (("runtime", "estimate:rtx-2080-ti"), ("estimator", "finetune"), ("method", "layermerge")):
+        assert {context.params[key] for context in contexts} == {value}
+    assert len({context.params["output"] for context in contexts}) == 1
+
+
+def _parted(words: list[str]) -> tuple[str, list[str]]:
+    return words[0], words[1:]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
