@@ -107,7 +107,7 @@ def layer(inputs, outputs):
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 def net():
-    layers = layer(3, 16), layer(16, 16)
+    layers = layer(3, 16), layer(16, 16), layer(16, 16)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
 """
 
@@ -117,7 +117,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of jobs with one row from a hundred made images; the network, which takes longest, is a small one."""
     folder = tmp_path_factory.mktemp("papers")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(folder)
         (folder / "tiny.py").write_text(TINY)
         options = [f"{folder / 'tiny.py'}:net", "--also", "estimate:t4"]
         main(reproduce.job("resnet34", 0.71, folder, True, options))
