@@ -53,6 +53,21 @@ def test_build_signs_and_verify_asks_for_it(run: Any, keys: Path, model: Path, m
     assert ran.code == 5 and "is not signed" in ran.err
 
 
+def test_what_is_deployed_is_signed_where_that_is_asked_for(run: Any, keys: Path, model: Path) -> None:
+    assert run("build", model, "--sign", keys / "key.pem").code == 0
+    deploy = (
+        "deploy",
+        model.with_name("m.engine.onnx.manifest.json"),
+        "--to",
+        "triton",
+        "--output",
+        model.parent / "r",
+    )
+    ran = run(*deploy, "--signed-by", keys / "other.pub.pem")
+    assert ran.code == 5 and "is no signature of" in ran.err and not (model.parent / "r").exists()
+    assert run(*deploy, "--signed-by", keys / "key.pub.pem").code == 0 and (model.parent / "r").is_dir()
+
+
 def test_a_job_is_signed(run: Any, desk: Any, keys: Path) -> None:
     (desk.folder / "job.toml").write_text(f'sign = "{keys / "key.pem"}"\n')
     ran = run("compress", *desk.job, "--runtime", "estimate:rtx-2080-ti", "--config", desk.folder / "job.toml")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
-from operator import itemgetter
 from threading import Lock
 
 import torch
@@ -247,8 +247,15 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
         TaskError: What it yields is no batch, or it raises.
     """
     for inputs, target in checked_batches(None, "one of its data sets", lambda: batches):
-        if count > 0 and samples_in(target):
-            yield tuple(values[:count] for values in inputs), each(target, itemgetter(slice(count)))
-        count -= samples_in(target)
+        samples = samples_in(inputs)
+        if count > 0 and samples:
+            few = min(count, samples)
+            yield tuple(part[:few] for part in inputs), each(target, partial(_rows, few, samples))
+        count -= samples
         if count <= 0:
             return
+
+
+def _rows(few: int, samples: int, values: Tensor) -> Tensor:
+    """Those of the first few samples, each of which may have several: frames, or windows."""
+    return values[: few * len(values) // samples]

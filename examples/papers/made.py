@@ -1,0 +1,63 @@
+"""A hundred made images in the two layouts that the papers' data sets have, as tasks: to try the whole path quickly.
+
+Colours tell the classes apart, so that something can be learnt; figures that come of it say nothing of the papers'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trt_layermerge.training.datasets import Settings, denoise_cifar10, image_folder
+from trt_layermerge.training.denoising import Denoising
+from trt_layermerge.training.task import Classification
+
+FOLDER = Path("build/papers")
+CLASSES, TRAIN, TEST, SIZE = 4, 80, 20, 32
+BATCH, FEW = 8, 2
+
+
+def write_images(folder: Path) -> Path:
+    """``train/CLASS/IMAGE.png`` and ``val/CLASS/IMAGE.png``, as ImageNet is usually unpacked."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", TRAIN), ("val", TEST)):
+        for number in range(count):
+            place = folder / part / f"class{number % CLASSES}" / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_pixels(draw, number % CLASSES)).save(place)
+    return folder
+
+
+def write_cifar10(folder: Path) -> Path:
+    """Six files of CIFAR-10's binary version."""
+    draw = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {f"data_batch_{number}.bin": TRAIN // 5 for number in range(1, 6)} | {"test_batch.bin": TEST}
+    for name, count in files.items():
+        records = [bytes([n % CLASSES]) + _pixels(draw, n % CLASSES).transpose(2, 0, 1).tobytes() for n in range(count)]
+        (folder / name).write_bytes(b"".join(records))
+    return folder
+
+
+def images() -> Classification:
+    """The first layout, 32x32, for ``--input 3x32x32``."""
+    return replace(image_folder(write_images(FOLDER / "images"), Settings(SIZE, BATCH)), workers=0)
+
+
+def large_images() -> Classification:
+    """The first layout, enlarged to 224x224, two at once: for plans, whose latencies are of that size."""
+    return replace(image_folder(write_images(FOLDER / "images"), Settings(224, FEW)), workers=0)
+
+
+def noisy_images() -> Denoising:
+    """The second, with noise, two at once, for DDPM."""
+    return denoise_cifar10(write_cifar10(FOLDER / "cifar10"), Settings(SIZE, FEW))
+
+
+def _pixels(draw: np.random.Generator, kind: int) -> np.ndarray:
+    """Noise around the colour of a class, ``uint8 [SIZE, SIZE, 3]``."""
+    colour = np.array([(kind % 2) * 120, (kind // 2) * 120, 60])
+    return (colour + draw.integers(0, 100, (SIZE, SIZE, 3))).astype(np.uint8)
