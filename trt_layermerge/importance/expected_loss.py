@@ -49,7 +49,7 @@ class ExpectedLoss:
 def beside_outputs(network: Network, samples: Iterable[Sample]) -> Iterator[Sample]:
     """Samples with what a network makes of them before their labels."""
     device = device_of(network.module)
-    with torch.inference_mode():
-        for inputs, labels in samples:
+    for inputs, labels in samples:
+        with torch.inference_mode():
             (output,) = as_tuple(network.module(*moved(inputs, device)))
-            yield inputs, (output.to(CPU), *as_tuple(labels))
+        yield inputs, (output.to(CPU), *as_tuple(labels))
