@@ -48,7 +48,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
 # Tests run as many processes as there are cores, and benchmarks compare on one.
-test fuzz test-fuzz test-crash test-gpu check bench: export OMP_NUM_THREADS ?= 1
+test fuzz test-fuzz test-crash test-hostile test-gpu check bench: export OMP_NUM_THREADS ?= 1
 
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -73,6 +73,9 @@ test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of number
 # Goes on where it was stopped, too. CRASH: which of the commands, and how many random moments for each.
 test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it
 	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
+
+test-hostile: $(INSTALLED)  ## give hostile tasks, models and files to the commands; what ends in another way than it must
+	$(BIN)/python -m tests.hostile.trying build/hostile
 
 # Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
 test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
@@ -168,4 +171,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test papers papers-small check lock audit sbom bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-hostile test-gpu lint docs docs-test papers papers-small check lock audit sbom bench profiles compare wheel format clean
