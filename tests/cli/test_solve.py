@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_bad_input import refused
+from tests.cli.refusal import refused
 
 LATENCY = """start,end,kernel,depthwise,latency_ms
 0,1,3,0,1.0

@@ -31,7 +31,7 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-reproduce = _module("reproduce")
+made, reproduce = _module("made"), _module("reproduce")
 NETWORKS = list(reproduce.PUBLISHED)
 ROWS = [(name, row["budget"]) for name in NETWORKS for row in reproduce.PUBLISHED[name]["rows"]]
 
@@ -107,7 +107,7 @@ def layer(inputs, outputs):
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 def net():
-    layers = layer(3, 16), layer(16, 16)
+    layers = layer(3, 16), layer(16, 16), layer(16, 16)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
 """
 
@@ -117,9 +117,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of jobs with one row from a hundred made images; the network, which takes longest, is a small one."""
     folder = tmp_path_factory.mktemp("papers")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(folder)
         (folder / "tiny.py").write_text(TINY)
-        options = [f"{folder / 'tiny.py'}:net", "--also", "estimate:t4"]
+        tiny = f"{folder / 'tiny.py'}:net"
+        made.write_weights(tiny, reproduce.made_weights(folder, "resnet34"))
+        options = [tiny, "--also", "estimate:t4"]
         main(reproduce.job("resnet34", 0.71, folder, True, options))
         yield folder
 
@@ -142,3 +144,22 @@ def test_tables_hold_what_is_published_and_what_was_measured(finished: Path) -> 
         "| 58% | 5.61 | 1.27x | - |",
     ):
         assert said in text
+
+
+@pytest.mark.parametrize(("code", "rows"), [(0, 3), (4, 3), (7, 3), (130, 1), (3, 1)])
+def test_the_next_row_is_run_where_a_budget_is_not_met(
+    code: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def job_ends(command: list[str]) -> int:
+        ran.append(command)
+        folder = Path(command[command.index("--output") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "importance.jsonl").exists():
+            (folder / "importance.jsonl").write_text(f"of row {len(ran)}")
+        return code
+
+    monkeypatch.setattr(reproduce, "tell_and_run", job_ends)
+    assert reproduce.run("resnet34", tmp_path, False, []) == code and len(ran) == rows
+    assert {table.read_text() for table in tmp_path.rglob("importance.jsonl")} == {"of row 1"}

@@ -90,6 +90,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         f"predicted  {prediction.predicted_ms:.3f} ms, {prediction.error:+.1%} off what was measured "
         f"(machine since planning: {prediction.machine:+.1%})"
     )
+    if prediction.missed:
+        yield "           so far off that another plan may be better: --refine 8 times the best ones and decides"
     if prediction.probability is not None:
         yield f"planned    to meet the budget of {prediction.budget} with probability {prediction.probability:.3f}"
     if summary.widths:
