@@ -16,7 +16,7 @@ NOT_HERE = {
     "pip install": "fetches packages; tests/supply installs what is locked",
     "ray start": "is for several machines; tests/fleet starts workers of its own",
     "make compare": "measures the examples twice: half an hour; tests/regression compares small tables",
-    "benchmarks/networks.py": "takes half an hour",
+    "benchmarks": "takes from half an hour to days, and no figure of it is for a busy machine",
     "--task denoise-cifar10:/data/cifar10": "needs CIFAR-10, weights and days of a GPU",
     "--task imagefolder:/data/imagenet": "needs ImageNet, weights and days of a GPU",
     "reproduce.py resnet34 --small": "takes minutes; make papers-small runs it",
