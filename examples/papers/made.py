@@ -5,12 +5,20 @@ Colours tell the classes apart, so that something can be learnt; figures that co
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from trt_layermerge.network.source import load_source
 from trt_layermerge.training.datasets import Settings, denoise_cifar10, image_folder
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.task import Classification
@@ -21,25 +29,53 @@ BATCH, FEW = 8, 2
 
 
 def write_images(folder: Path) -> Path:
-    """``train/CLASS/IMAGE.png`` and ``val/CLASS/IMAGE.png``, as ImageNet is usually unpacked."""
+    """``train/CLASS/IMAGE.png`` and ``val/CLASS/IMAGE.png``, as ImageNet is usually unpacked; once for all jobs."""
     draw = np.random.default_rng(0)
-    for part, count in (("train", TRAIN), ("val", TEST)):
-        for number in range(count):
-            place = folder / part / f"class{number % CLASSES}" / f"{number}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(_pixels(draw, number % CLASSES)).save(place)
+    with _once(folder) as new:
+        for part, count in (("train", TRAIN), ("val", TEST)) if new else ():
+            for number in range(count):
+                place = new / part / f"class{number % CLASSES}" / f"{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(_pixels(draw, number % CLASSES)).save(place)
     return folder
 
 
 def write_cifar10(folder: Path) -> Path:
-    """Six files of CIFAR-10's binary version."""
+    """Six files of CIFAR-10's binary version, likewise."""
     draw = np.random.default_rng(0)
-    folder.mkdir(parents=True, exist_ok=True)
     files = {f"data_batch_{number}.bin": TRAIN // 5 for number in range(1, 6)} | {"test_batch.bin": TEST}
-    for name, count in files.items():
-        records = [bytes([n % CLASSES]) + _pixels(draw, n % CLASSES).transpose(2, 0, 1).tobytes() for n in range(count)]
-        (folder / name).write_bytes(b"".join(records))
+    with _once(folder) as new:
+        for name, count in files.items() if new else ():
+            images = [_pixels(draw, number % CLASSES).transpose(2, 0, 1) for number in range(count)]
+            records = [bytes([number % CLASSES]) + image.tobytes() for number, image in enumerate(images)]
+            (new / name).write_bytes(b"".join(records))
     return folder
+
+
+def write_weights(spec: str, path: Path) -> None:
+    """Random weights of a network, for who has no trained ones: in a file, so that a job that is stopped goes on."""
+    if path.exists():
+        return
+    torch.manual_seed(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(load_source(spec).module.state_dict(), new)
+    new.rename(path)
+
+
+@contextmanager
+def _once(folder: Path) -> Iterator[Path | None]:
+    """A folder to fill, which takes its name when it is full; None where another job has filled it."""
+    if folder.is_dir():
+        yield None
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent))
+    yield new
+    try:
+        new.rename(folder)
+    except OSError:  # another job was faster
+        shutil.rmtree(new)
 
 
 def images() -> Classification:

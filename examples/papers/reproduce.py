@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trt_layermerge.errors import ExitCode
+
 HERE = Path(__file__).parent
 PUBLISHED: dict[str, Any] = tomllib.loads((HERE / "published.toml").read_text())
 CARD = "estimate:rtx-2080-ti"
@@ -44,9 +46,15 @@ def planning(name: str, folder: Path, small: bool, options: list[str]) -> Iterat
 
 
 def _made(name: str, images: str, folder: Path) -> list[str]:
-    """Options that take made images, and keep latencies apart from those of others."""
+    """Options that take made images and weights, and keep latencies apart from those of others."""
     task = "noisy_images" if name == "ddpm" else images
-    return ["--task", f"{HERE / 'made.py'}:{task}", "--profiles", str(folder / "profiles")]
+    said = ["--task", f"{HERE / 'made.py'}:{task}", "--weights", str(made_weights(folder, name))]
+    return [*said, "--profiles", str(folder / "profiles")]
+
+
+def made_weights(folder: Path, name: str) -> Path:
+    """Where the weights lie that are made for a network."""
+    return folder / f"{name}.safetensors"
 
 
 def output(folder: Path, name: str, budget: float) -> Path:
@@ -57,20 +65,23 @@ def output(folder: Path, name: str, budget: float) -> Path:
 def run(name: str, folder: Path, small: bool, options: list[str]) -> int:
     """Compress for every budget, or for the first on made images; importance is measured once, as all budgets share it.
 
+    A budget that no plan meets here, or only one that is far worse than planned, ends nothing: the next may be met.
+
     Returns:
-        The exit code of the first command that failed, or 0.
+        The exit code of the command that failed, or 0.
     """
-    measured = None
+    measured, failed = None, 0
     for row in PUBLISHED[name]["rows"][: 1 if small else None]:
         place = output(folder, name, row["budget"])
         table = place / "importance.jsonl"
         if measured is not None and not table.exists():
             place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(measured, table)
-        if code := tell_and_run(job(name, row["budget"], folder, small, options)):
+        code = tell_and_run(job(name, row["budget"], folder, small, options))
+        if code not in (ExitCode.DONE, ExitCode.INFEASIBLE, ExitCode.REGRESSION):
             return code
-        measured = table
-    return 0
+        measured, failed = table if table.exists() else measured, failed or code
+    return failed
 
 
 def tell_and_run(command: list[str]) -> int:
@@ -121,10 +132,15 @@ def main() -> int:
     )
     parser.add_argument("network", nargs="?", choices=PUBLISHED, help="whose rows to run; none prints the tables")
     parser.add_argument("--small", action="store_true", help="the first row alone, on made images of 32x32")
-    parser.add_argument("--plan", action="store_true", help="only plan, with latencies estimated for an RTX 2080 Ti")
+    parser.add_argument("--plan", action="store_true", help="only plan, for an estimate of the card")
     parser.add_argument("--folder", type=Path, help="where jobs lie: engines/papers, or build/papers/jobs with --small")
     given, options = parser.parse_known_args()
     folder = given.folder or Path("build/papers/jobs" if given.small else "engines/papers")
+    if given.network and given.small:
+        from made import write_weights  # it loads torch
+
+        settings = tomllib.loads((HERE / f"{given.network}.toml").read_text())
+        write_weights(settings["model"], made_weights(folder, given.network))
     if given.network and given.plan:
         return next(filter(None, map(tell_and_run, planning(given.network, folder, given.small, options))), 0)
     code = run(given.network, folder, given.small, options) if given.network else 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_bad_input import refused
+from tests.cli.refusal import refused
 
 LATENCY = """start,end,kernel,depthwise,latency_ms
 0,1,3,0,1.0
@@ -212,7 +212,7 @@ def test_a_plan_of_no_time_is_not_offered(run: Any, tables: Any) -> None:
     """What a table may hold: the whole chain at nothing."""
     done = run("solve", *tables(LATENCY.replace("0,3,7,0,2.0", "0,3,7,0,0")), "--frontier", "--json")
     assert [point["latency_ms"] for point in done.json["frontier"]] == [3.5, 4.5, 6.0]
-    assert "left out: 1 plans that would take no time at all" in done.err
+    assert "left out: 1 plan that would take no time at all" in done.err
     header, *rows = LATENCY.splitlines()
     nothing = "\n".join([header, *(row.rpartition(",")[0] + ",0" for row in rows)])
     refused(run("solve", *tables(nothing), "--budget", "1ms"), 3, "every plan is predicted to take no time at all")

@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 
 from trt_layermerge.cli.commands.compress import command as compress
+from trt_layermerge.cli.commands.importance import command as importance
+from trt_layermerge.cli.commands.solve import command as solve
 from trt_layermerge.cli.main import main
 from trt_layermerge.cli.options import settings_of
 from trt_layermerge.pipeline.job import Job
@@ -29,7 +31,7 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-reproduce = _module("reproduce")
+made, reproduce = _module("made"), _module("reproduce")
 NETWORKS = list(reproduce.PUBLISHED)
 ROWS = [(name, row["budget"]) for name in NETWORKS for row in reproduce.PUBLISHED[name]["rows"]]
 
@@ -54,7 +56,8 @@ def test_a_row_is_the_job_that_was_published(name: str, budget: float, tmp_path:
     assert job.batch == (64 if name == "ddpm" else 128)
     assert {job.runtime, job.also or "tensorrt"} == ({"torch", "tensorrt"})
     assert job.output == reproduce.output(tmp_path, name, budget)
-    assert job.recipe is not None and (job.recipe.steps == 100_000 if name == "ddpm" else job.recipe.epochs >= 90)
+    assert job.recipe is not None and 0 < job.recipe.decouple * 900_000 < 1, "gone from the second step on"
+    assert job.recipe.steps == 100_000 if name == "ddpm" else job.recipe.epochs >= 90
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -62,6 +65,23 @@ def test_a_configuration_alone_is_the_first_row(name: str) -> None:
     first = reproduce.PUBLISHED[name]["rows"][0]["budget"]
     job = job_of_command(["compress", "--config", f"examples/papers/{name}.toml"])
     assert (job.budget, job.output) == (Budget.parse(str(first)), reproduce.output(Path("engines/papers"), name, first))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("small", [False, True])
+def test_every_row_is_planned_from_one_table_of_importance(name: str, small: bool, tmp_path: Path) -> None:
+    first, *others = reproduce.planning(name, tmp_path, small, ["--weights", "weights.pth"])
+    contexts = [importance.make_context(*_parted(first)), *(solve.make_context(*_parted(each)) for each in others)]
+    assert [context.params["budget"] for context in contexts[1:]] == [
+        str(budget) for one, budget in ROWS if one == name
+    ]
+    for key, value in (("runtime", "estimate:rtx-2080-ti"), ("estimator", "finetune"), ("method", "layermerge")):
+        assert {context.params[key] for context in contexts} == {value}
+    assert len({context.params["output"] for context in contexts}) == 1
+
+
+def _parted(words: list[str]) -> tuple[str, list[str]]:
+    return words[0], words[1:]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -87,7 +107,7 @@ def layer(inputs, outputs):
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 def net():
-    layers = layer(3, 16), layer(16, 16)
+    layers = layer(3, 16), layer(16, 16), layer(16, 16)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
 """
 
@@ -97,9 +117,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of jobs with one row from a hundred made images; the network, which takes longest, is a small one."""
     folder = tmp_path_factory.mktemp("papers")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(folder)
         (folder / "tiny.py").write_text(TINY)
-        options = [f"{folder / 'tiny.py'}:net", "--also", "estimate:t4"]
+        tiny = f"{folder / 'tiny.py'}:net"
+        made.write_weights(tiny, reproduce.made_weights(folder, "resnet34"))
+        options = [tiny, "--also", "estimate:t4"]
         main(reproduce.job("resnet34", 0.71, folder, True, options))
         yield folder
 
@@ -122,3 +144,22 @@ def test_tables_hold_what_is_published_and_what_was_measured(finished: Path) -> 
         "| 58% | 5.61 | 1.27x | - |",
     ):
         assert said in text
+
+
+@pytest.mark.parametrize(("code", "rows"), [(0, 3), (4, 3), (7, 3), (130, 1), (3, 1)])
+def test_the_next_row_is_run_where_a_budget_is_not_met(
+    code: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def job_ends(command: list[str]) -> int:
+        ran.append(command)
+        folder = Path(command[command.index("--output") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "importance.jsonl").exists():
+            (folder / "importance.jsonl").write_text(f"of row {len(ran)}")
+        return code
+
+    monkeypatch.setattr(reproduce, "tell_and_run", job_ends)
+    assert reproduce.run("resnet34", tmp_path, False, []) == code and len(ran) == rows
+    assert {table.read_text() for table in tmp_path.rglob("importance.jsonl")} == {"of row 1"}

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.delivery.signature import PublicKey
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes

@@ -276,7 +276,7 @@ def prior_columns(prior: Convolution | None, geometry: Geometry, shifts: Sequenc
 
 def from_columns(solution: Coefficients, geometry: Geometry, shifts: Sequence[Shift] = ()) -> Convolution:
     """The convolution whose weights a solution holds."""
-    sizes = (unknowns_of(geometry), *(shift.channels for shift in shifts), 1)
+    sizes = [unknowns_of(geometry), *(shift.channels for shift in shifts), 1]
     weight, *carries, bias = (
         part.transpose(1, 2).reshape(geometry.out_channels, -1).contiguous() for part in torch.split(solution, sizes, 1)
     )

@@ -31,10 +31,10 @@ def without_impossible(frontier: Frontier) -> Frontier:
         InputError: It has no others.
     """
     possible = frontier.possible()
-    if possible.impossible:
+    if count := possible.impossible:
         say(
-            f"left out: {possible.impossible} plans that would take no time at all, for the latencies of parts add up "
-            f"to more than the {milliseconds(frontier.problem.original_ns)} of the original"
+            f"left out: {count} plan{'s' * (count > 1)} that would take no time at all, for the latencies of parts add "
+            f"up to more than the {milliseconds(frontier.problem.original_ns)} of the original"
         )
     return possible
 

@@ -15,18 +15,18 @@ import trt_layermerge as layermerge
 from trt_layermerge.ci.measured import report_of_profile
 from trt_layermerge.cli.budgeted import BudgetOptions, budget_options, budgeted_fields, budgeted_lines
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
-    config_option,
     data_options,
     device_options,
     dry_run_option,
     fleet_option,
     json_option,
-    read_share,
     rebuilds_option,
     settings_of,
     several_network_options,
 )
+from trt_layermerge.cli.parsing import read_share
 from trt_layermerge.cli.sections import combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants

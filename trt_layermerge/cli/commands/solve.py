@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     COUNT,
     PATH,
-    config_option,
     csv_option,
     data_options,
     device_options,
@@ -22,7 +22,7 @@ from trt_layermerge.cli.options import (
     plan_options,
     settings_of,
 )
-from trt_layermerge.cli.sections import OUTPUT, Command, combined, option, section
+from trt_layermerge.cli.sections import OUTPUT, SectionedCommand, combined, option, section
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, say_if_better, tell
 from trt_layermerge.errors import UsageError
@@ -71,7 +71,7 @@ output_options = combined(
 )
 
 
-@click.command("solve", cls=Command)
+@click.command("solve", cls=SectionedCommand)
 @combined(
     optional_network_options,
     device_options,

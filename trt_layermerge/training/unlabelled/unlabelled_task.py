@@ -102,7 +102,7 @@ class Agreement:
             ModelError: They do not.
         """
         inputs, _ = next(self.calibration_batches())
-        alone, both = (as_tuple(self._made_by_original([part[:n] for part in inputs])) for n in (1, 2))
+        alone, both = (as_tuple(self._made_by_original(tuple(part[:n] for part in as_tuple(inputs)))) for n in (1, 2))
         for name, one, two in zip(network.outputs, alone, both, strict=True):
             if len(two) == 2 * len(one) > 2 and (two[: len(one)] - one).abs().sum() > (two[::2] - one).abs().sum():
                 raise ModelError(
