@@ -35,26 +35,31 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
     Raises:
         ModelError: torch's exporter cannot express the network in ONNX.
     """
-    inputs, batch = as_inputs(given), Dim("batch")
     with replacing(path) as neighbour:
         try:
-            with _quiet():
-                program = torch.onnx.export(
-                    module.eval(),
-                    examples(inputs, batch=2),  # one would be taken for a fixed batch
-                    input_names=[item.name for item in inputs],
-                    output_names=list(output_names(module)),
-                    dynamic_shapes=tuple({0: batch} for _ in inputs),
-                    opset_version=OPSET,
-                    dynamo=True,
-                    verbose=False,
-                )
-            assert program is not None
-            _leave_names_to_the_ends(program)
-            program.save(neighbour, external_data=False)
+            _program(module.eval(), as_inputs(given)).save(neighbour, external_data=False)
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+
+
+def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgram:
+    """What is written; it depends on nothing else."""
+    batch = Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            examples(inputs, batch=2),  # one would be taken for a fixed batch
+            input_names=[item.name for item in inputs],
+            output_names=list(output_names(module)),
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    _leave_names_to_the_ends(program)
+    return program
 
 
 def _leave_names_to_the_ends(program: torch.onnx.ONNXProgram) -> None:
