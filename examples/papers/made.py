@@ -5,6 +5,7 @@ Colours tell the classes apart, so that something can be learnt; figures that co
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from trt_layermerge.network.source import load_source
 from trt_layermerge.training.datasets import Settings, denoise_cifar10, image_folder
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.task import Classification
@@ -46,6 +50,17 @@ def write_cifar10(folder: Path) -> Path:
             records = [bytes([number % CLASSES]) + image.tobytes() for number, image in enumerate(images)]
             (new / name).write_bytes(b"".join(records))
     return folder
+
+
+def write_weights(spec: str, path: Path) -> None:
+    """Random weights of a network, for who has no trained ones: in a file, so that a job that is stopped goes on."""
+    if path.exists():
+        return
+    torch.manual_seed(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(load_source(spec).module.state_dict(), new)
+    new.rename(path)
 
 
 @contextmanager

@@ -46,9 +46,15 @@ def planning(name: str, folder: Path, small: bool, options: list[str]) -> Iterat
 
 
 def _made(name: str, images: str, folder: Path) -> list[str]:
-    """Options that take made images, and keep latencies apart from those of others."""
+    """Options that take made images and weights, and keep latencies apart from those of others."""
     task = "noisy_images" if name == "ddpm" else images
-    return ["--task", f"{HERE / 'made.py'}:{task}", "--profiles", str(folder / "profiles")]
+    said = ["--task", f"{HERE / 'made.py'}:{task}", "--weights", str(made_weights(folder, name))]
+    return [*said, "--profiles", str(folder / "profiles")]
+
+
+def made_weights(folder: Path, name: str) -> Path:
+    """Where the weights lie that are made for a network."""
+    return folder / f"{name}.safetensors"
 
 
 def output(folder: Path, name: str, budget: float) -> Path:
@@ -130,6 +136,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where jobs lie: engines/papers, or build/papers/jobs with --small")
     given, options = parser.parse_known_args()
     folder = given.folder or Path("build/papers/jobs" if given.small else "engines/papers")
+    if given.network and given.small:
+        from made import write_weights  # it loads torch
+
+        settings = tomllib.loads((HERE / f"{given.network}.toml").read_text())
+        write_weights(settings["model"], made_weights(folder, given.network))
     if given.network and given.plan:
         return next(filter(None, map(tell_and_run, planning(given.network, folder, given.small, options))), 0)
     code = run(given.network, folder, given.small, options) if given.network else 0

@@ -31,7 +31,7 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-reproduce = _module("reproduce")
+made, reproduce = _module("made"), _module("reproduce")
 NETWORKS = list(reproduce.PUBLISHED)
 ROWS = [(name, row["budget"]) for name in NETWORKS for row in reproduce.PUBLISHED[name]["rows"]]
 
@@ -119,7 +119,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "tiny.py").write_text(TINY)
-        options = [f"{folder / 'tiny.py'}:net", "--also", "estimate:t4"]
+        tiny = f"{folder / 'tiny.py'}:net"
+        made.write_weights(tiny, reproduce.made_weights(folder, "resnet34"))
+        options = [tiny, "--also", "estimate:t4"]
         main(reproduce.job("resnet34", 0.71, folder, True, options))
         yield folder
 

@@ -73,7 +73,7 @@ def _correction(golden: Path, new: Path) -> None:
 
 
 WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
-    "importance-v4.jsonl": _importances,
+    "importance-v5.jsonl": _importances,
     "refinement-v1.jsonl": _refinement,
     "baseline-v1.json": _baseline,
     "correction-v1.json": _correction,

@@ -34,7 +34,7 @@ from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Batch, Scoring
 
 Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
@@ -67,7 +67,7 @@ class Evaluator:
     def __init__(
         self,
         network: Network,
-        task: Task,
+        task: Scoring,
         held_out: Iterable[Sample],
         calibration: Iterable[Sample] = (),
         memory: int = MOST_ACTIVATIONS,
@@ -207,7 +207,7 @@ class _Known:
                 yield _laid_out(head(*moved(inputs, device)))
 
 
-def require_finite(before: Score, network: Network, task: Task) -> None:
+def require_finite(before: Score, network: Network, task: Scoring) -> None:
     """See that a network's score is a number before any change.
 
     Raises:
