@@ -149,7 +149,7 @@ class _Environment(dict[str, str]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def _streams() -> tuple[Any, ...]:

@@ -19,9 +19,9 @@ import numpy as np
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.planning.budget import milliseconds
 from trt_layermerge.planning.frontier import Frontier, solve
-from trt_layermerge.planning.path import Floats
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item
+from trt_layermerge.planning.states import Floats
 
 DRAWS = 10_000  # the probability's own standard error is at most 0.005, and 0.0022 at 0.95
 WIDTH = NormalDist().inv_cdf(0.975)  # half a 95 % interval in standard deviations

@@ -19,9 +19,10 @@ from trt_layermerge.errors import InfeasibleBudgetError, InputError, UsageError
 from trt_layermerge.planning.bounds import Hull
 from trt_layermerge.planning.budget import milliseconds
 from trt_layermerge.planning.kbest import best_plans
-from trt_layermerge.planning.path import Floats, Ints, Path, pareto, undominated
+from trt_layermerge.planning.path import Path, pareto, undominated
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item, Problem
+from trt_layermerge.planning.states import Floats, Ints
 
 Links = npt.NDArray[np.int32]
 
