@@ -57,7 +57,7 @@ def job_of(tmp_path: Path, quick_job: Any, samples: Path) -> JobOf:
 
 @pytest.mark.parametrize("outputs", ["one", "two", "three", "frames"])
 def test_a_whole_job(outputs: str, job_of: JobOf, recorder: Any) -> None:
-    job = job_of(outputs)
+    job = job_of(outputs, **({"recipe": None} if outputs == "frames" else {}))  # whose training leads away
     result = whole_job(open_session(job), recorder)
     manifest = verify_delivery(job.output / "manifest.json").manifest
     kinds = {
