@@ -32,7 +32,7 @@ QUICKER = {
     "--config examples/fashion_mnist/demo.toml": f"{_SMALL} --max-layers 2 --lr 0.001 --budget 0.97",
     "compress models.py:resnet": f"--epochs 1 {_SURE}",
     "--task images:photos": f"{_SMALL} {_SURE}",
-    "--estimator gates": "--budget 0.9",
+    "--estimator gates": "--budget 0.9 --output engines/gates",
 }
 """What is added behind these words: jobs are to be tried, not to be good. Estimates meet budgets on busy machines."""
 

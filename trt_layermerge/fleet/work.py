@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-WorkItem = TypeVar("Item")
-WorkResult = TypeVar("Result")
+WorkItem = TypeVar("WorkItem")
+WorkResult = TypeVar("WorkResult")
 
 Seat = Literal["gpu", "cpu", "core", "machine"]
 """What a worker needs: a GPU or a CPU that nobody else works on meanwhile, a core, or what a machine has to offer."""

@@ -64,7 +64,7 @@ class _Split(TorchFunctionMode):
         self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *others: Any, **named: Any
     ) -> Tensor | None:
         """The convolution; ``None`` where its backward pass is autograd's."""
-        hooked = weight._backward_hooks or weight._post_accumulate_grad_hooks  # type: ignore[attr-defined]
+        hooked = weight._backward_hooks or weight._post_accumulate_grad_hooks
         if bias is not None or not (weight.is_leaf and weight.requires_grad and torch.is_grad_enabled()) or hooked:
             return None
         how = dict(zip(("stride", "padding", "dilation", "groups"), others, strict=False)) | named
@@ -91,8 +91,8 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        input, kernel = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (input, kernel) = gradients, ctx.saved_tensors
         stride, padding, dilation = (
             _both(ctx.how.get(*one)) for one in (("stride", 1), ("padding", 0), ("dilation", 1))
         )
@@ -100,7 +100,8 @@ class _Convolution(torch.autograd.Function):
 
         def part(*mask: bool) -> tuple[Tensor, ...]:
             with torch.no_grad():  # of the thread that this is called in
-                return _aten.convolution_backward(gradient, input, kernel, None, *how, mask)
+                found: tuple[Tensor, ...] = _aten.convolution_backward(gradient, input, kernel, None, *how, mask)
+            return found
 
         weight = ctx.weight
         ctx.pending.append((weight, ctx.worker.submit(lambda: part(False, True, False)[1].to(weight.dtype))))
