@@ -186,9 +186,9 @@ def corrected(data: Data, kept: Kept) -> fx.GraphModule:
     for group, stay in kept.items():
         for name, reading in data.readings[group].items():
             write_corrected(module, name, reading, sorted(stay))
-    narrowed = narrow(module, kept)
     batches = [(batch,) for batch in data.batches]
-    correct_norms(narrowed, batches, norm_inputs(data.network.module, batches))
+    correct_norms(module, batches, norm_inputs(data.network.module, batches))
+    narrowed = narrow(module, kept)
     (head,) = heads_of(narrowed)
     student, teacher = up_to(narrowed, [head.source]), up_to(data.network.module, [head.name])
     linear = narrowed.get_submodule(head.target)

@@ -2,10 +2,10 @@
 
 Every plan tiles a network with choices drawn at random. Its merges are proved in float64, the merged network is
 compared with the linearised one in float32, and the exported ONNX in ONNX Runtime with PyTorch; an error above its
-tolerance (1e-10, 1e-4, 1e-4) ends the program. What is done is written below
-build/random_plans/, and not done again.
+tolerance (1e-10, 1e-4, 1e-4) ends the program. With ``--widths``, channel groups are narrowed as well: three in four,
+to channels drawn at random. What is done is written below build/random_plans/, and not done again.
 
-    python benchmarks/random_plans.py [--plans 10] [--only NAME] [--table]
+    python benchmarks/random_plans.py [--plans 10] [--only NAME] [--widths] [--table]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import random
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -25,11 +25,14 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.cost import Setting
 from trt_layermerge.blocks.limits import Limits
+from trt_layermerge.blocks.sized_choices import OfferedWidths, Widths, sized_choices
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import verify_engine
 from trt_layermerge.files import write_json
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.narrowing import Kept
 from trt_layermerge.merging.proof import prove_network
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.inputs import batched_shapes, examples
@@ -87,6 +90,7 @@ class Tried:
         block: The worst merge's error, in float64.
         network_error: Of the merged network against the linearised one, in float32.
         engine: Of ONNX Runtime against PyTorch.
+        narrowed: How many channel groups were narrowed.
     """
 
     network: str
@@ -95,6 +99,7 @@ class Tried:
     block: float
     network_error: float
     engine: float
+    narrowed: int = 0
 
 
 def random_plan(network: Network, generator: random.Random, kinds: Collection[Kind] = EXACT) -> list[Choice]:
@@ -113,6 +118,29 @@ def random_plan(network: Network, generator: random.Random, kinds: Collection[Ki
         plan.append(generator.choice(ends[chosen]))
         layer = chosen[0]
     return plan
+
+
+def random_widths(network: Network, plan: Sequence[Choice], generator: random.Random) -> Kept:
+    """Channels that stay of three groups in four; groups of which the plan needs all channels stay whole."""
+    kept = {}
+    for group in network.channel_groups:
+        share = generator.choice((0.25, 0.5, 0.75, 1.0))
+        if group.tensors and (channels := max(1, round(share * group.channels))) < group.channels:
+            kept[group] = tuple(sorted(generator.sample(range(group.channels), channels)))
+    while whole := _needed_whole(network, plan, kept):
+        kept = {group: stay for group, stay in kept.items() if group.index not in whole}
+    return kept
+
+
+def _needed_whole(network: Network, plan: Sequence[Choice], kept: Kept) -> set[int]:
+    """The groups of choices that cannot have the widths that are kept, by their numbers."""
+    offered = [OfferedWidths(group, (group.channels, len(stay))) for group, stay in kept.items()]
+    there = defaultdict[Choice, set[Widths]](set)
+    for one in sized_choices(network, plan, offered, Setting(1)):
+        there[one.choice].add(one.widths)
+    channels = {group.index: len(stay) for group, stay in kept.items()}
+    wanted = {choice: tuple((n, channels[n]) for n, _ in next(iter(sizes))) for choice, sizes in there.items()}
+    return {number for choice, widths in wanted.items() if widths not in there[choice] for number, _ in widths}
 
 
 def _too_large(choice: Choice) -> bool:
@@ -136,7 +164,12 @@ def randomise_norms(module: nn.Module) -> None:
 
 
 def check_plan(
-    network: Network, plan: Iterable[Choice], *, export: bool, images: Sequence[Tensor] = ()
+    network: Network,
+    plan: Iterable[Choice],
+    *,
+    export: bool,
+    images: Sequence[Tensor] = (),
+    kept: Kept | None = None,
 ) -> tuple[float, float, float | None]:
     """Execute a plan; any error above its tolerance raises.
 
@@ -145,11 +178,12 @@ def check_plan(
         plan: Its choices.
         export: Whether ONNX Runtime is asked, too.
         images: Calibration batches, for fits.
+        kept: Which channels of groups stay.
 
     Returns:
         The worst block's error in float64, the networks' in float32, and ONNX Runtime's against PyTorch if exported.
     """
-    result = execute(network, plan, images)
+    result = execute(network, plan, images, kept=kept)
     x = examples(network.inputs, batch=2)
     proof = prove_network(result.linearised, result.merged, x, result.proofs)
     engine_error = None
@@ -164,31 +198,34 @@ def check_plan(
     return proof.worst_block, proof.end_to_end, engine_error
 
 
-def tried(name: str, network: Network, number: int) -> Tried:
-    """Make a random plan with fits and carry it out."""
+def tried(name: str, network: Network, number: int, *, widths: bool = False) -> Tried:
+    """Make a random plan with fits, and widths if they are asked for, and carry it out."""
     single = len(network.inputs) == 1  # of several, batches of calibration data are made by a task alone
-    plan = random_plan(network, random.Random(number), tuple(Kind) if single else EXACT)
+    chance = random.Random(number)
+    plan = random_plan(network, chance, tuple(Kind) if single else EXACT)
+    kept = random_widths(network, plan, chance) if widths else {}
     generator = torch.Generator().manual_seed(number)
     images = [torch.randn(8, *network.input_shape, generator=generator) for _ in range(2)] if single else []
-    block, network_error, engine = check_plan(network, plan, export=True, images=images)
+    block, network_error, engine = check_plan(network, plan, export=True, images=images, kept=kept)
     assert engine is not None
     kinds = Counter("region" if choice.block.region is not None else str(choice.kind) for choice in plan)
-    return Tried(name, number, dict(kinds), block, network_error, engine)
+    return Tried(name, number, dict(kinds), block, network_error, engine, len(kept))
 
 
-def read() -> list[Tried]:
+def read(folder: Path) -> list[Tried]:
     """What was done before."""
-    return [Tried(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(FOUND.glob("*.json"))]
+    return [Tried(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
 
 
 def table(found: Sequence[Tried]) -> str:
     """A row for each network."""
-    lines = ["| network | plans | kept | merged | fitted | regions | dropped | block | network | ONNX Runtime |"]
-    lines.append("|---" * 10 + "|")
+    heads = "network", "plans", "kept", "merged", "fitted", "regions", "dropped", "narrowed", "block", "network"
+    lines = ["| " + " | ".join((*heads, "ONNX Runtime")) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in dict.fromkeys(item.network for item in found):
         plans = [item for item in found if item.network == name]
         kinds = sum((Counter(item.kinds) for item in plans), Counter[str]())
         counts = [str(kinds[kind]) for kind in ("keep", "merge", "fit", "region", "identity")]
+        counts.append(str(sum(plan.narrowed for plan in plans)))
         errors = [max(getattr(plan, error) for plan in plans) for error in ("block", "network_error", "engine")]
         lines.append("| " + " | ".join([name, str(len(plans)), *counts, *(f"{error:.0e}" for error in errors)]) + " |")
     return "\n".join(lines)
@@ -199,11 +236,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--plans", type=int, default=10, help="of each network")
     parser.add_argument("--only", default="", help="names of networks must contain this")
+    parser.add_argument("--widths", action="store_true", help="narrow channel groups, too; kept apart from the others")
     parser.add_argument("--table", action="store_true", help="only print what was found, as a table")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    FOUND.mkdir(parents=True, exist_ok=True)
-    done = read()
+    folder = FOUND / "widths" if given.widths else FOUND
+    folder.mkdir(parents=True, exist_ok=True)
+    done = read(folder)
     if given.table:
         print(table(done))
         return
@@ -215,8 +254,8 @@ def main() -> None:
         network = load_network(spec if ":" in spec and "/" not in spec else str(ROOT / spec), None, shape)
         randomise_norms(network.module)
         for number in sorted(numbers):
-            print(found := tried(name, network, number), flush=True)
-            write_json(FOUND / f"{name.replace(' ', '_')}.{number:03}.json", asdict(found))
+            print(found := tried(name, network, number, widths=given.widths), flush=True)
+            write_json(folder / f"{name.replace(' ', '_')}.{number:03}.json", asdict(found))
 
 
 if __name__ == "__main__":

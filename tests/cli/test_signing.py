@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tests.delivery.test_signature import write_private, write_public
+
 from trt_layermerge.cli.signing import PASSWORD
 from trt_layermerge.testing.runtimes import small_model
 
@@ -51,6 +51,21 @@ def test_build_signs_and_verify_asks_for_it(run: Any, keys: Path, model: Path, m
     assert run("build", model).code == 0, "and what was signed before is not signed now"
     ran = run(*verify, "--signed-by", keys / "key.pub.pem")
     assert ran.code == 5 and "is not signed" in ran.err
+
+
+def test_what_is_deployed_is_signed_where_that_is_asked_for(run: Any, keys: Path, model: Path) -> None:
+    assert run("build", model, "--sign", keys / "key.pem").code == 0
+    deploy = (
+        "deploy",
+        model.with_name("m.engine.onnx.manifest.json"),
+        "--to",
+        "triton",
+        "--output",
+        model.parent / "r",
+    )
+    ran = run(*deploy, "--signed-by", keys / "other.pub.pem")
+    assert ran.code == 5 and "is no signature of" in ran.err and not (model.parent / "r").exists()
+    assert run(*deploy, "--signed-by", keys / "key.pub.pem").code == 0 and (model.parent / "r").is_dir()
 
 
 def test_a_job_is_signed(run: Any, desk: Any, keys: Path) -> None:

@@ -8,7 +8,7 @@ are no timings to be left aside.
 
 What came of each is a line in a file of the folder, and a campaign that was stopped goes on behind it.
 
-Usage: ``python -m tests.crash.killing FOLDER [--random N] [--only COMMAND]``
+Usage: ``python -m tests.crash.killing FOLDER [--random N] [--only COMMAND] [--rounds N]``
 """
 
 from __future__ import annotations
@@ -35,22 +35,24 @@ from typing import Any
 
 import onnx
 
+from tests.crash.remembered import remember
 from trt_layermerge.cli.commands import build
 from trt_layermerge.cli.main import main
 from trt_layermerge.errors import ExitCode
-from trt_layermerge.importance import oneshot
+from trt_layermerge.importance import choice_training, gate_training, narrowed_rows, oneshot
 from trt_layermerge.testing.runtimes import small_model
 
 ASSETS = Path(__file__).parents[1] / "pipeline" / "assets"
-_MODEL: list[object] = [ASSETS / "model.py", "--task", ASSETS / "task.py", "--runtime", "estimate:rtx-2080-ti"]
+_TASK: list[object] = ["--task", ASSETS / "task.py", "--runtime", "estimate:rtx-2080-ti"]
 _SMALL: list[object] = ["--max-layers", 2, "--max-kernel", 5, "--calibration", 64, "--held-out", 64, "--cpu-threads", 1]
 _TRAINED: list[object] = ["--fit-samples", 64, "--epochs", 1, "--budget", 0.9]
 
 
-def _stage(*arguments: object) -> Callable[[Path], list[object]]:
+def _stage(*arguments: object, model: str = "model.py") -> Callable[[Path], list[object]]:
     name, *others = arguments
     return lambda folder: [
-        *(name, *_MODEL, *_SMALL, "--output", folder / "out", "--profiles", folder / "profiles", *others)
+        *(name, ASSETS / model, *_TASK, *_SMALL, "--output", folder / "out", "--profiles", folder / "profiles"),
+        *others,
     ]
 
 
@@ -62,13 +64,16 @@ def _built(folder: Path) -> list[object]:
 COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "profile": lambda folder: [one for one in _stage("profile")(folder) if one not in ("--cpu-threads", 1)],
     "importance": _stage("importance", "--all"),
+    "importance, gates": _stage("importance", "--method", "depth", "--estimator", "gates", "--gates-epochs", 2),
+    "importance, finetune": _stage("importance", "--estimator", "finetune", "--tuning-steps", 2),
+    "build": _built,
     "compress": _stage("compress", *_TRAINED),
-    "compress --refine": _stage("compress", *_TRAINED, "--refine", 2),
     "compress --explore": _stage("compress", *_TRAINED, "--explore"),
     "compress, fp16": _stage("compress", *_TRAINED, "--precision", "fp16"),
-    "build": _built,
+    "compress --refine": _stage("compress", *_TRAINED, "--refine", 2),
+    "compress, widths": _stage("compress", *_TRAINED, "--method", "joint", "--widths", "1.0,0.5", model="wide.py"),
 }
-"""Commands that write several files, or one for long: their arguments for a folder."""
+"""Commands that write several files, or one for long, the quick ones first: their arguments for a folder."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +205,10 @@ def fresh(folder: Path) -> Path:
 
 def warm(folder: Path) -> None:
     """Do in this process what takes seconds the first time, but no training: torch's threads for it survive no fork."""
-    oneshot.time = SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment]
+    for module in (oneshot, narrowed_rows, gate_training, choice_training):
+        module.time = SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[attr-defined]
     build.probe = lambda function, path: function(str(path))  # a process that would import everything for each kill
+    remember(folder.with_name("remembered"))
     os.chdir(fresh(folder).parent)  # manifests have the state of git, which may change
     with (
         contextlib.suppress(SystemExit),
@@ -271,33 +278,43 @@ def reference(command: str, folder: Path) -> tuple[dict[str, bytes], Tally]:
     return left(folder), Tally(points, time.monotonic() - begin)
 
 
-def chains(points: str, seconds: float, random: int, rng: Random) -> Iterator[list[Trouble]]:
-    """Kills at each write point, torn files at each fsync, failures at each point, and kills at random moments."""
-    yield from ([AtWrite(point)] for point, _ in enumerate(points, 1))
-    yield from ([AtWrite(point, torn=True)] for point, kind in enumerate(points, 1) if kind == "s")
+Chains = list[list[Trouble]]
+
+
+def rounds(points: str, seconds: float, random: int, seed: int) -> Iterator[Chains]:
+    """Kills at each write point; torn files at each fsync, what goes on being killed as well; kills at random moments;
+    failures at each write point."""
+    rng = Random(seed)
+    yield [[AtWrite(point)] for point, _ in enumerate(points, 1)]
+    fsyncs = [point for point, kind in enumerate(points, 1) if kind == "s"]
+    yield [[AtWrite(point, torn=True), AtWrite(rng.randrange(1, 9))] for point in fsyncs]
+    moments: Chains = []
+    while remaining := random - sum(map(len, moments)):
+        length = min(remaining, rng.choice([1, 2, 4, 8]))
+        moments.append([After(rng.uniform(0, seconds)) for _ in range(length)])
+    yield moments
     errors = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT]
-    yield from ([AtWrite(point, error=errors[point % 4])] for point, _ in enumerate(points, 1))
-    yield from ([SmallFiles(size)] for size in (3000, 10_000))  # room for messages
-    while random > 0:
-        length = min(random, rng.choice([1, 2, 4, 8]))
-        yield [After(rng.uniform(0, seconds)) for _ in range(length)]
-        random -= length
+    failing: Chains = [[AtWrite(point, error=errors[point % 4])] for point, _ in enumerate(points, 1)]
+    yield [*failing, *([SmallFiles(size)] for size in (3000, 10_000))]  # room for messages
 
 
-def campaign(command: str, folder: Path, random: int, seed: int) -> Tally:
-    """Every kill of a command, but those that were tried before; faults are printed."""
+ROUNDS = 4
+
+
+def campaign(command: str, folder: Path, random: int, seed: int, until: int = ROUNDS) -> Tally:
+    """Every kill of a command in so many rounds, but those that were tried before; faults are printed."""
     whole, tally = reference(command, folder)
     results = folder.with_name(f"{command.replace(' ', '').replace(',', '-')}-{seed}.jsonl")
-    first, *done = map(json.loads, results.read_text().splitlines()) if results.exists() else [[tally.points, 0.0]]
-    if first[0] != tally.points:
+    if not results.exists():
+        _, again = reference(command, folder)  # what is remembered takes no time from now on
+        results.write_text(json.dumps([tally.points, again.seconds]) + "\n")
+    (points, seconds), *done = map(json.loads, results.read_text().splitlines())
+    if points != tally.points:
         raise SystemExit(f"{results} is of another program, which writes elsewhere: remove it")
-    seconds = first[1] or tally.seconds  # moments are drawn from these
+    planned = [kills for part in islice(rounds(points, seconds, random, seed), until) for kills in part]
+    for kills, (hit, fault) in zip(planned, done, strict=False):
+        tally.add(kills, hit, fault)
     with open(results, "a") as file:
-        if not results.stat().st_size:
-            file.write(json.dumps([tally.points, seconds]) + "\n")
-        planned = list(chains(tally.points, seconds, random, Random(seed)))
-        for kills, (hit, fault) in zip(planned, done, strict=False):
-            tally.add(kills, hit, fault)
         for kills in islice(planned, len(done), None):
             hit, fault = survive(command, folder, kills, whole)
             file.write(json.dumps([hit, fault]) + "\n")
@@ -314,19 +331,25 @@ def _main() -> int:
     parser.add_argument("--random", type=int, default=200)
     parser.add_argument("--only", action="append", choices=list(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, choices=range(1, ROUNDS + 1), default=ROUNDS)
     given: Any = parser.parse_args()
     folder = given.folder.resolve() / "run"
     warm(folder)
+    return max(_round(given, folder, until) for until in range(1, given.rounds + 1))
+
+
+def _round(given: Any, folder: Path, until: int) -> int:
+    """One round of all commands, and a table of what has come of all so far; 1 if something is wrong."""
     total, wrong = 0, 0
     row = "{:<20} {:>7} {:>7} {:>7} {:>9} {:>11}"
     print(row.format("command", "points", "tried", "killed", "survived", "disk fails"))
     for command in given.only or COMMANDS:
-        tally = campaign(command, folder, given.random, given.seed)
+        tally = campaign(command, folder, given.random, given.seed, until)
         bad = len(tally.wrong)
         counts = (len(tally.points), tally.tried, tally.killed, tally.killed - bad, tally.failures)
         print(row.format(command, *counts), flush=True)
         total, wrong = total + tally.killed, wrong + bad
-    print(f"{total - wrong} of {total} kills survived")
+    print(f"{total - wrong} of {total} kills survived, {until} of {ROUNDS} rounds", flush=True)
     return 1 if wrong else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from math import inf, nan
 from typing import Any
@@ -72,6 +73,19 @@ def test_layers_that_no_change_reaches_stay_as_they_are(network: Network) -> Non
         for choice in drops(network):
             made.changed(choice, None)
     assert len(drops(network)) > 1 and solved.call_count == len(drops(network)), "the classifier, once for each"
+
+
+def test_norms_of_narrowed_channels_are_corrected_too() -> None:
+    """Where several convolutions make the channels of a group, what some of them read has changed."""
+    torch.manual_seed(0)
+    stream = [layer for _ in range(3) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())]
+    network = trace("stream", nn.Sequential(*stream, nn.AvgPool2d(6), nn.Flatten(), nn.Linear(4, 2)).eval(), (4, 6, 6))
+    data = batch(14, 1)[0][:1], batch(14, 1)[1]  # too few for the classifier to make up for it
+    made, kept = Evaluator(network, Raw(), [data], [data]), {network.channel_groups[2]: (0, 2)}
+    changed = copy.deepcopy(network.module)
+    with torch.no_grad():
+        changed.get_submodule("6").weight.mul_(3)
+    assert made.narrowed(changed, kept).loss == pytest.approx(made.narrowed(network.module, kept).loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("before", [-3.0, 0.1, 2e6, 1e12])

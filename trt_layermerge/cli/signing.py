@@ -1,4 +1,4 @@
-"""The option ``--sign``, and the password of the key that it names."""
+"""The options ``--sign`` and ``--signed-by``, and the password of the key that the first names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.sections import OUTPUT, option, section
-from trt_layermerge.delivery.signature import SigningKey, read_signing_key
+from trt_layermerge.delivery.delivery_signature import PublicKey, SigningKey, read_public_key, read_signing_key
 from trt_layermerge.errors import UsageError
 
 PASSWORD = "TRT_LAYERMERGE_KEY_PASSWORD"
@@ -17,6 +17,10 @@ PASSWORD = "TRT_LAYERMERGE_KEY_PASSWORD"
 
 def _read(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> SigningKey | None:
     return None if path is None else read_signing_key(path, lambda: _password(path))
+
+
+def _read_public(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> PublicKey | None:
+    return None if path is None else read_public_key(path)
 
 
 def _password(path: Path) -> str:
@@ -43,4 +47,13 @@ sign_option = section(
         help="Sign the manifest with this private key (Ed25519); its password, if any, is asked for, or is in "
         f"{PASSWORD}.",
     ),
+)
+signed_by_option = click.option(
+    "--signed-by",
+    type=click.Path(path_type=Path),
+    callback=_read_public,
+    envvar="TRT_LAYERMERGE_SIGNED_BY",
+    show_envvar=True,
+    metavar="KEY.pem",
+    help="Load the engine only if this public key (Ed25519) signed its manifest.",
 )

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import onnx
@@ -49,10 +50,24 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
                     verbose=False,
                 )
             assert program is not None
+            _leave_names_to_the_ends(program)
             program.save(neighbour, external_data=False)
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+
+
+def _leave_names_to_the_ends(program: torch.onnx.ONNXProgram) -> None:
+    """Rename what is called as an input or an output is: torch's exporter gives values inside such names unasked."""
+    graph = program.model.graph
+    ends = (*graph.inputs, *graph.outputs)
+    computed = [value for node in graph for value in node.outputs]
+    inside = [value for value in (*graph.initializers.values(), *computed) if all(value is not end for end in ends)]
+    names, taken = {end.name for end in ends}, {value.name for value in (*ends, *inside)}
+    for value in inside:
+        if value.name in names:
+            value.name = next(name for number in count() if (name := f"{value.name}_{number}") not in taken)
+            taken.add(value.name)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest, read_engine_manifest
 from trt_layermerge.delivery.integrity import check_file
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
@@ -16,18 +17,20 @@ from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.registry import runtime_kind
 
 
-def read_delivered(path: Path, model: Path | None = None) -> Delivered:
+def read_delivered(path: Path, model: Path | None = None, signed_by: PublicKey | None = None) -> Delivered:
     """Read a delivery by its manifest.
 
     Args:
         path: ``manifest.json`` of a job, or ``ENGINE.manifest.json``.
         model: The ONNX file that the engine was built from, where it does not lie beside it.
+        signed_by: Who must have signed the manifest; ``None`` for anyone, or no one.
 
     Raises:
         InputError: The manifest or a file is missing or damaged.
-        VerificationError: A file is not the one that was delivered.
+        VerificationError: It is not signed, or a file is not the one that was delivered.
     """
-    manifest = read_engine_manifest(path) if is_engine_manifest(path) else read_manifest(path)
+    read = read_engine_manifest if is_engine_manifest(path) else read_manifest
+    manifest = read(path, signed_by)
     for name, expected in manifest.files.items():
         check_file(path.parent / name, expected)
     if isinstance(manifest, Manifest):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
-from operator import itemgetter
 from threading import Lock
 
 import torch
@@ -24,6 +24,7 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
+from trt_layermerge.merging.narrowing import Kept, narrow
 from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
@@ -33,7 +34,7 @@ from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Batch, Scoring
 
 Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
@@ -66,7 +67,7 @@ class Evaluator:
     def __init__(
         self,
         network: Network,
-        task: Task,
+        task: Scoring,
         held_out: Iterable[Sample],
         calibration: Iterable[Sample] = (),
         memory: int = MOST_ACTIVATIONS,
@@ -87,16 +88,18 @@ class Evaluator:
         tail, names = self._tail(choice, replacement)
         return self._improved(copy.deepcopy(tail), names)  # its norms are the original's
 
-    def narrowed(self, module: fx.GraphModule) -> Score:
-        """Score of a narrowed network; it is changed."""
+    def narrowed(self, module: fx.GraphModule, kept: Kept) -> Score:
+        """Score of a network without channels that nothing in it reads; it is changed."""
         placeholders = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
-        return self._improved(module, placeholders)
+        return self._improved(module, placeholders, kept)
 
-    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...]) -> Score:
+    def _improved(self, tail: fx.GraphModule, names: tuple[str, ...], kept: Kept | None = None) -> Score:
         """Score of the rest of a changed network, once what costs nothing is done about the change."""
         tail = tail.to(memory_format=torch.channels_last)
         if self._calibration.batches:
             correct_norms(tail, self._calibration.at(names), self._norms)
+        if kept:  # not before: norms are corrected by what reached the original's, channel by channel
+            tail = narrow(tail, kept)
         tail = fold_in_place(tail).to(memory_format=torch.channels_last)
         self._solve_heads(tail, names)
         return self.score(tail, self._evaluated.at(names))
@@ -204,7 +207,7 @@ class _Known:
                 yield _laid_out(head(*moved(inputs, device)))
 
 
-def require_finite(before: Score, network: Network, task: Task) -> None:
+def require_finite(before: Score, network: Network, task: Scoring) -> None:
     """See that a network's score is a number before any change.
 
     Raises:
@@ -244,8 +247,15 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
         TaskError: What it yields is no batch, or it raises.
     """
     for inputs, target in checked_batches(None, "one of its data sets", lambda: batches):
-        if count > 0 and samples_in(target):
-            yield tuple(values[:count] for values in inputs), each(target, itemgetter(slice(count)))
-        count -= samples_in(target)
+        samples = samples_in(inputs)
+        if count > 0 and samples:
+            few = min(count, samples)
+            yield tuple(part[:few] for part in inputs), each(target, partial(_rows, few, samples))
+        count -= samples
         if count <= 0:
             return
+
+
+def _rows(few: int, samples: int, values: Tensor) -> Tensor:
+    """Those of the first few samples, each of which may have several: frames, or windows."""
+    return values[: few * len(values) // samples]

@@ -18,7 +18,6 @@ from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.oneshot import Prepared
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.channel_choice import Reading, order_of
-from trt_layermerge.merging.narrowing import narrow
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.network.channel_group import ChannelGroup
 
@@ -35,23 +34,20 @@ def narrowed_rows(request: EstimationRequest) -> Iterator[ImportanceRow]:
         order = order_of(list(readings.values()))
         for one in widths[group]:
             kept = tuple(sorted(order[: one.channels]))
-            after = evaluator.narrowed(without(network.module, group, kept, readings))
+            after = evaluator.narrowed(solved_without(network.module, kept, readings), {group: kept})
             yield replace(evaluator.row(one, after, None, time.monotonic() - began), kept=kept)
             began = time.monotonic()
 
 
-def without(
-    module: fx.GraphModule, group: ChannelGroup, kept: tuple[int, ...], readings: Mapping[str, Reading]
-) -> fx.GraphModule:
-    """A network with one group narrowed, its consumers made up for it.
+def solved_without(module: fx.GraphModule, kept: tuple[int, ...], readings: Mapping[str, Reading]) -> fx.GraphModule:
+    """A copy of a network, as wide as it is, in which consumers do without some channels of what they read.
 
     Args:
         module: The network.
-        group: The group.
-        kept: Which of its channels stay.
-        readings: What its consumers read, by their nodes.
+        kept: Which channels they may read.
+        readings: What they read, by their nodes.
     """
     solved = fx.GraphModule(copy.deepcopy(module), copy.deepcopy(module.graph))
     for name, reading in readings.items():
         write_corrected(solved, name, reading, kept)
-    return narrow(solved, {group: kept})
+    return solved

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, Shift, lowered_in
 from trt_layermerge.merging.narrowing import Kept, entries_of, masked
+from trt_layermerge.merging.original_values import OriginalValues
 from trt_layermerge.merging.patches import at, beside_shifts, sample_positions, samples_by_batch, samples_kept, windows
 from trt_layermerge.merging.responses import Responses
 from trt_layermerge.merging.rewrite import module_name, rewrite
@@ -20,6 +21,7 @@ from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.inputs import Values, samples_in
+from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
 
 
@@ -30,14 +32,18 @@ class CalibrationRuns:
         network: The original, in evaluation mode; it is not changed.
         inputs: Calibration batches, ``[batch, ...]`` for each input.
         kept: What stays of channel groups.
+        memory: Most bytes of activations that are kept between blocks.
 
     Attributes:
         original: The original.
+        original_values: What that makes of the data.
         working: A copy of it, in which layers may get other weights; nothing in it reads channels that do not stay.
         done: What has taken the place of blocks so far; the compressed network is the working copy with these.
     """
 
-    def __init__(self, network: Network, inputs: Sequence[Values], kept: Kept | None = None) -> None:
+    def __init__(
+        self, network: Network, inputs: Sequence[Values], kept: Kept | None = None, memory: int = MOST_ACTIVATIONS
+    ) -> None:
         self.kept = {} if kept is None else kept
         self.original, self.working = network, replace(network, module=masked(network.module, self.kept).eval())
         self.done: dict[Choice, nn.Module | None] = {}
@@ -48,6 +54,9 @@ class CalibrationRuns:
             for name in group.nodes
         }
         self._inputs, self._device = inputs, device_of(network.module)
+        self.original_values = OriginalValues(
+            network.module, self.batches, memory if self._device.type == "cpu" else 0
+        )  # a GPU's memory is not what is told here
 
     @property
     def has_data(self) -> bool:
@@ -118,15 +127,14 @@ class CalibrationRuns:
 
         Behind the first, there are the shifts, which the patches end in.
         """
-        teacher = up_to(self.original.module, [wanted])
+        teacher = self.original_values.at(wanted)
         generator, groups = torch.Generator().manual_seed(0), geometry.groups
         parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
             counts = samples_by_batch(samples_kept(geometry), self._inputs)
-            for batch, count in zip(self.batches(), counts, strict=True):
+            for batch, target, count in zip(self.batches(), teacher, counts, strict=True):
                 x, *others = student(*batch)
-                x, (target,) = some_of(x, width.inputs), teacher(*batch)
-                target, values = some_of(target, width.outputs), others[: len(shifts)]
+                x, target, values = some_of(x, width.inputs), some_of(target, width.outputs), others[: len(shifts)]
                 added = (some_of(one, width.outputs) for one in others[len(shifts) :])
                 positions = sample_positions(target.shape, count, generator)
                 rows = beside_shifts(at(windows(x, geometry), positions, groups), values, positions)

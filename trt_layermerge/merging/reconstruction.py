@@ -138,10 +138,10 @@ class Reconstruction:
             linear = compressed.get_submodule(head.target)
             assert isinstance(linear, nn.Linear)
             (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's
-            student, teacher = up_to(compressed, [source.name]), up_to(self._module, [head.name])
+            student, teacher = up_to(compressed, [source.name]), self.runs.original_values.at(head.name)
             width = self.runs.width(Geometry(linear.in_features, linear.out_features, (1, 1)), head.source, head.name)
             with torch.no_grad():
-                pairs = ((student(*batch)[0], teacher(*batch)[0]) for batch in self.runs.batches())
+                pairs = zip((student(*batch)[0] for batch in self.runs.batches()), teacher, strict=True)
                 solve_head(linear, pairs, reads=width.inputs)
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 

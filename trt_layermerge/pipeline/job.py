@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trt_layermerge.blocks.limits import Limits
-from trt_layermerge.delivery.signature import SigningKey
+from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
-from trt_layermerge.planning.methods.narrowing_method import NarrowingMethod
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
@@ -134,10 +133,8 @@ class Job:
     @property
     def shares(self) -> tuple[float, ...]:
         """Widths of channel groups that are measured, as shares of their channels; none where nothing is narrowed."""
-        planner = self.planner
-        if not isinstance(planner, NarrowingMethod) or "widths" not in self.method_settings:
-            return ()
-        return SHARES if planner.shares is None else tuple(map(float, planner.shares))
+        shares = self.planner.shares if "widths" in self.method_settings else ()
+        return SHARES if shares is None else tuple(map(float, shares))
 
     @property
     def strength(self) -> Strength:

@@ -148,6 +148,7 @@ def _surest(frontier: Frontier, budget_ns: int, seed: int) -> Plan:
     rough = sorted(((_roughly(other.plan(index), budget_ns), -index) for index in within), reverse=True)[:CLOSEST]
     own = {(item.key, item.widths): item for item in problem.items}
     plans = [Plan.of(problem, (own[item.key, item.widths] for item in other.plan(-index).items)) for _, index in rough]
+    plans = [plan for plan in plans if plan.latency_ns > 0 or not frontier.impossible] or [frontier.best(budget_ns)]
     return max(plans, key=lambda plan: (probability(plan, budget_ns, seed), plan.objective))
 
 

@@ -1,14 +1,14 @@
 """What every importance estimator has to pass: inherit ``EstimatorConformance`` and give it an estimator.
 
-It measures the choices of a network of four convolutions on 80 images of noise, on the CPU. Where these do not suit an
-estimator, override ``network`` or ``task``.
+It measures the choices of a network of four convolutions, and the widths of its channel groups where it measures those,
+on 80 images of noise, on the CPU. Where these do not suit an estimator, override ``network`` or ``task``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import Field, FrozenInstanceError, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import Field, FrozenInstanceError, dataclass, fields, replace
 from functools import cache
 from math import isfinite, nan
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.limits import Limits
+from trt_layermerge.blocks.sized_choices import NarrowedGroup, widths_of
 from trt_layermerge.cli.field_options import estimator_options
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators.base import Estimator, Samples
@@ -52,6 +53,14 @@ class UntestedTask(Classification):
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         raise AssertionError("test data was read")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be measured."""
+
+    choices: Sequence[Choice]
+    narrowed: Sequence[NarrowedGroup] = ()
 
 
 @cache
@@ -95,6 +104,17 @@ class EstimatorConformance:
                 seen[kind] += 1
                 chosen.append(choice)
         return chosen
+
+    @pytest.fixture
+    def narrowed(self, estimator: Estimator, network: Network) -> list[NarrowedGroup]:
+        """Three widths of each channel group; none for an estimator that does not measure any."""
+        offered = widths_of(network, (0.75, 0.5, 0.25), 1) if estimator.measures_widths else ()
+        return [NarrowedGroup(one.group, channels) for one in offered for channels in one.channels[1:]]
+
+    @pytest.fixture
+    def changes(self, choices: list[Choice], narrowed: list[NarrowedGroup]) -> Changes:
+        """All of them."""
+        return Changes(choices, narrowed)
 
     def test_it_is_a_frozen_value_with_a_name(self, estimator: Estimator) -> None:
         """Two with the same settings are the same; all fields have defaults."""
@@ -141,21 +161,36 @@ class EstimatorConformance:
             assert table_key(network, task, Estimation(other, SAMPLES)) != key, f"{field.name} is not in the key"
 
     def test_every_choice_has_one_finite_row(
-        self, estimator: Estimator, network: Network, task: Task, choices: list[Choice], tmp_path: Path
+        self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
     ) -> None:
         """Of those that it measures; the others have none."""
-        rows = _measured(estimator, network, task, choices, tmp_path)
-        wanted = [choice.key for choice in choices if estimator.measures(choice)]
-        assert wanted and sorted(row.choice for row in rows) == sorted(wanted)
+        rows = _measured(estimator, network, task, changes, tmp_path)
+        wanted = [choice.key for choice in changes.choices if estimator.measures(choice)]
+        assert wanted and sorted(row.choice for row in rows) == sorted([*wanted, *(n.key for n in changes.narrowed)])
         for row in rows:
             numbers = (row.loss_before, row.loss_after, row.accuracy_before, row.accuracy_after, row.seconds)
             assert all(map(isfinite, numbers)) and row.seconds >= 0, row
 
+    def test_widths_say_which_channels_stay(
+        self, estimator: Estimator, network: Network, task: Task, narrowed: list[NarrowedGroup], tmp_path: Path
+    ) -> None:
+        """As many as there are to be, in order; who measures no widths refuses them in words."""
+        if not estimator.measures_widths:
+            with pytest.raises(UsageError, match=estimator.name):
+                estimator.require_widths()
+            return
+        estimator.require_widths()
+        rows = {row.choice: row for row in _measured(estimator, network, task, Changes((), narrowed), tmp_path)}
+        for one in narrowed:
+            kept = rows[one.key].kept
+            assert list(kept) == sorted(set(kept)) and len(kept) == one.channels, one.key
+            assert kept[0] >= 0 and kept[-1] < one.group.channels, one.key
+
     def test_an_interrupted_call_is_taken_up(
-        self, estimator: Estimator, network: Network, task: Task, choices: list[Choice], tmp_path: Path
+        self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
     ) -> None:
         """Whenever it stops, even before the first row, no row is measured twice and every one is the same."""
-        whole = _measured(estimator, network, task, choices, tmp_path / "whole")
+        whole = _measured(estimator, network, task, changes, tmp_path / "whole")
         keys, told = {row.choice for row in whole}, []
 
         def stop(done: int, total: int, label: str, *, share: float | None = None) -> None:
@@ -165,38 +200,41 @@ class EstimatorConformance:
 
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
-                _measured(estimator, network, task, choices, tmp_path / "parts", stop)
+                _measured(estimator, network, task, changes, tmp_path / "parts", stop)
         parts = _measured(
-            estimator, network, task, choices, tmp_path / "parts", lambda done, total, label, **_: told.append(label)
+            estimator, network, task, changes, tmp_path / "parts", lambda done, total, label, **_: told.append(label)
         )
         assert all(count == 1 for label, count in Counter(told).items() if label in keys), "measured twice"
         assert _untimed(parts) == _untimed(whole)
 
     def test_a_row_does_not_depend_on_others(
-        self, estimator: Estimator, network: Network, task: Task, choices: list[Choice], tmp_path: Path
+        self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
     ) -> None:
-        """The last choice alone has the row that it has among all."""
-        *_, last = sorted(_untimed(_measured(estimator, network, task, choices, tmp_path / "all")).items())
-        alone = [choice for choice in choices if choice.key == last[0]]
-        (row,) = _measured(estimator, network, task, alone, tmp_path / "alone")
-        assert row.loss_after == pytest.approx(last[1].loss_after, rel=1e-6)
-        assert row.loss_before == pytest.approx(last[1].loss_before, rel=1e-6)
+        """The last choice alone has the row that it has among all, and so has the last width."""
+        rows = _untimed(_measured(estimator, network, task, changes, tmp_path / "all"))
+        choice = max((one for one in changes.choices if one.key in rows), key=lambda one: one.key)
+        for alone in (Changes([choice]), *(Changes((), [one]) for one in changes.narrowed[-1:])):
+            (row,) = _measured(estimator, network, task, alone, tmp_path / f"{len(alone.narrowed)} widths")
+            among = rows[row.choice]
+            assert row.loss_after == pytest.approx(among.loss_after, rel=1e-6)
+            assert row.loss_before == pytest.approx(among.loss_before, rel=1e-6)
+            assert row.kept == among.kept
 
     def test_a_finished_table_costs_nothing(
-        self, estimator: Estimator, network: Network, task: Task, choices: list[Choice], tmp_path: Path
+        self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
     ) -> None:
         """Nor does a choice that needs no row."""
-        rows = _measured(estimator, network, task, choices, tmp_path)
-        again = _measured(estimator, network, task, choices, tmp_path, lambda *told: pytest.fail(f"measured {told}"))
+        rows = _measured(estimator, network, task, changes, tmp_path)
+        again = _measured(estimator, network, task, changes, tmp_path, lambda *told: pytest.fail(f"measured {told}"))
         assert again == rows
 
     def test_the_network_is_left_as_it_was(
-        self, estimator: Estimator, network: Network, task: Task, choices: list[Choice], tmp_path: Path
+        self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
     ) -> None:
         """Its weights, its graph and its mode."""
         before = {name: value.clone() for name, value in network.module.state_dict().items()}
         graph = str(network.module.graph)
-        _measured(estimator, network, task, choices, tmp_path)
+        _measured(estimator, network, task, changes, tmp_path)
         after = network.module.state_dict()
         assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
         assert str(network.module.graph) == graph and not any(part.training for part in network.module.modules())
@@ -211,7 +249,7 @@ class EstimatorConformance:
             if refusal is not None:
                 assert choice.key in refusal.message and estimator.name in refusal.message and refusal.hint
                 with pytest.raises(UsageError):
-                    _measured(estimator, network, task, [choice], tmp_path)
+                    _measured(estimator, network, task, Changes([choice]), tmp_path)
         assert not list(tmp_path.iterdir())
         for field in fields(estimator):
             if isinstance(field.default, float):
@@ -219,13 +257,13 @@ class EstimatorConformance:
                     replace(estimator, **{field.name: nan})
 
     def test_a_dry_run_is_told_what_it_costs(
-        self, estimator: Estimator, network: Network, task: Task, choices: list[Choice], tmp_path: Path
+        self, estimator: Estimator, network: Network, task: Task, changes: Changes, tmp_path: Path
     ) -> None:
-        """More than nothing; more where the network is slower, and no less for more choices. Nothing is written."""
+        """More than nothing; more where the network is slower, and no less for more changes. Nothing is written."""
         table = _opened(estimator, network, task, tmp_path)
         how = Estimation(estimator, SAMPLES)
-        request = missing_rows(network, choices, task, table, how)
-        one = replace(request, choices=request.choices[:1])
+        request = missing_rows(network, changes.choices, task, table, how, changes.narrowed)
+        one = replace(request, choices=request.choices[:1], narrowed=())
         cost = estimator.seconds(request, 1e-3)
         assert isfinite(cost) and 0 < estimator.seconds(one, 1e-3) <= cost < estimator.seconds(request, 2e-3)
         assert not list(tmp_path.iterdir())
@@ -240,12 +278,13 @@ def _measured(
     estimator: Estimator,
     network: Network,
     task: Task,
-    choices: list[Choice],
+    changes: Changes,
     folder: Path,
     progress: Any = lambda done, total, label, **_: None,
 ) -> list[ImportanceRow]:
     table = _opened(estimator, network, task, folder)
-    measure(network, choices, task, table, Estimation(estimator, SAMPLES), progress)
+    how = Estimation(estimator, SAMPLES)
+    measure(network, changes.choices, task, table, how, progress, changes.narrowed)
     return list(table)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input, Values, as_inputs, each
 from trt_layermerge.network.plain import oddity
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.task import Scoring, Task
 from trt_layermerge.usercode import user_code
 
 Checked = tuple[tuple[Tensor, ...], Values]
@@ -21,12 +21,12 @@ Checked = tuple[tuple[Tensor, ...], Values]
 DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
 
-def asking(task: Task | None, what: str) -> user_code:
+def asking(task: Scoring | None, what: str) -> user_code:
     """The gate to a task's code, which names the task and ``what`` it is asked for."""
     return user_code(f"{_named(task)}: {what}", TaskError)
 
 
-def _named(task: Task | None) -> str:
+def _named(task: Scoring | None) -> str:
     return "the task" if task is None else f"task {task.name!r}"
 
 

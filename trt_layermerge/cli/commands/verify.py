@@ -7,41 +7,34 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_json
+from trt_layermerge.cli.signing import signed_by_option
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
-from trt_layermerge.delivery.signature import PublicKey, read_public_key
 
 
-@click.command("verify", cls=Command)
+@click.command("verify", cls=SectionedCommand)
 @click.option(
     "--manifest", type=PATH, required=True, help="The manifest.json beside the engine, or ENGINE.manifest.json."
 )
 @click.option(
     "--strict", is_flag=True, help="For CI: also fail on files that no manifest lists, and on what was not measured."
 )
-@click.option(
-    "--signed-by",
-    type=PATH,
-    envvar="TRT_LAYERMERGE_SIGNED_BY",
-    show_envvar=True,
-    metavar="KEY.pem",
-    help="Load the engine only if this public key (Ed25519) signed its manifest.",
-)
+@signed_by_option
 @json_option
-def command(manifest: Path, strict: bool, signed_by: Path | None, as_json: bool) -> None:
+def command(manifest: Path, strict: bool, signed_by: PublicKey | None, as_json: bool) -> None:
     """Check the files of a delivery, that its engine fits this device, and its outputs on recorded real inputs.
 
     What build made has no recorded inputs: its files are checked, and what the engine itself says it is for.
     """
-    key = None if signed_by is None else read_public_key(signed_by)
     if is_engine_manifest(manifest):
-        _verify_built(manifest, strict, key, as_json)
+        _verify_built(manifest, strict, signed_by, as_json)
         return
     from trt_layermerge.delivery.verification import verify_delivery  # it loads torch
 
-    found = verify_delivery(manifest, strict=strict, signed_by=key)
+    found = verify_delivery(manifest, strict=strict, signed_by=signed_by)
     device = found.manifest.device
     if as_json:
         print_json(
@@ -55,13 +48,13 @@ def command(manifest: Path, strict: bool, signed_by: Path | None, as_json: bool)
                 "device": device.name,
             }
             | ({"simulated": True} if found.manifest.simulated else {})
-            | _signer(key)
+            | _signer(signed_by)
         )
     else:
         simulated = ", SIMULATED" if found.manifest.simulated else ""
         click.echo(
-            f"{manifest}: {_signed(key)}{found.files} files as delivered; the engine agrees with the PyTorch network "
-            f"on {found.samples} real inputs within {found.engine:.1e} "
+            f"{manifest}: {_signed(signed_by)}{found.files} files as delivered; the engine agrees with the PyTorch "
+            f"network on {found.samples} real inputs within {found.engine:.1e} "
             f"({device.runtime} {device.runtime_version}{simulated})"
         )
 

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any, Protocol, TypeVar, cast
 
 from trt_layermerge.errors import UsageError
@@ -101,9 +102,17 @@ class Method(ABC):
         """Whether it takes such a choice; a ``keep`` always."""
 
     @property
+    def shares(self) -> tuple[Fraction, ...] | None:
+        """Shares of its channels that a group may keep, 0 for what is none; ``None`` for all widths there are.
+
+        Here there are none: every group stays as it is.
+        """
+        return ()
+
+    @property
     def narrows(self) -> bool:
-        """Whether it plans widths; one that does is a ``NarrowingMethod``. Others leave every group as it is."""
-        return False
+        """Whether it plans widths."""
+        return self.shares != ()
 
     def value(self, candidate: Candidate) -> float:
         """What a candidate is worth by its losses; larger is better. Here, the change of the loss."""

@@ -29,8 +29,6 @@ class NarrowingMethod(Method):
         UsageError: A share is no number above 0 and up to 1.
     """
 
-    narrows = True
-
     widths: str = method_setting(ALL, "channels left: all widths there are, or shares such as 1.0,0.75,0.5.")
 
     def __post_init__(self) -> None:
@@ -44,7 +42,7 @@ class NarrowingMethod(Method):
 
     @property
     def shares(self) -> tuple[Fraction, ...] | None:
-        """Shares of the channels that are asked for, 0 for what is none; ``None`` for all widths."""
+        """Those that are asked for."""
         return None if self.widths == ALL else tuple(_share(text) for text in self.widths.split(","))
 
     def width_value(self, width: MeasuredWidth) -> float:

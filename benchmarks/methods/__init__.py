@@ -1,0 +1,25 @@
+"""Every way to make a network faster, at the same measured latency and with the same training: which loses least?
+
+    python -m benchmarks.methods                                          # all that is not done yet, then the page
+    python -m benchmarks.methods --only resnet20 --budget 2 --seeds 1     # the rows of one network at one budget
+    python -m benchmarks.methods --stage time                             # one stage; ``time`` on a quiet machine
+
+A row is a network, a method, a budget (how many times as fast) and a seed. Latency depends on shapes alone, so it is
+known before anything is trained:
+
+1. ``tables``: one profile and one importance table a network, for all methods that plan (``bench``).
+2. ``shapes``: each setting of each method gives a *ladder* of networks, the least changed first (``ladder``).
+3. ``climb``: all of them are timed, interleaved with the original. At a budget, a setting stands for its first rung
+   that is measured to meet it: a method that knows only how much it prunes is aimed as well as one that plans.
+4. ``rows``: where a method has several settings, the one is taken that has the least held-out loss after a short
+   training, the same for all. Then all train alike, and the test data is read once a row (``rows``).
+5. ``time``: the networks that came out, interleaved with the original, in pieces; this is the latency of a row.
+6. ``page``: docs/results.md and its picture, from benchmarks/results/ (``page``).
+
+Everything is kept in runs/methods/NETWORK; the same command goes on where it was stopped. Finished rows go into
+benchmarks/results/NETWORK.json, with machine, versions and date. Latencies are those of ONNX Runtime on one thread.
+Torch-Pruning is ``pip install '.[peers]'``; without it, its rows are left out.
+
+To add a network: one more ``Case`` in ``cases``. To add a method: a ``Contender`` (``contender`` says what it must
+answer), and its line in ``METHODS`` (``registry``).
+"""

@@ -1,0 +1,96 @@
+"""The command; the package says what it does."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import Any
+
+from trt_layermerge.delivery.manifest import git_state
+from trt_layermerge.files import parse_json, read_bytes, write_json
+from trt_layermerge.versions import versions
+
+from . import __doc__ as about
+from .bench import Bench, one_thread
+from .cases import CASES
+from .final_timing import timed
+from .ladder import Ladder
+from .page import RESULTS, write_page
+from .registry import METHODS
+from .rows import Maker, rows_of
+
+STAGES = ("profile", "tables", "shapes", "climb", "rows", "time", "page")
+
+
+def arguments() -> argparse.Namespace:
+    """What may be said on the command line."""
+    parser = argparse.ArgumentParser(
+        "benchmarks.methods", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), help="networks")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--budget", nargs="+", type=float, help="how many times as fast; those of the network")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--seconds", type=float, default=600.0, help="after which the stage time begins no more")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Do the stages that are asked for."""
+    args = arguments()
+    one_thread()
+    for name in args.only:
+        bench = Bench(name, CASES[name])
+        bench.folder.mkdir(parents=True, exist_ok=True)
+        if "profile" in args.stage:
+            bench.profile()
+        if "tables" in args.stage:
+            bench.importance()
+        if "shapes" in args.stage:
+            Ladder(bench).make(args.methods)
+        if "climb" in args.stage:
+            Ladder(bench).climb()
+        if "rows" in args.stage:
+            maker = Maker(bench)
+            for row in rows_of(bench, args.methods, args.budget, args.seeds):
+                maker.make(row)
+        if "time" in args.stage:
+            collect(bench, args.seconds)
+    if "page" in args.stage:
+        write_page()
+
+
+def collect(bench: Bench, seconds: float) -> None:
+    """Time all rows that there are, whoever asked for them, and write them down with the machine that they are of."""
+    rows = [dict(parse_json(read_bytes(path))) for path in sorted((bench.folder / "rows").glob("*.json"))]
+    latencies = timed(bench, rows, seconds)
+    path = RESULTS / f"{bench.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    device, original = bench.widest.profile.key.device, latencies_of_original(latencies)
+    costs = parse_json(read_bytes(bench.folder / "costs.json"))
+    date = datetime.now(UTC).date().isoformat()
+    write_json(
+        path,
+        {
+            "about": f"{date}, {device.name}, {device.runtime} {device.runtime_version}, batch {bench.case.batch}, "
+            f"one thread; networks interleaved with the original.",
+            "date": date,
+            "device": device.name,
+            "versions": versions(),
+            "commit": git_state(),
+            "original": {"accuracy": round(bench.test(bench.original), 5), "latency_ms": original},
+            "cpu_seconds": costs,
+            "rows": [row | latencies.get(row.get("network", ""), {}) for row in rows],
+        },
+    )
+
+
+def latencies_of_original(latencies: dict[str, dict[str, Any]]) -> float:
+    """Its median over the pieces, in ms."""
+    found = sorted(one["original_ms"] for one in latencies.values())
+    return float(found[len(found) // 2]) if found else 0.0
+
+
+if __name__ == "__main__":
+    main()

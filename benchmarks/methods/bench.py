@@ -1,0 +1,169 @@
+"""What all rows of a network share: its folder, its profile, its importance table, its original, its teacher."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trt_layermerge.delivery.export import export_onnx
+from trt_layermerge.delivery.verification import engine_outputs
+from trt_layermerge.files import replacing, write_json
+from trt_layermerge.importance.evaluator import first
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.inputs import Values, batched_shapes, examples
+from trt_layermerge.onnxfile import OPSET
+from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
+from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
+from trt_layermerge.pipeline.session import Session, open_session
+from trt_layermerge.planning.frontier import Frontier
+from trt_layermerge.progress import Reporter, Step
+from trt_layermerge.runtimes.base import BuildOptions, Engine
+from trt_layermerge.runtimes.registry import get_runtime
+from trt_layermerge.training.evaluate import Score, evaluate, score
+from trt_layermerge.training.task import Task
+
+from .cases import ROOT, Case
+from .teacher import RememberedTeacher
+
+RUNS = ROOT / "runs" / "methods"
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A network on the bench.
+
+    Attributes:
+        name: Of its case.
+        case: What it is.
+    """
+
+    name: str
+    case: Case
+    _sessions: dict[tuple[str, str], Session] = field(default_factory=dict, repr=False)
+    _frontiers: dict[tuple[str, str], Frontier] = field(default_factory=dict, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """All that is kept of it."""
+        return RUNS / self.name
+
+    def session(self, method: str, widths: str = "") -> Session:
+        """The job of a method: the same tables for all of them."""
+        if (method, widths) not in self._sessions:
+            case = self.case
+            settings: Mapping[str, Any] = {"widths": widths} if widths else {}
+            job = Job(
+                model=case.model, weights=case.weights, task=case.task, output=self.folder, recipe=None,
+                profiles=self.folder / "profiles", batch=case.batch, method=method, method_settings=settings,
+                samples=case.samples, limits=case.limits,
+            )  # fmt: skip
+            self._sessions[method, widths] = open_session(job)
+        return self._sessions[method, widths]
+
+    def frontier(self, method: str, widths: str = "") -> Frontier:
+        """All best plans of a method."""
+        if (method, widths) not in self._frontiers:
+            session = self.session(method, widths)
+            frontier = frontier_of(session, baseline_stage(session, Reporter()), importance_table(session))
+            self._frontiers[method, widths] = frontier
+        return self._frontiers[method, widths]
+
+    def profile(self) -> None:
+        """Measure all latencies that plans rest on; on a quiet machine."""
+        with self.cost("profile"):
+            session = self.widest
+            profile_stage(session, reporter())
+            baseline_stage(session, reporter())
+
+    def importance(self) -> None:
+        """Measure what choices do to the network, for all methods."""
+        with self.cost("importance"):
+            for session in (self.widest, self.session("layermerge")):
+                importance_stage(session, reporter(), worthwhile(session))
+
+    @property
+    def widest(self) -> Session:
+        """With every choice there is."""
+        return self.session("joint", self.case.widths[0])
+
+    @property
+    def task(self) -> Task:
+        """The data."""
+        return self.widest.require_task()
+
+    def calibration(self, images: int) -> list[Values]:
+        """Inputs that fits may use."""
+        return [inputs for inputs, _ in first(self.task.calibration_batches(), images)]
+
+    @cached_property
+    def original(self) -> Path:
+        """The original as ONNX."""
+        return self.widest.original
+
+    def teacher(self, seed: int) -> RememberedTeacher:
+        """The original, which says of each batch once what it has to say."""
+        return RememberedTeacher(fold_norms(self.widest.network.module), self.folder / f"teacher-{seed}.safetensors")
+
+    def write(self, module: nn.Module, path: Path) -> None:
+        """A network whose norms are folded as ONNX."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx(module, self.widest.network.inputs, path)
+
+    def sketch(self, module: nn.Module, path: Path) -> None:
+        """The same for its latency alone, by torch's older exporter, which takes a tenth of the time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        inputs = self.widest.network.inputs
+        names = [item.name for item in inputs]
+        given = examples(inputs, batch=self.case.batch)
+        with replacing(path) as neighbour, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(module, given, str(neighbour), dynamo=False, input_names=names, opset_version=OPSET)
+
+    def built(self, path: Path, precision: str = "fp32") -> Engine:
+        """An engine of a network, for one thread."""
+        shapes = batched_shapes(self.widest.network.inputs, self.case.batch)
+        return get_runtime("onnxruntime").build(path, BuildOptions(precision=precision), shapes)
+
+    def held_out(self, module: nn.Module) -> Score:
+        """How good a network is on the held-out data."""
+        return evaluate(module, self.task.held_out_batches(), self.task)
+
+    def test(self, path: Path, precision: str = "fp32") -> float:
+        """Accuracy of an engine on the test data."""
+        return score(engine_outputs(self.built(path, precision), self.task.test_batches()), self.task).accuracy
+
+    @contextmanager
+    def cost(self, name: str) -> Iterator[None]:
+        """Keep how much of the processor the first call took, in s; a call that goes on adds to it."""
+        path, began = self.folder / "costs.json", time.process_time()
+        try:
+            yield
+        finally:
+            known = json.loads(path.read_bytes()) if path.exists() else {}
+            write_json(path, known | {name: round(known.get(name, 0.0) + time.process_time() - began, 1)})
+
+
+def reporter() -> Reporter:
+    """Says on one line when a stage has ended."""
+
+    def say(step: Step) -> None:
+        if step.finished:
+            print(f"{step.stage}: {step.seconds:.0f} s", flush=True)
+
+    return Reporter(say)
+
+
+def one_thread() -> None:
+    """Compute on one thread, so that the same command gives the same bits anywhere."""
+    torch.set_num_threads(1)

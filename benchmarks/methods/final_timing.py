@@ -1,0 +1,50 @@
+"""The latency of the networks that came out: interleaved with the original, in pieces that need not follow each other.
+
+Latency depends on shapes alone, so networks that differ by their seeds are timed once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from trt_layermerge.files import parse_json, read_bytes, write_json
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
+
+from .bench import Bench
+from .rows import onnx_of
+
+POLICY = MeasurementPolicy(relative_ci=0.01, min_samples=60, max_seconds=6.0)
+TOGETHER = 16
+
+
+def timed(bench: Bench, rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, dict[str, Any]]:
+    """Latencies by network, in ms, each with the original's beside which it was taken; after ``seconds`` no more begin.
+
+    On a quiet machine.
+    """
+    path, began = bench.folder / "final.json", time.monotonic()
+    known: dict[str, dict[str, Any]] = dict(parse_json(read_bytes(path))) if path.exists() else {}
+    made = [row for row in rows if "accuracy" in row and row["network"] not in known]
+    todo = list({row["network"]: row for row in made}.values())
+    for begin in range(0, len(todo), TOGETHER):
+        if time.monotonic() - began > seconds:
+            break
+        part = todo[begin : begin + TOGETHER]
+        engines = {row["network"]: bench.built(*onnx_of(bench, row["network"], row["seed"])) for row in part}
+        timings = compare({"original": bench.built(bench.original)} | engines, POLICY)
+        original = timings.pop("original")
+        for network, one in timings.items():
+            known[network] = {
+                "latency_ms": round(one.median_ns / 1e6, 4),
+                "original_ms": round(original.median_ns / 1e6, 4),
+                "speedup": round(original.median_ns / one.median_ns, 4),
+                "speedup_low": round(original.ci_low_ns / one.ci_high_ns, 4),
+                "speedup_high": round(original.ci_high_ns / one.ci_low_ns, 4),
+                "samples": one.samples,
+            }
+        write_json(path, known)
+        print(f"timed {begin + len(part)} of {len(todo)} networks", flush=True)
+    return known

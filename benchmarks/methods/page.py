@@ -1,0 +1,123 @@
+"""The pages of results: tables and pictures from benchmarks/results/; the words between them are people's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from .cases import CASES, ROOT
+from .registry import METHODS
+
+DOCS, RESULTS, PICTURES = ROOT / "docs", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
+MARKED = "<!-- {name}: made by benchmarks.methods -->\n{text}<!-- end of {name} -->\n"
+
+COLOURS = {
+    "joint": "#1f77b4", "joint-width": "#0b3d91", "width": "#17becf", "torch-pruning": "#d62728",
+    "layermerge": "#2ca02c", "depth": "#98df8a", "layer-only": "#bcbd22", "elc": "#8c564b", "whole-blocks": "#e377c2",
+    "even-cut": "#7f7f7f", "int8": "#ff7f0e", "joint-int8": "#9467bd", "joint-width-int8": "#5b2c83",
+}  # fmt: skip
+"""Ours are blue, and violet in INT8."""
+
+
+def write_page() -> None:
+    """Put what was measured into its page; a network that has no place in it yet gets one at its end."""
+    for name, case in CASES.items():
+        path, page = RESULTS / f"{name}.json", DOCS / case.page
+        if path.exists():
+            results = json.loads(path.read_bytes())
+            draw(results, PICTURES / f"{name}.svg")
+            page.write_text(replaced(page.read_text(), name, "\n".join(section(name, results)) + "\n"))
+
+
+def replaced(text: str, name: str, made: str) -> str:
+    """A page with the part of a name made anew."""
+    part = MARKED.format(name=name, text=made)
+    pattern = re.escape(MARKED.format(name=name, text="@")).replace("@", ".*?")
+    if re.search(pattern, text, re.DOTALL) is None:
+        return f"{text}\n## {CASES[name].title}\n\n{part}"
+    return re.sub(pattern, lambda _: part, text, flags=re.DOTALL)
+
+
+def section(name: str, results: Mapping[str, Any]) -> Iterator[str]:
+    """The part of a network, line by line."""
+    original = results["original"]
+    yield f"![Accuracy against latency of {CASES[name].title}](results/{name}.svg)"
+    yield ""
+    yield f"The original: {original['latency_ms']:.3f} ms, {original['accuracy']:.2%}. {results['about']}"
+    groups = grouped(results["rows"])
+    for trained in (True, False):
+        chosen = {key: rows for key, rows in groups.items() if (key[2] is not None) == trained}
+        if chosen:
+            yield ""
+            yield f"**{'Fine-tuned' if trained else 'Without any training'}**"
+            yield ""
+            yield from table(chosen, original["accuracy"])
+
+
+def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], before: float) -> Iterator[str]:
+    """Rows of equal method and budget as one, over their seeds."""
+    yield "| asked for | method | measured | points, each seed | mean | prediction | CPU min | setting |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for (budget, method, _), rows in sorted(
+        groups.items(), key=lambda one: (one[0][0], list(METHODS).index(one[0][1]))
+    ):
+        first, title = rows[0], METHODS[method].title
+        if "accuracy" not in first:
+            why = f"not reached: {first['unreachable']:.2f}x" if "unreachable" in first else "failed"
+            yield f"| {budget:g}x | {title} | {why} | | | | | |"
+            continue
+        asked = "" if METHODS[method].converts is not None else f"{budget:g}x"
+        points = [100 * (row["accuracy"] - before) for row in rows]
+        spread = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
+        error = first["speedup"] / first["predicted"] - 1 if first.get("predicted") else None
+        yield (
+            f"| {asked} | {title} | {first['speedup']:.2f}x "
+            f"({first['speedup_low']:.2f} to {first['speedup_high']:.2f}) "
+            f"| {', '.join(f'{one:+.2f}' for one in points)} | {mean(points):+.2f}{spread} "
+            f"| {'' if error is None else f'{error:+.1%}'} | {mean(row['cpu_seconds'] for row in rows) / 60:.1f} "
+            f"| {first['setting']} |"
+        )
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[float, str, Any], list[Mapping[str, Any]]]:
+    """Rows by budget, method, and whether they are trained; those of one network alone, for seeds pick the same."""
+    found: dict[tuple[float, str, Any], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row["budget"], row["method"], None if row["seed"] is None else True].append(row)
+    return found
+
+
+def draw(results: Mapping[str, Any], path: Path) -> None:
+    """Accuracy against latency, as SVG: the mean of the seeds of each trained network."""
+    path.parent.mkdir(exist_ok=True)
+    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.add_subplot()
+        original = results["original"]
+        axes.plot(original["latency_ms"], 100 * original["accuracy"], "k*", markersize=10, label="original")
+        for method, title in ((name, one.title) for name, one in METHODS.items()):
+            points = sorted(_points(results["rows"], method, original["latency_ms"]))
+            if points:
+                line = "-" if METHODS[method].settings and method.startswith(("joint", "torch")) else ""
+                axes.plot(
+                    *zip(*points, strict=True), line, marker="o", markersize=4, color=COLOURS[method], label=title
+                )
+        axes.set_xlabel("latency, ms, of the original's in one run")
+        axes.set_ylabel("test accuracy, %")
+        axes.grid(True, linewidth=0.4)
+        axes.legend(fontsize=7)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _points(rows: Sequence[Mapping[str, Any]], method: str, original_ms: float) -> Iterator[tuple[float, float]]:
+    mine = [row for row in rows if row["method"] == method and row["seed"] is not None and "speedup" in row]
+    for group in grouped(mine).values():
+        yield original_ms / group[0]["speedup"], 100 * mean(row["accuracy"] for row in group)

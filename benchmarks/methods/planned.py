@@ -1,0 +1,135 @@
+"""Methods that plan by tables: ours, and the papers', each carried out as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from safetensors.torch import load_file, save_file
+from torch import fx, nn
+
+from trt_layermerge.files import replacing
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.reconstruction import PAPERS, PLAIN, Strength
+from trt_layermerge.merging.restored_norms import restore_norms
+from trt_layermerge.merging.sequential import execute
+from trt_layermerge.network.inputs import Values
+from trt_layermerge.pipeline.measured_plans import digest_of
+from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.solving import ChosenPlan, chosen, with_kept
+from trt_layermerge.planning.plan import Plan
+from trt_layermerge.training.decoupling import decouple, settled
+from trt_layermerge.training.recipe import Recipe
+
+from .bench import Bench
+from .contender import Contender, Rung
+
+Way = Literal["merged", "linearised", "decoupled"]
+"""Merged, then trained; trained without what goes, then merged (the papers); or that fades while it trains (ELC)."""
+
+FADING = 0.5
+"""Share of all steps in which what ELC's plan removes fades away."""
+
+FEW = 16
+"""Images that shapes are made with: their weights mean nothing."""
+
+REACH, STEP = 0.86, 1.02
+"""Networks come out faster than predicted: at a budget, plans from so much of it on are tried, in such steps."""
+
+
+@dataclass(frozen=True)
+class PlannedRung(Rung):
+    """A plan, and a way to carry it out.
+
+    Attributes:
+        plan: What to do.
+        way: In which order.
+        strength: What its fits make use of.
+    """
+
+    plan: ChosenPlan = field(repr=False)
+    way: Way
+    strength: Strength
+
+    def shape(self, bench: Bench) -> nn.Module:
+        """The plan executed on a few images."""
+        network, few = bench.widest.network, bench.calibration(FEW)
+        return fold_norms(execute(network, self.plan.choices, few, strength=PLAIN, kept=self.plan.kept).merged)
+
+    def start(self, bench: Bench) -> nn.Module:
+        """Executed, with norms to train with; or with all that goes still in it."""
+        if self.way != "merged":
+            return decouple(bench.widest.network, self.plan.choices)
+        path = bench.folder / "starts" / f"{self.name}.safetensors"
+        if not path.exists():
+            made = self._trainable(bench, bench.calibration(bench.widest.job.fit_samples))
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as neighbour:
+                save_file({name: value.contiguous() for name, value in made.state_dict().items()}, neighbour)
+        module = self._trainable(bench, bench.calibration(FEW))
+        module.load_state_dict(load_file(path))
+        return module
+
+    def finish(self, bench: Bench, trained: nn.Module) -> nn.Module:
+        """Merged, if it is not yet."""
+        assert isinstance(trained, fx.GraphModule)
+        if self.way == "merged":
+            return fold_norms(trained)
+        network = settled(bench.widest.network, trained)
+        return fold_norms(execute(network, self.plan.choices, (), strength=PAPERS).merged)
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """As all train; ELC's fade."""
+        return replace(recipe, decouple=FADING) if self.way == "decoupled" else recipe
+
+    def _executed(self, bench: Bench, batches: Sequence[Values]) -> fx.GraphModule:
+        network = bench.widest.network
+        return execute(network, self.plan.choices, batches, strength=self.strength, kept=self.plan.kept).merged
+
+    def _trainable(self, bench: Bench, batches: Sequence[Values]) -> fx.GraphModule:
+        module = self._executed(bench, batches)
+        restore_norms(module, bench.widest.network, self.plan.choices, batches)
+        return module
+
+
+@dataclass(frozen=True)
+class Planned(Contender):
+    """A method of the tool.
+
+    Attributes:
+        method: Its name there.
+        way: How its plans are carried out.
+        widths: Shares of channels on offer: which of the case's; ``None`` where nothing is narrowed.
+    """
+
+    method: str
+    way: Way = "merged"
+    widths: int | None = None
+
+    def rungs(self, bench: Bench) -> Iterator[Rung]:
+        """Plans of the frontier around each budget, and its fastest."""
+        widths = "" if self.widths is None else bench.case.widths[self.widths]
+        session, frontier = bench.session(self.method, widths), bench.frontier(self.method, widths)
+        original, fastest = frontier.problem.original_ns, int(frontier.latency_ns[0])
+        plans: dict[str, Plan] = {}
+        for speed in speeds((*bench.case.budgets, *bench.case.untrained)):
+            if original / speed >= fastest:
+                plan = frontier.best(int(original / speed))
+                plans.setdefault(digest_of(plan), plan)
+        plans.setdefault(digest_of(frontier.fastest), frontier.fastest)
+        table, letter = importance_table(session), "" if session.job.strength == Strength() else "p"
+        for digest, plan in sorted(plans.items(), key=lambda one: -one[1].objective):
+            what = chosen(session, with_kept(plan, table))
+            yield PlannedRung(f"plan-{digest}{letter}-{self.way}", plan.speedup, what, self.way, session.job.strength)
+
+
+def speeds(budgets: Sequence[float]) -> list[float]:
+    """Predicted speed-ups of the plans that are tried, ascending."""
+    found: list[float] = []
+    for budget in sorted(set(budgets)):
+        speed = max(REACH * budget, found[-1] * STEP if found else 0.0)
+        while speed <= budget * 1.001:
+            found.append(speed)
+            speed *= STEP
+    return found
