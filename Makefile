@@ -48,7 +48,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 bindings: $(BINDINGS:%=.venv/bindings/%)  ## fetch the bindings that the contract tests look at
 
 # Tests run as many processes as there are cores, and benchmarks compare on one.
-test fuzz test-fuzz test-crash test-gpu check bench: export OMP_NUM_THREADS ?= 1
+test fuzz test-fuzz test-crash test-hostile test-gpu check bench: export OMP_NUM_THREADS ?= 1
 
 test: $(INSTALLED) $(PRETRAINED) bindings  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -73,6 +73,9 @@ test-fuzz: $(INSTALLED)  ## read mutated files of every format; a line of number
 # Goes on where it was stopped, too. CRASH: which of the commands, and how many random moments for each.
 test-crash: $(INSTALLED)  ## kill long commands at every write and at random moments; what comes of it
 	$(BIN)/python -m tests.crash.killing build/crash $(CRASH)
+
+test-hostile: $(INSTALLED)  ## give hostile tasks, models and files to the commands; what ends in another way than it must
+	$(BIN)/python -m tests.hostile.trying build/hostile
 
 # Installs nothing: each part runs where what it needs is installed, in .venv or, without one, in PYTHON.
 test-gpu:  ## run the tests that need an NVIDIA GPU, each part where it can; evidence in build/gpu-evidence.json
@@ -101,8 +104,18 @@ docs: $(SITE)  ## build the documentation into build/site; warnings are errors
 	PYTHONPATH=. $(SITE)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
 	@echo "open build/site/index.html"
 
-docs-test: $(INSTALLED)  ## run every command of the tutorial, and check those of all other pages
+# Goes on where it was stopped; what it cannot run it names, with the reason.
+docs-test: $(INSTALLED)  ## check all pages, and run every command on them that runs without a GPU, with small data
 	$(BIN)/python -m pytest -n0 tests/docs
+	$(BIN)/python -m tests.docs.running build/docs-test
+
+papers: $(INSTALLED)  ## print the papers' tables, published beside measured
+	$(BIN)/python examples/papers/reproduce.py
+
+# Profile, importance, plan, training, proof and engine on a CPU; goes on where it was stopped.
+papers-small: $(INSTALLED)  ## run the first of each of the papers' tables on a hundred made images
+	set -e; for network in resnet34 mobilenetv2-1.0 mobilenetv2-1.4 ddpm; do \
+		$(BIN)/python examples/papers/reproduce.py $$network --small; done
 
 check: lint test audit  ## all that CI checks, and known vulnerabilities where they can be asked for
 
@@ -158,4 +171,4 @@ clean:  ## remove what can be made again: engines and caches, not profiles, not 
 	find engines -mindepth 1 ! -name README.md -delete
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-gpu lint docs docs-test check lock audit sbom bench profiles compare wheel format clean
+.PHONY: help demo bindings test check-cpus fuzz test-fuzz test-crash test-hostile test-gpu lint docs docs-test papers papers-small check lock audit sbom bench profiles compare wheel format clean

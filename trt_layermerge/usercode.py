@@ -2,7 +2,8 @@
 
 That code may raise anything: an error, ``SystemExit`` from a library that parses arguments, a ``KeyboardInterrupt`` of
 its own, a class that says nothing of itself. None of it may end the command in silence, or as a success. Only Ctrl-C
-goes through, a SIGINT that really arrived while the code ran, and what the command line treats alike.
+goes through, a SIGINT that really arrived while the code ran, and what the command line treats alike. What it sets for
+the whole process is put back behind it, and said once.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import os
 import signal
 import sysconfig
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, TracebackType
 from typing import Any
 
-from trt_layermerge.errors import InputError, LayerMergeError, Terminated
+from trt_layermerge.errors import InputError, LayerMergeError, Terminated, say
+from trt_layermerge.modes import left_on, modes_now, put_back
 
 _NOT_THE_USERS = (str(Path(__file__).parent), *set(sysconfig.get_paths().values()))
 _LONGEST = 500
@@ -37,11 +39,10 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
     def __init__(self, what: str, kind: type[InputError]) -> None:
         self._what, self._kind = what, kind
         self._interrupted, self._handler = False, signal.getsignal(signal.SIGINT)
-        self._filters: tuple[object, ...] = ()
 
     def __enter__(self) -> None:
-        """Listen for Ctrl-C, and note what is done with warnings."""
-        self._filters = tuple(warnings.filters)
+        """Listen for Ctrl-C, and note what is set for the whole process."""
+        self._modes, self._on = modes_now(), left_on()
         if callable(self._handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._listen)
 
@@ -59,11 +60,13 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             InputError: The code raised; of the given kind.
             KeyboardInterrupt: The user pressed Ctrl-C, or ended the process.
         """
-        if signal.getsignal(signal.SIGINT) == self._listen:  # else the code has set a handler of its own
+        changed = put_back(self._modes)
+        if self._handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._handler)
-        if tuple(warnings.filters) != self._filters:  # else what we have to say might be an error from now on
-            warnings.resetwarnings()
-            warnings.filters[:] = self._filters  # type: ignore[index]  # a list, whatever typeshed says
+        if error is None and left_on() > self._on:
+            raise self._kind(f"{self._what}: it leaves a mode of torch on", hint=_IN_A_WITH)
+        for name in changed:
+            _say_once(name)
         if error is None:
             return
         if self._interrupted or isinstance(error, Terminated):
@@ -73,6 +76,14 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             raise self._kind(f"{self._what}: {_words(error)}{_place(error, lines)}") from error
         if lines[-1][0] != __file__ and (place := _place(error, lines)):  # of ours, on behalf of the user's code
             raise self._kind(f"{error.message}{place}", hint=error.hint) from error
+
+
+_IN_A_WITH = "use inference_mode() and its like in a with statement, which ends them"
+
+
+@cache
+def _say_once(name: str) -> None:
+    say(f"code that is not ours has changed {name} for the whole process; that was put back")
 
 
 _ENDING = ("_exit", "abort", "execv", "execve")

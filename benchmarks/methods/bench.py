@@ -66,6 +66,7 @@ class Bench:
             job = Job(
                 model=case.model, weights=case.weights, task=case.task, output=self.folder, recipe=None,
                 profiles=self.folder / "profiles", batch=case.batch, method=method, method_settings=settings,
+                samples=case.samples, limits=case.limits,
             )  # fmt: skip
             self._sessions[method, widths] = open_session(job)
         return self._sessions[method, widths]

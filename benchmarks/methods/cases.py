@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from trt_layermerge.blocks.limits import Limits
+from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.training.recipe import Recipe
+
+from ..train_networks import TRAINEES, weights_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "fashion_mnist"
@@ -27,6 +32,9 @@ class Case:
         widths: Shares of channels that are on offer where methods narrow; the first is measured, others are parts.
         trial_steps: Of the short training that settings are picked by.
         picked_at: The budget that settings are picked at, for all budgets.
+        samples: How much data importance looks at.
+        limits: Which candidates there are.
+        page: Of docs/ that its section is in.
     """
 
     title: str
@@ -40,6 +48,19 @@ class Case:
     widths: tuple[str, ...] = field(default=("1.0,0.75,0.5,0.25", "1.0,0.5"))
     trial_steps: int = 40
     picked_at: float = 2.7
+    samples: Samples = field(default_factory=Samples)
+    limits: Limits = field(default_factory=Limits)
+    page: str = "results.md"
+
+
+def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
+    """A network of ``train_networks.py``: two budgets, and 200 steps on the same 25,600 images for everyone."""
+    one, recipe = TRAINEES[name], Recipe(steps=200, lr=lr, distillation=0.9)
+    return Case(
+        f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
+        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, picked_at=2.0,
+        page="results-networks.md", **more,
+    )  # fmt: skip
 
 
 CASES = {
@@ -50,4 +71,10 @@ CASES = {
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
     ),
+    "mobilenet_v2": _trained(
+        "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)
+    ),
+    "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.02),
+    "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.02),
+    "resnet56": _trained("resnet56", "ResNet-56", 0.04),
 }

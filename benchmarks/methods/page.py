@@ -1,4 +1,4 @@
-"""docs/results.md: its tables and pictures, from benchmarks/results/; the words between them are people's."""
+"""The pages of results: tables and pictures from benchmarks/results/; the words between them are people's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from .cases import CASES, ROOT
 from .registry import METHODS
 
-PAGE, RESULTS, PICTURES = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
+DOCS, RESULTS, PICTURES = ROOT / "docs", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
 MARKED = "<!-- {name}: made by benchmarks.methods -->\n{text}<!-- end of {name} -->\n"
 
 COLOURS = {
@@ -28,15 +28,13 @@ COLOURS = {
 
 
 def write_page() -> None:
-    """Put what was measured into the page; a network that has no place in it yet gets one at its end."""
-    text = PAGE.read_text()
-    for name in CASES:
-        path = RESULTS / f"{name}.json"
+    """Put what was measured into its page; a network that has no place in it yet gets one at its end."""
+    for name, case in CASES.items():
+        path, page = RESULTS / f"{name}.json", DOCS / case.page
         if path.exists():
             results = json.loads(path.read_bytes())
             draw(results, PICTURES / f"{name}.svg")
-            text = replaced(text, name, "\n".join(section(name, results)) + "\n")
-    PAGE.write_text(text)
+            page.write_text(replaced(page.read_text(), name, "\n".join(section(name, results)) + "\n"))
 
 
 def replaced(text: str, name: str, made: str) -> str:

@@ -29,7 +29,7 @@ METHODS = {
     "joint": Method("ours, depth", (Planned("", "joint"),)),
     "joint-width": Method(
         "ours, depth and width",
-        (Planned("widths of 1, 3/4, 1/2, 1/4", "joint", widths=0), Planned("widths of 1, 1/2", "joint", widths=1)),
+        (Planned("all widths", "joint", widths=0), Planned("half of the channels or all", "joint", widths=1)),
     ),
     "torch-pruning": Method("Torch-Pruning 1.6", tuple(TorchPruning.settings())),
     "width": Method("ours, width alone", (Planned("", "width", widths=0),)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.limits import Limits
-from trt_layermerge.blocks.lowering import Lowering, lower
+from trt_layermerge.blocks.lowering import Lowering, Shift, lower
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.network import Network, trace
 
@@ -153,14 +153,17 @@ class Shifted(nn.Module):
         return self.c((self.b((self.a(x) + shift).relu()) + 2 * shift).relu())
 
 
-def test_the_shifts_of_kept_layers_stay() -> None:
+def test_the_shifts_of_kept_layers_stay_and_a_fit_has_all() -> None:
     """Rule 7."""
     (chain,) = trace("shifted", Shifted().eval(), (4, 8, 8)).chains
     first, second, _ = (layer.shift for layer in chain.layers)
     assert first is not None and second is not None
-    assert merge(chain, 0, 3, 1, 2, 3).shifts == (first, second)
-    assert merge(chain, 0, 3, 2, 3).shifts == (second,)
+    one, two = Shift(first, 1, 4), Shift(second, 2, 4)
+    assert merge(chain, 0, 3, 1, 2, 3).shifts == (one, two)
+    assert merge(chain, 0, 3, 2, 3).shifts == (two,)
     assert merge(chain, 2, 3, 3).shifts == drop(chain, 0, 2).shifts == ()
+    fits = [lower(chain, Choice(Block(0, *ends), Kind.FIT, None)).shifts for ends in ((0, 3), (1, 3), (2, 3))]
+    assert fits == [(one, two), (two,), ()]
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU])

@@ -13,12 +13,12 @@ from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.pipeline.first_run import first_run, write_first_run
 from trt_layermerge.runtimes import survey
 from trt_layermerge.runtimes.nvidia import cuda, library
-from trt_layermerge.runtimes.nvidia.cuda import Driver
+from trt_layermerge.runtimes.nvidia.cuda import CudaDriver
 
-TURING = Driver("570.86.15", "12.8", "NVIDIA GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
+TURING = CudaDriver("570.86.15", "12.8", "NVIDIA GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
 
 
-def no_driver() -> Driver:
+def no_driver() -> CudaDriver:
     raise RuntimeNotAvailableError("there is no NVIDIA driver here", hint="install one")
 
 
@@ -57,7 +57,7 @@ def test_a_torch_whose_cuda_is_too_new_for_the_driver_is_named(doubles, monkeypa
 
 
 def test_a_gpu_that_tensorrt_no_longer_supports_is_named(monkeypatch) -> None:
-    pascal = Driver("570.86.15", "12.8", "NVIDIA GeForce GTX 1080", "6.1", "0000:01:00.0")
+    pascal = CudaDriver("570.86.15", "12.8", "NVIDIA GeForce GTX 1080", "6.1", "0000:01:00.0")
     monkeypatch.setattr(survey, "driver", lambda: pascal)
     monkeypatch.setattr(survey, "open_nvml", lambda bus: None)
     assert "7.5" in (findings()["GPU"].fix or "")

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.cli.commands import inspect
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     also_option,
-    config_option,
     data_options,
     device_options,
     network_options,
@@ -22,7 +22,7 @@ from trt_layermerge.cli.options import (
     torch_options,
     training_options,
 )
-from trt_layermerge.cli.sections import Command, combined
+from trt_layermerge.cli.sections import SectionedCommand, combined
 from trt_layermerge.errors import ExitCode, RuntimeNotAvailableError, UsageError
 from trt_layermerge.importance.estimators.base import Samples
 from trt_layermerge.importance.estimators.finetune import Finetune
@@ -43,7 +43,7 @@ ALL = (network_options, device_options, data_options, plan_options, training_opt
 def job_of(*arguments: str, options: Any = ALL) -> Job:
     """The job that a command with these arguments would do."""
     made: list[Job] = []
-    command = click.command(cls=Command)(
+    command = click.command(cls=SectionedCommand)(
         combined(*options)(lambda **given: made.append(settings.job_of(**settings_of(given))))
     )
     result = CliRunner().invoke(command, arguments, standalone_mode=False)

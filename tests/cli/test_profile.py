@@ -51,6 +51,14 @@ def test_many_networks_fill_one_table(run: Any, desk: Any, models: list[Path], p
     assert run("profile", *reversed(models), *places, "--json").json["measured"] == 0
 
 
+def test_nothing_is_left_of_widths_that_are_known_to_pay_only_while_it_measures(
+    run: Any, models: list[Path], places: list[object]
+) -> None:
+    dry = run("profile", models[0], *places, "--widths", "1.0,0.5", "--dry-run", "--json").json
+    ran = run("profile", models[0], *places, "--widths", "1.0,0.5", "--json").json
+    assert ran["measured"] == ran["rows"] > dry["to_measure"] and ran["left"] == 0
+
+
 def test_one_checkpoint_is_of_one_network(run: Any, models: list[Path], places: list[object]) -> None:
     ran = run("profile", *models, *places, "--weights", "weights.safetensors")
     assert ran.code == 2 and "there are 2" in ran.err and "leave it out" in ran.err

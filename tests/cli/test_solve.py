@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_bad_input import refused
+from tests.cli.refusal import refused
 
 LATENCY = """start,end,kernel,depthwise,latency_ms
 0,1,3,0,1.0
@@ -206,6 +206,16 @@ def test_without_every_layer_shares_mean_nothing(run: Any, tables: Any) -> None:
 
 def test_a_budget_below_the_fastest_names_it(run: Any, tables: Any) -> None:
     refused(run("solve", *tables(), "--budget", "1ms", "--json"), 4, "the fastest takes 2 ms")
+
+
+def test_a_plan_of_no_time_is_not_offered(run: Any, tables: Any) -> None:
+    """What a table may hold: the whole chain at nothing."""
+    done = run("solve", *tables(LATENCY.replace("0,3,7,0,2.0", "0,3,7,0,0")), "--frontier", "--json")
+    assert [point["latency_ms"] for point in done.json["frontier"]] == [3.5, 4.5, 6.0]
+    assert "left out: 1 plan that would take no time at all" in done.err
+    header, *rows = LATENCY.splitlines()
+    nothing = "\n".join([header, *(row.rpartition(",")[0] + ",0" for row in rows)])
+    refused(run("solve", *tables(nothing), "--budget", "1ms"), 3, "every plan is predicted to take no time at all")
 
 
 MALFORMED = {

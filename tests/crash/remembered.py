@@ -11,34 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from markupsafe import Markup
 from torch import fx, nn
 
+from trt_layermerge.delivery import export
 from trt_layermerge.network import network
-from trt_layermerge.report import html
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.outputs import output_names
+from trt_layermerge.report import pictures as drawing
 
 
 def remember(folder: Path) -> None:
     """Have this process and its forks remember, in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    real_export, real_pictures = torch.onnx.export, html.pictures_of
+    real_program, real_pictures = export._program, drawing.pictures_of
 
-    def export(module: nn.Module, example: tuple[torch.Tensor, ...], **options: Any) -> _Written:
-        shapes = [(tuple(value.shape), value.dtype) for value in example]
-        told = [options[name] for name in ("input_names", "output_names", "opset_version")]
-        kept = folder / f"{_hash(_content(module), shapes, told)}.onnx"
-
-        def make(path: Path) -> None:
-            program = real_export(module, example, **options)
-            assert program is not None
-            program.save(path, external_data=False)
-
-        return _Written(_kept(kept, make))
+    def program(module: nn.Module, inputs: Sequence[Input]) -> _Written:
+        kept = folder / f"{_hash(_content(module), list(output_names(module)), inputs)}.onnx"
+        return _Written(_kept(kept, lambda path: real_program(module, inputs).save(path, external_data=False)))
 
     def pictures(*given: Any) -> dict[str, Markup]:
         def make(path: Path) -> None:
@@ -47,7 +41,7 @@ def remember(folder: Path) -> None:
         found = json.loads(_kept(folder / f"{_hash(given)}.json", make))
         return {name: Markup(text) for name, text in found.items()}
 
-    torch.onnx.export, html.pictures_of = export, pictures  # type: ignore[assignment]
+    export._program, drawing.pictures_of = program, pictures  # type: ignore[assignment]
     network.normal_form = _once_for_each_fork(network.normal_form)
 
 

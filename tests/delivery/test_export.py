@@ -8,10 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from trt_layermerge.delivery.export import INPUT, OUTPUT, export_onnx
 from trt_layermerge.errors import ModelError
+from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.outputs import name_outputs
 from trt_layermerge.onnxfile import OPSET
 
 
@@ -41,6 +43,18 @@ def test_nothing_is_printed_and_logging_is_as_before(
     export_onnx(network, (2, 6, 6), tmp_path / "n.onnx")
     assert capfd.readouterr() == ("", "")
     assert logging.root.manager.disable == logging.INFO
+
+
+def test_ends_keep_names_that_torch_gives_to_values_inside(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)).eval()
+    module = fx.symbolic_trace(network)
+    name_outputs(module, ("conv2d",))  # as torch calls the first convolution, and keras the head of MTCNN's P-Net
+    export_onnx(module, [Input("relu", (2, 6, 6))], tmp_path / "n.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "n.onnx", providers=["CPUExecutionProvider"])
+    inputs = torch.randn(3, 2, 6, 6)
+    (output,) = session.run(["conv2d"], {"relu": inputs.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(output, network(inputs).numpy(), atol=1e-6)
 
 
 class Undecided(nn.Module):

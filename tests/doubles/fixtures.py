@@ -14,7 +14,7 @@ import pytest
 from trt_layermerge.runtimes.nvidia import cuda
 
 SITE = Path(__file__).parent / "site"
-DRIVER = cuda.Driver("580.00", "13.0", "Simulated GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
+DRIVER = cuda.CudaDriver("580.00", "13.0", "Simulated GeForce RTX 2080 Ti", "7.5", "0000:01:00.0")
 
 _OURS = tuple(f"trt_layermerge.runtimes.nvidia.{name}" for name in ("trt_runtime", "rtx_runtime", "rtx_card"))
 _REPLACED = ("tensorrt", "tensorrt_rtx", "cuda", "pynvml", "pycuda", "double_settings", *_OURS)

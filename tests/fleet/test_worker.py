@@ -12,8 +12,8 @@ import pytest
 from tests.fleet.sample_work import open_squares
 from trt_layermerge.fleet import claims
 from trt_layermerge.fleet.claims import claim
-from trt_layermerge.fleet.messages import Busy, Fault, Joined, Measured, Refused
-from trt_layermerge.fleet.worker import Worker, identity
+from trt_layermerge.fleet.messages import Busy, Fault, ItemResults, Joined, Refused
+from trt_layermerge.fleet.worker import Worker, source_identity
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def numbers(*given: int) -> list[bytes]:
 def test_it_measures_in_a_folder_of_its_own(worker: Worker, tmp_path: Path) -> None:
     assert worker.join(work(""), "core") == Joined() and Path(tempfile.gettempdir()).parent == tmp_path
     answer = worker.measure(numbers(1, 3))
-    assert isinstance(answer, Measured) and answer.said == ("a worker says something",)
+    assert isinstance(answer, ItemResults) and answer.said == ("a worker says something",)
     assert pickle.loads(answer.results) == [(1, 1), (3, 9)]
 
 
@@ -64,4 +64,8 @@ def test_errors_are_told_with_their_hints_and_faults_of_ours_with_their_traces(w
 
 
 def test_it_is_known_by_its_source_and_its_packages() -> None:
-    assert {"python", "torch", "source of trt_layermerge"} <= identity().keys() and Worker().identity() == identity()
+    assert {
+        "python",
+        "torch",
+        "source of trt_layermerge",
+    } <= source_identity().keys() and Worker().identity() == source_identity()

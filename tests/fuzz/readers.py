@@ -17,10 +17,10 @@ from tests.fuzz.bench import Bench
 from trt_layermerge.cli.commands.build import _shapes as shapes_of
 from trt_layermerge.cli.main import main
 from trt_layermerge.cli.shown_trtexec import show_trtexec_export
+from trt_layermerge.delivery.delivery_signature import read_public_key, read_signing_key, signature_path
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.delivery.signature import read_public_key, read_signing_key, signature_path
 from trt_layermerge.delivery.verification import _compare, _read_checks
 from trt_layermerge.errors import ExitCode, InputError
 from trt_layermerge.estimation.device_files import read_card

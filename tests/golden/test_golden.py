@@ -25,7 +25,7 @@ from trt_layermerge.latency import profile
 from trt_layermerge.latency.profile import Profile, timing_fields
 from trt_layermerge.pipeline.correction_file import read_correction
 from trt_layermerge.pipeline.keyed_file import write_keyed
-from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans, read_measured
+from trt_layermerge.pipeline.measured_plans import REFINEMENT, MeasuredPlans, read_plan_row
 from trt_layermerge.pipeline.measuring import _read_baseline
 from trt_layermerge.planning.plan import PlanDocument, read_plan, write_plan
 from trt_layermerge.training import checkpoint
@@ -52,7 +52,7 @@ def _refinement(golden: Path, new: Path) -> None:
     journal = Journal.read(golden, REFINEMENT)
     copy = MeasuredPlans(Journal.open(new, REFINEMENT, journal.key))
     for _, record in journal:
-        copy.add(read_measured(record))
+        copy.add(read_plan_row(record))
 
 
 def _baseline(golden: Path, new: Path) -> None:
@@ -73,7 +73,7 @@ def _correction(golden: Path, new: Path) -> None:
 
 
 WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
-    "importance-v4.jsonl": _importances,
+    "importance-v5.jsonl": _importances,
     "refinement-v1.jsonl": _refinement,
     "baseline-v1.json": _baseline,
     "correction-v1.json": _correction,

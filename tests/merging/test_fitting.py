@@ -14,6 +14,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.nn import functional as F
 
+from trt_layermerge.blocks.lowering import Shift
 from trt_layermerge.errors import TaskError
 from trt_layermerge.merging import fitting, patches
 from trt_layermerge.merging.algebra import Convolution
@@ -120,6 +121,50 @@ def test_a_smaller_kernel_from_the_same_equations(geometry, data):
     part, direct = equations.solve(small, prior), fit(small, x, target, prior)
     assert distance(part.convolution, direct.convolution) < 1e-9
     assert part.unexplained == pytest.approx(direct.unexplained, abs=1e-9)
+
+
+def shifted(geometry: Geometry, channels: list[int], seed: int = 0) -> tuple[Convolution, list[Shift], list[Tensor]]:
+    """A convolution that carries shifts of so many channels, and values of them for 16 images."""
+    generator = torch.Generator().manual_seed(seed)
+    shifts = [Shift(f"s{number}", number, count) for number, count in enumerate(channels, 2)]
+    carries = {
+        shift.number: torch.randn(geometry.out_channels, shift.channels, generator=generator).double()
+        for shift in shifts
+    }
+    values = [torch.randn(16, count, 1, 1, generator=generator).double() for count in channels]
+    return replace(of(geometry), carries=carries), shifts, values
+
+
+@given(geometries(), st.lists(st.integers(1, 3), min_size=1, max_size=2))
+def test_shifts_are_solved_for_with_the_weights(geometry, channels):
+    """Exactly, in every group; in parts as at once; and drawn to those of a prior."""
+    truth, shifts, values = shifted(geometry, channels)
+    x, equations = noise(geometry, images=16), NormalEquations(geometry, shifts=shifts)
+    for some in (slice(5), slice(5, 16)):
+        part = [value[some] for value in values]
+        equations.add(x[some], truth(x[some], *part), shifts=part)
+    with mock.patch.object(fitting, "RIDGE", 1e-13):
+        found = equations.solve(geometry)
+    torch.testing.assert_close(found.convolution(x, *values), truth(x, *values), rtol=1e-8, atol=1e-8)
+    assert list(found.convolution.carries) == [shift.number for shift in shifts]
+    assert distance(found.convolution, truth) < 1e-8 and found.unexplained < 1e-12
+    with mock.patch.object(fitting, "RIDGE", 1e9):
+        drawn = NormalEquations(geometry, shifts=shifts)
+        drawn.add(x, x.new_zeros(truth(x, *values).shape), shifts=values)
+        prior = drawn.solve(geometry, truth).convolution
+    for number, matrix in truth.carries.items():
+        torch.testing.assert_close(prior.carries[number], matrix, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shift_of_a_single_image_is_that_of_all():
+    geometry = Geometry(2, 3, (1, 1))
+    truth, shifts, values = shifted(geometry, [2])
+    x = noise(geometry, images=16)
+    one, all_ = NormalEquations(geometry, shifts=shifts), NormalEquations(geometry, shifts=shifts)
+    same = values[0][:1].expand(16, -1, -1, -1)
+    one.add(x, truth(x, same), shifts=[same[:1]])
+    all_.add(x, truth(x, same), shifts=[same])
+    assert distance(one.solve(geometry).convolution, all_.solve(geometry).convolution) < 1e-12
 
 
 def test_patches_are_unfolded_in_parts():
@@ -267,6 +312,19 @@ def test_few_patches_of_many_unknowns_do_no_harm(outside, gain):
         return float((made - sums(other, 4)).square().mean())
 
     assert unseen(wide) <= gain * unseen(small)
+
+
+def test_kept_patches_end_in_the_shifts_as_well():
+    truth, shifts, values = shifted(SMALL, [3])
+    x = noise(SMALL, images=16)
+    with mock.patch.multiple(patches, **FEW):
+        equations = equations_for(WIDE, shifts=shifts)
+        assert isinstance(equations, Patches)
+        equations.add(x, truth(x, *values), shifts=values)
+        for geometry in (SMALL, WIDE):
+            found = equations.solve(geometry)
+            assert found.unexplained < 1e-4
+            torch.testing.assert_close(found.convolution.carries[2], truth.carries[2], rtol=0.02, atol=0.02)
 
 
 def test_what_is_not_finite_is_found_in_kept_patches_and_in_the_matrix_beside_them():

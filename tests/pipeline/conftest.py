@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from trt_layermerge.pipeline import measured_plans
 from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
@@ -58,3 +60,20 @@ def done(first_run: tuple[Job, Result, Recorder], tmp_path: Path) -> Job:
     shutil.copytree(job.output, tmp_path / "out")
     shutil.copytree(job.profiles, tmp_path / "profiles")
     return replace(job, output=tmp_path / "out", profiles=tmp_path / "profiles")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often plans are executed and engines compared."""
+    calls = {"execute_plan": 0, "compare": 0}
+
+    def count(name: str, function: Any) -> Any:
+        def counting(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        return counting
+
+    for name in calls:
+        monkeypatch.setattr(measured_plans, name, count(name, getattr(measured_plans, name)))
+    return calls

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trt_layermerge.pipeline import measured_plans
+from tests.pipeline.stopping import StoppedError, StoppingIn
 from trt_layermerge.pipeline.dry_run import exploration_plan
 from trt_layermerge.pipeline.explore import explore
 from trt_layermerge.pipeline.job import Job
@@ -16,23 +16,6 @@ from trt_layermerge.pipeline.outcome import held_out_score
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.report.exploration import EXPLORATION
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often plans are executed and engines compared."""
-    calls = {"execute_plan": 0, "compare": 0}
-
-    def count(name: str, function: Any) -> Any:
-        def counting(*arguments: Any) -> Any:
-            calls[name] += 1
-            return function(*arguments)
-
-        return counting
-
-    for name in calls:
-        monkeypatch.setattr(measured_plans, name, count(name, getattr(measured_plans, name)))
-    return calls
 
 
 def test_budgets_are_measured_on_held_out_data_and_nothing_is_trained(
@@ -69,27 +52,9 @@ def test_what_was_explored_is_not_explored_again_whatever_the_budget(
         assert explore(open_session(job), recorder).budgets == found.budgets and counted == once
 
 
-class StoppedError(Exception):
-    pass
-
-
-class Stopping:
-    """Stops once so many plans were executed."""
-
-    def __init__(self, after: int) -> None:
-        self.after, self.current = after, ""
-
-    def stage(self, name: str) -> None:
-        self.current = name
-
-    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
-        if (self.current, done) == ("explore", self.after):
-            raise StoppedError
-
-
 def test_it_goes_on_where_it_stopped(done: Job, recorder: Any, counted: dict[str, int]) -> None:
     with pytest.raises(StoppedError):
-        explore(open_session(done), Stopping(1))
+        explore(open_session(done), StoppingIn("explore", 1))
     assert counted == {"execute_plan": 1, "compare": 0}
     found = explore(open_session(done), recorder)
     assert counted == {"execute_plan": len(found.budgets), "compare": 1}

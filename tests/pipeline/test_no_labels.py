@@ -14,7 +14,7 @@ import torch
 
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.delivery.verification import verify_delivery
-from trt_layermerge.errors import Caution, TaskError, UsageError
+from trt_layermerge.errors import Caution, ModelError, TaskError, UsageError
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.estimators.gates import Gates
 from trt_layermerge.pipeline import training
@@ -55,13 +55,14 @@ def job_of(tmp_path: Path, quick_job: Any, samples: Path) -> JobOf:
     return job
 
 
-@pytest.mark.parametrize("outputs", ["one", "two", "three"])
+@pytest.mark.parametrize("outputs", ["one", "two", "three", "frames"])
 def test_a_whole_job(outputs: str, job_of: JobOf, recorder: Any) -> None:
-    job = job_of(outputs)
+    job = job_of(outputs, **({"recipe": None} if outputs == "frames" else {}))  # whose training leads away
     result = whole_job(open_session(job), recorder)
     manifest = verify_delivery(job.output / "manifest.json").manifest
     kinds = {
         "one": {"output": "top-1"}, "two": {"output_0": "1 - normalised error", "output_1": "1 - normalised error"},
+        "frames": {"output_0": "1 - normalised error", "output_1": "1 - normalised error"},
         "three": {"scores": "top-1", "boxes": "1 - normalised error", "map": "1 - normalised error"},
     }[outputs]  # fmt: skip
     assert manifest.agreement is not None and list(manifest.agreement) == list(kinds)
@@ -76,6 +77,11 @@ def test_a_whole_job(outputs: str, job_of: JobOf, recorder: Any) -> None:
     told = json.loads((job.output / "result.json").read_text())
     assert told["compressed"]["agreement"] == manifest.compressed.accuracy and told["agreement"] == manifest.agreement
     assert told == json.loads(json.dumps(result.as_json()))
+
+
+def test_rows_of_a_sample_lie_one_after_the_other(job_of: JobOf) -> None:
+    with pytest.raises(ModelError, match=r"'output_0' of .*in_turn has 3 rows for each sample, which do not lie"):
+        open_session(job_of("frames_in_turn"))
 
 
 def test_the_original_is_at_no_distance_from_itself(job_of: JobOf) -> None:

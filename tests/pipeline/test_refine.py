@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pipeline.stopping import StoppedError, StoppingIn
 from trt_layermerge.errors import TableError
 from trt_layermerge.journal import Journal
-from trt_layermerge.pipeline import measured_plans
 from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.dry_run import job_plan
 from trt_layermerge.pipeline.job import Job
@@ -31,23 +31,6 @@ from trt_layermerge.planning.widths import PlannedWidth
 def job(done: Job) -> Job:
     """The tables of a job that was done, for another one that measures plans."""
     return replace(done, refine=3, recipe=None, budget=Budget.parse("1"))
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often plans are executed and engines compared."""
-    calls = {"execute_plan": 0, "compare": 0}
-
-    def count(name: str, function: Any) -> Any:
-        def counting(*arguments: Any) -> Any:
-            calls[name] += 1
-            return function(*arguments)
-
-        return counting
-
-    for name in calls:
-        monkeypatch.setattr(measured_plans, name, count(name, getattr(measured_plans, name)))
-    return calls
 
 
 def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> None:
@@ -71,28 +54,10 @@ def test_what_was_measured_decides_and_is_reported(job: Job, recorder: Any) -> N
     assert again.manifest.refined == refined and "refine" not in recorder.stages, "what is decided stays decided"
 
 
-class StoppedError(Exception):
-    pass
-
-
-class Stopping:
-    """Stops a job once so many plans were executed."""
-
-    def __init__(self, after: int) -> None:
-        self.after, self.current = after, ""
-
-    def stage(self, name: str) -> None:
-        self.current = name
-
-    def progress(self, done: int, total: int, label: str, *, share: float | None = None) -> None:
-        if (self.current, done) == ("refine", self.after):
-            raise StoppedError
-
-
 def test_an_interrupted_job_measures_on_where_it_stopped(job: Job, recorder: Any, counted: dict[str, int]) -> None:
     session = open_session(job)
     with pytest.raises(StoppedError):
-        refine_stage(session, Stopping(1))
+        refine_stage(session, StoppingIn("refine", 1))
     assert counted == {"execute_plan": 1, "compare": 0}
     plans = len(refine_stage(session, recorder).certificate.refined)
     assert counted == {"execute_plan": plans, "compare": 1}
@@ -106,7 +71,7 @@ def test_an_interrupted_job_measures_on_where_it_stopped(job: Job, recorder: Any
 def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: Any, counted: dict[str, int]) -> None:
     session = open_session(job)
     with pytest.raises(StoppedError):
-        refine_stage(session, Stopping(1))
+        refine_stage(session, StoppingIn("refine", 1))
     (file,) = job.output.glob("plan-*.onnx")
     file.write_bytes(b"")
     plans = len(refine_stage(session, recorder).certificate.refined)
@@ -119,7 +84,7 @@ DAMAGED = ["{}", '{"plan": "x", "measured_ns": 0, "original_ns": 1}', '{"onnx": 
 def test_a_damaged_journal_is_named_and_left_alone(job: Job, recorder: Any) -> None:
     session = open_session(job)
     with pytest.raises(StoppedError):
-        refine_stage(session, Stopping(1))
+        refine_stage(session, StoppingIn("refine", 1))
     (journal,) = job.output.glob("refine-*.jsonl")
     sound = journal.read_text()
     for row in DAMAGED:

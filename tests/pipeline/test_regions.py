@@ -20,10 +20,10 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.job_frontier import kept_ns, latency_ns, worthwhile
+from trt_layermerge.pipeline.job_frontier import frontier_of, kept_ns, latency_ns, most_saved_ns, worthwhile
 from trt_layermerge.pipeline.measuring import profile_stage
 from trt_layermerge.pipeline.session import Session, open_session
-from trt_layermerge.pipeline.solving import chosen
+from trt_layermerge.pipeline.solving import chosen, sized_in
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.plan import read_plan
 
@@ -79,6 +79,23 @@ def test_what_a_region_saves_is_all_of_it(profiled: Session) -> None:
         set_ns(profiled, profiled.gap_signatures[number], inside + rest)
         assert (choice in worthwhile(profiled)) is pays
     assert latency_ns(profiled, choice) == layers + 1000
+
+
+@pytest.mark.parametrize("original_ns", [1_000, 30_000, 10**6, 10**9])
+def test_no_plan_takes_less_than_what_it_executes(profiled: Session, original_ns: int) -> None:
+    """However much gaps seem to take by themselves: they are part of the whole, and plans take shares of it."""
+    session, kept = profiled, kept_ns(profiled)
+    for number, signature in session.gap_signatures.items():
+        set_ns(session, signature, 50_000 + sum(kept[layer] for layer in session.network.gaps[number].layers))
+    most = most_saved_ns(session, kept)
+    assert 0 < most <= 50_000 * len(session.network.gaps)
+    share = min(1.0, original_ns / (sum(kept.values()) + most))
+    frontier = frontier_of(session, Timing.of([float(original_ns)] * 6), None)
+    assert not frontier.impossible
+    for number in range(len(frontier)):
+        plan = frontier.plan(number)
+        executed = sum(latency_ns(session, one.choice) or 0 for one in sized_in(session, plan))
+        assert plan.latency_ns >= share * executed - len(plan.items) - len(session.network.gaps)  # rounding
 
 
 def set_ns(session: Session, signature: Any, latency: int) -> None:

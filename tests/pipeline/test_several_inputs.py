@@ -56,7 +56,7 @@ class Interrupting:
 def test_without_a_task_it_is_profiled_and_its_fastest_plan_found(
     tmp_path: Path, quick_job: Any, recorder: Any
 ) -> None:
-    session = open_session(quick_job(tmp_path, model=UNET, task=None, batch=2))
+    session = open_session(quick_job(tmp_path, model=UNET, task=None, batch=2, method="layermerge"))
     profile_stage(session, recorder)
     wanted = {signature for choice in session.choices for signature in session.sized[choice][0].signatures}
     rows = [session.profile.get(signature) for signature in wanted]

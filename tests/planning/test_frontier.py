@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.instances import Point, brute_force, narrowable, pareto, problems, totals
-from trt_layermerge.errors import ExitCode, InfeasibleBudgetError, UsageError
+from tests.planning.instances import Point, all_plans, brute_force, narrowable, pareto, problems, totals
+from trt_layermerge.errors import ExitCode, InfeasibleBudgetError, InputError, UsageError
 from trt_layermerge.planning import frontier as solver
+from trt_layermerge.planning.confidence import plan_for, probability
 from trt_layermerge.planning.frontier import Frontier, solve
 from trt_layermerge.planning.problem import Item, Problem, tiling_fault
 from trt_layermerge.planning.reference import discretised
@@ -240,6 +241,28 @@ def test_a_frontier_cannot_be_written_to() -> None:
     frontier = solve(large(seed=0, layers=3))
     with pytest.raises(ValueError, match="read-only"):
         frontier.value[0] = 9.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems() | narrowable(), st.integers(1, 40))
+def test_what_would_take_no_time_is_left_out(problem: Problem, count: int) -> None:
+    whole = solve(problem)
+    wanted = [point for point in points(whole) if point[0] > 0]
+    if not wanted:
+        with pytest.raises(InputError, match=r"every plan .* no time at all.*original of 0\.0001 ms"):
+            whole.possible()
+        return
+    frontier = whole.possible()
+    assert points(frontier) == wanted and frontier.impossible == len(whole) - len(wanted)
+    for index, (latency, _) in enumerate(wanted):
+        assert frontier.plan(index) == frontier.best(latency) == whole.best(latency)
+        within = [totals(problem, items) for items in all_plans(problem)]
+        values = sorted((v for t, v in within if t <= latency and (t > 0 or not frontier.impossible)), reverse=True)
+        plans = frontier.best_plans(latency, count)
+        assert [plan.objective for plan in plans] == pytest.approx(values[:count], abs=1e-9)
+        assert probability(plan_for(frontier, latency, 0.4).plan, latency) >= 0.4
+    with pytest.raises(InfeasibleBudgetError):
+        frontier.best(wanted[0][0] - 1)
 
 
 def test_planning_needs_neither_torch_nor_onnx() -> None:

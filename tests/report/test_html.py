@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -179,3 +181,8 @@ def test_without_accuracies_there_is_no_row_of_them(tmp_path: Path, manifest: Ma
     assert "test accuracy" not in page(
         tmp_path, manifest.model_copy(update=without("original") | without("compressed"))
     )
+
+
+def test_a_command_that_draws_nothing_does_not_load_matplotlib() -> None:
+    code = "import sys, trt_layermerge.pipeline.compression; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -50,9 +50,10 @@ def pages(tmp_path: Path, manifest: Manifest, fp16: Manifest, evidence: Evidence
     write_report(paths["hostile"], manifest.model_copy(update={"model": EVIL}), hostile)
     write_comparison(paths["comparison"], compare_deliveries(manifest, manifest, 0.05))
     budgets = tuple(
-        ExploredBudget(f"0.{9 - n}", 1 + n / 3, 1 + n / 4, 3.5 - n / 2, n, 0.2 + n**2 / 9, 0.9) for n in range(1, 6)
+        ExploredBudget(f"0.{9 - n}", 1 + n / 3, 1 + n / 4, 3.5 - n / 2, n, 0.2 + n**2 / 9, 0.9, 99.0)
+        for n in range(1, 6)
     )
-    explored = Exploration("model.py", "a device", False, None, 1024, 0.19, 0.93, budgets, 240.0, True, "compress")
+    explored = Exploration("model.py", "a device", False, None, 1024, 0.19, 0.93, budgets, True, "compress")
     write_exploration(paths["exploration"], explored)
     return paths
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from trt_layermerge.errors import TaskError
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.loop import fine_tune
@@ -92,3 +94,19 @@ def test_a_denoiser_learns_with_the_papers_recipe_made_short(denoising: Denoisin
     after = evaluate(model, denoising.held_out_batches(), denoising)
     assert after.loss < before.loss and after.accuracy > before.accuracy
     assert after.accuracy == pytest.approx(-after.loss, rel=1e-5)
+
+
+def test_a_part_of_the_time_steps(denoising: Denoising) -> None:
+    """All of the part and nothing else, with the same images and its own name; the noise is of the whole schedule."""
+    part = replace(denoising, drawn=(900, 903))
+    batches = [batch for epoch in range(9) for batch in part.training_batches(seed=0, epoch=epoch)]
+    batches += [*part.calibration_batches(), *part.held_out_batches(), *part.test_batches()]
+    assert set(torch.cat([times for (_, times), _ in batches]).tolist()) == {900, 901, 902}
+    assert torch.equal(part.signal, denoising.signal)
+    assert part.name == f"{denoising.name}, steps 900 to 902"
+
+
+@pytest.mark.parametrize("drawn", [(5, 5), (-1, 5), (0, 1001)])
+def test_steps_that_are_none_are_refused(denoising: Denoising, drawn: tuple[int, int]) -> None:
+    with pytest.raises(TaskError, match=f"from {drawn[0]} up to {drawn[1]}"):
+        replace(denoising, drawn=drawn)

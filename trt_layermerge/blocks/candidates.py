@@ -105,8 +105,6 @@ def _choices(network: Network, place: Place, limits: Limits, weights: dict[str, 
             yield choice(Kind.MERGE, geometry, kept)
     if late_branch and _leaves_one_skip(emptied):
         yield choice(Kind.IDENTITY)
-    if full.shifts:
-        return  # what a fit would do with shifts is not worked out
     for geometry in fit_geometries(network, place, limits.max_kernel):
         if not (plain and geometry.kernel == first.extent):
             yield choice(Kind.FIT, geometry)

@@ -6,6 +6,7 @@ is made, by the names of nodes in the normal form: at most one convolution, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from trt_layermerge.blocks.bottleneck import as_seen
@@ -22,6 +23,21 @@ IDEMPOTENT = ("relu", "relu6")
 
 
 @dataclass(frozen=True)
+class Shift:
+    """What is added to a convolution's result at every pixel.
+
+    Attributes:
+        node: Node of it, ``[batch, channels, 1, 1]``.
+        number: Of the layer in its chain to whose result the original adds it.
+        channels: Of that layer's result.
+    """
+
+    node: str
+    number: int
+    channels: int
+
+
+@dataclass(frozen=True)
 class Lowering:
     """``activation(post_norm(convolution(pre_norm(x)) + shifts) + skips) + late_skips``, each part optional.
 
@@ -34,7 +50,8 @@ class Lowering:
         pooling: It is an average pooling, executed as one.
         pre_norm: The group norm, and maybe an activation, that stays in front of the convolution.
         post_norm: The group norm that stood in front of a layer inside, and moves behind the convolution.
-        shifts: Nodes of what is added to the convolution's result at every pixel, in order of their layers.
+        shifts: What is added to the convolution's result at every pixel, in order of their layers; each through a
+            matrix where the convolution is no layer that is kept.
         skips: What is added to that, in order of execution.
         act: Node of the activation.
         activation: Canonical name of the activation.
@@ -49,7 +66,7 @@ class Lowering:
     pooling: bool = False
     pre_norm: PreNorm | None = None
     post_norm: PreNorm | None = None
-    shifts: tuple[str, ...] = ()
+    shifts: tuple[Shift, ...] = ()
     skips: tuple[Skip, ...] = ()
     act: str | None = None
     activation: str | None = None
@@ -114,7 +131,7 @@ def lower(chain: Chain, choice: Choice) -> ChainLowering:
     6. Group norms inside the block go. In a merge, the last one between two kept layers moves behind the convolution,
        if its channels are the block's and no skip is composed: what it did for the convolution behind it, it does for
        what follows both. LayerMerge does so in DDPM.
-    7. The shifts of kept layers are added to the convolution's result.
+    7. The shifts of kept layers are added to the convolution's result; in a fit, those of all layers of the block.
     8. The block's last activation stays. If a late skip leads around it and all layers, and these are dropped, then it
        is part of what is dropped, and that skip is all that is left.
     9. An activation goes, too, that would do nothing to what alone reaches it, the input of a dropped block.
@@ -141,7 +158,7 @@ def lower(chain: Chain, choice: Choice) -> ChainLowering:
         pooling=kept and last.pooling,
         pre_norm=pre_norm,
         post_norm=_moved(composed) if choice.kind is Kind.MERGE else None,  # rule 6
-        shifts=tuple(layer.shift for layer in composed.layers if layer.shift is not None),  # rule 7
+        shifts=tuple(_shifts(composed, choice)),  # rule 7
         skips=skips,
         act=act,
         activation=activation,
@@ -169,6 +186,15 @@ def _moved(composed: Composition) -> PreNorm | None:
     behind = (layer for layer in reversed(composed.layers[1:]) if layer.input_shape[0] == channels)
     found = next((layer.pre_norm for layer in behind if layer.pre_norm is not None), None)
     return None if composed.skips else found
+
+
+def _shifts(composed: Composition, choice: Choice) -> Iterator[Shift]:
+    """What is added to a block's convolution at every pixel."""
+    chain, block = composed.chain, composed.block
+    layers = chain.layers[block.start : block.end] if choice.kind is Kind.FIT else composed.layers
+    for layer in layers:
+        if layer.shift is not None:
+            yield Shift(layer.shift, layer.index, chain.shape(layer.index)[0])
 
 
 def _does_nothing(activation: str | None, before: str | None) -> bool:

@@ -11,6 +11,7 @@ from itertools import product
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.cost import Setting, signatures
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.blocks.narrowed_shapes import ends_alike, groups_of, narrowed_choice, narrowed_shapes
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.channel_group import ChannelGroup
@@ -97,7 +98,7 @@ def sized_choices(
     """Every choice in every combination of widths that it can have.
 
     What leaves layers out passes channels on as they are. So where it reads one group and writes another, of which
-    other channels may stay, both keep all of theirs.
+    other channels may stay, both keep all of theirs. So does what is made of shifts through matrices.
     """
     options = {one.group.index: one for one in widths}
     shapes: dict[Widths, Network] = {(): network}
@@ -105,7 +106,11 @@ def sized_choices(
     for choice in choices:
         touched = groups_of(network, choice) if options else ()
         sizes = [options[group.index] for group in touched if group.index in options]
-        for combination in _combinations(choice, sizes, alike=len(touched) == 1 and ends_alike(network, choice)):
+        lowered = lowered_in(network, choice)
+        whole = choice.kind is not Kind.KEEP and bool(lowered.shifts or lowered.post_norm)
+        passed = choice.kind is Kind.IDENTITY or bool(choice.dropped)
+        whole |= passed and not (len(touched) == 1 and ends_alike(network, choice))
+        for combination in _combinations(sizes, whole=whole):
             fewer = tuple((number, left) for number, left in combination if left < options[number].channels[0])
             if fewer not in shapes:
                 shapes[fewer] = narrowed_shapes(network, dict(fewer))
@@ -117,7 +122,6 @@ def sized_choices(
     return tuple(sized)
 
 
-def _combinations(choice: Choice, sizes: list[OfferedWidths], *, alike: bool) -> Iterator[Widths]:
-    passes_on = choice.kind is Kind.IDENTITY or bool(choice.dropped)
-    for channels in product(*(one.channels[:1] if passes_on and not alike else one.channels for one in sizes)):
+def _combinations(sizes: list[OfferedWidths], *, whole: bool) -> Iterator[Widths]:
+    for channels in product(*(one.channels[:1] if whole else one.channels for one in sizes)):
         yield tuple((one.group.index, count) for one, count in zip(sizes, channels, strict=True))

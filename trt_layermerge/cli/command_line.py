@@ -10,7 +10,7 @@ import click
 _KEY = "trt_layermerge.command_line"
 
 
-def remember(context: click.Context, arguments: Iterable[str]) -> None:
+def keep_command_line(context: click.Context, arguments: Iterable[str]) -> None:
     """Keep what was typed, for whatever runs within a context."""
     context.meta[_KEY] = shlex.join(["trt-layermerge", *arguments])
 

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 import click
 from click.shell_completion import shell_complete
 
-from trt_layermerge.cli.command_line import remember
+from trt_layermerge.cli.command_line import keep_command_line
 from trt_layermerge.cli.logs import Logs
 from trt_layermerge.cli.termination import terminated_as_interrupted
 from trt_layermerge.errors import Caution, ExitCode, LayerMergeError, did_you_mean
@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; but say first, not after seconds of imports, that the runtime it names is not here."""
-        remember(ctx, args)
+        keep_command_line(ctx, args)
         for option, value in zip(args, [*args[1:], ""], strict=True):
             name = value if option == "--runtime" else option.removeprefix("--runtime=")
             asked = name and name != option and not ctx.resilient_parsing  # which is a shell that completes

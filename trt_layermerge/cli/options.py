@@ -1,4 +1,4 @@
-"""Options that commands share, by stage, and the TOML file that may hold them.
+"""Options that commands share, by stage.
 
 This module imports neither torch nor a runtime, which takes seconds: help, completion and ``solve`` on plain tables do
 without them. Defaults are those of a job, and written there.
@@ -6,19 +6,16 @@ without them. Defaults are those of a job, and written there.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from trt_layermerge.cli.field_options import builder_setting_options, estimator_options, method_options
+from trt_layermerge.cli.parsing import read_numbers, read_pairs, read_shape
 from trt_layermerge.cli.sections import OUTPUT, Count, OneOf, combined, option, section, suggesting, suggesting_files
 from trt_layermerge.cli.show import keep_output
-from trt_layermerge.cli.signing import sign_option
-from trt_layermerge.errors import UsageError, did_you_mean
-from trt_layermerge.files import parse_toml, read_bytes
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.settings import DEFAULT_OUTPUT
@@ -43,99 +40,6 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"finetune": False, **given}
 
 
-def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """Read a shape as people write it: ``3x224x224``."""
-    if text is None:
-        return None
-    sizes = text.split("x")
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise click.BadParameter(f"{text!r} is not a shape like 3x224x224")
-    return tuple(int(size) for size in sizes)
-
-
-def read_share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
-    """Read a share as people write it: ``5%`` or ``0.05``."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(%?)", text.strip())
-    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
-    if not 0 < share <= 1:
-        raise click.BadParameter(f"{text!r} is no share above 0 %; write 5% or 0.05")
-    return share
-
-
-def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
-    """Take defaults of a command from a TOML file; keys are the options' names.
-
-    Raises:
-        UsageError: The file cannot be read, is no TOML, or has a key that no command of a job has.
-    """
-    if path is None:
-        return
-    try:
-        values = parse_toml(read_bytes(path))
-    except OSError as error:
-        raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"cannot read the configuration {path}: it {error}") from error
-    own, known = _keys(ctx.command.params), _keys(_job_parameters())
-    for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            raise UsageError(f"{path}: there is no option {key!r}", hint=did_you_mean(name, known))
-        if not isinstance(value, (str, int, float)):
-            raise UsageError(f"{path}: {key} is neither text nor a number")
-        if name in own:
-            # As text, so that it is read as it would be on the command line.
-            told = str(value) if own[name].nargs == 1 else (str(value),)
-            ctx.default_map = {**(ctx.default_map or {}), str(own[name].name): told}
-
-
-def _keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Parameter]:
-    """Parameters by what they may be called in a file: ``input`` is the one that click calls ``input_shape``."""
-    return {
-        spelling.removeprefix("--").replace("-", "_"): parameter
-        for parameter in parameters
-        for spelling in parameter.opts
-        if parameter.expose_value
-    }
-
-
-def _job_parameters() -> list[click.Parameter]:
-    """The options of ``compress``; a stage accepts a file with all of them and takes those that it has."""
-    of_stages = (network_options, device_options, data_options, torch_options, plan_options)
-    of_compress = (fleet_option, refine_options, rebuilds_option, also_option, training_options, sign_option)
-    return click.command()(combined(*of_stages, *of_compress)(lambda: None)).params
-
-
-def _numbers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[float, ...] | None:
-    """Read numbers as people write them: ``0.485,0.456,0.406``."""
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not numbers like 0.485,0.456,0.406") from None
-
-
-def _pairs(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[tuple[str, str], ...]:
-    """Read ``boxes=error,scores=logits``."""
-    pairs = [part.strip().rpartition("=") for part in (text or "").split(",") if part.strip()]
-    if not all(name and kind for name, _, kind in pairs):
-        raise click.BadParameter(f"{text!r} is not like boxes=error,scores=logits")
-    return tuple((name, kind) for name, _, kind in pairs)
-
-
-config_option = section(
-    OUTPUT,
-    option(
-        "--config",
-        type=PATH,
-        is_eager=True,
-        expose_value=False,
-        callback=read_config,
-        metavar="FILE.toml",
-        help="Read options from a TOML file; those on the command line go before it.",
-    ),
-)
 json_option = section(
     OUTPUT,
     option(
@@ -288,15 +192,15 @@ _unlabelled_options = section(
     ),
     option("--crop", callback=read_shape, metavar="SIZE", help="Cut out the middle then: 224, or 48x320."),
     option("--scale", type=float, usual=_step("scale"), help="Divide values of 0..255 by this."),
-    option("--mean", callback=_numbers, metavar="R,G,B", usual=_step("mean"), help="Subtract this then."),
-    option("--std", callback=_numbers, metavar="R,G,B", usual=_step("std"), help="Divide by this then."),
+    option("--mean", callback=read_numbers, metavar="R,G,B", usual=_step("mean"), help="Subtract this then."),
+    option("--std", callback=read_numbers, metavar="R,G,B", usual=_step("std"), help="Divide by this then."),
     option(
         "--channels", type=OneOf(get_args(Colours)), usual=_step("channels"), help="Order of the network's colours."
     ),
     option("--layout", type=OneOf(get_args(Layout)), usual=_step("layout"), help="Layout of the network's input."),
     option(
         "--distances",
-        callback=_pairs,
+        callback=read_pairs,
         metavar="OUTPUT=KIND,...",
         usual="by what they are",
         help="Compare outputs with the original's as logits, probabilities or error.",
@@ -462,7 +366,7 @@ training_options = section(
         "--precision-training",
         type=OneOf(get_args(Precision)),
         usual=_RECIPE.precision,
-        help="Precision that training computes in.",
+        help="Precision that training computes in; auto is bf16 on processors that multiply in it.",
     ),
     option(
         "--decouple",

@@ -49,7 +49,7 @@ def option(*names: str, help: str, usual: object = None, **about: Any) -> Decora
     return click.option(*names, help=help, **about)
 
 
-class Command(click.Command):
+class SectionedCommand(click.Command):
     """A command whose help has sections; ``--verbose``, ``--quiet`` and ``--log-json`` are in the last one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

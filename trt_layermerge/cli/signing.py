@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.sections import OUTPUT, option, section
-from trt_layermerge.delivery.signature import PublicKey, SigningKey, read_public_key, read_signing_key
+from trt_layermerge.delivery.delivery_signature import PublicKey, SigningKey, read_public_key, read_signing_key
 from trt_layermerge.errors import UsageError
 
 PASSWORD = "TRT_LAYERMERGE_KEY_PASSWORD"

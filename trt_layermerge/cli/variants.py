@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 
 
-class CommandWithVariants(Command):
+class CommandWithVariants(SectionedCommand):
     """A command that hands over to another where its first argument is that one's name.
 
     A group cannot do it: its argument would take the name. A file called like a variant is ``./NAME``.

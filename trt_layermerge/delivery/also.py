@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.delivery.engine_manifest import manifest_path
 from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.delivery.per_network import PerNetwork
-from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.policy import MeasurementPolicy

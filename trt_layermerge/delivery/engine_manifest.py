@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
+from trt_layermerge.delivery.delivery_signature import PublicKey, SigningKey, write_signed
 from trt_layermerge.delivery.manifest import DELIVERY_FORMAT, BuiltFor, Sha256, manifest_bytes, validated
-from trt_layermerge.delivery.signature import PublicKey, SigningKey, write_signed
 
 ENGINE_FORMAT = "trt-layermerge engine"
 

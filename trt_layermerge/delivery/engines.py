@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 
+from trt_layermerge.delivery.delivery_signature import PublicKey, SigningKey
 from trt_layermerge.delivery.engine_manifest import (
     EngineManifest,
     manifest_path,
@@ -17,7 +18,6 @@ from trt_layermerge.delivery.engine_manifest import (
 )
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash
-from trt_layermerge.delivery.signature import PublicKey, SigningKey
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import onnx
@@ -34,25 +35,44 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
     Raises:
         ModelError: torch's exporter cannot express the network in ONNX.
     """
-    inputs, batch = as_inputs(given), Dim("batch")
     with replacing(path) as neighbour:
         try:
-            with _quiet():
-                program = torch.onnx.export(
-                    module.eval(),
-                    examples(inputs, batch=2),  # one would be taken for a fixed batch
-                    input_names=[item.name for item in inputs],
-                    output_names=list(output_names(module)),
-                    dynamic_shapes=tuple({0: batch} for _ in inputs),
-                    opset_version=OPSET,
-                    dynamo=True,
-                    verbose=False,
-                )
-            assert program is not None
-            program.save(neighbour, external_data=False)
+            _program(module.eval(), as_inputs(given)).save(neighbour, external_data=False)
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+
+
+def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgram:
+    """What is written; it depends on nothing else."""
+    batch = Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            examples(inputs, batch=2),  # one would be taken for a fixed batch
+            input_names=[item.name for item in inputs],
+            output_names=list(output_names(module)),
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    _leave_names_to_the_ends(program)
+    return program
+
+
+def _leave_names_to_the_ends(program: torch.onnx.ONNXProgram) -> None:
+    """Rename what is called as an input or an output is: torch's exporter gives values inside such names unasked."""
+    graph = program.model.graph
+    ends = (*graph.inputs, *graph.outputs)
+    computed = [value for node in graph for value in node.outputs]
+    inside = [value for value in (*graph.initializers.values(), *computed) if all(value is not end for end in ends)]
+    names, taken = {end.name for end in ends}, {value.name for value in (*ends, *inside)}
+    for value in inside:
+        if value.name in names:
+            value.name = next(name for number in count() if (name := f"{value.name}_{number}") not in taken)
+            taken.add(value.name)
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from trt_layermerge.delivery.checksum import FIELD, require_checksum, with_checksum
+from trt_layermerge.delivery.delivery_signature import PublicKey, SigningKey, write_signed
 from trt_layermerge.delivery.per_network import PerNetwork
-from trt_layermerge.delivery.signature import PublicKey, SigningKey, write_signed
 from trt_layermerge.errors import TableError
 from trt_layermerge.files import parse_json, read_bytes, sha256
 from trt_layermerge.precision.tolerance import LayerCheck

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from trt_layermerge.delivery.delivery_signature import PublicKey, signature_path
 from trt_layermerge.delivery.engine_manifest import EngineManifest, manifest_path, read_engine_manifest
 from trt_layermerge.delivery.integrity import check_file
 from trt_layermerge.delivery.manifest import Manifest
-from trt_layermerge.delivery.signature import PublicKey, signature_path
 from trt_layermerge.errors import VerificationError
 
 _SHOWN = 5

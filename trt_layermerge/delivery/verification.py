@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.delivery.signature import PublicKey
 from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
@@ -64,13 +64,13 @@ def run_outputs(engine: Engine, inputs: Values) -> dict[str, Tensor]:
     """An engine's outputs for any number of samples, in batches of its own size; the last one is filled up."""
     given = as_tuple(inputs)
     samples, size = len(given[0]), next(iter(engine.inputs.values()))[0]
+    missing = -samples % size
     filled = {name: _filled(value, size) for name, value in zip(engine.inputs, given, strict=True)}
     batches = (slice(begin, begin + size) for begin in range(0, samples, size))
     results = [engine.run({name: value[part] for name, value in filled.items()}) for part in batches]
-    return {
-        name: torch.from_numpy(np.concatenate([result[name] for result in results]))[:samples]
-        for name in engine.outputs
-    }
+    made = {name: torch.from_numpy(np.concatenate([result[name] for result in results])) for name in engine.outputs}
+    # Of each sample one row, or several: frames, or windows.
+    return {name: values[: len(values) * samples // (samples + missing)] for name, values in made.items()}
 
 
 def _filled(values: Tensor, size: int) -> NDArray[Any]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import onnx
 
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest, read_engine_manifest
 from trt_layermerge.delivery.integrity import check_file
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.delivery.signature import PublicKey
 from trt_layermerge.deployment.base import OPEN, Delivered, Port
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import sha256

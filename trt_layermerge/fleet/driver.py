@@ -28,16 +28,16 @@ from trt_layermerge.fleet.messages import (
     Deserted,
     Ended,
     Fault,
+    FleetStarted,
     GivenUp,
-    Head,
+    ItemResults,
     Joined,
     Lost,
-    Measured,
     Order,
     Refused,
 )
 from trt_layermerge.fleet.sessions import end_session
-from trt_layermerge.fleet.worker import Worker, identity
+from trt_layermerge.fleet.worker import Worker, source_identity
 
 _STEP, _NODES_EVERY, _BUSY_RETRY, _LEAVE_SECONDS, _PATIENCE = 0.5, 3.0, 2.0, 5.0, 30.0
 _LOSSES, _LAST_LOSSES = 2, 2 * MOST_LOSSES
@@ -66,7 +66,7 @@ class Driver:
 
     def __init__(self, connection: Connection, order: Order) -> None:
         self._connection, self._order, self._began = connection, order, time.monotonic()
-        self._ledger, self._identity = Ledger(len(order.items), order.group), identity()
+        self._ledger, self._identity = Ledger(len(order.items), order.group), source_identity()
         self._places: list[_Place] = []
         self._calls: dict[Any, tuple[_Place, str]] = {}
         self._known: set[str] = set()
@@ -195,7 +195,7 @@ class Driver:
         elif isinstance(answer, Joined):
             place.joined = True
             self._tell(Joined(place.where))
-        elif isinstance(answer, Measured):
+        elif isinstance(answer, ItemResults):
             place.losses = 0
             self._ledger.done(place)
             self._tell(answer)
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str]) -> None:
     connection = Connection(int(arguments[0]))
     order: Order = connection.recv()
     try:
-        connection.send(Head(_connect(order)))
+        connection.send(FleetStarted(_connect(order)))
     except Exception as error:  # of Ray's many kinds
         connection.send(Fault("RuntimeNotAvailableError", f"Ray does not start: {error}"))
         return

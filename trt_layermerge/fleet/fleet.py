@@ -31,16 +31,16 @@ from trt_layermerge.fleet.messages import (
     Deserted,
     Ended,
     Fault,
+    FleetStarted,
     GivenUp,
-    Head,
+    ItemResults,
     Lost,
-    Measured,
     Message,
     Order,
     Refused,
 )
 from trt_layermerge.fleet.sessions import end_session
-from trt_layermerge.fleet.work import Item, Result, Work
+from trt_layermerge.fleet.work import Work, WorkItem, WorkResult
 
 _WATCH, _CONNECT, _ENDING = 1.0, 3.0, 20.0
 """Seconds: between two looks at the head, until it has answered, until the driver has cleaned up."""
@@ -84,11 +84,11 @@ class Fleet:
 
     def results(
         self,
-        work: Work[Item, Result],
-        items: Sequence[Item],
-        given_up: Callable[[Item, str], Result],
+        work: Work[WorkItem, WorkResult],
+        items: Sequence[WorkItem],
+        given_up: Callable[[WorkItem, str], WorkResult],
         max_seconds: float | None = None,
-    ) -> Iterator[Result]:
+    ) -> Iterator[WorkResult]:
         """Measure items on the machines of the fleet; results come in any order, of each item one.
 
         Args:
@@ -110,7 +110,7 @@ class Fleet:
             with suppress(OSError):  # a driver that has ended is told of below
                 connection.send(order)
             for message in self._messages(connection, Path(folder)):
-                if isinstance(message, Measured):
+                if isinstance(message, ItemResults):
                     for caution in message.said:
                         say(caution)
                     yield from pickle.loads(message.results)
@@ -140,7 +140,7 @@ class Fleet:
                 raise self._lost(head) if head else _not_started(folder) from error
             if isinstance(message, Ended):
                 return
-            if isinstance(message, Head):
+            if isinstance(message, FleetStarted):
                 head = message.address
             elif message is not None:
                 yield message

@@ -33,7 +33,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Head:
+class FleetStarted:
     """The fleet is there, and this is where its head answers."""
 
     address: str
@@ -81,7 +81,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ItemResults:
     """The results of items that were measured together, pickled; and what their measuring said."""
 
     results: bytes
@@ -106,4 +106,4 @@ class Ended:
     """Nothing is left to be done, or the time is up."""
 
 
-Message = Head | Joined | Refused | Busy | Lost | Fault | Measured | GivenUp | Deserted | Ended
+Message = FleetStarted | Joined | Refused | Busy | Lost | Fault | ItemResults | GivenUp | Deserted | Ended

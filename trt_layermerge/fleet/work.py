@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+WorkItem = TypeVar("WorkItem")
+WorkResult = TypeVar("WorkResult")
 
 Seat = Literal["gpu", "cpu", "core", "machine"]
 """What a worker needs: a GPU or a CPU that nobody else works on meanwhile, a core, or what a machine has to offer."""
 
 
 @dataclass(frozen=True)
-class Work(Generic[Item, Result]):
+class Work(Generic[WorkItem, WorkResult]):
     """Something that is measured item by item, wherever: a result depends on nothing but its item and the setting.
 
     Attributes:
@@ -25,7 +25,7 @@ class Work(Generic[Item, Result]):
         group: Most items that are measured together.
     """
 
-    opened: Callable[[Any], Callable[[Sequence[Item]], Sequence[Result]]]
+    opened: Callable[[Any], Callable[[Sequence[WorkItem]], Sequence[WorkResult]]]
     setting: Any
     seat: Seat
     group: int

@@ -12,12 +12,12 @@ from typing import Any
 
 from trt_layermerge.errors import Caution, IncompatibleError, LayerMergeError
 from trt_layermerge.fleet.claims import Claim, ClaimedError, claim, claim_new, remove_left
-from trt_layermerge.fleet.messages import Busy, Fault, Joined, Measured, Refused
+from trt_layermerge.fleet.messages import Busy, Fault, ItemResults, Joined, Refused
 from trt_layermerge.fleet.work import Seat
 from trt_layermerge.versions import source_checksum, versions
 
 
-def identity() -> dict[str, str]:
+def source_identity() -> dict[str, str]:
     """Which code it is that computes here."""
     return versions() | {"source of trt_layermerge": source_checksum()}
 
@@ -33,7 +33,7 @@ class Worker:
 
     def identity(self) -> dict[str, str]:
         """Asked before anything is unpickled here: other code may know no such thing."""
-        return identity()
+        return source_identity()
 
     def join(self, work: bytes, seat: Seat) -> Joined | Refused | Busy:
         """Claim the device, and open the work."""
@@ -53,7 +53,7 @@ class Worker:
             return Refused(error.message, incompatible=isinstance(error, IncompatibleError))
         return Joined()
 
-    def measure(self, items: Sequence[bytes]) -> Measured | Fault:
+    def measure(self, items: Sequence[bytes]) -> ItemResults | Fault:
         """Measure items together."""
         assert self._measure is not None
         with warnings.catch_warnings(record=True) as caught:
@@ -65,7 +65,7 @@ class Worker:
             except Exception:
                 return Fault("", traceback.format_exc())
         said = tuple(str(one.message) for one in caught if issubclass(one.category, Caution))
-        return Measured(pickle.dumps(list(results)), said)
+        return ItemResults(pickle.dumps(list(results)), said)
 
     def leave(self) -> None:
         """Remove what was made here, and let the device go."""

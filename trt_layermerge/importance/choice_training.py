@@ -55,7 +55,7 @@ def tuned_rows(request: EstimationRequest, how: Finetune) -> Iterator[Importance
     for choice in request.choices:
         began = time.monotonic()
         model = changed_network(network, choice, inputs, how.seed)
-        checkpoint = table.with_name(f"{table.stem}-{_digest(choice, task)}.checkpoint.safetensors")
+        checkpoint = checkpoint_of(choice, task, table)
         after = _trained(model, subset, how, checkpoint, evaluator)
         yield evaluator.row(choice, after, None, time.monotonic() - began)
         checkpoint.unlink(missing_ok=True)  # the row is in the table by now
@@ -90,6 +90,7 @@ def _trained(model: fx.GraphModule, subset: Subset, how: Finetune, checkpoint: P
     return evaluate(model, evaluator.held_out, subset.whole)
 
 
-def _digest(choice: Choice, task: Task) -> str:
-    """Names a training by what it is of, and on."""
-    return hashlib.sha256(f"{choice.key}{content_of(task)}".encode()).hexdigest()[:12]
+def checkpoint_of(choice: Choice, task: Task, table: Path) -> Path:
+    """Where a training is kept while it lasts, named by what it is of, and on."""
+    digest = hashlib.sha256(f"{choice.key}{content_of(task)}".encode()).hexdigest()[:12]
+    return table.with_name(f"{table.stem}-{digest}.checkpoint.safetensors")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
-from operator import itemgetter
 from threading import Lock
 
 import torch
@@ -34,7 +34,7 @@ from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import checked_batches
 from trt_layermerge.training.evaluate import Score, score
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Batch, Scoring
 
 Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
@@ -67,7 +67,7 @@ class Evaluator:
     def __init__(
         self,
         network: Network,
-        task: Task,
+        task: Scoring,
         held_out: Iterable[Sample],
         calibration: Iterable[Sample] = (),
         memory: int = MOST_ACTIVATIONS,
@@ -207,7 +207,7 @@ class _Known:
                 yield _laid_out(head(*moved(inputs, device)))
 
 
-def require_finite(before: Score, network: Network, task: Task) -> None:
+def require_finite(before: Score, network: Network, task: Scoring) -> None:
     """See that a network's score is a number before any change.
 
     Raises:
@@ -247,8 +247,15 @@ def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:
         TaskError: What it yields is no batch, or it raises.
     """
     for inputs, target in checked_batches(None, "one of its data sets", lambda: batches):
-        if count > 0 and samples_in(target):
-            yield tuple(values[:count] for values in inputs), each(target, itemgetter(slice(count)))
-        count -= samples_in(target)
+        samples = samples_in(inputs)
+        if count > 0 and samples:
+            few = min(count, samples)
+            yield tuple(part[:few] for part in inputs), each(target, partial(_rows, few, samples))
+        count -= samples
         if count <= 0:
             return
+
+
+def _rows(few: int, samples: int, values: Tensor) -> Tensor:
+    """Those of the first few samples, each of which may have several: frames, or windows."""
+    return values[: few * len(values) // samples]

@@ -109,6 +109,7 @@ def measure(
     """
     wanted, sizes = [choice for choice in choices if how.estimator.measures(choice)], tuple(narrowed)
     request, total = missing_rows(network, wanted, task, table, how, sizes), len(wanted) + len(sizes)
+    how.estimator.forget([one for one in wanted if table.get(one.key) is not None], task, table.path)
     if not request.missing:
         return
     how.estimator.require_measurable(network, request.choices)

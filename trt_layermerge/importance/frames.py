@@ -16,8 +16,8 @@ from torch import Tensor
 
 from trt_layermerge.blocks.candidates import fit_geometries
 from trt_layermerge.blocks.choice import Choice, Kind, Place
-from trt_layermerge.blocks.lowering import lowered_in
-from trt_layermerge.merging.fitting import Equations, Patches, equations_for
+from trt_layermerge.blocks.lowering import Lowering, Shift, lowered_in
+from trt_layermerge.merging.fitting import Equations, Patches, channels_of, equations_for
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
     formed_part,
@@ -42,19 +42,21 @@ class Frame:
     Attributes:
         geometry: The largest kernel that any of them may be fitted with; its ``out_channels`` say nothing.
         places: The blocks, and what activations are added behind them.
+        shifts: What is added to the result of each.
     """
 
     geometry: Geometry
     places: tuple[Place, ...]
+    shifts: tuple[Shift, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Memory of the matrix and of the factors for the kernels inside; of the patches that are kept, with theirs."""
-        groups, part = self.geometry.groups, formed_part(self.geometry)
-        formed = 0 if part is None else 8 * groups * unknowns_of(part) ** 2 * 5 // 2
+        groups, part, beside = self.geometry.groups, formed_part(self.geometry), channels_of(self.shifts)
+        formed = 0 if part is None else 8 * groups * (unknowns_of(part) + beside) ** 2 * 5 // 2
         if part == self.geometry:
             return formed
-        return formed + groups * (12 * MOST_KEPT * unknowns_of(self.geometry) + 8 * MOST_KEPT**2 * 6)
+        return formed + groups * (12 * MOST_KEPT * (unknowns_of(self.geometry) + beside) + 8 * MOST_KEPT**2 * 6)
 
 
 def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> list[Frame]:
@@ -65,11 +67,17 @@ def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> lis
         places: The blocks.
         max_kernel: The largest kernel that they may be fitted with.
     """
-    found: dict[Geometry, list[Place]] = {}
+    found: dict[tuple[Geometry, tuple[Shift, ...]], list[Place]] = {}
     for place in places:
         *_, largest = fit_geometries(network, place, max_kernel)
-        found.setdefault(replace(largest, out_channels=largest.groups), []).append(place)
-    return [Frame(geometry, tuple(members)) for geometry, members in found.items()]
+        shifts = _lowered(network, place).shifts
+        found.setdefault((replace(largest, out_channels=largest.groups), shifts), []).append(place)
+    return [Frame(geometry, tuple(members), shifts) for (geometry, shifts), members in found.items()]
+
+
+def _lowered(network: Network, place: Place) -> Lowering:
+    """What any fit leaves of a block."""
+    return lowered_in(network, Choice(place[0], Kind.FIT, None, activation=place[1]))
 
 
 def in_memory(frames: Iterable[Frame], limit: int) -> Iterator[list[Frame]]:
@@ -112,12 +120,13 @@ def accumulate(
         TaskError: There is no data.
     """
     places = [place for frame in frames for place in frame.places]
-    aims = {place: lowered_in(network, Choice(place[0], Kind.FIT, None, activation=place[1])) for place in places}
+    aims = {place: _lowered(network, place) for place in places}
     start = aims[places[0]].reads
-    equations = [equations_for(frame.geometry, len(frame.places)) for frame in frames]
+    equations = [equations_for(frame.geometry, len(frame.places), frame.shifts) for frame in frames]
     shares = [samples_by_batch(samples_needed(frame.geometry), calibration) for frame in frames]
     names = {place: [aim.sums, *(skip.operand for skip in aim.skips)] for place, aim in aims.items()}
-    wanted = list(dict.fromkeys([start, *(name for group in names.values() for name in group)]))
+    added = [shift.node for frame in frames for shift in frame.shifts]
+    wanted = list(dict.fromkeys([start, *added, *(name for group in names.values() for name in group)]))
     head, device = up_to(network.module, wanted), device_of(network.module)
     at_once = max(1, memory // (pass_bytes(head.graph, 1) + 2 * bytes_of(head.graph, wanted)))
     with torch.inference_mode():
@@ -133,7 +142,8 @@ def accumulate(
                         shape = (images * samples_in(inputs), *targets[0].shape[1:])
                         generator = torch.Generator().manual_seed(number)
                         positions[frame] = sample_positions(shape, share[number], generator)
-                    _add(equation, values[start], targets, positions[frame], images * first)
+                    shifts = [values[shift.node] for shift in frame.shifts]
+                    _add(equation, values[start], targets, shifts, positions[frame], images * first)
     return {
         place: Accumulated(equation, index)
         for frame, equation in zip(frames, equations, strict=True)
@@ -142,15 +152,20 @@ def accumulate(
 
 
 def _add(
-    equation: Equations, inputs: Tensor, targets: Sequence[Tensor], positions: Int[Tensor, "samples 3"], first: int
+    equation: Equations,
+    inputs: Tensor,
+    targets: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    positions: Int[Tensor, "samples 3"],
+    first: int,
 ) -> None:
     """Add some images of a batch, from ``first`` on; positions are those of all its images."""
     here = (positions[:, 0] >= first) & (positions[:, 0] < first + len(inputs))
     some = positions[here] - torch.tensor([first, 0, 0])
     if isinstance(equation, Patches):
-        equation.add(inputs, targets, some, equation.evenly(len(positions))[here])
+        equation.add(inputs, targets, some, shifts, equation.evenly(len(positions))[here])
     else:
-        equation.add(inputs, targets, some)
+        equation.add(inputs, targets, some, shifts)
 
 
 def _target(values: dict[str, Tensor], names: Sequence[str]) -> Tensor:

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from threading import Lock
+from typing import cast
 
 from torch import nn
 
@@ -21,6 +22,7 @@ from trt_layermerge.blocks.choice import Choice, Kind, Place
 from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.evaluator import Evaluator, first
+from trt_layermerge.importance.expected_loss import ExpectedLoss, beside_outputs
 from trt_layermerge.importance.frames import Accumulated, Frame, accumulate, frames_of, in_memory
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.algebra import to_module
@@ -33,6 +35,7 @@ from trt_layermerge.network.inputs import Values, samples_in
 from trt_layermerge.network.memory import MOST_EQUATIONS, Need, Room
 from trt_layermerge.network.network import Network
 from trt_layermerge.network.threads import single_threaded, workers
+from trt_layermerge.training.task import Expecting, Scoring
 
 NORM_IMAGES = 256
 """Most images that statistics of batch norms are corrected on: they are run once more for every choice."""
@@ -60,11 +63,13 @@ class Prepared:
         task, samples = request.task, request.samples
         calibration = [inputs for inputs, _ in first(task.calibration_batches(), samples.calibration)]
         for_norms = list(first(task.calibration_batches(), min(samples.calibration, NORM_IMAGES)))
-        held_out = list(first(task.held_out_batches(), samples.held_out))
+        held_out, scoring = list(first(task.held_out_batches(), samples.held_out)), cast(Scoring, task)
+        if isinstance(task, Expecting):
+            held_out, scoring = list(beside_outputs(request.network, held_out)), ExpectedLoss(task)
         batches = (*calibration, *(inputs for inputs, _ in held_out))
         need = need_of(request, max(map(samples_in, batches), default=1))
         room = request.memory.room(need)
-        return cls(Evaluator(request.network, task, held_out, for_norms, room.activations), calibration, need, room)
+        return cls(Evaluator(request.network, scoring, held_out, for_norms, room.activations), calibration, need, room)
 
 
 def need_of(request: EstimationRequest, images: int) -> Need:

@@ -15,7 +15,7 @@ from trt_layermerge.journal import Format, Journal, typed
 _NUMBER = (float, int)
 _FORMAT = Format(
     "importance table",
-    4,  # since 4, norms behind a change move as what reaches them does; since 3, the classifier is made to fit it
+    5,  # since 5, losses are expected ones; since 4, norms behind a change move as what reaches them does
     {
         "weights": (str,),
         "task": (str,),
@@ -73,7 +73,8 @@ class ImportanceRow:
 
     Attributes:
         choice: Key of the choice.
-        loss_before: Held-out loss of the original; of ``gates``, of the network with its gates trained.
+        loss_before: Held-out loss of the original; of ``gates``, of the network with its gates trained. Of ``fit`` and
+            ``product`` it is the one expected without labels, where the task tells that.
         loss_after: Held-out loss with this choice.
         accuracy_before: Held-out accuracy before, likewise, 0..1.
         accuracy_after: Held-out accuracy with this choice.

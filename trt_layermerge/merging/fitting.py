@@ -16,11 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from trt_layermerge.blocks.lowering import Shift
 from trt_layermerge.merging.algebra import Convolution, embed
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
     all_positions,
     at,
+    beside_shifts,
     formed_part,
     in_parts,
     part_of,
@@ -54,6 +56,8 @@ class NormalEquations:
     Args:
         geometry: Of the largest convolution that will be solved for; its ``out_channels`` say nothing.
         blocks: How many blocks share the patches; each has targets of its own.
+        shifts: What is added to all results, each through a matrix that is solved for with the weights: a patch ends in
+            the shifts of its image, and the 1.
 
     Attributes:
         finite: Whether everything that was added is.
@@ -62,10 +66,10 @@ class NormalEquations:
         ValueError: The geometry is dilated: a fit has no use for gaps between its taps.
     """
 
-    def __init__(self, geometry: Geometry, blocks: int = 1) -> None:
+    def __init__(self, geometry: Geometry, blocks: int = 1, shifts: Sequence[Shift] = ()) -> None:
         _require_dense(geometry)
-        self.geometry = geometry
-        size = unknowns_of(geometry) + 1
+        self.geometry, self.shifts = geometry, tuple(shifts)
+        size = unknowns_of(geometry) + channels_of(shifts) + 1
         self.gram = torch.zeros(geometry.groups, size, size, dtype=torch.float64)
         self.cross: list[Tensor] = [torch.zeros(())] * blocks  # broadcast to its shape by the first batch
         self.squares = [torch.zeros((), dtype=torch.float64)] * blocks
@@ -77,6 +81,7 @@ class NormalEquations:
         inputs: Float[Tensor, "batch in_channels height width"],
         targets: Float[Tensor, "batch _ rows columns"] | Sequence[Float[Tensor, "batch _ rows columns"]],
         positions: Int[Tensor, "samples 3"] | None = None,
+        shifts: Sequence[Float[Tensor, "_ _ 1 1"]] = (),
     ) -> None:
         """Add a batch: all output pixels, or those of ``positions`` (image, row, column).
 
@@ -84,13 +89,14 @@ class NormalEquations:
             inputs: The blocks' common input.
             targets: What the convolution of each block should make of it.
             positions: Where to take patches.
+            shifts: What is added.
         """
         targets = [targets] if isinstance(targets, Tensor) else targets
         positions = all_positions(targets[0]) if positions is None else positions
         view, groups = windows(inputs, self.geometry), self.geometry.groups
         self.gram = self.gram.to(inputs.device)
         for some in in_parts(positions):
-            patches = _with_ones(at(view, some, groups))
+            patches = _with_ones(beside_shifts(at(view, some, groups), shifts, some))
             add_products(self.gram, patches)
             for index, target in enumerate(targets):
                 wanted = at(target, some, groups).double()
@@ -117,18 +123,19 @@ class NormalEquations:
                 or the prior does not fit in it.
         """
         _require_data(self.samples, self.finite)
-        taken = part_of(geometry, self.geometry).to(self.gram.device)
-        taken = torch.cat([taken, taken.new_full((1,), self.gram.shape[1] - 1)])
+        behind = torch.arange(unknowns_of(self.geometry), self.gram.shape[1])  # shifts and the 1
+        taken = torch.cat([part_of(geometry, self.geometry), behind]).to(self.gram.device)
         part = replace(geometry, out_channels=geometry.groups)  # blocks that differ in this share a factor
         if part not in self._solvers:
             whole = len(taken) == self.gram.shape[1]  # in the same order: there is no need for a copy
             self._solvers[part] = Primal(self.gram if whole else self.gram[:, taken][:, :, taken], RIDGE)
         solver, cross = self._solvers[part], self.cross[of][:, taken]
-        start = prior_columns(prior, geometry).to(cross)
+        start = prior_columns(prior, geometry, self.shifts).to(cross)
         solution = solver.solve(cross, start)
         missed = self.squares[of] - 2 * (solution * cross).sum() + (solution * (solver.gram @ solution)).sum()
         unexplained = unexplained_share(missed, self.squares[of], cross[:, -1], self.samples)
-        return Fitted(from_columns(solution, geometry), unexplained, solver.residual(solution, cross, start))
+        found = from_columns(solution, geometry, self.shifts)
+        return Fitted(found, unexplained, solver.residual(solution, cross, start))
 
 
 class Patches:
@@ -141,16 +148,17 @@ class Patches:
     Args:
         geometry: As of ``NormalEquations``.
         blocks: As there.
+        shifts: As there.
 
     Raises:
         ValueError: The geometry is dilated.
     """
 
-    def __init__(self, geometry: Geometry, blocks: int = 1) -> None:
+    def __init__(self, geometry: Geometry, blocks: int = 1, shifts: Sequence[Shift] = ()) -> None:
         _require_dense(geometry)
-        self.geometry = geometry
+        self.geometry, self.shifts = geometry, tuple(shifts)
         part = formed_part(geometry)
-        self.formed = None if part is None else NormalEquations(part, blocks)
+        self.formed = None if part is None else NormalEquations(part, blocks, shifts)
         self._share = min(1.0, MOST_KEPT / samples_needed(geometry))
         self._patches: list[Tensor] = []
         self._kept_finite = True
@@ -167,16 +175,18 @@ class Patches:
         inputs: Float[Tensor, "batch in_channels height width"],
         targets: Float[Tensor, "batch _ rows columns"] | Sequence[Float[Tensor, "batch _ rows columns"]],
         positions: Int[Tensor, "samples 3"] | None = None,
+        shifts: Sequence[Float[Tensor, "_ _ 1 1"]] = (),
         kept: Bool[Tensor, " samples"] | None = None,
     ) -> None:
         """Add a batch, as ``NormalEquations.add`` does; of the positions, an even share is kept, if not told which."""
         targets = [targets] if isinstance(targets, Tensor) else targets
         positions = all_positions(targets[0]) if positions is None else positions
         if self.formed is not None:
-            self.formed.add(inputs, targets, positions)
+            self.formed.add(inputs, targets, positions, shifts)
         kept = self.evenly(len(positions)) if kept is None else kept
         groups = self.geometry.groups
-        parts = [at(windows(inputs, self.geometry), positions[kept], groups).contiguous()]
+        patches = at(windows(inputs, self.geometry), positions[kept], groups)
+        parts = [beside_shifts(patches, shifts, positions[kept]).contiguous()]
         parts += [at(target, positions[kept], groups) for target in targets]
         for held, part in zip((self._patches, *self._targets), parts, strict=True):
             held.append(part)
@@ -202,17 +212,20 @@ class Patches:
         if part not in self._solvers:
             self._solvers[part] = Dual(self._of(geometry))
         solver, targets = self._solvers[part], torch.cat(self._targets[of], 1).double()
-        start = prior_columns(self._inner(geometry, prior, of), geometry).to(targets)
+        start = prior_columns(self._inner(geometry, prior, of), geometry, self.shifts).to(targets)
         ridge = solver.best_ridge(targets, start)
         solution = solver.solve(targets, start, ridge)
         missed = targets - solver.predict(solution)
         unexplained = unexplained_share(missed.square().sum(), targets.square().sum(), targets.sum(1), targets.shape[1])
-        return Fitted(from_columns(solution, geometry), unexplained, solver.residual(solution, targets, start, ridge))
+        found = from_columns(solution, geometry, self.shifts)
+        return Fitted(found, unexplained, solver.residual(solution, targets, start, ridge))
 
     def _of(self, geometry: Geometry) -> Tensor:
         """The kept patches of a kernel; the largest one's are all there is, in one piece and not twice."""
         self._patches = [torch.cat(self._patches, 1)] if len(self._patches) > 1 else self._patches
-        (whole,), taken = self._patches, part_of(geometry, self.geometry)
+        (whole,) = self._patches
+        behind = torch.arange(unknowns_of(self.geometry), whole.shape[2])  # shifts
+        taken = torch.cat([part_of(geometry, self.geometry), behind])
         return whole if len(taken) == whole.shape[2] else whole[..., taken.to(whole.device)]
 
     def _inner(self, geometry: Geometry, prior: Convolution | None, of: int) -> Convolution | None:
@@ -227,10 +240,10 @@ Equations = NormalEquations | Patches
 """What fits are solved from: patches, and what several blocks make of them."""
 
 
-def equations_for(geometry: Geometry, blocks: int = 1) -> Equations:
+def equations_for(geometry: Geometry, blocks: int = 1, shifts: Sequence[Shift] = ()) -> Equations:
     """Empty equations: a matrix, or patches where it would be larger than ``LARGEST_SYSTEM``."""
     formed = formed_part(geometry) == geometry
-    return NormalEquations(geometry, blocks) if formed else Patches(geometry, blocks)
+    return NormalEquations(geometry, blocks, shifts) if formed else Patches(geometry, blocks, shifts)
 
 
 def admissible_prior(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
@@ -244,24 +257,38 @@ def admissible_prior(prior: Convolution | None, geometry: Geometry) -> Convoluti
     return prior if (both.kernel, both.groups) == (geometry.kernel, geometry.groups) else None
 
 
-def prior_columns(prior: Convolution | None, geometry: Geometry) -> Coefficients:
-    """The weights of a prior in the frame of a solution, float64; zeros without one.
+def prior_columns(prior: Convolution | None, geometry: Geometry, shifts: Sequence[Shift] = ()) -> Coefficients:
+    """The weights of a prior in the frame of a solution, float64; zeros without one, and for shifts it does not carry.
 
     Raises:
         ValueError: It does not fit in.
     """
-    per_group = geometry.out_channels // geometry.groups
+    groups, per_group = geometry.groups, geometry.out_channels // geometry.groups
     if prior is None:
-        return torch.zeros(geometry.groups, unknowns_of(geometry) + 1, per_group, dtype=torch.float64)
-    columns = embed(prior, geometry).double().reshape(geometry.groups, per_group, -1).transpose(1, 2)
-    return torch.cat([columns, prior.bias.double().reshape(geometry.groups, 1, per_group)], 1)
+        unknowns = unknowns_of(geometry) + channels_of(shifts) + 1
+        return torch.zeros(groups, unknowns, per_group, dtype=torch.float64)
+    weight = embed(prior, geometry)
+    nothing = (weight.new_zeros(geometry.out_channels, shift.channels) for shift in shifts)
+    carries = (prior.carries.get(shift.number, zeros) for shift, zeros in zip(shifts, nothing, strict=True))
+    parts = (weight, *carries, prior.bias)
+    return torch.cat([part.double().reshape(groups, per_group, -1).transpose(1, 2) for part in parts], 1)
 
 
-def from_columns(solution: Coefficients, geometry: Geometry) -> Convolution:
+def from_columns(solution: Coefficients, geometry: Geometry, shifts: Sequence[Shift] = ()) -> Convolution:
     """The convolution whose weights a solution holds."""
-    shape = (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
-    weight = solution[:, :-1].transpose(1, 2).reshape(shape)
-    return Convolution(geometry, weight.contiguous(), solution[:, -1].reshape(-1).contiguous())
+    sizes = [unknowns_of(geometry), *(shift.channels for shift in shifts), 1]
+    weight, *carries, bias = (
+        part.transpose(1, 2).reshape(geometry.out_channels, -1).contiguous() for part in torch.split(solution, sizes, 1)
+    )
+    weight = weight.reshape(geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
+    return Convolution(
+        geometry, weight, bias[:, 0], {shift.number: carry for shift, carry in zip(shifts, carries, strict=True)}
+    )
+
+
+def channels_of(shifts: Sequence[Shift]) -> int:
+    """Channels of shifts together: what they are to a row of the least-squares problem."""
+    return sum(shift.channels for shift in shifts)
 
 
 def _require_dense(geometry: Geometry) -> None:

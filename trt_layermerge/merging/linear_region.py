@@ -26,7 +26,7 @@ from trt_layermerge.merging.algebra import (
     normalised,
 )
 from trt_layermerge.merging.linear import called, crop, needed, raise_to
-from trt_layermerge.network.bookkeeping import LinearForm, Step
+from trt_layermerge.network.bookkeeping import LinearForm, LinearStep
 from trt_layermerge.network.device import device_of
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
@@ -56,7 +56,7 @@ def _convolution(part: nn.Module, geometry: Geometry, dtype: torch.dtype, device
     return normalised(identity(geometry.in_channels, dtype, device), part)
 
 
-def _picked(sources: Sequence[Convolution], step: Step) -> Convolution:
+def _picked(sources: Sequence[Convolution], step: LinearStep) -> Convolution:
     """Channels of several convolutions of one input, as one convolution."""
     frames = [replace(source.geometry, out_channels=1, groups=1) for source in sources]
     frame = replace(reduce(Geometry.beside, frames), out_channels=len(step.channels))
@@ -96,7 +96,7 @@ class LinearisedRegion(nn.Module):
             tensors[step.node] = self._made(step, sources)
         return tensors[self.form.steps[-1].node]
 
-    def _made(self, step: Step, sources: Sequence[Tensor]) -> Tensor:
+    def _made(self, step: LinearStep, sources: Sequence[Tensor]) -> Tensor:
         if step.geometry is not None:
             made: Tensor = self.parts[step.node](sources[0])
             return made

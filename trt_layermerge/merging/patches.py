@@ -1,7 +1,7 @@
 """What a fit is made from: patches of a block's input, sampled at output pixels, and how many of them it takes.
 
 A patch is a row of the least-squares problem: the input entries under the kernel at one output pixel, group by group,
-in the order of the weights.
+in the order of the weights. Shifts, which are the same at all pixels of an image, are entries more of each group.
 """
 
 from __future__ import annotations
@@ -113,6 +113,19 @@ def at(
     image, row, column = positions.to(values.device).unbind(1)
     taken = values[image, :, row, column]
     return taken.reshape(len(taken), groups, taken.shape[1:].numel() // groups).transpose(0, 1)
+
+
+def beside_shifts(
+    patches: Float[Tensor, "groups samples unknowns"],
+    shifts: Sequence[Float[Tensor, "_ _ 1 1"]],
+    positions: Int[Tensor, "samples 3"],
+) -> Float[Tensor, "groups samples _"]:
+    """Patches with the shifts of their images behind them; one of a single image is that of all."""
+    if not shifts:
+        return patches
+    image = positions[:, 0].to(patches.device)
+    values = (shift.flatten(1)[image if len(shift) > 1 else image * 0] for shift in shifts)
+    return torch.cat([patches, *(value.expand(len(patches), -1, -1) for value in values)], 2)
 
 
 def in_parts(positions: Int[Tensor, "samples 3"]) -> Iterator[Tensor]:

@@ -26,7 +26,7 @@ from trt_layermerge.merging.patches import formed_part
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
 from trt_layermerge.merging.width import Width
-from trt_layermerge.network.chain import Unit
+from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.memory import Room
@@ -138,10 +138,10 @@ class Reconstruction:
             linear = compressed.get_submodule(head.target)
             assert isinstance(linear, nn.Linear)
             (source,) = called_by[head.name].all_input_nodes  # a block may have taken the place of the original's
-            student, teacher = up_to(compressed, [source.name]), up_to(self._module, [head.name])
+            student, teacher = up_to(compressed, [source.name]), self.runs.original_values.at(head.name)
             width = self.runs.width(Geometry(linear.in_features, linear.out_features, (1, 1)), head.source, head.name)
             with torch.no_grad():
-                pairs = ((student(*batch)[0], teacher(*batch)[0]) for batch in self.runs.batches())
+                pairs = zip((student(*batch)[0] for batch in self.runs.batches()), teacher, strict=True)
                 solve_head(linear, pairs, reads=width.inputs)
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
@@ -216,8 +216,10 @@ class Reconstruction:
 
     def _solvable(self, layer: Unit) -> bool:
         """Whether a layer is a convolution whose weights can be set: its own, and a norm's with a scale and a shift."""
-        if layer.conv is None or layer.pooling or layer.shift is not None or layer.geometry.dilation != (1, 1):
+        if layer.conv is None or layer.pooling or layer.geometry.dilation != (1, 1):
             return False
+        if layer.shift is not None and (layer.norm is not None or not isinstance(layer, Layer)):
+            return False  # the norm's statistics are those of what is shifted
         nodes = self._module.graph.nodes
         calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
         shared = any(calls[str(node.target)] > 1 for node in nodes if node.name in (layer.conv, layer.norm))

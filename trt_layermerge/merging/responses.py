@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trt_layermerge.blocks.lowering import Shift
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
 from trt_layermerge.merging.patches import AT_ONCE, formed_part
@@ -44,20 +45,23 @@ class Responses:
         patches: With a constant 1 at their end, in the order of the images.
         wanted: The original's sum before its activation.
         added: What skips add to the convolution's result.
+        shifts: Whose values stand in the patches, before the 1.
     """
 
     patches: Float[Tensor, "groups samples unknowns"]
     wanted: Rows
     added: Rows
+    shifts: tuple[Shift, ...] = ()
 
     def split(self) -> tuple[Responses, Responses]:
         """The first patches to solve on, and the last ones to evaluate on."""
         count = self.patches.shape[1] - self.patches.shape[1] // VALIDATED
         ends = slice(None, count), slice(count, None)
-        return (
-            Responses(self.patches[:, ends[0]], self.wanted[:, ends[0]], self.added[:, ends[0]]),
-            Responses(self.patches[:, ends[1]], self.wanted[:, ends[1]], self.added[:, ends[1]]),
+        first, last = (
+            replace(self, patches=self.patches[:, end], wanted=self.wanted[:, end], added=self.added[:, end])
+            for end in ends
         )
+        return first, last
 
 
 def fit_responses(
@@ -81,19 +85,20 @@ def fit_responses(
         linear: The original has no such activation: what comes out of it, and the skips then added, is to be near the
             wanted sum itself.
     """
-    start = prior_columns(prior, geometry).to(responses.patches.device)
+    start = prior_columns(prior, geometry, responses.shifts).to(responses.patches.device)
     formed = formed_part(geometry) == geometry
     solver = _Formed(responses, start, choose_ridge) if formed else _Kept(responses, start)
     targets = responses.wanted.double() - responses.added
     solution = solver.solve(targets, start)
     if clip is not None:
-        sums = Responses(responses.patches, targets, torch.zeros_like(targets)) if linear else _clamped(responses, clip)
+        alone = replace(responses, wanted=targets, added=torch.zeros_like(targets))
+        sums = alone if linear else _clamped(responses, clip)
         solution = _through(sums, solver, solution, start, clip)
     missed = targets - predicted(responses.patches, solution)
     unexplained = unexplained_share(
         missed.square().sum(), targets.square().sum(), targets.sum(1), responses.patches.shape[1]
     )
-    return Fitted(from_columns(solution, geometry), unexplained, solver.residual)
+    return Fitted(from_columns(solution, geometry, responses.shifts), unexplained, solver.residual)
 
 
 class _Formed:

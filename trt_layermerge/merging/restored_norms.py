@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import layers_of
 from trt_layermerge.merging.linear import called
+from trt_layermerge.merging.norms import channel_moments
 from trt_layermerge.merging.rewrite import module_name
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, samples_in
@@ -80,7 +81,7 @@ def _statistics(
 
     def adding(node: fx.Node, bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def add(_conv: nn.Module, _given: tuple[Tensor, ...], result: Tensor) -> None:
-            variance, mean = (part.double() for part in torch.var_mean(result, (0, 2, 3), correction=0))
+            mean, variance = channel_moments(result)
             mean, count = mean - bias, result.numel() // len(bias)
             added = count * torch.stack([torch.ones_like(mean), mean, variance + mean.square()])
             sums[node] = sums.get(node, torch.zeros_like(added)) + added

@@ -33,7 +33,7 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     Args:
         network: The original.
         modules: What takes the place of each block, from its input tensor, behind the pre-norm of its first layer, and
-            the shifts of the layers that it keeps, to its result before outer skips and activation.
+            its shifts, to its result before outer skips and activation.
         share: Share the weights of untouched layers with the original instead of copying them.
     """
     source = network.module if share else copy.deepcopy(network.module)
@@ -59,7 +59,7 @@ def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: 
     with graph.inserting_before(old.next):
         if replacement is not None:
             module.add_submodule(name, replacement)
-            new = _like(graph.call_module(name, (new, *(nodes[shift] for shift in lowered.shifts))), old)
+            new = _like(graph.call_module(name, (new, *(nodes[shift.node] for shift in lowered.shifts))), old)
         for skip in lowered.skips:
             new = _like(graph.call_function(operator.add, (new, nodes[skip.operand])), old)
         if lowered.act is not None:

@@ -81,10 +81,10 @@ def execute(
         ProofError: A merged block does not compute what its unmerged form does.
         TaskError: There is a block to fit, but no calibration data.
     """
-    runs = CalibrationRuns(network, inputs, kept)
-    reconstruction, memory = Reconstruction(runs, strength or Strength()), memory or MemoryLimit.usual()
-    merged, linearised = runs.done, dict[Choice, nn.Module | None]()
-    proofs, fits, refits = [], {}, {}
+    memory = memory or MemoryLimit.usual()
+    runs = CalibrationRuns(network, inputs, kept, memory.room(Need()).activations // 2)
+    reconstruction = Reconstruction(runs, strength or Strength())
+    blocks = _Blocks(network, reconstruction)
     todo = sorted((choice for choice in choices if reconstruction.changes(choice)), key=lambda choice: choice.block)
     if kept:
         reconstruction.correct(todo, memory.room(Need()))
@@ -94,25 +94,50 @@ def execute(
         memory.keep()
         if kept:
             reconstruction.refit_beside(choice)
-        if choice.kind is Kind.KEEP:
-            if (refitted := reconstruction.refit(choice)) is not None:
-                refits[choice.key] = refitted
-        elif choice.kind is Kind.IDENTITY:
-            merged[choice] = linearised[choice] = None
-        elif choice.kind is Kind.MERGE:
-            convolution, unmerged = product(runs.working, choice), linearised_form(runs.working, choice)
-            proofs.append(prove_block(unmerged, convolution))
-            lowered = lowered_in(network, choice)
-            merged[choice] = normed(network.module, lowered, to_module(convolution))
-            linearised[choice] = normed(network.module, lowered, unmerged)
-        else:
-            fits[choice.key] = fitted = reconstruction.fit(choice, prior_of(network, choice))
-            merged[choice], linearised[choice] = to_module(fitted.convolution), to_module(fitted.convolution)
-    compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in (merged, linearised))
-    if merged or kept:
+        blocks.make(choice)
+    made = (runs.done, blocks.linearised)
+    compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in made)
+    if runs.done or kept:
         reconstruction.correct_norms(compressed, as_linearised)
         reconstruction.refit_heads(compressed, as_linearised)
-    return Compression(_narrowed(network, compressed, kept), as_linearised, tuple(proofs), fits, refits)
+    narrowed = _narrowed(network, compressed, kept)
+    return Compression(narrowed, as_linearised, tuple(blocks.proofs), blocks.fits, blocks.refits)
+
+
+class _Blocks:
+    """What takes the place of blocks, made one after the other; it stands in the runs from then on.
+
+    Attributes:
+        linearised: The same with merged blocks in their unmerged form.
+        proofs: Of merges.
+        fits: Of blocks.
+        refits: Of layers that are kept.
+    """
+
+    def __init__(self, network: Network, reconstruction: Reconstruction) -> None:
+        self._network, self._reconstruction = network, reconstruction
+        self.linearised: dict[Choice, nn.Module | None] = {}
+        self.proofs: list[BlockProof] = []
+        self.fits: dict[str, Fitted] = {}
+        self.refits: dict[str, Fitted] = {}
+
+    def make(self, choice: Choice) -> None:
+        """Execute a choice."""
+        network, runs = self._network, self._reconstruction.runs
+        if choice.kind is Kind.KEEP:
+            if (refitted := self._reconstruction.refit(choice)) is not None:
+                self.refits[choice.key] = refitted
+        elif choice.kind is Kind.IDENTITY:
+            runs.done[choice] = self.linearised[choice] = None
+        elif choice.kind is Kind.MERGE:
+            convolution, unmerged = product(runs.working, choice), linearised_form(runs.working, choice)
+            self.proofs.append(prove_block(unmerged, convolution))
+            lowered = lowered_in(network, choice)
+            runs.done[choice] = normed(network.module, lowered, to_module(convolution))
+            self.linearised[choice] = normed(network.module, lowered, unmerged)
+        else:
+            self.fits[choice.key] = fitted = self._reconstruction.fit(choice, prior_of(network, choice))
+            runs.done[choice], self.linearised[choice] = (to_module(fitted.convolution) for _ in range(2))
 
 
 def _narrowed(network: Network, compressed: fx.GraphModule, kept: Kept | None) -> fx.GraphModule:

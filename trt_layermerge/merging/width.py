@@ -48,7 +48,8 @@ class Width:
         whole = regroup(whole, 1)
         inputs, outputs = self._on(whole.weight)
         weight = whole.weight[outputs][:, inputs]
-        return Convolution(self.geometry(whole.geometry), weight, whole.bias[outputs])
+        carries = {number: matrix[outputs] for number, matrix in whole.carries.items()}
+        return Convolution(self.geometry(whole.geometry), weight, whole.bias[outputs], carries)
 
     def whole(self, part: Convolution, geometry: Geometry) -> Convolution:
         """A convolution of a geometry that has this one in it, and is 0 elsewhere."""
@@ -57,9 +58,12 @@ class Width:
         inputs, outputs = self._on(part.weight)
         weight = part.weight.new_zeros(geometry.out_channels, geometry.in_channels, *geometry.kernel)
         weight[outputs[:, None], inputs] = part.weight
-        bias = part.bias.new_zeros(geometry.out_channels)
-        bias[outputs] = part.bias
-        return Convolution(geometry, weight, bias)
+
+        def spread(rows: Tensor) -> Tensor:
+            return rows.new_zeros(geometry.out_channels, *rows.shape[1:]).index_copy(0, outputs, rows)
+
+        carries = {number: spread(matrix) for number, matrix in part.carries.items()}
+        return Convolution(geometry, weight, spread(part.bias), carries)
 
     def _is_all_of(self, geometry: Geometry) -> bool:
         return (len(self.inputs), len(self.outputs)) == (geometry.in_channels, geometry.out_channels)

@@ -38,7 +38,7 @@ _PIXEL, _CHANNEL, _SAMPLE = 24, 18, 2
 
 
 @dataclass(frozen=True)
-class Step:
+class LinearStep:
     """One tensor of a linear form: a convolution of another one, channels picked from others, or else their sum.
 
     Attributes:
@@ -65,7 +65,7 @@ class LinearForm:
     """
 
     region: Region
-    steps: tuple[Step, ...]
+    steps: tuple[LinearStep, ...]
     geometry: Geometry
 
 
@@ -81,12 +81,12 @@ class Bookkeeping:
         self.nodes = {node.name: node for node in module.graph.nodes}
         self.by_number = dict(enumerate(module.graph.nodes))
         self.numbers = {node: number for number, node in self.by_number.items()}
-        self._steps: dict[fx.Node, Step | str | None] = {}
+        self._steps: dict[fx.Node, LinearStep | str | None] = {}
         self._values: dict[fx.Node, Any] = {}
 
     def linear_form(self, region: Region) -> LinearForm | None:
         """The linear form of a region; ``None`` where something in it is not linear and no activation."""
-        steps: list[Step] = []
+        steps: list[LinearStep] = []
         alias = {region.input: region.input}
         todo, read = [self.nodes[region.before_activation]], set[fx.Node]()
         while todo:
@@ -99,7 +99,7 @@ class Bookkeeping:
             todo += [self.nodes[name] for name in ((step,) if isinstance(step, str) else step.sources)]
         for node in sorted(read, key=self.numbers.__getitem__):
             step = self.step(node)
-            if isinstance(step, Step):
+            if isinstance(step, LinearStep):
                 steps.append(replace(step, sources=tuple(alias[source] for source in step.sources)))
                 alias[node.name] = node.name
             elif step is not None:
@@ -107,28 +107,28 @@ class Bookkeeping:
         geometry = _geometry(steps, region) if steps and alias[region.before_activation] == steps[-1].node else None
         return None if geometry is None else LinearForm(region, tuple(steps), geometry)
 
-    def step(self, node: fx.Node) -> Step | str | None:
+    def step(self, node: fx.Node) -> LinearStep | str | None:
         """What a node does; the node before it where that is nothing, or an activation; ``None`` for all else."""
         if node not in self._steps:
             self._steps[node] = self._step(node)
         return self._steps[node]
 
-    def _step(self, node: fx.Node) -> Step | str | None:
+    def _step(self, node: fx.Node) -> LinearStep | str | None:
         part = self.units.module(node)
         if not is_image(node) or node.meta.get("multiple", 1) != 1:
             return None
         if isinstance(part, nn.Conv2d | nn.AvgPool2d | nn.BatchNorm2d):
             (source,) = node.all_input_nodes
             geometry = self.units.unit(node)[0].geometry if self.units.starts(node) else None
-            return None if geometry is None else Step(node.name, (source.name,), geometry)
+            return None if geometry is None else LinearStep(node.name, (source.name,), geometry)
         if part is not None:
             named = self.units.inert(node) or activation_name(part) is not None
             return node.all_input_nodes[0].name if named else None
         if node.target is operator.add:
-            return Step(node.name, tuple(str(source) for source in node.args))
+            return LinearStep(node.name, tuple(str(source) for source in node.args))
         return self._picked(node) if _moves(node) else None
 
-    def _picked(self, node: fx.Node) -> Step | None:
+    def _picked(self, node: fx.Node) -> LinearStep | None:
         """The channels that a node picks, if every pixel of every sample stays where it is."""
         try:
             value = self._run(node)
@@ -147,7 +147,7 @@ class Bookkeeping:
         if any(source.meta["shape"][1:] != shape[1:] for source in read):
             return None  # rows cut off at the bottom
         channels = tuple((sources.index(number), channel) for number, channel in found)
-        return Step(node.name, tuple(source.name for source in read), None, channels)
+        return LinearStep(node.name, tuple(source.name for source in read), None, channels)
 
     def _run(self, node: fx.Node) -> Any:
         """What a node makes of numbered channels: an image of its own, or what is moved on the way to one."""
@@ -185,7 +185,7 @@ def _numbered(shape: ImageShape) -> Tensor:
     )
 
 
-def _geometry(steps: Sequence[Step], region: Region) -> Geometry | None:
+def _geometry(steps: Sequence[LinearStep], region: Region) -> Geometry | None:
     """The one convolution that steps make; ``None`` where terms differ in stride, or make an image of another size."""
     views = {region.input: POINT}
     for step in steps:
@@ -206,7 +206,7 @@ def _of_one_channel(geometry: Geometry) -> Geometry:
     return replace(geometry, in_channels=1, out_channels=1, groups=1)
 
 
-def _read_channels(steps: Iterable[Step], region: Region) -> Sequence[int]:
+def _read_channels(steps: Iterable[LinearStep], region: Region) -> Sequence[int]:
     """Which channels of the region's input each channel of its result depends on, as the bits of a number."""
     masks: dict[str, Sequence[int]] = {region.input: [1 << channel for channel in range(region.input_shape[0])]}
     for step in steps:
@@ -214,7 +214,7 @@ def _read_channels(steps: Iterable[Step], region: Region) -> Sequence[int]:
     return masks[step.node]
 
 
-def _masks(step: Step, masks: Mapping[str, Sequence[int]]) -> Iterator[int]:
+def _masks(step: LinearStep, masks: Mapping[str, Sequence[int]]) -> Iterator[int]:
     if step.channels:
         yield from (masks[step.sources[source]][channel] for source, channel in step.channels)
     elif step.geometry is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import cast
 
 import torch
@@ -65,8 +66,8 @@ def parts_of(values: Values, number: int) -> list[Values]:
 
 
 def samples_in(values: Values) -> int:
-    """Number of samples in a batch; ``len`` of several inputs would be how many those are."""
-    return len(as_tuple(values)[0])
+    """Number of samples in a batch, of which an output may have several rows each; ``len`` would count the tensors."""
+    return gcd(*map(len, as_tuple(values)))
 
 
 def joined(batches: Iterable[Values]) -> tuple[Tensor, ...]:

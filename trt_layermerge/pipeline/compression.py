@@ -40,7 +40,7 @@ from trt_layermerge.network.inputs import Values, batched_shapes, joined
 from trt_layermerge.pipeline.final_engines import Route, fastest_route, timed_finally
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_evidence import evidence_of
-from trt_layermerge.pipeline.outcome import require_as_planned
+from trt_layermerge.pipeline.outcome import better_of, promised, require_as_planned
 from trt_layermerge.pipeline.refine import refine_stage
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import chosen, plan_stage
@@ -108,9 +108,11 @@ def compress(session: Session, reporter: Reporter) -> Compressed:
         plan_hash, inputs = sha256(session.job.plan_file), _real_inputs(session.require_task())
         executed = execute_and_train(session, chosen(session, file.plan), inputs, reporter)
         reporter.stage("prove")
-        module = fold_norms(executed.trained)
-        cautions += executed.cautions + require_as_planned(session, file.plan, module)
-        folds = prove_network(executed.trained, module, inputs, prove_folds(executed.trained))
+        promise = promised(session, file.plan)
+        better, worsened = better_of(session, promise, executed.trained, executed.untrained)
+        module = fold_norms(better)
+        cautions += worsened + require_as_planned(session, promise, module)
+        folds = prove_network(better, module, inputs, prove_folds(better))
         _tell_proof(executed.proof, folds)
         return Compressed(session, file, plan_hash, module, executed, folds, cautions)
 

@@ -23,8 +23,11 @@ from trt_layermerge.training.check import first_batch
 BUDGETS = 5
 """That are told of before one is chosen."""
 
-TRAINING_STEP = 3.5
-"""A step of the compressed network and its teacher, in forward passes of the original."""
+TEACHER_STEP, STUDENT_STEP = 1.0, 5.0
+"""A step of training in forward passes: the teacher's, and those of the student, which learns its norms, too."""
+
+USUAL_SHARE_LEFT = 0.5
+"""Of the original's time; of a plan that is not known yet."""
 
 
 class StagePlan(TypedDict):
@@ -97,12 +100,13 @@ def _measuring(session: Session, stage: str, plans: int, pace: float) -> StagePl
     return {"stage": stage, "what": f"{plans} plans", "seconds": plans * (images * pace + 20)}
 
 
-def finishing_plan(session: Session, pace: float) -> list[StagePlan]:
+def finishing_plan(session: Session, pace: float, left: float = USUAL_SHARE_LEFT) -> list[StagePlan]:
     """The stages once there is a plan.
 
     Args:
         session: The job.
         pace: Seconds that the original takes for one image where the job computes.
+        left: Share of the original's time that the plan leaves.
     """
     job, task = session.job, session.training_task()
     stages: list[StagePlan] = [
@@ -111,7 +115,7 @@ def finishing_plan(session: Session, pace: float) -> list[StagePlan]:
     if job.recipe is not None:
         steps = job.recipe.steps_of(task.steps_per_epoch)
         batch = samples_in(first_batch(task, "training_batches")[0])
-        seconds = steps * batch * pace * TRAINING_STEP
+        seconds = steps * batch * pace * (TEACHER_STEP + STUDENT_STEP * left)
         stages.append({"stage": "fine-tune", "what": f"{steps} steps of {batch} images", "seconds": seconds})
     stages.append({"stage": "deliver", "what": "engines, proof, timing, test", "seconds": 60.0})
     return stages

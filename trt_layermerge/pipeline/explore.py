@@ -50,7 +50,7 @@ def _explored(session: Session, reporter: Reporter) -> Exploration:
     measured = MeasuredPlans.open(job.explore_file(session.any_budget), session.any_budget)
     measure_plans(session, tuple(planned.values()), measured, table, reporter)
     original = held_out_score(session, session.network.module)
-    finishing = finishing_plan(session, seconds_per_image(session))
+    pace = seconds_per_image(session)
     return Exploration(
         model=job.model,
         device=f"{device.runtime} {device.runtime_version} on {device.name}, {device.precision}, batch {job.batch}",
@@ -59,8 +59,7 @@ def _explored(session: Session, reporter: Reporter) -> Exploration:
         images=original.samples,
         original_loss=original.loss,
         original_accuracy=original.accuracy,
-        budgets=tuple(_told(str(budget), plan, measured) for budget, plan in planned.items()),
-        finishing_seconds=sum(stage["seconds"] for stage in finishing),
+        budgets=tuple(_told(session, pace, str(budget), plan, measured) for budget, plan in planned.items()),
         trains=job.recipe is not None,
         command=job.command,
     )
@@ -76,8 +75,9 @@ def _plans(frontier: Frontier) -> Iterator[tuple[Budget, Plan]]:
     yield from found.values()
 
 
-def _told(budget: str, plan: Plan, measured: MeasuredPlans) -> ExploredBudget:
+def _told(session: Session, pace: float, budget: str, plan: Plan, measured: MeasuredPlans) -> ExploredBudget:
     executed, timed = measured.measurement(plan)
+    finishing = finishing_plan(session, pace, timed.measured_ns / timed.original_ns)
     return ExploredBudget(
         budget=budget,
         predicted=plan.speedup,
@@ -86,4 +86,5 @@ def _told(budget: str, plan: Plan, measured: MeasuredPlans) -> ExploredBudget:
         changed=sum(item.kind != Kind.KEEP for item in plan.items),
         loss=executed.loss,
         accuracy=executed.accuracy,
+        finishing_seconds=sum(stage["seconds"] for stage in finishing),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trt_layermerge.blocks.limits import Limits
-from trt_layermerge.delivery.signature import SigningKey
+from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.policy import MeasurementPolicy

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.pipeline.correction_file import kept_correction
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.planning.candidate import Candidate, MeasuredGroup, MeasuredWidth
+from trt_layermerge.planning.finding import without_impossible
 from trt_layermerge.planning.frontier import Frontier, solve
 
 
@@ -96,6 +99,20 @@ def saved_ns(session: Session, choice: Choice, kept: Mapping[tuple[int, int], in
     return saved
 
 
+def most_saved_ns(session: Session, kept: Mapping[tuple[int, int], int]) -> int:
+    """The most that any plan saves by gaps, in ns: regions side by side, on the path that all chains make."""
+    first = [0, *accumulate(map(len, session.network.chains))]
+    ending: dict[int, set[tuple[int, int]]] = defaultdict(set)
+    for choice in session.choices:
+        block = choice.block
+        end_chain = block.chain if block.end_chain is None else block.end_chain
+        ending[first[end_chain] + block.end].add((first[block.chain] + block.start, saved_ns(session, choice, kept)))
+    most = [0]
+    for layer in range(1, first[-1] + 1):
+        most.append(max((most[start] + saved for start, saved in ending[layer]), default=most[-1]))
+    return most[-1]
+
+
 def wanted_choices(session: Session, everything: bool = False) -> tuple[Choice, ...]:
     """The choices whose importance is to be measured: those that are worthwhile, or all, while no latency is known."""
     return session.choices if everything or not len(session.profile) else worthwhile(session)
@@ -156,15 +173,17 @@ def frontier_of(session: Session, baseline: Timing, table: LossRows | None, corr
     kept = sum(kept_ns(session, within).values())
     lengths, groups = [len(chain) for chain in session.network.chains], _groups(session, table)
     candidates = _candidates(session, table, within)
-    return solve(session.job.planner.problem(lengths, candidates, original - kept, original, groups))
+    problem = session.job.planner.problem(lengths, candidates, original - kept, original, groups)
+    return without_impossible(solve(problem))
 
 
 def within_network(session: Session, original_ns: int, corrected: bool = True) -> WithinNetwork:
     """What blocks take within the network of a job."""
-    kept = sum(kept_ns(session).values())
-    # Where the blocks take longer one by one than the network as a whole, what calling a runtime costs is in each of
-    # them. Shares of the network are then the best that is known.
-    share = min(1.0, original_ns / max(kept, 1))
+    layers_ns = kept_ns(session)
+    parts = sum(layers_ns.values()) + most_saved_ns(session, layers_ns)
+    # Where the parts take longer one by one than the network as a whole, what calling a runtime costs is in each of
+    # them. Shares of the network are then the best that is known; and no plan saves more than there is.
+    share = min(1.0, original_ns / max(parts, 1))
     correction = kept_correction(session) if corrected else None
     if correction is None:
         return WithinNetwork(share)

@@ -80,7 +80,7 @@ class MeasuredPlans:
         self._timed: dict[str, TimedPlan] = {}
         for number, record in journal:
             try:
-                self._know(read_measured(record))
+                self._know(read_plan_row(record))
             except ValueError as error:
                 raise journal.malformed(number, error) from error
 
@@ -185,7 +185,7 @@ def _onnx(job: Job, plan: Plan) -> Path:
     return job.output / f"plan-{digest_of(plan)}.onnx"
 
 
-def read_measured(record: Record) -> ExecutedPlan | TimedPlan:
+def read_plan_row(record: Record) -> ExecutedPlan | TimedPlan:
     """A row from its record.
 
     Raises:

@@ -80,6 +80,12 @@ def profiling_plan(sessions: Sequence[Session]) -> ProfilingPlan:
     return ProfilingPlan(profile.path, tuple(rows), len(pending), seconds)
 
 
+def rows_left(sessions: Sequence[Session]) -> int:
+    """How many operations of networks their profile has no row of."""
+    profile = sessions[0].profile
+    return len({one.key for one in _together(sessions) if not one.empty and profile.get(one) is None})
+
+
 def profile_networks(sessions: Sequence[Session], reporter: Reporter, max_seconds: float | None = None) -> int:
     """Measure every signature that the profile does not hold yet.
 

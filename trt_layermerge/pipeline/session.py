@@ -347,7 +347,8 @@ def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
     """The choices that a method admits, but of a ``merge`` and a ``fit`` of the same convolution the fit alone.
 
     Methods without fits are the papers', which know layers in a row and no regions.
-    Both have the same latency, and the product of the weights is one of the points that the fit is the best of.
+    Both have the same latency, and the product of the weights is one of the points that the fit is the best of; but for
+    a group norm that a merge moves behind it, and a fit does without.
     """
     known = (choice for choice in choices if method.fits or choice.block.region is None)
     admitted = tuple(choice for choice in known if method.admits(choice))

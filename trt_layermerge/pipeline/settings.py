@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-from trt_layermerge.delivery.signature import SigningKey
+from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError, did_you_mean
 from trt_layermerge.importance.estimators.base import Estimator
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators

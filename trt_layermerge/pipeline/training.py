@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
 from safetensors.torch import load_file, save
 from torch import fx
 
-from trt_layermerge.errors import TableError, say
+from trt_layermerge.errors import TableError
 from trt_layermerge.files import sha256, write_bytes
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.log import record
@@ -25,7 +25,6 @@ from trt_layermerge.merging.sequential import Compression, execute_on
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.outcome import held_out_loss
 from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import ChosenPlan, chosen
 from trt_layermerge.planning.plan import read_plan
@@ -38,9 +37,6 @@ from trt_layermerge.training.unlabelled.inner_states import Observed, observe_bl
 
 _LOG = logging.getLogger(__name__)
 
-ROUNDING = 1e-6
-"""Of a distance: so much worse is no worse."""
-
 
 @dataclass(frozen=True)
 class Executed:
@@ -51,14 +47,14 @@ class Executed:
         proof: That the merged network computes what its unmerged form does.
         trained: The merged network, trained; batch norms that training was given are in it still.
         training: How that went; ``None`` where nothing was trained.
-        cautions: What is to be known of it.
+        untrained: The merged network as training began; ``None`` where there was none, or it came before the merges.
     """
 
     compression: Compression
     proof: Proof
     trained: fx.GraphModule
     training: TrainingResult | None
-    cautions: tuple[str, ...] = ()
+    untrained: fx.GraphModule | None = field(default=None, repr=False)
 
 
 def execute_and_train(session: Session, plan: ChosenPlan, inputs: Values, reporter: Reporter) -> Executed:
@@ -83,27 +79,9 @@ def execute_and_train(session: Session, plan: ChosenPlan, inputs: Values, report
     compression = _execute(session, plan, members, reporter)
     proof = prove_network(compression.linearised, compression.merged, inputs, compression.proofs)
     model = _trainable(session, compression, plan, members)
-    before = None if session.comparison is None or session.job.recipe is None else copy.deepcopy(model)
+    untrained = None if session.job.recipe is None else copy.deepcopy(model)
     training = _fine_tune(session, model, plan, members, reporter)
-    if before is not None and (worse := _worsened(session, before, model)):
-        return Executed(compression, proof, before, training, worse)
-    return Executed(compression, proof, model, training)
-
-
-def _worsened(session: Session, before: fx.GraphModule, trained: fx.GraphModule) -> tuple[str, ...]:
-    """What to say where training without labels has led away from the original; nothing where it has not.
-
-    Fits are close to it already, and few images, or steps that are too long, do more harm than good.
-    """
-    was, loss = (held_out_loss(session, module) for module in (before, trained))
-    if loss <= was + ROUNDING:
-        return ()
-    message = (
-        f"training led away from the original and is not used: its held-out distance is {loss:.4g}, before it was "
-        f"{was:.4g}; more images, a lower --lr or more --epochs may help"
-    )
-    say(message)
-    return (message,)
+    return Executed(compression, proof, model, training, untrained)
 
 
 def leads(session: Session) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trt_layermerge.planning.path import Floats, Ints, Mask, Path, undominated
+from trt_layermerge.planning.path import Mask, Path, undominated
+from trt_layermerge.planning.states import Floats, Ints
 
 ROUNDS = 5  # doublings of the number of corners; more of them tighten the bounds by less than they cost
 EPSILON = float(np.finfo(np.float64).eps)

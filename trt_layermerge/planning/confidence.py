@@ -19,9 +19,9 @@ import numpy as np
 from trt_layermerge.errors import InfeasibleBudgetError, UsageError
 from trt_layermerge.planning.budget import milliseconds
 from trt_layermerge.planning.frontier import Frontier, solve
-from trt_layermerge.planning.path import Floats
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item
+from trt_layermerge.planning.states import Floats
 
 DRAWS = 10_000  # the probability's own standard error is at most 0.005, and 0.0022 at 0.95
 WIDTH = NormalDist().inv_cdf(0.975)  # half a 95 % interval in standard deviations
@@ -148,6 +148,7 @@ def _surest(frontier: Frontier, budget_ns: int, seed: int) -> Plan:
     rough = sorted(((_roughly(other.plan(index), budget_ns), -index) for index in within), reverse=True)[:CLOSEST]
     own = {(item.key, item.widths): item for item in problem.items}
     plans = [Plan.of(problem, (own[item.key, item.widths] for item in other.plan(-index).items)) for _, index in rough]
+    plans = [plan for plan in plans if plan.latency_ns > 0 or not frontier.impossible] or [frontier.best(budget_ns)]
     return max(plans, key=lambda plan: (probability(plan, budget_ns, seed), plan.objective))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trt_layermerge.errors import say
+from trt_layermerge.planning.budget import milliseconds
 from trt_layermerge.planning.confidence import plan_for
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.planning.plan import Plan
@@ -20,6 +22,21 @@ class Found:
 
     plans: tuple[Plan, ...]
     best: bool = True
+
+
+def without_impossible(frontier: Frontier) -> Frontier:
+    """A frontier without the plans that are predicted to take no time at all, or less; that there were some is said.
+
+    Raises:
+        InputError: It has no others.
+    """
+    possible = frontier.possible()
+    if count := possible.impossible:
+        say(
+            f"left out: {count} plan{'s' * (count > 1)} that would take no time at all, for the latencies of parts add "
+            f"up to more than the {milliseconds(frontier.problem.original_ns)} of the original"
+        )
+    return possible
 
 
 def find_plans(frontier: Frontier, budget_ns: int, confidence: float | None = None, count: int = 1) -> Found:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from trt_layermerge.errors import InfeasibleBudgetError, UsageError
+from trt_layermerge.errors import InfeasibleBudgetError, InputError, UsageError
 from trt_layermerge.planning.bounds import Hull
 from trt_layermerge.planning.budget import milliseconds
 from trt_layermerge.planning.kbest import best_plans
-from trt_layermerge.planning.path import Floats, Ints, Path, pareto, undominated
+from trt_layermerge.planning.path import Path, pareto, undominated
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Item, Problem
+from trt_layermerge.planning.states import Floats, Ints
 
 Links = npt.NDArray[np.int32]
 
@@ -61,6 +62,7 @@ class Frontier:
         error_ns: What a ``resolution`` can have cost, in ns: for every budget that a plan meets, the frontier has one
             that is worth as much within the budget plus this. 0 where the frontier is exact. Latencies are exact in
             any case, so no plan exceeds its budget, and the fastest plan is the fastest there is.
+        impossible: How many plans, of no latency or a negative one, were left out of it; see ``possible``.
     """
 
     problem: Problem
@@ -68,10 +70,33 @@ class Frontier:
     value: Floats
     labels: tuple[Labels, ...]
     error_ns: int = 0
+    impossible: int = 0
 
     def __len__(self) -> int:
         """Number of plans."""
         return len(self.value)
+
+    def possible(self) -> Frontier:
+        """Without the plans that are predicted to take no time at all, or less: nothing is as fast as that.
+
+        Latencies of parts that were measured by themselves may add up to more than the whole takes.
+
+        Raises:
+            InputError: It has no others.
+        """
+        if not (first := bisect_right(self.latency_ns, 0)):
+            return self
+        if first == len(self):
+            raise InputError(
+                f"every plan is predicted to take no time at all, or less: with an original of "
+                f"{milliseconds(self.problem.original_ns)}, the latencies of its parts cannot be right",
+                hint="measure both on one device, batch and precision, and with nothing beside",
+            )
+        last = _some(self.labels[-1], np.arange(first, len(self)))
+        labels = (*self.labels[:-1], last)
+        return replace(
+            self, latency_ns=self.latency_ns[first:], value=self.value[first:], labels=labels, impossible=first
+        )
 
     def plan(self, index: int) -> Plan:
         """One plan of the frontier; 0 is the fastest, -1 the one of largest value.
@@ -111,10 +136,17 @@ class Frontier:
         if count < 1:
             raise UsageError(f"cannot give the {count} best plans", hint="ask for 1 or more")
         best = self.best(budget_ns)
-        plans = best_plans(self.problem, budget_ns, count, best.objective)
+        plans = self._first_plans(budget_ns, count, best.objective)
         if best.objective < plans[0].objective or best.items in [plan.items for plan in plans]:
             return plans
         return (best, *plans[:-1])  # worth as much as they are, but for the rounding of sums
+
+    def _first_plans(self, budget_ns: int, count: int, known: float) -> tuple[Plan, ...]:
+        """The plans of largest value, but for those that this frontier leaves out."""
+        plans = best_plans(self.problem, budget_ns, looked_at := count, known)
+        while self.impossible and len(plans) == looked_at and sum(plan.latency_ns > 0 for plan in plans) < count:
+            plans = best_plans(self.problem, budget_ns, looked_at := 2 * looked_at, known)
+        return tuple(plan for plan in plans if plan.latency_ns > 0 or not self.impossible)[:count]
 
     def around(self, budget_ns: int, count: int, beyond: float = 0.02) -> tuple[Plan, ...]:
         """Plans to measure where predictions are not to be trusted: the best within a budget, and some just over it.

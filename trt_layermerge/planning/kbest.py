@@ -15,9 +15,10 @@ from itertools import count as counter
 import numpy as np
 
 from trt_layermerge.planning.bounds import Hull
-from trt_layermerge.planning.path import Floats, Ints, Mask, Path, undominated
+from trt_layermerge.planning.path import Mask, Path, undominated
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.planning.problem import Problem
+from trt_layermerge.planning.states import Floats, Ints
 
 PRICES = 9  # prices around the budget whose bounds are looked at
 WIDEN = 4.0  # how much deeper to look when there were not enough plans

@@ -16,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trt_layermerge.planning.problem import Problem
-from trt_layermerge.planning.states import Columns, expanded
+from trt_layermerge.planning.states import Columns, Floats, Ints, expanded
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 

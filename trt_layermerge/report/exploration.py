@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trt_layermerge.progress import minutes
 from trt_layermerge.report.charts import Mark, losses_chart
 from trt_layermerge.report.html import write_page
 
@@ -27,6 +26,8 @@ class ExploredBudget:
         changed: Blocks that are merged, fitted or dropped.
         loss: Held-out loss after fits.
         accuracy: Held-out accuracy after fits, or the task's metric; ``None`` where it is not known.
+        finishing_seconds: How long a job should take from here: an estimate, and so in no file that another run makes
+            again.
     """
 
     budget: str
@@ -36,6 +37,7 @@ class ExploredBudget:
     changed: int
     loss: float
     accuracy: float | None
+    finishing_seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,6 @@ class Exploration:
         original_loss: Of the original on the same.
         original_accuracy: Likewise.
         budgets: The slowest first.
-        finishing_seconds: How long a job should take from here, fine-tuning included, by its settings.
         trains: Whether it would train.
         command: What was typed.
     """
@@ -64,7 +65,6 @@ class Exploration:
     original_loss: float
     original_accuracy: float
     budgets: tuple[ExploredBudget, ...]
-    finishing_seconds: float
     trains: bool
     command: str
 
@@ -79,11 +79,9 @@ class Exploration:
 
     @property
     def going_on(self) -> str:
-        """How long it takes from here, in a sentence: an estimate, and so in no file that another run makes again."""
+        """What the minutes of each budget are, in a sentence."""
         training = "fine-tuning included" if self.trains else "without fine-tuning"
-        return (
-            f"With one of these budgets, the job takes about {minutes(self.finishing_seconds)} from here, {training}."
-        )
+        return f"'From here' is how long the job with that budget should take, {training}."
 
     @property
     def rows(self) -> tuple[tuple[str, ...], ...]:
@@ -129,10 +127,10 @@ class Exploration:
                     "changed": one.changed,
                     "held_out_loss": one.loss,
                     "held_out_accuracy": one.accuracy,
+                    "finishing_seconds": round(one.finishing_seconds, 1),
                 }
                 for one in self.budgets
             ],
-            "finishing_seconds": round(self.finishing_seconds, 1),
         }
 
 

@@ -19,7 +19,6 @@ from markupsafe import Markup
 from trt_layermerge.delivery.manifest import Manifest
 from trt_layermerge.files import write_bytes
 from trt_layermerge.report.evidence import NO_EVIDENCE, Evidence
-from trt_layermerge.report.pictures import pictures_of
 from trt_layermerge.report.strips import strips
 from trt_layermerge.report.summary import FATES, Summary, summarise
 
@@ -35,6 +34,8 @@ def write_report(
         evidence: The tables behind it; without them the report leaves out what they would show.
         cautions: What is to be known before it is trusted.
     """
+    from trt_layermerge.report.pictures import pictures_of  # matplotlib takes half a second, whatever is run
+
     summary = summarise(manifest, evidence)
     plan = manifest.plan
     write_page(

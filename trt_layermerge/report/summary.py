@@ -54,6 +54,10 @@ class FigureRow:
     change: str
 
 
+MISSED = 0.15
+"""Of a prediction: the share that it may be off by before that is said in words."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the plan said of the latency, beside what was measured.
@@ -77,6 +81,11 @@ class Prediction:
     budget: str
     method: str
     probability: float | None
+
+    @property
+    def missed(self) -> bool:
+        """So far off that another plan may be the better one."""
+        return abs(self.error) > MISSED
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.progress import minutes
 from trt_layermerge.report.exploration import Exploration
 from trt_layermerge.report.result import Result
 from trt_layermerge.report.summary import FigureRow, Summary, summarise
@@ -43,10 +44,11 @@ def print_exploration(found: Exploration, page: Path, *, stderr: bool = False) -
     table = Table(
         title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
     )  # for 80 columns
-    for name in found.columns:
+    for name in (*found.columns, "from here"):
         table.add_column(name, justify="right", overflow="fold")
-    for first, *others in found.rows:
-        table.add_row(first or "original", *others)
+    left = ("", *(minutes(one.finishing_seconds) for one in found.budgets))
+    for (first, *others), time in zip(found.rows, left, strict=True):
+        table.add_row(first or "original", *others, time)
     console.print(table)
     for note in (*found.notes, *([found.going_on] if found.budgets else [])):
         console.print(note)
@@ -88,6 +90,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         f"predicted  {prediction.predicted_ms:.3f} ms, {prediction.error:+.1%} off what was measured "
         f"(machine since planning: {prediction.machine:+.1%})"
     )
+    if prediction.missed:
+        yield "           so far off that another plan may be better: --refine 8 times the best ones and decides"
     if prediction.probability is not None:
         yield f"planned    to meet the budget of {prediction.budget} with probability {prediction.probability:.3f}"
     if summary.widths:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from trt_layermerge.errors import RuntimeNotAvailableError
 from trt_layermerge.extras import install_hint, installed_version
 from trt_layermerge.runtimes import registry
-from trt_layermerge.runtimes.nvidia.cuda import Driver, driver, has_cuda_bindings
+from trt_layermerge.runtimes.nvidia.cuda import CudaDriver, driver, has_cuda_bindings
 from trt_layermerge.runtimes.nvidia.nvml import open_nvml
 
 TURING = "7.5"
@@ -57,7 +57,7 @@ def _packages() -> Finding:
     return Finding("packages", found, "export, planning")
 
 
-def _torch(there: Driver | Finding) -> Finding:
+def _torch(there: CudaDriver | Finding) -> Finding:
     """torch, and whether its CUDA is one that the driver has: a newer minor version of the same major one works."""
     import torch
 
@@ -76,14 +76,14 @@ def _major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def _driver() -> Driver | Finding:
+def _driver() -> CudaDriver | Finding:
     try:
         return driver()
     except RuntimeNotAvailableError as error:
         return Finding("driver", None, _GPU, f"{error.message}: {error.hint}")
 
 
-def _device(there: Driver | Finding) -> Finding:
+def _device(there: CudaDriver | Finding) -> Finding:
     if isinstance(there, Finding):
         return Finding("GPU", None, _GPU, "the driver comes first")
     old = tuple(map(int, there.compute_capability.split("."))) < tuple(map(int, TURING.split(".")))
@@ -100,7 +100,7 @@ def _binding() -> Finding:
     return Finding("CUDA binding", ", ".join(f"{name} {installed_version(name)}" for name in names), use, fix)
 
 
-def _nvml(there: Driver | Finding) -> Finding:
+def _nvml(there: CudaDriver | Finding) -> Finding:
     use, installed = "clock rates and temperatures beside latencies (optional)", installed_version("nvidia-ml-py")
     if installed is None:
         return Finding("NVML", None, use, install_hint("tensorrt", "nvidia-ml-py"))

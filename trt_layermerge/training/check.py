@@ -12,7 +12,7 @@ from torch import Tensor
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input, Values, as_inputs, each
 from trt_layermerge.network.plain import oddity
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.task import Scoring, Task, Unlabelled
 from trt_layermerge.usercode import user_code
 
 Checked = tuple[tuple[Tensor, ...], Values]
@@ -21,12 +21,12 @@ Checked = tuple[tuple[Tensor, ...], Values]
 DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
 
-def asking(task: Task | None, what: str) -> user_code:
+def asking(task: Scoring | None, what: str) -> user_code:
     """The gate to a task's code, which names the task and ``what`` it is asked for."""
     return user_code(f"{_named(task)}: {what}", TaskError)
 
 
-def _named(task: Task | None) -> str:
+def _named(task: Scoring | None) -> str:
     return "the task" if task is None else f"task {task.name!r}"
 
 
@@ -58,7 +58,7 @@ def require_batch(value: object, task: Task | None, what: str, wanted: Sequence[
                 hint="convert them where the batch is made, with .to_dense(), .cpu() or the like",
             )
     for values, aim in product(given, targets):
-        if not aim.ndim or values.shape[:1] != aim.shape[:1]:
+        if not (values.ndim and aim.ndim and _of_samples(len(aim), len(values), task)):
             raise TaskError(
                 f"{says} inputs {list(values.shape)} with targets {list(aim.shape)}; "
                 "the first dimension of both is the batch"
@@ -66,6 +66,12 @@ def require_batch(value: object, task: Task | None, what: str, wanted: Sequence[
     if wanted:
         _require_inputs(given, wanted, says)
     return tuple(map(_ordinary, given)), _ordinary(target) if isinstance(target, Tensor) else each(targets, _ordinary)
+
+
+def _of_samples(rows: int, samples: int, task: Task | None) -> bool:
+    """Whether a target is of so many samples; without labels, each may have several rows, as of frames or windows."""
+    several = task is None or isinstance(task, Unlabelled)
+    return rows == samples or (several and samples > 0 and rows > 0 and rows % samples == 0)
 
 
 def _ordinary(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from trt_layermerge.network.inputs import Input, each
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.check import Checked, asking, check_task, checked_batches, described_value
 from trt_layermerge.training.identity import identity_of
-from trt_layermerge.training.task import Batch, Regression, Shareable, Task, Unlabelled
+from trt_layermerge.training.task import Batch, Expecting, Regression, Shareable, Task, Unlabelled
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 from trt_layermerge.usercode import user_code
 
@@ -48,6 +48,8 @@ class CheckedTask:
                 self.metric_name = str(task.metric_name)
         if isinstance(task, Shareable):
             self.shared = self._shared
+        if expects(task):
+            self.expected_loss = self._expected_loss
         if isinstance(task, Unlabelled):
             self.distances = task.distances
 
@@ -68,6 +70,11 @@ class CheckedTask:
         """The same task in batches of another size and with softened distances, if it has no labels."""
         given = self.given.as_trained(batch_size, temperature) if isinstance(self.given, Agreement) else self.given
         return CheckedTask(given, self._inputs, self._source)
+
+    def _expected_loss(self, output: Tensor, original: Tensor) -> Tensor:
+        assert isinstance(self.given, Expecting)
+        with asking(self, "expected_loss"):
+            return self.given.expected_loss(output, original)
 
     def _shared(self, rank: int, size: int) -> Task:
         assert isinstance(self.given, Shareable)
@@ -122,6 +129,15 @@ class CheckedTask:
         """The task's."""
         with asking(self, "metric"):
             return self.given.metric(output, target)
+
+
+def expects(task: Task) -> bool:
+    """Whether a task tells expected losses, and those of its own loss: a class may have changed that alone."""
+
+    def owner(name: str) -> type:
+        return next((kind for kind in type(task).__mro__ if name in vars(kind)), object)
+
+    return isinstance(task, Expecting) and issubclass(owner("expected_loss"), owner("loss"))
 
 
 def content_of(task: Task) -> str:

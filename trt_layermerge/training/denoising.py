@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trt_layermerge.errors import TaskError
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.task import Classification, Labelled
 
@@ -30,17 +31,37 @@ class Denoising:
         timesteps: Number of time steps.
         first_beta: Variance that the first step adds.
         last_beta: That of the last; between them it grows in a line.
+        drawn: Which time steps there are, from the first up to the second, without it: of a network that denoises in
+            a part of the steps alone. ``None`` draws all.
+
+    Raises:
+        TaskError: There is no such step.
     """
 
     images: Classification
     timesteps: int = 1000
     first_beta: float = 1e-4
     last_beta: float = 0.02
+    drawn: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a part of the steps that is none."""
+        first, end = self._drawn
+        if not 0 <= first < end <= self.timesteps:
+            raise TaskError(
+                f"task {self.name!r}: there are no time steps from {first} up to {end}",
+                hint=f"drawn is the first one and the one behind the last, of {self.timesteps}",
+            )
+
+    @property
+    def _drawn(self) -> tuple[int, int]:
+        return (0, self.timesteps) if self.drawn is None else self.drawn
 
     @property
     def name(self) -> str:
-        """``denoising`` and the images' name."""
-        return f"denoising {self.images.name}"
+        """``denoising`` and the images' name; and which time steps, if not all."""
+        part = "" if self.drawn is None else f", steps {self.drawn[0]} to {self.drawn[1] - 1}"
+        return f"denoising {self.images.name}{part}"
 
     @property
     def metric_name(self) -> str:
@@ -95,7 +116,7 @@ class Denoising:
 
     def _noisy(self, images: Tensor, seed: int) -> Noisy:
         generator = torch.Generator().manual_seed(seed)
-        times = torch.randint(self.timesteps, (len(images),), generator=generator)
+        times = torch.randint(*self._drawn, (len(images),), generator=generator)
         noise = torch.randn(images.shape, generator=generator)
         left = self.signal[times].view(-1, *[1] * (images.ndim - 1))
         return (left.sqrt() * images + (1 - left).sqrt() * noise, times), noise

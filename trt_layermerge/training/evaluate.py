@@ -13,7 +13,7 @@ from trt_layermerge.errors import TaskError
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, each, samples_in
 from trt_layermerge.training.check import asking, checked_batches
-from trt_layermerge.training.task import Batch, Task
+from trt_layermerge.training.task import Batch, Scoring, Task
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
         return score(outputs(), task)
 
 
-def score(outputs: Iterable[tuple[Values, Values]], task: Task) -> Score:
+def score(outputs: Iterable[tuple[Values, Values]], task: Scoring) -> Score:
     """Score outputs of a model, ``[batch, ...]`` each, paired with their targets on the same device.
 
     Raises:

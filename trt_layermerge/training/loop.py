@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,9 @@ from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.evaluate import fix_norms, in_mode
 from trt_layermerge.training.gating import hold
 from trt_layermerge.training.interrupt import held_back
+from trt_layermerge.training.kernel_gradients import kernel_gradients
 from trt_layermerge.training.layout import laid_out
-from trt_layermerge.training.objective import Objective
+from trt_layermerge.training.objective import Objective, with_precision
 from trt_layermerge.training.process_group import ProcessGroup
 from trt_layermerge.training.process_group import group as whole_group
 from trt_layermerge.training.recipe import Recipe
@@ -110,22 +111,28 @@ def fine_tune(
     teacher, group = _asked(teacher, model, task, recipe), group or whole_group(device_named("auto"))
     require_steps(task)
     device = group.device(device_of(model))
-    with (
-        placed(model, device),
-        nullcontext() if teacher is None else placed(teacher, device),
-        laid_out(model, recipe.channels_last),
-        nullcontext() if teacher is None else laid_out(teacher, recipe.channels_last),
-        in_mode(model, training=True),
-        nullcontext() if teacher is None else in_mode(teacher, training=False),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        nullcontext() if teacher is None or device.type != "cpu" else thread_beside() as beside,
-    ):
+    recipe = with_precision(recipe, device)
+    with _ready(model, teacher, recipe, device) as beside:
         if recipe.fixed_norms:
             fix_norms(model)
         run = _Run(model, teacher, task, recipe, checkpoint, progress, group, beside)
         resumed_at = run.resume()
         run.finish()
     return TrainingResult(run.steps, tuple(run.losses), resumed_at, run.lr, run.backoffs)
+
+
+@contextmanager
+def _ready(
+    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, device: torch.device
+) -> Iterator[ThreadPoolExecutor | None]:
+    """Inside, both networks are where and as they train and teach; yields a thread beside this one, if there is one."""
+    with ExitStack() as stack:
+        for network in (model,) if teacher is None else (model, teacher):
+            stack.enter_context(placed(network, device))
+            stack.enter_context(laid_out(network, recipe.channels_last))
+            stack.enter_context(in_mode(network, training=network is model))
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        yield None if teacher is None or device.type != "cpu" else stack.enter_context(thread_beside())
 
 
 def _asked(teacher: nn.Module | None, model: nn.Module, task: Task, recipe: Recipe) -> nn.Module | None:
@@ -169,6 +176,7 @@ class _Run:
         self.wrapped = group.wrapped(model)
         self.objective = Objective(model, self.wrapped, teacher, self.task, recipe)
         self.teaching = Teaching(self.objective.taught, recipe.accumulation, beside)
+        self.beside = beside if group.size == 1 else None  # what is shared has to be seen by who shares it
         self.saved_time, self.backoffs = time.monotonic(), 0
         self._begin()
 
@@ -313,7 +321,8 @@ class _Run:
         """Gradients of the batch, run part by part; its mean loss."""
         samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
         for number, part in enumerate(batch, 1):
-            with self.group.alone(self.wrapped) if number < len(batch) else nullcontext():
+            shared = self.group.alone(self.wrapped) if number < len(batch) else nullcontext()
+            with shared, kernel_gradients(self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
                 total += loss.item()

@@ -7,6 +7,8 @@ task's loss is all.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,14 @@ from trt_layermerge.training.teaching import Part
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """A recipe with the precision that ``auto`` is on a device; any other as it is."""
+    if recipe.precision != "auto":
+        return recipe
+    fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()  # processors with AMX have that too
+    return replace(recipe, precision="bf16" if fast else "fp32")
+
+
 class Objective:
     """The loss of a batch, with its graph.
 
@@ -32,7 +42,7 @@ class Objective:
         wrapped: The same as it is to be called, which several processes share.
         teacher: In evaluation mode; ``None`` where nothing is learned from it.
         task: Whose loss it is.
-        recipe: Of the training.
+        recipe: Of the training, with its precision.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from trt_layermerge.errors import UsageError
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["cosine", "step", "constant"]
 
@@ -42,7 +42,8 @@ class Recipe:
         temperature: Softens teacher and student alike when they are compared.
         seed: Of the order of the data, its augmentation and dropout.
         precision: ``bf16`` and ``fp16`` run forward and backward passes under autocast; the weights stay float32.
-            Losses of ``fp16`` are scaled, so that small gradients do not vanish.
+            Losses of ``fp16`` are scaled, so that small gradients do not vanish. ``auto`` is ``bf16`` on processors
+            that multiply in it, and ``fp32`` on all other devices.
         fixed_norms: Batch norms keep their statistics, and compute as in evaluation. The teacher's do so, too: what is
             to become the same function begins as nearly the same.
         clip_norm: Longest gradient that is followed as it is; None follows any.

@@ -31,21 +31,34 @@ Labelled = tuple[Tensor, Tensor]
 """Images and their labels."""
 
 
-class Task(Protocol):
-    """Data, loss and metric of one job.
+class Scoring(Protocol):
+    """How good outputs are.
 
-    The training data is split three ways, once and for all seeds: what fine-tuning sees, a *calibration* part of that
-    which fits and importance may look at, and a *held-out* part that only importance is evaluated on. The test data is
-    for the final figure and for nothing else.
-
-    Batches are made on the CPU. ``loss`` and ``metric`` get outputs and targets on one device, which may be a GPU: one
-    tensor, or of a network that returns several a tuple, in the order of its outputs.
+    ``loss`` and ``metric`` get outputs and targets on one device, which may be a GPU: one tensor, or of a network that
+    returns several a tuple, in the order of its outputs.
     """
 
     @property
     def name(self) -> str:
         """A short name for reports."""
         ...
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """Mean loss of a batch, a scalar."""
+        ...
+
+    def metric(self, output: Any, target: Any) -> Tensor:
+        """Quality of every sample, ``[batch]``, higher is better; its mean over a data set is the accuracy."""
+        ...
+
+
+class Task(Scoring, Protocol):
+    """Data, loss and metric of one job.
+
+    The training data is split three ways, once and for all seeds: what fine-tuning sees, a *calibration* part of that
+    which fits and importance may look at, and a *held-out* part that only importance is evaluated on. The test data is
+    for the final figure and for nothing else. Batches are made on the CPU.
+    """
 
     @property
     def steps_per_epoch(self) -> int:
@@ -68,12 +81,13 @@ class Task(Protocol):
         """The test data, always in the same order."""
         ...
 
-    def loss(self, output: Any, target: Any) -> Tensor:
-        """Mean loss of a batch, a scalar."""
-        ...
 
-    def metric(self, output: Any, target: Any) -> Tensor:
-        """Quality of every sample, ``[batch]``, higher is better; its mean over a data set is the accuracy."""
+@runtime_checkable
+class Expecting(Protocol):
+    """A task of one output and one label a sample that can tell its loss for labels of which only chances are known."""
+
+    def expected_loss(self, output: Tensor, original: Tensor) -> Tensor:
+        """Mean of ``loss`` over the labels that an original's output thinks likely, as likely as it thinks them."""
         ...
 
 
@@ -229,6 +243,10 @@ class Classification:
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of logits ``[batch, classes]``."""
         return functional.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+
+    def expected_loss(self, output: Tensor, original: Tensor) -> Tensor:
+        """The same for labels that are as likely as the original's logits have them; who changes one changes both."""
+        return functional.cross_entropy(output, original.softmax(1), label_smoothing=self.label_smoothing)
 
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         """1 where the largest logit is the label's, else 0."""

@@ -97,6 +97,18 @@ def test_a_choice_that_was_interrupted_goes_on(network, task, tmp_path, monkeypa
     assert len(steps) == 3 * len(choices) + looked_at, "a step was repeated"
 
 
+def test_a_kill_between_a_row_and_its_checkpoint_leaves_neither_behind(network, task, tmp_path):
+    choices = choices_of(network)[:2]
+    table = opened(tmp_path, network, task)
+    measure(network, choices, task, table, HOW)
+    left = [choice_training.checkpoint_of(choice, task, table.path) for choice in choices]
+    others = tmp_path / "importance-0123456789ab.checkpoint.safetensors"  # of another task's
+    for path in (*left, others):
+        path.touch()
+    measure(network, choices, task, opened(tmp_path, network, task), HOW)
+    assert not any(path.exists() for path in left) and others.exists()
+
+
 def test_a_kept_layer_is_initialised_anew_and_nothing_else(network):
     keep = next(choice for choice in choices_of(network) if choice.kind is Kind.KEEP)
     before = network.module.state_dict()

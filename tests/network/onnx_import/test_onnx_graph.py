@@ -49,9 +49,9 @@ def control_flow() -> onnx.ModelProto:
 
 
 BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "two inputs": (lambda: with_input(two_inputs), "takes 2 inputs (x, mask); one, of images, is needed"),
+    "two inputs": (lambda: with_input(two_inputs), "takes 2 inputs (x, mask); one is needed"),
     "bytes": (lambda: with_input(of_bytes), "input 'x' of net.onnx is uint8 of shape [?x3x8x10]"),
-    "a table": (lambda: one("Relu", shape=("n", 7)), "input 'x' of net.onnx is float of shape [?x7]; images are"),
+    "one number": (lambda: one("Relu", shape=()), "input 'x' of net.onnx is float of shape []; a batch of floats is"),
     "control flow": (control_flow, "has control flow: If node 'choice' holds a graph of its own"),
     "old": (lambda: one("Relu", opset=6), "has operator set 6; 7 to"),
     "from the future": (lambda: one("Relu", opset=999), "has operator set 999; 7 to"),
@@ -256,3 +256,34 @@ def test_frames_of_a_file_of_a_fixed_batch_are_any_number_of_samples(batch: int)
         result = network.module(torch.from_numpy(np.concatenate([x, x])))
     np.testing.assert_allclose(result.numpy(), np.concatenate([runtime(model, x)] * 2), rtol=1e-4, atol=1e-5)
     assert [chain.multiple for chain in network.chains] == [3]
+
+
+@pytest.mark.parametrize("batch", ["n", 1])
+def test_what_becomes_images_inside_may_come_as_anything(tmp_path: Path, batch: int | str) -> None:
+    """Sound ``[batch, 40, 1]``, as basic-pitch takes it, and its spectrum as images."""
+    weights = {
+        "rows": np.array([0 if batch == "n" else 1, 1, 1, 40]),
+        "wave": np.random.default_rng(1).standard_normal((8, 1, 1, 5)).astype(np.float32),
+        "turned": np.array([0 if batch == "n" else 1, 1, 8, 12]),
+        "first": KERNEL[:, :1],
+        "second": KERNEL.transpose(1, 0, 2, 3),
+        "flat": np.array([0 if batch == "n" else 1, -1]),
+    }
+    nodes = [
+        node("Reshape", ["x", "rows"], ["row"]),
+        node("Conv", ["row", "wave"], ["bands"], strides=[1, 3]),
+        node("Reshape", ["bands", "turned"], ["spectrum"]),
+        node("Conv", ["spectrum", "first"], ["1"], pads=[1, 1, 1, 1]),
+        node("Relu", ["1"], ["2"]),
+        node("Conv", ["2", "second"], ["3"], pads=[1, 1, 1, 1]),
+        node("Reshape", ["3", "flat"], ["y"]),
+    ]
+    model = make(nodes, weights, (batch, 40, 1))
+    onnx.save(model, tmp_path / "sound.onnx")
+    network = load_network(str(tmp_path / "sound.onnx"))
+    assert [item.shape for item in network.inputs] == [(40, 1)]
+    assert [len(chain) for chain in network.chains] == [1, 2]
+    sound = torch.randn(3, 40, 1, generator=torch.Generator().manual_seed(0))
+    expected = [runtime(model, part.numpy()) for part in sound.split(3 if batch == "n" else 1)]
+    with torch.no_grad():
+        np.testing.assert_allclose(network.module(sound).numpy(), np.concatenate(expected), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Networks of one, two and three outputs, in a tensor, a tuple and a dictionary."""
+"""Networks of one, two and three outputs, in a tensor, a tuple and a dictionary; and of several rows a sample."""
 
 from __future__ import annotations
 
@@ -35,6 +35,27 @@ class Several(nn.Module):
         if self.outputs == 2:
             return logits, self.map(features)
         return {"scores": logits.softmax(1), "boxes": 100 * self.boxes(pooled), "map": self.map(features)}
+
+
+class Frames(Several):
+    """Of each colour of an image logits, ``[3 * batch, 5]``, and of the image one number; or the colours first."""
+
+    def __init__(self, *, in_turn: bool = False) -> None:
+        super().__init__(2)
+        self.in_turn = in_turn
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        frames = x.transpose(0, 1) if self.in_turn else x
+        features = self.body(frames.reshape(-1, 1, 12, 12).expand(-1, 3, 12, 12)).mean((2, 3))
+        return self.classes(features), self.boxes(x.mean((2, 3)) @ x.new_ones(3, 8))
+
+
+def frames() -> nn.Module:
+    return Frames()
+
+
+def frames_in_turn() -> nn.Module:
+    return Frames(in_turn=True)
 
 
 def one() -> nn.Module:

@@ -163,7 +163,7 @@ def test_a_library_that_is_missing_is_named(request_, tmp_path, monkeypatch) -> 
 
 def test_the_worker_imports_neither_torch_nor_onnx() -> None:
     script = (
-        "import sys, trt_layermerge.runtimes.nvidia.worker;"
+        "import sys, trt_layermerge.runtimes.nvidia.build_worker;"
         "assert not {'torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'} & sys.modules.keys()"
     )
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", script) == 0

@@ -91,7 +91,7 @@ def test_an_engine_for_several_batches_runs_all_of_them(runtime: Runtime) -> Non
 
 
 def test_all_that_running_lacks_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> cuda.Driver:
+    def none() -> cuda.CudaDriver:
         raise RuntimeNotAvailableError("there is no NVIDIA driver here", hint="install it")
 
     monkeypatch.setattr(cuda, "driver", none)

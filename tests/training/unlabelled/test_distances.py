@@ -129,3 +129,15 @@ def test_softened_logits_are_compared_as_hinton_has_it() -> None:
     p, q = (original / 3).softmax(1), (other / 3).softmax(1)
     expected = 9 * (p * (p / q).log()).sum(1)
     assert distance.softened(3)(other, original).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 5, 2, 2), (3, 7, 5)])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_softened_probabilities_are_compared_as_the_logits_behind_them(
+    shape: tuple[int, ...], temperature: float
+) -> None:
+    original, other = 3 * drawn(shape, 0), 3 * drawn(shape, 1)
+    both = [values.softmax(1) for values in (other, original)]
+    softened = KINDS["probabilities"].of(both[1]).softened(temperature)
+    expected = KINDS["logits"].of(original).softened(temperature)(other, original)
+    torch.testing.assert_close(softened(*both), expected, rtol=1e-3, atol=1e-4)

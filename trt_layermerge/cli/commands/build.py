@@ -10,13 +10,13 @@ import onnx
 from click.core import ParameterSource
 
 from trt_layermerge.cli.options import COUNT, MOST, PATH, THREADS, json_option, settings_options
-from trt_layermerge.cli.sections import Command, option, section
+from trt_layermerge.cli.sections import SectionedCommand, option, section
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.cli.signing import sign_option
+from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.delivery.engine_exports import Exports
 from trt_layermerge.delivery.engine_manifest import EngineManifest, manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
-from trt_layermerge.delivery.signature import SigningKey
 from trt_layermerge.errors import UsageError
 from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.pipeline.job import Job
@@ -49,7 +49,7 @@ _EXPORTS = section(
 )
 
 
-@click.command("build", cls=Command)
+@click.command("build", cls=SectionedCommand)
 @click.argument("model", type=PATH)
 @click.option("--output", type=PATH, help="The engine's file.  [default: beside MODEL, named after it]")
 @click.option(

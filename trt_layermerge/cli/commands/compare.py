@@ -8,15 +8,16 @@ import click
 
 from trt_layermerge.ci.compared import report_of_comparison
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
-from trt_layermerge.cli.options import PATH, json_option, read_share
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.options import PATH, json_option
+from trt_layermerge.cli.parsing import read_share
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.regression.comparable import compare_files
 from trt_layermerge.regression.printing import comparison_fields, comparison_lines
 from trt_layermerge.regression.profiles import ACROSS
 
 
-@click.command("compare", cls=Command)
+@click.command("compare", cls=SectionedCommand)
 @click.argument("baseline", type=PATH)
 @click.argument("new", type=PATH)
 @click.option(

@@ -9,9 +9,9 @@ import click
 
 import trt_layermerge as layermerge
 from trt_layermerge.cli.command_line import command_line
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     also_option,
-    config_option,
     data_options,
     device_options,
     dry_run_option,
@@ -26,7 +26,7 @@ from trt_layermerge.cli.options import (
     torch_options,
     training_options,
 )
-from trt_layermerge.cli.sections import Command, combined
+from trt_layermerge.cli.sections import SectionedCommand, combined
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.signing import sign_option
 from trt_layermerge.progress import minutes, reporting
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trt_layermerge.pipeline.session import Session
 
 
-@click.command("compress", cls=Command)
+@click.command("compress", cls=SectionedCommand)
 @combined(
     network_options,
     plan_options,

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.cli.sections import Command, OneOf
+from trt_layermerge.cli.sections import OneOf, SectionedCommand
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.cli.signing import signed_by_option
-from trt_layermerge.delivery.signature import PublicKey
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.deployment.delivered import read_delivered
 from trt_layermerge.deployment.registry import DEPLOYMENTS, deploy
 
 
-@click.command("deploy", cls=Command)
+@click.command("deploy", cls=SectionedCommand)
 @click.argument("manifest", type=PATH)
 @click.option(
     "--to",

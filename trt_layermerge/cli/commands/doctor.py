@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
 from trt_layermerge.files import require_writable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ABLE = ", ".join(kind.name for kind in runtime_kinds())
 
 
-@click.command("doctor", cls=Command)
+@click.command("doctor", cls=SectionedCommand)
 @click.option("--runtime", help=f"Self-check in this one: {_ABLE}.  [default: the first that has all it needs here]")
 @click.option("--report", type=PATH, help="Time forty standard blocks too, and write a file for whoever is to help.")
 @click.option("--replay", type=PATH, help="Print what --report wrote; look at nothing here.")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
-    config_option,
     data_options,
     device_options,
     dry_run_option,
@@ -18,7 +18,7 @@ from trt_layermerge.cli.options import (
     settings_of,
     torch_options,
 )
-from trt_layermerge.cli.sections import Command, combined, section
+from trt_layermerge.cli.sections import SectionedCommand, combined, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.progress import minutes
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trt_layermerge.pipeline.session import Session
 
 
-@click.command("importance", cls=Command)
+@click.command("importance", cls=SectionedCommand)
 @combined(
     network_options,
     device_options,

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.inspected_plan import inspect_plan
-from trt_layermerge.cli.options import config_option, json_option, network_options, settings_of
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.options import json_option, network_options, settings_of
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.pipeline.settings import job_of
 
 
-@click.command("inspect", cls=Command)
+@click.command("inspect", cls=SectionedCommand)
 @network_options
 @config_option
 @json_option

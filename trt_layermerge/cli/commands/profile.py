@@ -15,18 +15,18 @@ import trt_layermerge as layermerge
 from trt_layermerge.ci.measured import report_of_profile
 from trt_layermerge.cli.budgeted import BudgetOptions, budget_options, budgeted_fields, budgeted_lines
 from trt_layermerge.cli.ci_files import CiFiles, ci_options
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
-    config_option,
     data_options,
     device_options,
     dry_run_option,
     fleet_option,
     json_option,
-    read_share,
     rebuilds_option,
     settings_of,
     several_network_options,
 )
+from trt_layermerge.cli.parsing import read_share
 from trt_layermerge.cli.sections import combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.cli.variants import CommandWithVariants
@@ -110,7 +110,8 @@ def command(
     ci_files = CiFiles(**{field.name: given.pop(field.name) for field in fields(CiFiles)})
     ci_files.require_writable()
     sessions = layermerge.load_several(model, **settings_of(given | {"budget": for_budget}))
-    from trt_layermerge.pipeline.profiling import profiling_plan, wanted_signatures  # torch has been loaded by now
+    # Torch has been loaded by now.
+    from trt_layermerge.pipeline.profiling import profiling_plan, rows_left, wanted_signatures
 
     plan = profiling_plan(sessions)
     if dry_run:
@@ -126,7 +127,8 @@ def command(
     signatures = [one for session in sessions for one in wanted_signatures(session)]
     notes = [f"{one.model}: {one.operations} operations" for one in plan.networks]
     ci_files.write(lambda: report_of_profile(sessions[0].profile, signatures, [*notes, f"{measured} measured now"]))
-    _tell(sessions, plan, profiling_plan(sessions), measured, time.monotonic() - began, as_json, found)
+    now, left = profiling_plan(sessions), rows_left(sessions)
+    _tell(sessions, now, left, measured, time.monotonic() - began, as_json, found)
 
 
 def _require_one(model: Sequence[str], wanted: BudgetOptions, weights: Path | None) -> None:
@@ -164,8 +166,8 @@ def _tell_plan(plan: ProfilingPlan, as_json: bool) -> None:
 
 def _tell(
     sessions: Sequence[Session],
-    plan: ProfilingPlan,
     now: ProfilingPlan,
+    left: int,
     measured: int,
     seconds: float,
     as_json: bool,
@@ -174,17 +176,17 @@ def _tell(
     profile = sessions[0].profile
     told = Counter(row.status for row in profile)
     counts = {status: told[status] for status in ("ok", "degraded", "failed")}
-    simulated, left = profile.key.device.simulated, plan.missing - measured
+    simulated = profile.key.device.simulated
     if as_json:
         about = {"simulated": True} if simulated else {}
-        of = {"profile": str(plan.path), "networks": [asdict(one) for one in now.networks]}
+        of = {"profile": str(now.path), "networks": [asdict(one) for one in now.networks]}
         more = {"measured": measured, "left": left, "seconds": round(seconds, 1), "rows": len(profile)}
         settled = {} if found is None else {"for_budget": budgeted_fields(found)}
         print_json(of | more | counts | about | settled)
         return
     verb = "SIMULATED, no device was timed" if simulated else f"measured in {minutes(seconds)}"
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    click.echo(f"{plan.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
+    click.echo(f"{now.path}: {measured} {verb}; {len(profile)} signatures in all: {states}")
     if found is not None:
         click.echo("\n".join(budgeted_lines(found)))
     elif left:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trt_layermerge import files
 from trt_layermerge.cli.options import PATH
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_text
 from trt_layermerge.errors import UsageError
 from trt_layermerge.estimation.card import Card
@@ -28,7 +28,7 @@ _MEANINGS = {
 }
 
 
-@click.command("estimate", cls=Command)
+@click.command("estimate", cls=SectionedCommand)
 @click.option(
     "--device",
     required=True,

@@ -10,14 +10,14 @@ import click
 
 from trt_layermerge import files
 from trt_layermerge.cli.options import PATH
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_text
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.profile_tables import profile_csv
 from trt_layermerge.latency.trtexec_exports import is_trtexec_export, read_trtexec_export, trtexec_csv
 
 
-@click.command("export", cls=Command)
+@click.command("export", cls=SectionedCommand)
 @click.argument("profile", type=PATH)
 @click.option("--csv", "target", type=PATH, required=True, metavar="FILE", help="Write a CSV table; - prints it.")
 def command(profile: Path, target: Path) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.options import PATH
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.errors import UsageError
 from trt_layermerge.latency.profile import Profile
 from trt_layermerge.latency.profile_tables import merged_rows
 
 
-@click.command("merge", cls=Command)
+@click.command("merge", cls=SectionedCommand)
 @click.argument("profiles", type=PATH, nargs=-1, required=True, metavar="PROFILE...")
 @click.option("--output", type=PATH, required=True, help="File to write; one that is there has to be one of them.")
 def command(profiles: tuple[Path, ...], output: Path) -> None:

@@ -10,7 +10,7 @@ import click
 
 from trt_layermerge.ci.case import printable
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.cli.shown_trtexec import show_trtexec_export
 from trt_layermerge.latency.profile import Profile, ProfileRow
@@ -20,7 +20,7 @@ SHOWN = 20
 """Rows that are printed without ``--all``: those that take longest."""
 
 
-@click.command("show", cls=Command)
+@click.command("show", cls=SectionedCommand)
 @click.argument("profile", type=PATH)
 @click.option("--all", "everything", is_flag=True, help=f"All rows, not the {SHOWN} that take longest.")
 @json_option

@@ -11,17 +11,17 @@ from typing import Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
-    config_option,
     data_options,
     device_options,
     json_option,
     network_options,
-    read_share,
     settings_of,
     torch_options,
 )
-from trt_layermerge.cli.sections import Command, combined, option, section
+from trt_layermerge.cli.parsing import read_share
+from trt_layermerge.cli.sections import SectionedCommand, combined, option, section
 from trt_layermerge.cli.show import print_json, screen
 from trt_layermerge.errors import InconclusiveError, VerificationError
 from trt_layermerge.pipeline.fidelity_correction import (
@@ -33,7 +33,7 @@ from trt_layermerge.pipeline.fidelity_correction import (
 )
 
 
-@click.command("validate", cls=Command)
+@click.command("validate", cls=SectionedCommand)
 @combined(network_options, device_options, data_options, torch_options, config_option, json_option)
 @section(
     "Validation",

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 import trt_layermerge as layermerge
+from trt_layermerge.cli.config_file import config_option
 from trt_layermerge.cli.options import (
     COUNT,
     PATH,
-    config_option,
     csv_option,
     data_options,
     device_options,
@@ -22,13 +22,14 @@ from trt_layermerge.cli.options import (
     plan_options,
     settings_of,
 )
-from trt_layermerge.cli.sections import OUTPUT, Command, combined, option, section
+from trt_layermerge.cli.sections import OUTPUT, SectionedCommand, combined, option, section
 from trt_layermerge.cli.show import print_json, print_text, screen
 from trt_layermerge.cli.solution import Wanted, find, say_if_better, tell
 from trt_layermerge.errors import UsageError
 from trt_layermerge.pipeline.job import DEFAULT_BUDGET
 from trt_layermerge.pipeline.settings import method_settings, read_budget
 from trt_layermerge.planning.budget import Budget, BudgetUnit
+from trt_layermerge.planning.finding import without_impossible
 from trt_layermerge.planning.frontier import solve
 from trt_layermerge.planning.methods.base import Method, TwoStage
 from trt_layermerge.planning.methods.registry import method_named, registered_methods
@@ -70,7 +71,7 @@ output_options = combined(
 )
 
 
-@click.command("solve", cls=Command)
+@click.command("solve", cls=SectionedCommand)
 @combined(
     optional_network_options,
     device_options,
@@ -147,7 +148,7 @@ def _of_tables(wanted: Wanted, tables: _Tables, given: dict[str, Any]) -> None:
             f"a budget of {budget} refers to the original, and {tables.latency} lacks rows of single layers",
             hint="write the budget in ms, such as 22.3ms, or say what the original takes: --original 22.3ms",
         )
-    frontier = solve(problem, tables.resolution_ns)
+    frontier = without_impossible(solve(problem, tables.resolution_ns))
     budget_ns = None if budget is None else budget.nanoseconds(problem.original_ns)
     tell(FoundPlans(frontier, budget_ns, find(frontier, budget_ns, wanted), known), wanted)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from trt_layermerge.cli.options import PATH, json_option
-from trt_layermerge.cli.sections import Command
+from trt_layermerge.cli.sections import SectionedCommand
 from trt_layermerge.cli.show import print_json
 from trt_layermerge.cli.signing import signed_by_option
+from trt_layermerge.delivery.delivery_signature import PublicKey
 from trt_layermerge.delivery.engine_manifest import is_engine_manifest
 from trt_layermerge.delivery.engines import verify_built
-from trt_layermerge.delivery.signature import PublicKey
 
 
-@click.command("verify", cls=Command)
+@click.command("verify", cls=SectionedCommand)
 @click.option(
     "--manifest", type=PATH, required=True, help="The manifest.json beside the engine, or ENGINE.manifest.json."
 )

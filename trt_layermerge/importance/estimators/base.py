@@ -175,6 +175,10 @@ class Estimator(ABC):
             TaskError: The task has no data to fit, to train or to evaluate on.
         """
 
+    def forget(self, choices: Sequence[Choice], task: Task, table: Path) -> None:
+        """Remove what it kept beside a table for choices that have rows by now: a kill may come between the two."""
+        return  # most keep nothing
+
     def width_rows(self, request: EstimationRequest, progress: Progress) -> Iterator[ImportanceRow]:
         """Measure what narrowing each group does, as ``rows`` does with choices; of those with ``measures_widths``.
 

@@ -6,8 +6,9 @@ half a cosine. How a choice is trained is in ``choice_training.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimators.base import EstimationRequest, Samples, setting
@@ -15,6 +16,7 @@ from trt_layermerge.importance.estimators.trained import Trained
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.progress import Progress
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ class Finetune(Trained):
         from trt_layermerge.importance.choice_training import tuned_rows
 
         return tuned_rows(request, self)
+
+    def forget(self, choices: Sequence[Choice], task: Task, table: Path) -> None:
+        """The checkpoints of their trainings."""
+        from trt_layermerge.importance.choice_training import checkpoint_of
+
+        for left in [path for choice in choices if (path := checkpoint_of(choice, task, table)).exists()]:
+            left.unlink()
 
     def seconds(self, request: EstimationRequest, per_image: float) -> float:
         """A step of training is three passes of the whole network, and as much data is evaluated on."""

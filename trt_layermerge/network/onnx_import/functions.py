@@ -20,11 +20,11 @@ from torch.nn import functional as F
 from trt_layermerge.network.onnx_import import spatial
 from trt_layermerge.network.onnx_import.layers import unsupported
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
-from trt_layermerge.network.onnx_import.sizes import Run, listed, setting_of
+from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
 BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
 
-FunctionRule = Callable[[Node], Run]
+FunctionRule = Callable[[Node], OnnxFunction]
 
 
 def _is(function: Callable[..., Any]) -> FunctionRule:
@@ -45,7 +45,7 @@ def _extremum(function: Callable[[Tensor, Tensor], Tensor], number: Callable[[Te
     return _across(of_two)
 
 
-def _clip(node: Node) -> Run:
+def _clip(node: Node) -> OnnxFunction:
     def run(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
         low, high = (_number(value) for value in (node.get("min", low), node.get("max", high)))
         if low == 0 and high is None:
@@ -61,24 +61,24 @@ def _number(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _hard_sigmoid(node: Node) -> Run:
+def _hard_sigmoid(node: Node) -> OnnxFunction:
     alpha, beta = node.get("alpha", 0.2), node.get("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return F.hardsigmoid
     return lambda x: torch.clamp(alpha * x + beta, 0, 1)
 
 
-def _swish(node: Node) -> Run:
+def _swish(node: Node) -> OnnxFunction:
     alpha = node.get("alpha", 1.0)
     return F.silu if alpha == 1 else lambda x: x * torch.sigmoid(alpha * x)
 
 
-def _gelu(node: Node) -> Run:
+def _gelu(node: Node) -> OnnxFunction:
     return lambda x: F.gelu(x, approximate=node.get("approximate", "none"))
 
 
 def _softmax(function: Callable[..., Tensor]) -> FunctionRule:
-    def translate(node: Node) -> Run:
+    def translate(node: Node) -> OnnxFunction:
         if node.opset >= 13:
             return lambda x: function(x, node.get("axis", -1))
         axis = node.get("axis", 1)  # and all axes behind it, in old sets
@@ -88,7 +88,7 @@ def _softmax(function: Callable[..., Tensor]) -> FunctionRule:
 
 
 def _reduce(function: Callable[..., Tensor]) -> FunctionRule:
-    def translate(node: Node) -> Run:
+    def translate(node: Node) -> OnnxFunction:
         keep = bool(node.get("keepdims", 1))
 
         def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
@@ -105,7 +105,7 @@ def _reduce(function: Callable[..., Tensor]) -> FunctionRule:
     return translate
 
 
-def _reduce_prod(node: Node) -> Run:
+def _reduce_prod(node: Node) -> OnnxFunction:
     keep = bool(node.get("keepdims", 1))
 
     def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
@@ -116,7 +116,7 @@ def _reduce_prod(node: Node) -> Run:
     return run
 
 
-def _reshape(node: Node) -> Run:
+def _reshape(node: Node) -> OnnxFunction:
     def run(x: Tensor, target: OnnxArray) -> Tensor:
         sizes = listed(target) or []
         if not node.get("allowzero", 0):
@@ -126,16 +126,16 @@ def _reshape(node: Node) -> Run:
     return run
 
 
-def _flatten(node: Node) -> Run:
+def _flatten(node: Node) -> OnnxFunction:
     axis = node.get("axis", 1)
     return lambda x: x.flatten(1) if axis == 1 else x.reshape(prod(x.shape[:axis]), -1)
 
 
-def _transpose(node: Node) -> Run:
+def _transpose(node: Node) -> OnnxFunction:
     return lambda x: x.permute(node.get("perm") or tuple(reversed(range(x.dim()))))
 
 
-def _squeeze(node: Node) -> Run:
+def _squeeze(node: Node) -> OnnxFunction:
     def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
         found = setting_of(node, "axes", axes)
         return x.squeeze() if found is None else x.squeeze(tuple(found))
@@ -143,7 +143,7 @@ def _squeeze(node: Node) -> Run:
     return run
 
 
-def _unsqueeze(node: Node) -> Run:
+def _unsqueeze(node: Node) -> OnnxFunction:
     def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
         found = setting_of(node, "axes", axes) or []
         for axis in sorted(axis % (x.dim() + len(found)) for axis in found):
@@ -153,7 +153,7 @@ def _unsqueeze(node: Node) -> Run:
     return run
 
 
-def _slice(node: Node) -> Run:
+def _slice(node: Node) -> OnnxFunction:
     def run(
         x: Tensor, starts: OnnxArray | None = None, ends: OnnxArray | None = None, *rest: OnnxArray | None
     ) -> Tensor:
@@ -170,7 +170,7 @@ def _slice(node: Node) -> Run:
     return run
 
 
-def _split(node: Node) -> Run:
+def _split(node: Node) -> OnnxFunction:
     def run(x: Tensor, sizes: OnnxArray | None = None) -> list[Tensor]:
         axis, found = node.get("axis", 0), setting_of(node, "split", sizes)
         if found is None:
@@ -180,14 +180,14 @@ def _split(node: Node) -> Run:
     return run
 
 
-def _split_to_sequence(node: Node) -> Run:
+def _split_to_sequence(node: Node) -> OnnxFunction:
     def run(x: Tensor, sizes: OnnxArray) -> list[Tensor]:
         return list(torch.split(x, int(sizes) if sizes.ndim == 0 else sizes.tolist(), node.get("axis", 0)))
 
     return run
 
 
-def _gather(node: Node) -> Run:
+def _gather(node: Node) -> OnnxFunction:
     axis = node.get("axis", 0)
 
     def run(x: Tensor, indices: OnnxArray) -> Tensor:
@@ -202,7 +202,7 @@ def _gather(node: Node) -> Run:
     return run
 
 
-def _cast(node: Node) -> Run:
+def _cast(node: Node) -> OnnxFunction:
     kind = {1: float, 10: float, 11: float, 16: float, 9: torch.bool, 6: torch.int32, 7: torch.int64}.get(
         node.get("to")
     )
@@ -216,13 +216,13 @@ def _cast(node: Node) -> Run:
 _WIDTHS = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
 
 
-def typed_cast(node: Node) -> Run:
+def typed_cast(node: Node) -> OnnxFunction:
     """``Cast`` where floats are as wide as the file says."""
     width = _WIDTHS.get(node.get("to"))
     return _cast(node) if width is None else lambda x: x.to(width)
 
 
-def _depth_to_space(node: Node) -> Run:
+def _depth_to_space(node: Node) -> OnnxFunction:
     size = node.get("blocksize")
     if node.get("mode", "DCR") == "CRD":
         return lambda x: F.pixel_shuffle(x, size)
@@ -235,7 +235,7 @@ def _depth_to_space(node: Node) -> Run:
     return run
 
 
-def _expand(_: Node) -> Run:
+def _expand(_: Node) -> OnnxFunction:
     def run(x: Tensor, target: OnnxArray) -> Tensor:
         sizes = listed(target) or []
         own = [1] * (len(sizes) - x.dim()) + list(x.shape)
@@ -246,12 +246,12 @@ def _expand(_: Node) -> Run:
     return run
 
 
-def _layer_norm(node: Node) -> Run:
+def _layer_norm(node: Node) -> OnnxFunction:
     axis, eps = node.get("axis", -1), node.get("epsilon", 1e-5)
     return lambda x, weight, bias=None: F.layer_norm(x, x.shape[axis:], weight, bias, eps)
 
 
-def _gemm(node: Node) -> Run:
+def _gemm(node: Node) -> OnnxFunction:
     def run(a: Tensor, b: Tensor, c: Any = None) -> Tensor:
         a, b = a.T if node.get("transA", 0) else a, b.T if node.get("transB", 0) else b
         product = node.get("alpha", 1.0) * (a @ b)
@@ -260,7 +260,7 @@ def _gemm(node: Node) -> Run:
     return run
 
 
-def _local_response(node: Node) -> Run:
+def _local_response(node: Node) -> OnnxFunction:
     size = node.get("size")
     settings = node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0)
     return lambda x: F.local_response_norm(x, size, *settings)

@@ -71,7 +71,7 @@ class OnnxGraph:
 
     Attributes:
         inputs: Names of its inputs, in order.
-        shape: Of one sample of the first: channels, height, width; ``None`` where the file leaves one open.
+        shape: Of one sample of the first, such as channels, height, width; ``None`` where the file leaves one open.
         outputs: Names of its outputs, in order.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
@@ -103,7 +103,7 @@ class OnnxGraph:
 
 
 def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
-    """Take the graph out of a model of images, free of its batch size.
+    """Take the graph out of a model of one input, free of its batch size.
 
     Args:
         proto: The model, weights and all.
@@ -111,10 +111,10 @@ def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
 
     Raises:
         ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but one batch of
-            images, or returns a constant.
+            floats, or returns a constant.
     """
     proto, opset = _checked(proto, where)
-    name, batch, shape = _image_input(proto.graph, where)
+    name, batch, shape = _batched_input(proto.graph, where)
     graph = _graph(proto, where, opset, (name,), shape)
     return graph if batch is None else _freed(graph, batch)
 
@@ -213,21 +213,21 @@ def _check_nodes(proto: onnx.ModelProto, where: str) -> None:
             raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}")
 
 
-def _image_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, tuple[int | None, ...]]:
-    """Name of the input, the batch that the file fixes, and the shape of a sample."""
+def _batched_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, tuple[int | None, ...]]:
+    """Name of the input, the batch that the file fixes, and the shape of a sample: an image, or sound, or anything."""
     inputs = inputs_of(graph)
     if len(inputs) != 1:
-        raise ModelError(f"{where} takes {len(inputs)} inputs ({', '.join(inputs)}); one, of images, is needed")
+        raise ModelError(f"{where} takes {len(inputs)} inputs ({', '.join(inputs)}); one is needed")
     ((name, value),) = inputs.items()
     kind = value.type.tensor_type
     sizes = [dim.dim_value or None for dim in kind.shape.dim]
-    if kind.elem_type not in _FLOATS or len(sizes) != 4:
+    if kind.elem_type not in _FLOATS or not sizes:
         known = TensorProto.DataType.Name(kind.elem_type).lower()
         shape = "x".join("?" if size is None else str(size) for size in sizes)
         raise ModelError(
-            f"input {name!r} of {where} is {known} of shape [{shape}]; images are floats [batch, channels, height, "
-            "width]",
-            hint="what turns anything else into images belongs outside of the network",
+            f"input {name!r} of {where} is {known} of shape [{shape}]; a batch of floats is needed, such as images "
+            "[batch, channels, height, width]",
+            hint="what turns anything else into floats belongs outside of the network",
         )
     return name, sizes[0], tuple(sizes[1:])
 

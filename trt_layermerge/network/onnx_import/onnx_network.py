@@ -74,7 +74,7 @@ class OnnxNetwork(nn.Module):
                 self._steps.append(self._step(node))
 
     def forward(self, x: Tensor) -> Values:
-        """Compute the output for images ``[batch, channels, height, width]``, or a tuple of several."""
+        """Compute the output for samples ``[batch, ...]``, images or others, or a tuple of several."""
         results = self.computed(x)
         return results[0] if len(results) == 1 else results
 

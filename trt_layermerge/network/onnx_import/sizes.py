@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 
-Run = Callable[..., Any]
+OnnxFunction = Callable[..., Any]
 
 
 def listed(value: OnnxArray | list[int] | None) -> list[Any] | None:
@@ -35,22 +35,22 @@ def objects(values: Any) -> OnnxArray:
     return array
 
 
-def shape(node: Node) -> Run:
+def shape(node: Node) -> OnnxFunction:
     """Sizes of a tensor, or of some of its axes."""
     span = slice(node.get("start"), node.get("end"))
     return lambda x: objects(x.shape[span] if isinstance(x, Tensor) else x.shape)
 
 
-def _plain(function: Callable[..., Any]) -> Callable[[Node], Run]:
+def _plain(function: Callable[..., Any]) -> Callable[[Node], OnnxFunction]:
     return lambda _: lambda *arrays: np.asarray(function(*arrays), object)
 
 
-def _gather(node: Node) -> Run:
+def _gather(node: Node) -> OnnxFunction:
     return lambda x, indices: np.asarray(np.take(x, indices.astype(np.int64), node.get("axis", 0)), object)
 
 
-def _axes(function: Callable[[OnnxArray, Any], OnnxArray]) -> Callable[[Node], Run]:
-    def translate(node: Node) -> Run:
+def _axes(function: Callable[[OnnxArray, Any], OnnxArray]) -> Callable[[Node], OnnxFunction]:
+    def translate(node: Node) -> OnnxFunction:
         def run(x: OnnxArray, axes: OnnxArray | None = None) -> OnnxArray:
             found = setting_of(node, "axes", axes)
             return function(x, None if found is None else tuple(int(axis) for axis in found))
@@ -60,7 +60,7 @@ def _axes(function: Callable[[OnnxArray, Any], OnnxArray]) -> Callable[[Node], R
     return translate
 
 
-def _slice(node: Node) -> Run:
+def _slice(node: Node) -> OnnxFunction:
     def run(
         x: OnnxArray, starts: OnnxArray | None = None, ends: OnnxArray | None = None, *rest: OnnxArray | None
     ) -> OnnxArray:
@@ -75,7 +75,7 @@ def _divided(a: Any, b: Any) -> Any:
     return a / b if isinstance(a, float) or isinstance(b, float) else a // b  # sizes are positive
 
 
-def _cast(node: Node) -> Run:
+def _cast(node: Node) -> OnnxFunction:
     """To whole numbers; of what becomes a float, only Python's division has to know."""
     to_float = node.get("to") in (1, 10, 11)
 
@@ -87,7 +87,7 @@ def _cast(node: Node) -> Run:
     return lambda x: np.asarray(np.frompyfunc(convert, 1, 1)(x), object)
 
 
-SIZES: dict[str, Callable[[Node], Run]] = {
+SIZES: dict[str, Callable[[Node], OnnxFunction]] = {
     "Add": _plain(lambda a, b: a + b),
     "Cast": _cast,
     "Ceil": _plain(np.frompyfunc(math.ceil, 1, 1)),

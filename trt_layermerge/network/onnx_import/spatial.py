@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import.layers import explicit_pads, same_padding, unsupported
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
-from trt_layermerge.network.onnx_import.sizes import Run, listed, setting_of
+from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
 
 def _pool_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
@@ -54,7 +54,7 @@ def _surplus(x: Tensor, sides: list[int], extents: list[int], strides: list[int]
     return surplus
 
 
-def max_pool(node: Node) -> Run:
+def max_pool(node: Node) -> OnnxFunction:
     """``MaxPool``; padding never wins."""
     kernel, strides, dilations, ceil = _pool_settings(node)
     extents = [1 + (k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
@@ -70,7 +70,7 @@ def max_pool(node: Node) -> Run:
     return run
 
 
-def average_pool(node: Node) -> Run:
+def average_pool(node: Node) -> OnnxFunction:
     """``AveragePool``; padding counts only where the node says so."""
     kernel, strides, dilations, ceil = _pool_settings(node)
     if dilations != [1, 1]:
@@ -93,12 +93,12 @@ def average_pool(node: Node) -> Run:
     return run
 
 
-def global_average(_: Node) -> Run:
+def global_average(_: Node) -> OnnxFunction:
     """``GlobalAveragePool``."""
     return lambda x: F.adaptive_avg_pool2d(x, 1) if x.dim() == 4 else x.mean(tuple(range(2, x.dim())), keepdim=True)
 
 
-def global_max(_: Node) -> Run:
+def global_max(_: Node) -> OnnxFunction:
     """``GlobalMaxPool``."""
     return lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True)
 
@@ -106,7 +106,7 @@ def global_max(_: Node) -> Run:
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
-def pad(node: Node) -> Run:
+def pad(node: Node) -> OnnxFunction:
     """``Pad``; sides in the order of ``F.pad``, last axis first."""
     mode = node.get("mode", "constant")
     if mode not in _PAD_MODES:
@@ -128,7 +128,7 @@ def pad(node: Node) -> Run:
     return run
 
 
-def resize(node: Node) -> Run:
+def resize(node: Node) -> OnnxFunction:
     """``Resize`` and ``Upsample``.
 
     Nearest neighbours are those of ONNX, whatever its rounding: where PyTorch's differ, they are picked one by one.

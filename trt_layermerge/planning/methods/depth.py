@@ -16,8 +16,8 @@ from trt_layermerge.errors import InputError
 from trt_layermerge.planning.candidate import Candidate, MeasuredGroup
 from trt_layermerge.planning.intervals import Interval, Span, extended, fastest
 from trt_layermerge.planning.methods.base import ChoiceTraits, TwoStage, at_widths, method_setting
-from trt_layermerge.planning.path import Floats
 from trt_layermerge.planning.problem import Item, Problem, check_timed, describe
+from trt_layermerge.planning.states import Floats
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,10 @@ class _Kernel:
     read: set[str] = field(default_factory=set)
 
 
-Work = Workload | MemoryOperation
+KernelWork = Workload | MemoryOperation
 
 
-def gpu_kernels(model: onnx.ModelProto) -> tuple[Work, ...]:
+def gpu_kernels(model: onnx.ModelProto) -> tuple[KernelWork, ...]:
     """What the kernels of a graph do, in order; what a convolution moves besides is a move of no kernel of its own.
 
     Args:
@@ -122,7 +122,7 @@ class _Graph:
         self._source: dict[str, str] = {}
         self._quantised: set[str] = set()
 
-    def kernels(self) -> tuple[Work, ...]:
+    def kernels(self) -> tuple[KernelWork, ...]:
         for node in self._nodes:
             self._take(node)
         needed: dict[str, set[int]] = {}
@@ -162,7 +162,7 @@ class _Graph:
         kernel.made.update(made)
         self._maker.update(dict.fromkeys(made, index))
 
-    def _finished(self, index: int, kernel: _Kernel, needed: Mapping[str, set[int]]) -> tuple[Work, ...]:
+    def _finished(self, index: int, kernel: _Kernel, needed: Mapping[str, set[int]]) -> tuple[KernelWork, ...]:
         written = sum(self._size(name) for name in kernel.made if needed.get(name, set()) - {index})
         if kernel.workload is None:
             read = sum(self._size(name) for name in kernel.taken | kernel.read)

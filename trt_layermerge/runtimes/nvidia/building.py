@@ -141,7 +141,7 @@ def build(request: BuildRequest, time_limit: float) -> BuildOutcome:
 def _run(request: BuildRequest, answer: Path, messages: IO[bytes], time_limit: float) -> int | None:
     """Run the worker; its exit code, negative for a signal, or ``None`` for one that was ended."""
     process = subprocess.Popen(
-        child_command("trt_layermerge.runtimes.nvidia.worker", str(answer)),
+        child_command("trt_layermerge.runtimes.nvidia.build_worker", str(answer)),
         stdin=subprocess.PIPE,
         stdout=messages,
         stderr=subprocess.STDOUT,

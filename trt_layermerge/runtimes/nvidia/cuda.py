@@ -26,7 +26,7 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 
 @dataclass(frozen=True)
-class Driver:
+class CudaDriver:
     """The NVIDIA driver and the first GPU that it offers.
 
     Attributes:
@@ -45,7 +45,7 @@ class Driver:
 
 
 @cache
-def driver() -> Driver:
+def driver() -> CudaDriver:
     """The driver of this machine.
 
     TensorRT's runtime may crash the process where there is none, so that this is asked first, of the driver itself.
@@ -70,7 +70,7 @@ def driver() -> Driver:
     cuda = _number(library, "cuDriverGetVersion")
     cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}"
     major, minor = (_number(library, "cuDeviceGetAttribute", attribute, device) for attribute in (_MAJOR, _MINOR))
-    return Driver(
+    return CudaDriver(
         version=gpu_driver() or f"of CUDA {cuda_version}",
         cuda=cuda_version,
         device=_text(library, "cuDeviceGetName", device),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
@@ -91,12 +91,16 @@ class Divergence(Distance):
 
 @dataclass(frozen=True)
 class ProbabilityDivergence(Distance):
-    """KL(original || output), mean over positions, of what are probabilities already along a dimension."""
+    """T^2 KL(original || output), mean over positions, of what are probabilities already along a dimension.
+
+    Their logarithms are logits, to a constant, and are softened as such: near to 1 a probability says next to nothing.
+    """
 
     name = "probabilities"
     agrees_by = "top-1"
 
     dimension: int
+    temperature: float = 1.0
 
     @classmethod
     def of(cls, original: Tensor) -> ProbabilityDivergence:
@@ -107,13 +111,16 @@ class ProbabilityDivergence(Distance):
 
     def __call__(self, output: Tensor, original: Tensor) -> Tensor:
         tiny = torch.finfo(torch.float32).eps
-        learned, taught = (values.float().clamp_min(tiny).log() for values in (output, original))
-        learned, taught = (values - values.logsumexp(self.dimension, keepdim=True) for values in (learned, taught))
-        return _each_sample(_divergence(learned, taught, self.dimension))
+        logits = (values.float().clamp_min(tiny).log() / self.temperature for values in (output, original))
+        learned, taught = (F.log_softmax(values, self.dimension) for values in logits)
+        return self.temperature**2 * _each_sample(_divergence(learned, taught, self.dimension))
 
     def agreement(self, output: Tensor, original: Tensor) -> Tensor:
         both = (values.argmax(self.dimension) for values in (output, original))
         return _each_sample(torch.eq(*both).float())
+
+    def softened(self, temperature: float) -> ProbabilityDivergence:
+        return replace(self, temperature=temperature)
 
 
 @dataclass(frozen=True)

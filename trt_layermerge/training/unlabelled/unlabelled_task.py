@@ -17,10 +17,10 @@ from math import prod
 import torch
 from torch import Tensor, fx
 
-from trt_layermerge.errors import TaskError
+from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.device import device_of, move, moved
-from trt_layermerge.network.inputs import Values, as_tuple, each, joined
+from trt_layermerge.network.inputs import Values, as_tuple, each, joined, samples_in
 from trt_layermerge.network.network import Network
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.task import Batch
@@ -92,7 +92,23 @@ class Agreement:
         some = islice(task.calibration_batches(), -(-SCALED_ON // self._evaluated_at_once))
         outputs = joined(task._made_by_original(inputs) for inputs, _ in some)
         named = dict(zip(network.outputs, outputs, strict=True))
+        task._require_rows_in_order(network)
         return replace(task, distances=choose_distances(named, dict(self.told)))
+
+    def _require_rows_in_order(self, network: Network) -> None:
+        """See that rows of one sample lie one after the other, where an output has several: an engine's batches do.
+
+        Raises:
+            ModelError: They do not.
+        """
+        inputs, _ = next(self.calibration_batches())
+        alone, both = (as_tuple(self._made_by_original(tuple(part[:n] for part in as_tuple(inputs)))) for n in (1, 2))
+        for name, one, two in zip(network.outputs, alone, both, strict=True):
+            if len(two) == 2 * len(one) > 2 and (two[: len(one)] - one).abs().sum() > (two[::2] - one).abs().sum():
+                raise ModelError(
+                    f"output {name!r} of {network.name} has {len(one)} rows for each sample, which do not lie in a row",
+                    hint="return it as [batch, rows, ...], or all rows of the first sample first",
+                )
 
     def as_trained(self, batch_size: int | None, temperature: float) -> Agreement:
         """The same in batches of another size, its distances softened."""
@@ -162,9 +178,10 @@ class Agreement:
         return torch.stack(self.agreements(output, target)).mean(0)
 
     def agreements(self, output: Values, target: Values) -> list[Tensor]:
-        """Agreement of each sample, ``[batch]``, for every output."""
+        """Agreement of each sample, ``[batch]``, for every output: the mean over its rows where it has several."""
         both = zip(self.distances.values(), as_tuple(output), as_tuple(target), strict=True)
-        return [distance.agreement(one, other) for distance, one, other in both]
+        samples = samples_in(target)
+        return [distance.agreement(one, other).view(samples, -1).mean(1) for distance, one, other in both]
 
     @cached_property
     def _fitting(self) -> int:

@@ -15,9 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.delivery import engines
-from trt_layermerge.delivery.engine_manifest import manifest_path
-from trt_layermerge.delivery.engines import build_engine, verify_built
-from trt_layermerge.delivery.signature import (
+from trt_layermerge.delivery.delivery_signature import (
     PublicKey,
     SigningKey,
     read_public_key,
@@ -25,6 +23,8 @@ from trt_layermerge.delivery.signature import (
     signature_path,
     write_signed,
 )
+from trt_layermerge.delivery.engine_manifest import manifest_path
+from trt_layermerge.delivery.engines import build_engine, verify_built
 from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import Caution, InputError, RuntimeNotAvailableError, VerificationError
 from trt_layermerge.runtimes.base import BuildOptions

@@ -1,4 +1,4 @@
-"""One build, in a process of its own: ``python -m trt_layermerge.runtimes.nvidia.worker OUTCOME``.
+"""One build, in a process of its own: ``python -m trt_layermerge.runtimes.nvidia.build_worker OUTCOME``.
 
 The request is on its input. The only file that touches a builder or an ONNX parser of NVIDIA's. TensorRT 10.9 to 11
 and TensorRT-RTX take the same path: the network is strongly typed, so precision is what the ONNX graph says, and no
