@@ -19,6 +19,9 @@ from .registry import METHODS
 DOCS, RESULTS, PICTURES = ROOT / "docs", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
 MARKED = "<!-- {name}: made by benchmarks.methods -->\n{text}<!-- end of {name} -->\n"
 
+SLOWEST = 0.8
+"""Times as fast as the original: slower networks are in the table alone."""
+
 COLOURS = {
     "joint": "#1f77b4", "joint-width": "#0b3d91", "width": "#17becf", "torch-pruning": "#d62728",
     "layermerge": "#2ca02c", "depth": "#98df8a", "layer-only": "#bcbd22", "elc": "#8c564b", "whole-blocks": "#e377c2",
@@ -127,6 +130,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 
 
 def _points(rows: Sequence[Mapping[str, Any]], method: str, original_ms: float) -> Iterator[tuple[float, float]]:
-    mine = [row for row in rows if row["method"] == method and row["seed"] is not None and "speedup" in row]
+    """Latency and accuracy of a method's networks; those much slower than the original would squeeze the rest."""
+    mine = [row for row in rows if row["method"] == method and row["seed"] is not None]
+    mine = [row for row in mine if row.get("speedup", 0.0) > SLOWEST]
     for group in grouped(mine).values():
         yield original_ms / group[0]["speedup"], 100 * mean(row["accuracy"] for row in group)
