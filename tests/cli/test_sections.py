@@ -124,7 +124,10 @@ finally:
 
 def test_every_command_is_of_our_own_class() -> None:
     context = click.Context(cli)
-    assert {type(cli.get_command(context, name)).__name__ for name in COMMANDS} <= {"Command", "CommandWithVariants"}
+    assert {type(cli.get_command(context, name)).__name__ for name in COMMANDS} <= {
+        "SectionedCommand",
+        "CommandWithVariants",
+    }
 
 
 def test_who_reads_our_output_no_longer_is_told_nothing() -> None:

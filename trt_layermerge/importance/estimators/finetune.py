@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.importance.estimators.base import EstimationRequest, Samples, setting
@@ -16,7 +17,9 @@ from trt_layermerge.importance.estimators.trained import Trained
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.progress import Progress
 from trt_layermerge.training.recipe import Recipe
-from trt_layermerge.training.task import Task
+
+if TYPE_CHECKING:
+    from trt_layermerge.training.task import Task
 
 
 @dataclass(frozen=True)
