@@ -126,7 +126,7 @@ def test_an_incomplete_task_names_what_it_lacks(tmp_path: Path) -> None:
     text = "class Half:\n  name = 'half'\n  steps_per_epoch = 3\n  loss = 5\n  def metric(self): ...\ntask = Half\n"
     message = refused(write(tmp_path, text)).message
     assert "Half" in message
-    assert message.endswith("training_batches, calibration_batches, held_out_batches, test_batches, loss")
+    assert message.endswith("it lacks loss, training_batches, calibration_batches, held_out_batches, test_batches")
 
 
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "SystemExit(0)", "GeneratorExit", "BaseException('odd')"])

@@ -70,7 +70,8 @@ def load_task(path: Path, settings: Settings | None = None) -> Task:
 
 def _missing(made: object) -> list[str]:
     """Members of ``Task`` that a thing does not have; methods must be callable."""
-    members = {name: value for name, value in vars(Task).items() if not name.startswith("_")}
+    kinds = reversed(Task.__mro__)  # a protocol's members are its bases', too
+    members = {name: value for kind in kinds for name, value in vars(kind).items() if not name.startswith("_")}
     return [
         name
         for name, value in members.items()
