@@ -59,6 +59,8 @@ def ended(*_: Any) -> Any:
         (lambda x, y: (x.to(torch.uint8), y), "torch.uint8; a network takes real numbers, torch.float32"),
         (lambda x, y: (x.double(), y), "torch.float64; a network takes"),
         (lambda x, y: (x.half(), y), "torch.float16; a network takes"),
+        (lambda x, y: (x * float("nan"), y), "inputs of what is not finite: nan or infinity"),
+        (lambda x, y: (x + float("inf"), y), "inputs of what is not finite"),
         (lambda x, y: (x[:, :1], y), r"shape \[4, 1, 4, 4\]; the network takes \[batch, 2, 4, 4\]"),
         (lambda x, y: (x[..., :3], y), r"shape \[4, 2, 4, 3\]; the network takes"),
         (lambda x, y: (x[0], y), r"inputs \[2, 4, 4\] with targets \[4\]"),
