@@ -101,8 +101,9 @@ def compressed(cache: Path, weights: Path, speedup: float, task: str = "task", s
         recipe = cache / f"{task}-{speedup:g}x.toml"
         text = TUNE.read_text()
         recipe.write_text(text if steps is None else re.sub(r"(?m)^steps = .*$", f"steps = {steps}", text))
-        shared = cache / f"{task}-importance.jsonl"
-        share(shared, folder / "importance.jsonl")
+        shared = ("importance.jsonl", "baseline.json")  # the same for every speed-up
+        for table in shared:
+            share(cache / f"{task}-{table}", folder / table)
         options = {
             "weights": weights, "task": f"{TASK}:{task}", "speedup": speedup, "recipe": recipe, "output": folder,
             "profiles": cache / "profiles", "batch": BATCH, "widths": "1.0", "calibration": 512, "held-out": 512,
@@ -110,7 +111,8 @@ def compressed(cache: Path, weights: Path, speedup: float, task: str = "task", s
         }  # fmt: skip
         given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         subprocess.run([sys.executable, "-W", "ignore", "-c", COMMAND, "compress", MODEL, *given], check=True)
-        share(folder / "importance.jsonl", shared)
+        for table in shared:
+            share(folder / table, cache / f"{task}-{table}")
     return folder / "compressed.onnx"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from trt_layermerge.delivery.manifest import git_state
+from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.versions import versions
 
@@ -93,4 +95,7 @@ def latencies_of_original(latencies: dict[str, dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LayerMergeError as error:
+        sys.exit(f"error: {error}")

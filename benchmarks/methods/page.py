@@ -19,6 +19,9 @@ from .registry import METHODS
 DOCS, RESULTS, PICTURES = ROOT / "docs", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
 MARKED = "<!-- {name}: made by benchmarks.methods -->\n{text}<!-- end of {name} -->\n"
 
+SLOWEST = 0.8
+"""Times as fast as the original: slower networks are in the table alone."""
+
 COLOURS = {
     "joint": "#1f77b4", "joint-width": "#0b3d91", "width": "#17becf", "torch-pruning": "#d62728",
     "layermerge": "#2ca02c", "depth": "#98df8a", "layer-only": "#bcbd22", "elc": "#8c564b", "whole-blocks": "#e377c2",
@@ -77,14 +80,23 @@ def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], 
         asked = "" if METHODS[method].converts is not None else f"{budget:g}x"
         points = [100 * (row["accuracy"] - before) for row in rows]
         spread = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
-        error = first["speedup"] / first["predicted"] - 1 if first.get("predicted") else None
         yield (
-            f"| {asked} | {title} | {first['speedup']:.2f}x "
-            f"({first['speedup_low']:.2f} to {first['speedup_high']:.2f}) "
+            f"| {asked} | {title} | {_measured(first)} "
             f"| {', '.join(f'{one:+.2f}' for one in points)} | {mean(points):+.2f}{spread} "
-            f"| {'' if error is None else f'{error:+.1%}'} | {mean(row['cpu_seconds'] for row in rows) / 60:.1f} "
-            f"| {first['setting']} |"
+            f"| {_error(first)} | {mean(row['cpu_seconds'] for row in rows) / 60:.1f} | {first['setting']} |"
         )
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    """How fast a row's network is, with its interval; one that is not timed yet as it was before it was trained."""
+    if "speedup" not in row:
+        return f"{row['aimed']:.2f}x before training" if "aimed" in row else "not timed yet"
+    return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+
+
+def _error(row: Mapping[str, Any]) -> str:
+    """How much faster than predicted."""
+    return f"{row['speedup'] / row['predicted'] - 1:+.1%}" if row.get("predicted") and "speedup" in row else ""
 
 
 def grouped(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[float, str, Any], list[Mapping[str, Any]]]:
@@ -118,6 +130,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 
 
 def _points(rows: Sequence[Mapping[str, Any]], method: str, original_ms: float) -> Iterator[tuple[float, float]]:
-    mine = [row for row in rows if row["method"] == method and row["seed"] is not None and "speedup" in row]
+    """Latency and accuracy of a method's networks; those much slower than the original would squeeze the rest."""
+    mine = [row for row in rows if row["method"] == method and row["seed"] is not None]
+    mine = [row for row in mine if row.get("speedup", 0.0) > SLOWEST]
     for group in grouped(mine).values():
         yield original_ms / group[0]["speedup"], 100 * mean(row["accuracy"] for row in group)

@@ -52,6 +52,11 @@ class PlannedRung(Rung):
     way: Way
     strength: Strength
 
+    @property
+    def alike(self) -> str:
+        """What fades while it trains ends as what went before."""
+        return self.name.replace("-decoupled", "-linearised")
+
     def shape(self, bench: Bench) -> nn.Module:
         """The plan executed on a few images."""
         network, few = bench.widest.network, bench.calibration(FEW)

@@ -12,7 +12,7 @@ from tests.contract.checker import ROOT, Findings, check
 
 RUNTIMES = ROOT / "trt_layermerge" / "runtimes" / "nvidia"
 SOURCES = [file for file in sorted(RUNTIMES.glob("*.py")) if "import tensorrt" in file.read_text()]
-OF_BOTH = ("worker.py", "trt_engine.py")
+OF_BOTH = ("build_worker.py", "trt_engine.py")
 OF_RTX = [file for file in SOURCES if "import tensorrt_rtx" in file.read_text() or file.name in OF_BOTH]
 LEAST = 60
 """Fewer names than these, and the checker has not seen our source."""
@@ -49,7 +49,7 @@ def test_build_routes_are_of_11_and_asked_for_by_their_name(release: str, stubs:
         r"class IBuilderConfig:(.*?)\nclass ", (stubs / "tensorrt" / "__init__.pyi").read_text(), re.DOTALL
     )
     assert config is not None and ("build_route: str" in config[1]) is (int(release.split(".")[0]) >= 11)
-    assert '_ROUTE = "build_route"' in (RUNTIMES / "worker.py").read_text()
+    assert '_ROUTE = "build_route"' in (RUNTIMES / "build_worker.py").read_text()
 
 
 PLANTED = {

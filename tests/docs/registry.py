@@ -9,6 +9,7 @@ GPU = "needs an NVIDIA GPU with TensorRT; tests/cli/test_tensorrt.py runs its li
 
 NOT_HERE = {
     "CONTRIBUTING.md": "is the test suite itself, or hours of it",
+    "docs/results": "trains and times networks for hours",
     "docs/tutorial.md": "is run whole by tests/docs/test_tutorial.py",
     "--runtime tensorrt ": GPU,
     "compare profiles/nvidia-geforce-rtx-2080-ti/": "compares what such a GPU measured",
