@@ -61,6 +61,7 @@ def ended(*_: Any) -> Any:
         (lambda x, y: (x.half(), y), "torch.float16; a network takes"),
         (lambda x, y: (x * float("nan"), y), "inputs of what is not finite: nan or infinity"),
         (lambda x, y: (x + float("inf"), y), "inputs of what is not finite"),
+        (lambda x, y: (x[:0], y[:0]), r"inputs \[0, 2, 4, 4\], of no samples"),
         (lambda x, y: (x[:, :1], y), r"shape \[4, 1, 4, 4\]; the network takes \[batch, 2, 4, 4\]"),
         (lambda x, y: (x[..., :3], y), r"shape \[4, 2, 4, 3\]; the network takes"),
         (lambda x, y: (x[0], y), r"inputs \[2, 4, 4\] with targets \[4\]"),

@@ -183,6 +183,8 @@ def _require_inputs(found: Sequence[Tensor], wanted: Sequence[Input], says: str)
             f"{says} batches of {len(found)} input{'s' * (len(found) > 1)}; the network takes {len(wanted)}: {names}",
             hint="yield ((first, second, ...), targets), with the inputs in the order of INPUTS beside the factory",
         )
+    if not len(found[0]):
+        raise TaskError(f"{says} inputs {list(found[0].shape)}, of no samples", hint="leave such a batch out")
     for item, values in zip(wanted, found, strict=True):
         which = "inputs" if len(wanted) == 1 else f"{item.name!r}"
         _check_input(item, values, f"{says} {which} of")
