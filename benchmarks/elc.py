@@ -30,7 +30,7 @@ from torch.utils.data import TensorDataset
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.cli.show import screen
+from trt_layermerge.cli.show import Lines
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import replacing, write_json
@@ -50,6 +50,7 @@ from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.planning.budget import Budget
+from trt_layermerge.progress import reporting
 from trt_layermerge.report.result import Result
 from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
@@ -83,7 +84,7 @@ def base(name: str) -> Path:
     if not path.exists():
         torch.manual_seed(0)
         network, data = load_source(NETWORKS[name]).module, task()
-        with screen() as reporter:
+        with reporting(Lines()) as reporter:
             reporter.stage(f"train {name}")
             checkpoint = RUNS / f"{name}.base.checkpoint"
             fine_tune(network, data, BASE, checkpoint=checkpoint, progress=reporter.progress)
@@ -107,7 +108,7 @@ def compressed(name: str, args: argparse.Namespace, decoupled: float) -> Result:
         estimator=Product() if args.estimator == "product" else Gates(args.gates_penalty, epochs=args.gates_epochs),
         recipe=replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=decoupled),
     )
-    with screen() as reporter:
+    with reporting(Lines()) as reporter:
         return whole_job(open_session(job), reporter)
 
 
@@ -117,7 +118,7 @@ def merged_all(name: str, args: argparse.Namespace) -> dict[str, object]:
     choices = list(pairs(network))
     recipe = replace(TUNE, epochs=args.epochs, steps=args.steps, decouple=args.decouple)
     decoupled = decouple(network, choices)
-    with screen() as reporter:
+    with reporting(Lines()) as reporter:
         reporter.stage(f"decouple {len(choices)} pairs of {name}")
         checkpoint = RUNS / f"{name}-all-{args.steps or f'{args.epochs}-epochs'}.checkpoint"
         teacher = network.module

@@ -26,11 +26,13 @@ class Hostile:
         name: Its kind, then what is particular.
         command: Writes its files to a folder; the arguments of the command.
         right: What is right.
+        without: The same command without what is hostile, where its result is right.
     """
 
     name: str
     command: Callable[[Path], list[object]]
     right: Right = Right.REFUSED
+    without: Callable[[Path], list[object]] | None = None
 
 
 _OPTIONS = "--runtime estimate:rtx-2080-ti --max-layers 2 --max-kernel 5 --calibration 64 --held-out 64 --cpu-threads 1"

@@ -45,7 +45,7 @@ FORMATS: dict[str, tuple[str, str, Callable[[Path], list[object]]]] = {
         _PROFILE,
         lambda path: ["profile", "merge", path, path, "--output", path.parent / "m"],
     ),
-    "importance table": ("i.jsonl", (GOLDEN / "importance-v4.jsonl").read_text(), _measured),
+    "importance table": ("i.jsonl", (GOLDEN / "importance-v5.jsonl").read_text(), _measured),
     "manifest": ("m.json", '{"format": 1, "files": {}}', lambda path: ["verify", path, "--json"]),
     "latencies": ("l.csv", _LATENCIES, _solved),
     "report of the doctor": ("d.json", '{"version": 1}', lambda path: ["doctor", "--replay", path, "--json"]),

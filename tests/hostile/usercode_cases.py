@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -112,11 +113,11 @@ def _placed(place: str, does: str, folder: Path) -> list[object]:
 def usercode_cases() -> Iterator[Hostile]:
     """All of them."""
     for place, does in product(("import", "task", *_BATCHES, *_VALUES), ENDINGS):
-        yield Hostile(f"ends in {place}: {does}", lambda folder, place=place, does=does: _placed(place, does, folder))
-    for place, does in product(("import", "held_out_batches", "training_batches", "loss"), MODES):
+        yield Hostile(f"ends in {place}: {does}", partial(_placed, place, does))
+    for place in ("import", "held_out_batches", "training_batches", "loss"):
         right = Right.EITHER if place == "import" else Right.SAME
-        yield Hostile(
-            f"mode in {place}: {does}", lambda folder, place=place, does=does: _placed(place, does, folder), right
-        )
+        without = partial(_placed, place, "pass")  # not the usual task: with a loss of its own, importance is another
+        for does in MODES:
+            yield Hostile(f"mode in {place}: {does}", partial(_placed, place, does), right, without)
     for place, does in product(_BATCHES, WRONG_BATCHES):
-        yield Hostile(f"batch of {place}: {does}", lambda folder, place=place, does=does: _placed(place, does, folder))
+        yield Hostile(f"batch of {place}: {does}", partial(_placed, place, does))

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
+from trt_layermerge.errors import TaskError
 from trt_layermerge.importance.estimators.base import EstimationRequest, Samples
 from trt_layermerge.importance.oneshot import one_shot_rows
+from trt_layermerge.network.network import trace
 from trt_layermerge.testing.estimators import small_network
 from trt_layermerge.training.checked import CheckedTask, expects
 from trt_layermerge.training.task import Classification
@@ -47,7 +49,14 @@ def test_it_is_the_mean_over_labels(smoothing: float) -> None:
     assert one.expected_loss(output, original) == pytest.approx(float((chances * losses).sum(1).mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "told"), [(Classification, True), (Focal, False), (Both, True)])
+class Given(Classification):
+    """Its loss is an attribute."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", torch.nn.CrossEntropyLoss(torch.ones(3)))
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Classification, True), (Focal, False), (Both, True), (Given, False)])
 def test_who_changes_the_loss_alone_is_measured_by_labels(kind: type[Classification], told: bool) -> None:
     assert expects(task(kind)) == told
     assert hasattr(CheckedTask(task(kind)), "expected_loss") == told
@@ -65,6 +74,25 @@ def test_no_change_is_a_gain_by_chance(tmp_path: Path) -> None:
     entropy = float(-(chances * chances.log()).sum(1).mean())
     assert rows[0].loss_before == pytest.approx(entropy, rel=0.05)
     assert rows and all(row.loss_after > row.loss_before for row in rows)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.heads = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.second(self.first(x).relu()).relu().mean((2, 3))
+        return tuple(head(y) for head in self.heads)
+
+
+def test_several_outputs_are_refused_in_words(tmp_path: Path) -> None:
+    network = trace("heads", TwoHeads().eval(), (2, 6, 6))
+    drops = [choice for choice in choices_of(network) if choice.kind is not Kind.KEEP][:1]
+    request = EstimationRequest(network, drops, CheckedTask(task()), Samples(8, 16), 5, tmp_path / "t")
+    with pytest.raises(TaskError, match="noise"):
+        list(one_shot_rows(request))
 
 
 def test_labels_are_still_what_accuracies_are_of(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def gradients(model: nn.Module, x: Tensor, beside: ThreadPoolExecutor | None, pr
     model.zero_grad()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     for _ in range(2):  # they add up
-        with kernel_gradients(beside):
+        with kernel_gradients(model, beside):
             with Unstrided(), torch.autocast("cpu", dtype, enabled=precision != "fp32"):
                 y = model(x)
             y.float().square().mean().backward()
@@ -125,6 +125,26 @@ def test_what_is_no_plain_parameter_is_left_to_autograd(worker: ThreadPoolExecut
     found = gradients(conv, x, beside)  # type: ignore[arg-type]
     assert beside.asked == 0
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+class Penalised(nn.Module):
+    """A network, and a loss that has one of its own, looks at the gradient of that, and at single images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.critic = nn.Conv2d(3, 4, 3, bias=False), [nn.Conv2d(4, 2, 3, bias=False)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        (critic,), y = self.critic, self.conv(x)
+        (slope,) = torch.autograd.grad(critic(y).square().sum(), y, create_graph=True)
+        return slope.square().mean() + torch.vmap(critic)(y[None]).mean() + self.conv(x[0]).mean()
+
+
+def test_a_loss_may_differentiate_networks_of_its_own_twice(worker: ThreadPoolExecutor) -> None:
+    torch.manual_seed(0)
+    model, x = Penalised(), torch.randn(2, 3, 8, 8)
+    expected = gradients(model, x, None)
+    assert all(map(torch.allclose, gradients(model, x, worker), expected))
 
 
 def test_an_error_beside_is_told(worker: ThreadPoolExecutor) -> None:

@@ -64,7 +64,7 @@ class Prepared:
         calibration = [inputs for inputs, _ in first(task.calibration_batches(), samples.calibration)]
         for_norms = list(first(task.calibration_batches(), min(samples.calibration, NORM_IMAGES)))
         held_out, scoring = list(first(task.held_out_batches(), samples.held_out)), cast(Scoring, task)
-        if isinstance(task, Expecting):
+        if isinstance(task, Expecting) and len(request.network.outputs) == 1:  # else its own loss says what is wrong
             held_out, scoring = list(beside_outputs(request.network, held_out)), ExpectedLoss(task)
         batches = (*calibration, *(inputs for inputs, _ in held_out))
         need = need_of(request, max(map(samples_in, batches), default=1))

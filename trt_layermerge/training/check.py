@@ -170,7 +170,7 @@ def check_task(
 
     Raises:
         TaskError: There is no batch, it is not a pair of tensors, or its inputs have another number or shape or other
-            kinds of numbers than the network's.
+            kinds of numbers than the network's, or are not finite.
     """
     for data in data_sets:
         first_batch(task, data, as_inputs(given))
@@ -183,6 +183,8 @@ def _require_inputs(found: Sequence[Tensor], wanted: Sequence[Input], says: str)
             f"{says} batches of {len(found)} input{'s' * (len(found) > 1)}; the network takes {len(wanted)}: {names}",
             hint="yield ((first, second, ...), targets), with the inputs in the order of INPUTS beside the factory",
         )
+    if not len(found[0]):
+        raise TaskError(f"{says} inputs {list(found[0].shape)}, of no samples", hint="leave such a batch out")
     for item, values in zip(wanted, found, strict=True):
         which = "inputs" if len(wanted) == 1 else f"{item.name!r}"
         _check_input(item, values, f"{says} {which} of")
@@ -198,6 +200,11 @@ def _check_input(item: Input, values: Tensor, says: str) -> None:
         raise TaskError(
             f"{says} {values.dtype}; a network takes real numbers, torch.float32",
             hint="convert with .float(), and normalise images: images.float() / 255",
+        )
+    if item.below is None and not bool(values.isfinite().all()):
+        raise TaskError(
+            f"{says} what is not finite: nan or infinity",
+            hint="leave such samples out, or see what makes them: a division by a deviation of zero, or a damaged file",
         )
     if item.below is not None and (values.dtype != torch.int64 or not _within(values, item.below)):
         span = f" from {values.min()} to {values.max()}" if len(values) else ""

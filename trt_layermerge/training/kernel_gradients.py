@@ -7,13 +7,13 @@ since the teacher was done, it computes the second one: the same calls of the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
@@ -27,19 +27,20 @@ Pending = list[tuple[Tensor, Future[Tensor]]]
 
 
 @contextmanager
-def kernel_gradients(beside: ThreadPoolExecutor | None) -> Iterator[None]:
+def kernel_gradients(model: nn.Module, beside: ThreadPoolExecutor | None) -> Iterator[None]:
     """Inside, forward and backward passes leave gradients of kernels to a thread; at the end, they have been added.
 
-    Only kernels that are parameters themselves, of convolutions without a bias, and that nobody has hooks on.
+    Only kernels that are parameters themselves, of convolutions of images without a bias, and that nobody has hooks on.
 
     Args:
+        model: Whose kernels. A loss may have networks of its own, and differentiate them twice, or under ``vmap``.
         beside: The thread; without one, nothing changes.
     """
     if beside is None:
         yield
         return
     pending: Pending = []
-    with _Split(beside, pending):
+    with _Split(set(model.parameters()), beside, pending):
         yield
     for kernel, gradient in pending:
         added = gradient.result()
@@ -49,9 +50,9 @@ def kernel_gradients(beside: ThreadPoolExecutor | None) -> Iterator[None]:
 class _Split(TorchFunctionMode):
     """Calls convolutions so that the two parts of their backward pass are computed apart."""
 
-    def __init__(self, worker: ThreadPoolExecutor, pending: Pending) -> None:
+    def __init__(self, kernels: Collection[Tensor], worker: ThreadPoolExecutor, pending: Pending) -> None:
         super().__init__()
-        self._worker, self._pending = worker, pending
+        self._kernels, self._worker, self._pending = kernels, worker, pending
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -64,8 +65,10 @@ class _Split(TorchFunctionMode):
         self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *others: Any, **named: Any
     ) -> Tensor | None:
         """The convolution; ``None`` where its backward pass is autograd's."""
+        if weight not in self._kernels or bias is not None or input.dim() != weight.dim():
+            return None
         hooked = weight._backward_hooks or weight._post_accumulate_grad_hooks
-        if bias is not None or not (weight.is_leaf and weight.requires_grad and torch.is_grad_enabled()) or hooked:
+        if hooked or not (weight.requires_grad and torch.is_grad_enabled()):
             return None
         how = dict(zip(("stride", "padding", "dilation", "groups"), others, strict=False)) | named
         if isinstance(how.get("padding"), str):

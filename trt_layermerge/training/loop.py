@@ -322,7 +322,7 @@ class _Run:
         samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
         for number, part in enumerate(batch, 1):
             shared = self.group.alone(self.wrapped) if number < len(batch) else nullcontext()
-            with shared, kernel_gradients(self.beside):
+            with shared, kernel_gradients(self.model, self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
                 total += loss.item()
