@@ -18,6 +18,8 @@ from tests.merging.conftest import anew, randomise
 from tests.network.written import Net, conv
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
+from trt_layermerge.blocks.cost import Setting
+from trt_layermerge.blocks.sized_choices import sized_choices, widths_of
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.narrowing import Kept, masked, narrow
 from trt_layermerge.merging.proof import prove_network, relative_error
@@ -193,6 +195,30 @@ def test_any_plan_is_narrowed_and_proved(networks: Any, plans: Any, data: st.Dat
         assert "channels cannot be left out behind these blocks" in str(error)
         assume(False)
     prove_network(result.linearised, result.merged, torch.randn(2, 4, 17, 15), result.proofs)
+
+
+def test_every_choice_is_executed_in_each_of_its_widths() -> None:
+    """Of blocks, too, whose convolution is padded unevenly, such as even kernels across a pooling."""
+    x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    function = lambda m, x: m.l(F.relu(m.b(F.max_pool2d(F.relu(m.a(x)), 2))).mean((2, 3)))  # noqa: E731
+    network = trace("pooled", Net(function, a=conv(), b=conv(4, 6), l=nn.Linear(6, 2)), SHAPE)
+    offered = widths_of(network, (0.5,), 1)
+    sized = [one for one in sized_choices(network, choices_of(network), offered, Setting(1)) if one.widths]
+    uneven = 0
+    for one in sized:
+        kept = {network.channel_groups[number]: range(channels) for number, channels in one.widths}
+        made = execute(network, [one.choice], [x], strength=PLAIN, kept=kept)
+        prove_network(made.linearised, made.merged, x, made.proofs)
+        padding = one.executed.geometry.padding if one.executed.geometry else (0, 0, 0, 0)
+        uneven += padding[:2] != padding[2:] and any(len(channels) < group.channels for group, channels in kept.items())
+    assert uneven
+
+
+def test_a_group_that_stays_whole_may_meet_channels_that_must_stay() -> None:
+    network = network_of("residual")
+    stream = network.channel_groups[0]
+    fixed = replace(stream, producers=("l",), through=())
+    assert_same(narrow(network.module, {fixed: range(6)}), network.module)
 
 
 def test_what_reads_narrowed_channels_is_solved_for_them(network: Network) -> None:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from trt_layermerge.merging.modules import Shifted
 from trt_layermerge.network.device import CPU
 from trt_layermerge.network.geometry import Geometry, Pair
-from trt_layermerge.network.padding import geometry_of
+from trt_layermerge.network.padding import PaddedConv2d, geometry_of
 from trt_layermerge.network.pooling import pooling_geometry, pooling_weight
 
 NUMBERS_AT_ONCE = 1 << 23
@@ -124,7 +124,7 @@ def normalised(convolution: Convolution, norm: nn.Module) -> Convolution:
 
 
 def to_module(convolution: Convolution, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A trainable module that computes a convolution; uneven padding gets a module of its own."""
+    """A trainable module that computes a convolution; one that is narrowed as layers are, whatever its padding."""
     g = convolution.geometry
     top, left, bottom, right = g.padding
     even = (top, left) == (bottom, right)
@@ -143,7 +143,7 @@ def to_module(convolution: Convolution, dtype: torch.dtype = torch.float32) -> n
         convolution.weight.to(dtype, copy=True).contiguous()
     )  # training leaves the value alone
     module.bias = nn.Parameter(convolution.bias.to(dtype, copy=True))
-    padded = module if even else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), module)
+    padded = module if even else PaddedConv2d(module, g.padding)
     if not convolution.carries:
         return padded
     return Shifted(padded, [convolution.carries[number].to(dtype) for number in sorted(convolution.carries)])

@@ -90,8 +90,9 @@ def _here(module: fx.GraphModule, kept: Kept) -> Iterator[tuple[ChannelGroup, tu
             raise ValueError(f"channels {list(channels)} of the {given.channels} that {given.producers[0]} makes")
         for name in [holds[name] for name in given.nodes if name in holds]:
             if name not in of:
-                raise ValueError(f"the channels of {name} must all stay here")
-            if found.setdefault(of[name], stay) != stay:
+                if len(stay) < given.channels:
+                    raise ValueError(f"the channels of {name} must all stay here")
+            elif found.setdefault(of[name], stay) != stay:
                 raise ValueError(f"{name} has the channels of two groups, of which different ones stay")
     return ((group, stay) for group, stay in found.items() if len(stay) < group.channels)
 

@@ -21,7 +21,6 @@ from trt_layermerge.merging.rewrite import module_name
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, samples_in
 from trt_layermerge.network.network import Network
-from trt_layermerge.network.padding import PaddedConv2d
 
 
 def restore_norms(
@@ -43,7 +42,7 @@ def restore_norms(
     for node in module.graph.nodes:
         choice = wanted.get(str(node.target)) if node.op == "call_module" else None
         norm = None if choice is None else _last_norm(network, choice)
-        if norm is not None and _one_convolution(module, str(node.target)):
+        if norm is not None and isinstance(module.get_submodule(str(node.target)), nn.Conv2d):
             found[node] = norm
     data = [batch for batch in batches if samples_in(batch)]
     if not found or not data:
@@ -59,18 +58,6 @@ def _last_norm(network: Network, choice: Choice) -> nn.BatchNorm2d | None:
     layers = [network.chains[chain].layers[index - 1] for chain, index in layers_of(network, choice.block)]
     norms = [called(network.module, layer.norm) for layer in layers if layer.norm is not None]
     return next((norm for norm in reversed(norms) if isinstance(norm, nn.BatchNorm2d)), None)
-
-
-def _one_convolution(module: fx.GraphModule, target: str) -> bool:
-    """Whether a block's module is a convolution and no more; one with uneven padding is made one module."""
-    part = module.get_submodule(target)
-    if isinstance(part, nn.Sequential):
-        pad, conv = part
-        assert isinstance(pad, nn.ZeroPad2d) and isinstance(conv, nn.Conv2d)
-        left, right, top, bottom = pad.padding
-        part = PaddedConv2d(conv, (top, left, bottom, right))
-        module.set_submodule(target, part)
-    return isinstance(part, nn.Conv2d)
 
 
 def _statistics(
