@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.delivery.test_delivery_signature import write_private, write_public
 
+from tests.delivery.test_delivery_signature import write_private, write_public
 from trt_layermerge.cli.signing import PASSWORD
 from trt_layermerge.testing.runtimes import small_model
 
