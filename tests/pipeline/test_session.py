@@ -31,7 +31,7 @@ def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
     papers, ours = for_method(choices, LayerMerge()), for_method(choices, Joint())
     assert not any(c.kind is Kind.FIT for c in papers) and any(c.kind is Kind.FIT for c in ours)
     fitted = {(c.block, c.geometry) for c in ours if c.kind is Kind.FIT}
-    assert not any((c.block, c.geometry) in fitted for c in ours if c.kind is Kind.MERGE and not c.emptied)
+    assert not any((c.block, c.geometry) in fitted for c in ours if c.kind is Kind.MERGE)
     assert {(c.block, c.geometry) for c in ours} == {(c.block, c.geometry) for c in choices}, "no convolution is lost"
 
 
@@ -94,13 +94,6 @@ def test_methods_that_add_no_activation_say_so(tmp_path: Path, quick_job: Any, m
     with pytest.raises(UsageError, match=f"method {method} adds no activations"):
         open_session(quick_job(tmp_path, method=method, limits=limits))
     open_session(quick_job(tmp_path, method="layermerge", limits=limits))
-
-
-def test_a_merge_that_leaves_skips_alone_is_no_copy_of_a_fit() -> None:
-    geometry = Geometry(4, 8, (1, 1))
-    full = Choice(Block(0, 0, 2), Kind.MERGE, geometry, (1, 2))
-    emptied, fit = replace(full, kept=()), Choice(Block(0, 0, 2), Kind.FIT, geometry)
-    assert for_method([full, emptied, fit], Joint()) == (emptied, fit)
 
 
 def test_a_merge_with_an_activation_is_dropped_for_its_own_fit_alone() -> None:

@@ -348,16 +348,13 @@ def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
 
     Methods without fits are the papers', which know layers in a row and no regions.
     Both have the same latency, and the product of the weights is one of the points that the fit is the best of; but for
-    a group norm that a merge moves behind it, and a fit does without. A merge of which skips alone are left is another
-    choice: no norm stays in front of it, and no shift is added, as they do around a fit.
+    a group norm that a merge moves behind it, and a fit does without.
     """
     known = (choice for choice in choices if method.fits or choice.block.region is None)
     admitted = tuple(choice for choice in known if method.admits(choice))
     fitted = {(choice.place, choice.geometry) for choice in admitted if choice.kind is Kind.FIT}
     return tuple(
-        choice
-        for choice in admitted
-        if choice.kind is not Kind.MERGE or choice.emptied or (choice.place, choice.geometry) not in fitted
+        choice for choice in admitted if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted
     )
 
 
