@@ -1,4 +1,4 @@
-"""Which training loses least, for all methods alike? Networks of several methods, trained by each variant of the recipe.
+"""Which training loses least, for all methods alike? Networks of several methods, trained by variants of the recipe.
 
     python -m benchmarks.methods.recipes --device cuda --seeds 3
     python -m benchmarks.methods.recipes --variants 'as it is' 'lr=0.08' 'average=0.99,lr=0.08' --steps 40
