@@ -34,6 +34,7 @@ class Case:
         picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
         limits: Which candidates there are.
+        trained_choices: Whether the papers' importance is measured, too: each choice trained for a while.
         page: Of docs/ that its section is in.
     """
 
@@ -50,6 +51,7 @@ class Case:
     picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
     limits: Limits = field(default_factory=Limits)
+    trained_choices: bool = False
     page: str = "results.md"
 
 
@@ -70,6 +72,7 @@ CASES = {
         EXAMPLE / "resnet20.safetensors",
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
+        trained_choices=True,
     ),
     "mobilenet_v2": _trained(
         "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)
