@@ -79,6 +79,11 @@ class Bench:
             self._sessions[key] = open_session(job)
         return self._sessions[key]
 
+    @property
+    def with_trained_choices(self) -> list[Session]:
+        """The jobs whose importances are of choices that were each trained."""
+        return [self.session(method, trained=True) for method in ("layermerge", "joint") * self.case.trained_choices]
+
     def frontier(self, session: Session) -> Frontier:
         """All best plans of a method."""
         return frontier_of(session, baseline_stage(self.widest, Reporter()), importance_table(session))
@@ -93,8 +98,7 @@ class Bench:
     def importance(self, also: Iterable[Choice] = ()) -> None:
         """Measure what choices do to the network, for all methods that plan; and what others want to know."""
         with self.cost("importance"):
-            trained = [self.session("layermerge", trained=True)] if self.case.trained_choices else []
-            for session in (self.widest, self.session("layermerge"), *trained):
+            for session in (self.widest, self.session("layermerge"), *self.with_trained_choices):
                 importance_stage(session, reporter(), wanted_choices(session))
             importance_stage(self.widest, reporter(), also)
 

@@ -19,7 +19,6 @@ from trt_layermerge.locks import exclusive
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
-from trt_layermerge.training.task import Task
 
 from .bench import Bench
 from .contender import Rung
@@ -128,7 +127,7 @@ class Maker:
         if rung.name not in known:
             recipe = replace(case.recipe, steps=case.trial_steps, seed=0)
             with self.bench.cost("trials"):
-                module = self.fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
+                module = self._fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
             known[rung.name] = round(self.bench.held_out(module).loss, 5)
             print(f"trial {rung.name}: {known[rung.name]}", flush=True)
             write_json(path, known)
@@ -159,7 +158,7 @@ class Maker:
             module = rung.finish(self.bench, rung.start(self.bench))
         else:
             recipe = replace(self.bench.case.recipe, seed=seed)
-            module = self.fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
+            module = self._fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
         seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
         self.bench.write(module, folder / "network.onnx")
         return {
@@ -171,12 +170,11 @@ class Maker:
             "trained_on": self.bench.trained_on,
         }
 
-    def fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path, task: Task | None = None) -> nn.Module:
-        """What is delivered of a network, trained; on the network's task, if no other is given."""
+    def _fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path) -> nn.Module:
         model, group = rung.start(self.bench), Alone(self.bench.computes_on)
         with self.bench.teacher(recipe.seed) as teacher:
             fine_tune(
-                model, task or self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
+                model, self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
                 progress=_said(), group=group,
             )  # fmt: skip
         return rung.finish(self.bench, model)
