@@ -123,15 +123,16 @@ class Maker:
     def _trial(self, rung: Rung) -> float:
         """Held-out loss after a short training."""
         path, case = self.bench.folder / "trials.json", self.bench.case
-        known = dict(parse_json(read_bytes(path))) if path.exists() else {}
-        if rung.name not in known:
-            recipe = replace(case.recipe, steps=case.trial_steps, seed=0)
-            with self.bench.cost("trials"):
-                module = self._fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
-            known[rung.name] = round(self.bench.held_out(module).loss, 5)
-            print(f"trial {rung.name}: {known[rung.name]}", flush=True)
-            write_json(path, known)
-            (self.bench.folder / "trial.checkpoint.safetensors").unlink()
+        with exclusive(self.bench.folder / "trial", wait=True):
+            known = dict(parse_json(read_bytes(path))) if path.exists() else {}
+            if rung.name not in known:
+                checkpoint = self.bench.folder / "trial" / "checkpoint.safetensors"
+                with self.bench.cost("trials"):
+                    module = self._fine_tuned(rung, replace(case.recipe, steps=case.trial_steps, seed=0), checkpoint)
+                known[rung.name] = round(self.bench.held_out(module).loss, 5)
+                print(f"trial {rung.name}: {known[rung.name]}", flush=True)
+                write_json(path, known)
+                checkpoint.unlink()
         return float(known[rung.name])
 
     def _outcome(self, rung: Rung, seed: Seed) -> dict[str, Any]:
