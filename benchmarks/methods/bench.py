@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ class Bench:
     def folder(self) -> Path:
         """All that is kept of it."""
         return RUNS / self.name
+
+    @property
+    def trained(self) -> Path:
+        """What came out of training: another recipe has another folder."""
+        recipe = sha256(json.dumps(self.case.recipe.result_fields(), sort_keys=True).encode()).hexdigest()
+        return self.folder / f"recipe-{recipe[:8]}"
 
     def session(self, method: str, widths: str = "", *, trained: bool = False) -> Session:
         """The job of a method: the same tables for all of them, or importances of choices that were each trained."""

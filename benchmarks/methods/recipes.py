@@ -6,7 +6,7 @@
 What is compared is held-out data alone; test data is not read. A variant is the recipe's fields that it changes;
 ``batch=64`` changes the task's, ``start=...`` what the fits of our plans make use of, and ``inner=1`` adds the error of
 replaced blocks' outputs (ours alone). Several processes of the same
-command share the work, and what is finished is kept in runs/methods/NETWORK/recipes.
+command share the work, and what is finished is kept in runs/methods/NETWORK.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ class Variant:
 
 def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int, steps: int | None) -> None:
     """Train what is not done yet and no other process is at, seed after seed."""
-    maker, folder = Maker(bench), bench.folder / "recipes"
-    rungs = {one: maker.answer(*_named(one)) for one in networks}
+    maker, folder = Maker(bench), bench.trained / "variants"
+    rungs = {one: answer[1] for one in networks if (answer := maker.answer(*_named(one))) is not None}
     for seed in range(seeds):
         for variant in variants:
             for network, base in rungs.items():
-                rung = None if base is None else variant.rung(base)
+                rung = variant.rung(base)
                 place = folder / f"{variant.name} {network} {steps or 'all'} {seed}".replace(" ", "_")
                 if rung is None or (place / "score.json").exists():
                     continue
@@ -176,7 +176,7 @@ def main() -> None:
     one_thread()
     bench = Bench(args.only, CASES[args.only], args.device)
     train(bench, [Variant(name) for name in args.variants], args.networks, args.seeds, args.steps)
-    print("\n".join(table(bench.folder / "recipes")))
+    print("\n".join(table(bench.trained / "variants")))
 
 
 if __name__ == "__main__":
