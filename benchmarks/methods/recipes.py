@@ -123,7 +123,7 @@ def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | N
         assert isinstance(start, fx.GraphModule)
         observed = observe_blocks(bench.widest.network, start, rung.plan.choices)
         student, teacher = observed.student, observed.teacher
-    GraphedTraining(student, teacher, variant.task(bench.task), recipe, inner, bench.computes_on).run()
+    GraphedTraining(student, teacher, variant.task(bench.task), recipe, bench.computes_on, inner).run()
     move(start, CPU)
     seconds, score = time.monotonic() - began, bench.held_out(rung.finish(bench, start.eval()))
     return {"seed": seed, "loss": round(score.loss, 5), "accuracy": score.accuracy, "seconds": round(seconds, 1)}

@@ -15,12 +15,15 @@ from trt_layermerge.delivery.typed import typed_path, write_typed
 from trt_layermerge.errors import InputError, LayerMergeError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.locks import exclusive
+from trt_layermerge.network.device import CPU, move
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification
 
 from .bench import Bench
 from .contender import Rung
+from .graphed import GraphedTraining
 from .ladder import Ladder
 from .registry import METHODS
 
@@ -171,14 +174,21 @@ class Maker:
 
     def _delivered(self, rung: Rung, recipe: Recipe | None, checkpoint: Path) -> nn.Module:
         """What a network is when it is trained, if it is."""
-        model, group = rung.start(self.bench), Alone(self.bench.computes_on)
+        bench, model = self.bench, rung.start(self.bench)
         if recipe is not None:
-            with self.bench.teacher(recipe.seed) as teacher:
-                fine_tune(
-                    model, self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
-                    progress=_said(), group=group,
-                )  # fmt: skip
-        return rung.finish(self.bench, model)
+            recipe = rung.recipe(recipe)
+            with bench.teacher(recipe.seed) as teacher:
+                if bench.computes_on.type == "cuda" and not recipe.decouple:
+                    given = getattr(bench.task, "given", bench.task)
+                    assert isinstance(given, Classification)
+                    GraphedTraining(model, teacher, given, recipe, bench.computes_on).run()
+                    move(model, CPU)
+                else:
+                    fine_tune(
+                        model, bench.task, recipe, checkpoint=checkpoint, teacher=teacher, progress=_said(),
+                        group=Alone(bench.computes_on),
+                    )  # fmt: skip
+        return rung.finish(bench, model)
 
     def _converted(self, row: Row, converts: str) -> dict[str, Any]:
         """The trained network of another method in INT8; its latency is what it is."""
