@@ -22,7 +22,7 @@ from trt_layermerge.errors import Caution, TaskError
 from trt_layermerge.modes import left_on, modes_now
 from trt_layermerge.usercode import user_code
 
-OURS = logging.getLogger("trt_layermerge.training.check")
+OURS = logging.getLogger("trt_layermerge.training.task_check")
 
 TOLD: dict[str, Callable[[], object]] = {
     "torch's default dtype": lambda: torch.set_default_dtype(torch.float64),

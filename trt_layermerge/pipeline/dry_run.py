@@ -13,12 +13,12 @@ from trt_layermerge.importance.evaluator import first
 from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import as_tuple, samples_in
-from trt_layermerge.network.memory import USUAL_SHARE
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.profiling import profiling_plan
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.training.check import first_batch
+from trt_layermerge.resources.memory import USUAL_SHARE
+from trt_layermerge.training.task_check import first_batch
 
 BUDGETS = 5
 """That are told of before one is chosen."""
