@@ -133,7 +133,8 @@ class Job:
     @property
     def shares(self) -> tuple[float, ...]:
         """Widths of channel groups that are measured, as shares of their channels; none where nothing is narrowed."""
-        shares = self.planner.shares if "widths" in self.method_settings else ()
+        planner = self.planner
+        shares = planner.shares if "widths" in self.method_settings or planner.narrows_unasked else ()
         return SHARES if shares is None else tuple(map(float, shares))
 
     @property
