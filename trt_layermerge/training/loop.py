@@ -294,7 +294,6 @@ class _Run:
     def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
         self.whole = False
-        torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
         value = self.group.mean(self._gradients(batch))
@@ -321,6 +320,8 @@ class _Run:
         """Gradients of the batch, run part by part; its mean loss."""
         samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
         for number, part in enumerate(batch, 1):
+            # So dropout need not be in the checkpoint, and is the same whatever a task has drawn or seeded before.
+            torch.manual_seed(mixed_seed(self.recipe.seed, self.step, number))
             shared = self.group.alone(self.wrapped) if number < len(batch) else nullcontext()
             with shared, kernel_gradients(self.model, self.beside):
                 with Unstrided():
