@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from trt_layermerge.network.geometry import Geometry
 
@@ -80,12 +81,13 @@ class Signature:
         return height * width * c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
 
     @property
-    def weights(self) -> int:
-        """Number of the convolution's weights; of none and of pooling, 0."""
-        c = self.convolution
+    def values(self) -> int:
+        """Numbers that are in memory while it is timed: the convolution's weights, inputs and outputs."""
+        c, given, made = self.convolution, prod(self.input_shape), prod(self.output_shape)
+        images = self.batch * (given + made * (1 + self.residual))
         if c is None or self.pooling:
-            return 0
-        return c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
+            return images
+        return images + c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
 
     @property
     def empty(self) -> bool:

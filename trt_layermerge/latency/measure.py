@@ -136,14 +136,14 @@ def fill(
 def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
     """Candidates in order, so many at a time as are timed interleaved."""
     group: list[AnySignature] = []
-    weights, builds = 0, max(policy.builds, policy.rebuilds)
+    values, builds = 0, max(policy.builds, policy.rebuilds)
     for signature in pending:
-        more = builds * signature.weights if isinstance(signature, Signature) else 0
-        if group and (len(group) == policy.group or weights + more > policy.group_weights):
+        more = builds * signature.values
+        if group and (len(group) == policy.group or values + more > policy.group_values):
             yield group
-            group, weights = [], 0
+            group, values = [], 0
         group.append(signature)
-        weights += more
+        values += more
     if group:
         yield group
 

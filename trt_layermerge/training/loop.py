@@ -128,7 +128,7 @@ def _ready(
     """Inside, both networks are where and as they train and teach; yields a thread beside this one, if there is one."""
     with ExitStack() as stack:
         for network in (model,) if teacher is None else (model, teacher):
-            stack.enter_context(placed(network, device))
+            stack.enter_context(placed(network, device, rounding=True))
             stack.enter_context(laid_out(network, recipe.channels_last))
             stack.enter_context(in_mode(network, training=network is model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
