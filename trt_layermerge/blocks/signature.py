@@ -81,13 +81,17 @@ class Signature:
         return height * width * c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
 
     @property
-    def values(self) -> int:
-        """Numbers that are in memory while it is timed: the convolution's weights, inputs and outputs."""
-        c, given, made = self.convolution, prod(self.input_shape), prod(self.output_shape)
-        images = self.batch * (given + made * (1 + self.residual))
+    def weights(self) -> int:
+        """Number of the convolution's weights; of none and of pooling, 0."""
+        c = self.convolution
         if c is None or self.pooling:
-            return images
-        return images + c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
+            return 0
+        return c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
+
+    @property
+    def values(self) -> int:
+        """Numbers that are in memory while it is timed: weights, inputs and outputs."""
+        return self.weights + self.batch * (prod(self.input_shape) + (1 + self.residual) * prod(self.output_shape))
 
     @property
     def empty(self) -> bool:

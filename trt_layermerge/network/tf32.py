@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ def tf32(allowed: bool) -> Iterator[None]:
     torch has two settings, and refuses to read the older one where both differ: so both are set, and where a user has
     made them differ, they do so again after.
     """
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn  # whose types do not know the newer settings
     kinds = (cudnn.conv, cudnn.rnn)
     before, older = [kind.fp32_precision for kind in kinds], _older()
 
