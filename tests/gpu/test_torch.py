@@ -1,4 +1,4 @@
-"""torch on a real GPU, and the runtime torch. Written without one: what fails on its first run is to be believed."""
+"""torch on a real GPU, and the runtime torch."""
 
 from __future__ import annotations
 

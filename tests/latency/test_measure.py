@@ -43,6 +43,7 @@ class Machine:
     condition_at: Callable[[int], Condition | None] = lambda round_: None
     doubted: str | None = None
     copying_ns: int | None = None
+    copied: list[int] = field(default_factory=list)
     anew: list[bool] = field(default_factory=list)
     rounds: int = 0
     bursts: int = 0
@@ -60,6 +61,7 @@ class Machine:
         return self.doubted
 
     def host_times(self, engine, repeats: int) -> np.ndarray | None:
+        self.copied.append(repeats)
         return None if self.copying_ns is None else np.arange(repeats) + RUN_NS + self.copying_ns
 
     def build(self, model, options, shapes=None) -> ScriptedEngine:

@@ -286,7 +286,7 @@ def _built(signature: AnySignature, runtime: Runtime, options: BuildOptions, gap
 def _row(
     signature: AnySignature, trial: Trial, sentinel: Sentinel, runtime: Runtime, policy: MeasurementPolicy
 ) -> ProfileRow:
-    reason, host = trial.doubt, runtime.host_times(trial.engines[0], policy.min_samples)
+    reason = trial.doubt
     clocks = [one.condition.clock_mhz for one in trial.rounds if one.condition.clock_mhz is not None]
     temperatures = [one.condition.temperature_c for one in trial.rounds if one.condition.temperature_c is not None]
     return ProfileRow(
@@ -297,5 +297,15 @@ def _row(
         drift=round(float(np.median([one.reading for one in trial.rounds])) / sentinel.first, 4),
         clock_mhz=float(np.median(clocks)) if clocks else None,
         temperature_c=float(max(temperatures)) if temperatures else None,
-        host_ns=None if host is None else ceil(float(np.median(host))),
+        host_ns=_host_ns(runtime, trial.engines[0], policy),
     )
+
+
+def _host_ns(runtime: Runtime, engine: Engine, policy: MeasurementPolicy) -> int | None:
+    """Latency of a request by the host's clock: what is large is copied for longer than it is computed."""
+    first = runtime.host_times(engine, 1)
+    if first is None:
+        return None
+    in_time = int(1e9 * policy.max_seconds / max(float(first[0]), 1.0))
+    times = runtime.host_times(engine, max(1, min(policy.min_samples, in_time)))
+    return None if times is None else ceil(float(np.median(times)))

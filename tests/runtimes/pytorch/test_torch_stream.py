@@ -1,4 +1,4 @@
-"""PyTorch's streams, events and graphs on a double of ``torch.cuda``, which has run on no GPU of ours."""
+"""PyTorch's streams, events and graphs on a double of ``torch.cuda``; ``tests/gpu`` has them on a GPU."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""An engine of PyTorch: kernel calls with their inputs in place, run and timed.
-
-Never run on a GPU by us.
-"""
+"""An engine of PyTorch: kernel calls with their inputs in place, run and timed."""
 
 from __future__ import annotations
 
