@@ -297,15 +297,16 @@ def _row(
         drift=round(float(np.median([one.reading for one in trial.rounds])) / sentinel.first, 4),
         clock_mhz=float(np.median(clocks)) if clocks else None,
         temperature_c=float(max(temperatures)) if temperatures else None,
-        host_ns=_host_ns(runtime, trial.engines[0], policy),
+        host_ns=_host_ns(runtime, trial, policy),
     )
 
 
-def _host_ns(runtime: Runtime, engine: Engine, policy: MeasurementPolicy) -> int | None:
-    """Latency of a request by the host's clock: what is large is copied for longer than it is computed."""
+def _host_ns(runtime: Runtime, trial: Trial, policy: MeasurementPolicy) -> int | None:
+    """Latency of a request by the host's clock; in no more time than its runs took, for large tensors take long."""
+    engine = trial.engines[0]
     first = runtime.host_times(engine, 1)
     if first is None:
         return None
-    in_time = int(1e9 * policy.max_seconds / max(float(first[0]), 1.0))
+    in_time = int(trial.spent_ns / max(float(first[0]), 1.0))
     times = runtime.host_times(engine, max(1, min(policy.min_samples, in_time)))
     return None if times is None else ceil(float(np.median(times)))

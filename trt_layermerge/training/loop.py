@@ -325,8 +325,8 @@ class _Run:
             with shared, kernel_gradients(self.model, self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
-                total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()  # not before: reading it waits until a GPU has done all that was queued
         return total
 
     @property
