@@ -128,7 +128,7 @@ def _ready(
     """Inside, both networks are where and as they train and teach; yields a thread beside this one, if there is one."""
     with ExitStack() as stack:
         for network in (model,) if teacher is None else (model, teacher):
-            stack.enter_context(placed(network, device))
+            stack.enter_context(placed(network, device, rounding=True))
             stack.enter_context(laid_out(network, recipe.channels_last))
             stack.enter_context(in_mode(network, training=network is model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
@@ -326,8 +326,8 @@ class _Run:
             with shared, kernel_gradients(self.model, self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
-                total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()  # not before: reading it waits until a GPU has done all that was queued
         return total
 
     @property
