@@ -31,9 +31,9 @@ class Case:
         untrained: The same without any training.
         widths: Shares of channels that are on offer where methods narrow; the first is measured, others are parts.
         trial_steps: Of the short training that settings are picked by.
-        picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
         limits: Which candidates there are.
+        trained_choices: Whether the papers' importance is measured, too: each choice trained for a while.
         page: Of docs/ that its section is in.
     """
 
@@ -47,9 +47,9 @@ class Case:
     untrained: tuple[float, ...] = (2.0, 2.7)
     widths: tuple[str, ...] = field(default=("1.0,0.75,0.5,0.25", "1.0,0.5"))
     trial_steps: int = 40
-    picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
     limits: Limits = field(default_factory=Limits)
+    trained_choices: bool = False
     page: str = "results.md"
 
 
@@ -58,7 +58,7 @@ def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
     one, recipe = TRAINEES[name], Recipe(steps=200, lr=lr, distillation=0.9)
     return Case(
         f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
-        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, picked_at=2.0,
+        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20,
         page="results-networks.md", **more,
     )  # fmt: skip
 
@@ -70,6 +70,7 @@ CASES = {
         EXAMPLE / "resnet20.safetensors",
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
+        trained_choices=True,
     ),
     "mobilenet_v2": _trained(
         "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)
