@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import engine_outputs
 from trt_layermerge.files import replacing, write_json
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values, batched_shapes, examples
 from trt_layermerge.onnxfile import OPSET
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.pipeline.job_frontier import frontier_of, worthwhile
+from trt_layermerge.pipeline.job_frontier import frontier_of, wanted_choices
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
 from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.planning.frontier import Frontier
@@ -46,10 +48,13 @@ class Bench:
     Attributes:
         name: Of its case.
         case: What it is.
+        device: Where torch measures importance, solves fits, trains and scores on held-out data: ``cpu``, ``cuda`` or
+            ``auto``. Engines, and with them test data, are the processor's.
     """
 
     name: str
     case: Case
+    device: str = "cpu"
     _sessions: dict[tuple[str, str], Session] = field(default_factory=dict, repr=False)
     _frontiers: dict[tuple[str, str], Frontier] = field(default_factory=dict, repr=False)
 
@@ -66,7 +71,7 @@ class Bench:
             job = Job(
                 model=case.model, weights=case.weights, task=case.task, output=self.folder, recipe=None,
                 profiles=self.folder / "profiles", batch=case.batch, method=method, method_settings=settings,
-                samples=case.samples, limits=case.limits,
+                samples=case.samples, limits=case.limits, device=self.device,
             )  # fmt: skip
             self._sessions[method, widths] = open_session(job)
         return self._sessions[method, widths]
@@ -86,11 +91,12 @@ class Bench:
             profile_stage(session, reporter())
             baseline_stage(session, reporter())
 
-    def importance(self) -> None:
-        """Measure what choices do to the network, for all methods."""
+    def importance(self, also: Iterable[Choice] = ()) -> None:
+        """Measure what choices do to the network, for all methods that plan; and what others want to know."""
         with self.cost("importance"):
             for session in (self.widest, self.session("layermerge")):
-                importance_stage(session, reporter(), worthwhile(session))
+                importance_stage(session, reporter(), wanted_choices(session))
+            importance_stage(self.widest, reporter(), also)
 
     @property
     def widest(self) -> Session:
@@ -111,9 +117,29 @@ class Bench:
         """The original as ONNX."""
         return self.widest.original
 
-    def teacher(self, seed: int) -> RememberedTeacher:
-        """The original, which says of each batch once what it has to say."""
-        return RememberedTeacher(fold_norms(self.widest.network.module), self.folder / f"teacher-{seed}.safetensors")
+    @property
+    def computes_on(self) -> torch.device:
+        """Where torch does what takes long."""
+        return self.widest.computes_on
+
+    @property
+    def trained_on(self) -> str:
+        """The same for people."""
+        device = self.computes_on
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+    @contextmanager
+    def teacher(self, seed: int) -> Iterator[nn.Module]:
+        """The original; where it would take long, it is asked once what it has to say of each batch."""
+        original = fold_norms(self.widest.network.module)
+        if self.computes_on.type != "cpu":
+            yield original
+            return
+        remembering = RememberedTeacher(original, self.folder / f"teacher-{seed}.safetensors")
+        try:
+            yield remembering
+        finally:
+            remembering.keep()
 
     def write(self, module: nn.Module, path: Path) -> None:
         """A network whose norms are folded as ONNX."""
@@ -137,7 +163,8 @@ class Bench:
 
     def held_out(self, module: nn.Module) -> Score:
         """How good a network is on the held-out data."""
-        return evaluate(module, self.task.held_out_batches(), self.task)
+        with placed(module, self.computes_on):
+            return evaluate(module, self.task.held_out_batches(), self.task)
 
     def test(self, path: Path, precision: str = "fp32") -> float:
         """Accuracy of an engine on the test data."""
@@ -165,5 +192,6 @@ def reporter() -> Reporter:
 
 
 def one_thread() -> None:
-    """Compute on one thread, so that the same command gives the same bits anywhere."""
+    """Compute on one thread, so that the same command gives the same bits anywhere; on a GPU in float32, as here."""
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 from torch import nn
 
 from trt_layermerge.delivery.typed import typed_path, write_typed
-from trt_layermerge.errors import LayerMergeError
+from trt_layermerge.errors import InputError, LayerMergeError
 from trt_layermerge.files import parse_json, read_bytes, write_json
+from trt_layermerge.locks import exclusive
 from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
 
 from .bench import Bench
@@ -42,14 +45,40 @@ class Row:
         return bench.folder / "rows" / f"{self.method}-{self.budget:g}x-{_words(self.seed)}.json"
 
 
+class MadeElsewhereError(Exception):
+    """Another process makes the same network."""
+
+
 class Maker:
     """Makes the rows of a network."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.ladder = bench, Ladder(bench)
+        self.bench, self.ladder, self._waits = bench, Ladder(bench), False
+
+    def settle(self, methods: Iterable[str]) -> None:
+        """Pick settings, before several processes make rows at once."""
+        for method in methods:
+            if METHODS[method].settings:
+                self._by_trial(method)
+
+    def make_all(self, rows: Iterable[Row]) -> None:
+        """Make rows; what another process is at is left to it for now, and seen to when all else is done."""
+        later = []
+        for row in rows:
+            try:
+                self.make(row)
+            except MadeElsewhereError:
+                later.append(row)
+        self._waits = True
+        for row in later:
+            self.make(row)
 
     def make(self, row: Row) -> dict[str, Any]:
-        """A row, read where it was made before."""
+        """A row, read where it was made before.
+
+        Raises:
+            MadeElsewhereError: Another process is at it.
+        """
         path = row.path(self.bench)
         if path.exists():
             return dict(parse_json(read_bytes(path)))
@@ -103,33 +132,45 @@ class Maker:
         """What training a network gives; the same network is trained once, whichever rows ask for it."""
         folder = outcome_folder(self.bench, rung.name, seed)
         path = folder / "outcome.json"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            began = time.process_time()
-            if seed is None:
-                module = rung.finish(self.bench, rung.start(self.bench))
-            else:
-                recipe = replace(self.bench.case.recipe, seed=seed)
-                module = self._fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
-            seconds, held_out = time.process_time() - began, self.bench.held_out(module)
-            self.bench.write(module, folder / "network.onnx")
-            outcome = {
-                "held_out_loss": round(held_out.loss, 5),
-                "held_out_accuracy": round(held_out.accuracy, 5),
-                "accuracy": round(self.bench.test(folder / "network.onnx"), 5),
-                "cpu_seconds": round(seconds, 1),
-            }
-            write_json(path, outcome)
+        with self._alone_in(folder):
+            if not path.exists():
+                write_json(path, self._made(rung, seed, folder))
         return dict(parse_json(read_bytes(path)))
 
+    @contextmanager
+    def _alone_in(self, folder: Path) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(folder, wait=self._waits))
+            except InputError:
+                raise MadeElsewhereError from None
+            yield
+
+    def _made(self, rung: Rung, seed: Seed, folder: Path) -> dict[str, Any]:
+        began, wall = time.process_time(), time.monotonic()
+        if seed is None:
+            module = rung.finish(self.bench, rung.start(self.bench))
+        else:
+            recipe = replace(self.bench.case.recipe, seed=seed)
+            module = self._fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
+        seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
+        self.bench.write(module, folder / "network.onnx")
+        return {
+            "held_out_loss": round(held_out.loss, 5),
+            "held_out_accuracy": round(held_out.accuracy, 5),
+            "accuracy": round(self.bench.test(folder / "network.onnx"), 5),
+            "cpu_seconds": round(seconds, 1),
+            "seconds": round(wall, 1),
+            "trained_on": self.bench.trained_on,
+        }
+
     def _fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path) -> nn.Module:
-        model, teacher = rung.start(self.bench), self.bench.teacher(recipe.seed)
-        try:
+        model, group = rung.start(self.bench), Alone(self.bench.computes_on)
+        with self.bench.teacher(recipe.seed) as teacher:
             fine_tune(
-                model, self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher, progress=_said()
-            )
-        finally:
-            teacher.keep()
+                model, self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
+                progress=_said(), group=group,
+            )  # fmt: skip
         return rung.finish(self.bench, model)
 
     def _converted(self, row: Row, converts: str) -> dict[str, Any]:
