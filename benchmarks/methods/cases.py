@@ -34,6 +34,7 @@ class Case:
         picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
         limits: Which candidates there are.
+        validated: Plans that are timed to correct what all are predicted to take; 0 for no correction.
         page: Of docs/ that its section is in.
     """
 
@@ -50,6 +51,7 @@ class Case:
     picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
     limits: Limits = field(default_factory=Limits)
+    validated: int = 0
     page: str = "results.md"
 
 
@@ -59,7 +61,7 @@ def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
     return Case(
         f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
         budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, picked_at=2.0,
-        page="results-networks.md", **more,
+        validated=8, page="results-networks.md", **more,
     )  # fmt: skip
 
 

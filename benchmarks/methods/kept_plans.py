@@ -37,6 +37,7 @@ def kept_plans(bench: Bench, name: str, make: Callable[[], Iterable[Plan]]) -> S
 
 def _tables(bench: Bench) -> str:
     """Hash of what is planned by."""
-    files = [bench.folder / "importance.jsonl", *sorted((bench.folder / "profiles").rglob("*.jsonl"))]
+    names = ("importance.jsonl", "correction.json")
+    files = [*(bench.folder / name for name in names), *sorted((bench.folder / "profiles").rglob("*.jsonl"))]
     parts = [*(sha256(path) for path in files if path.exists()), repr((bench.case.budgets, bench.case.untrained))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

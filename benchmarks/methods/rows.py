@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from trt_layermerge.training.recipe import Recipe
 
 from .bench import Bench
 from .contender import Rung
-from .ladder import Ladder
+from .ladder import Ladder, shape_file
 from .registry import METHODS
 
 Seed = int | None
@@ -102,6 +102,7 @@ class Maker:
             "network": rung.name,
             "predicted": rung.predicted and round(rung.predicted, 4),
             "aimed": self.ladder.speed(rung),
+            "shape": self.ladder.shape(rung),
             **self._outcome(rung, row.seed),
         }
 
@@ -194,12 +195,13 @@ class Maker:
         return list(parts)
 
 
-def onnx_of(bench: Bench, network: str, seed: Seed) -> tuple[Path, str]:
-    """The file of a row's network, and its precision."""
-    precision = "int8" if network.endswith("-int8") else "fp32"
+def onnx_of(bench: Bench, row: Mapping[str, Any]) -> tuple[Path, str]:
+    """The file of a row's network, and its precision; of one that was trained elsewhere, a file of its shape."""
+    network, precision = row["network"], "int8" if row["network"].endswith("-int8") else "fp32"
     name = network.removesuffix("-int8")
-    source = bench.original if name == "original" else outcome_folder(bench, name, seed) / "network.onnx"
-    return typed_path(source, precision), precision
+    source = bench.original if name == "original" else outcome_folder(bench, name, row["seed"]) / "network.onnx"
+    found = typed_path(source, precision)
+    return found if found.exists() or precision != "fp32" else shape_file(bench, row["shape"]), precision
 
 
 def outcome_folder(bench: Bench, network: str, seed: Seed) -> Path:
