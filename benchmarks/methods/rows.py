@@ -19,6 +19,7 @@ from trt_layermerge.locks import exclusive
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Task
 
 from .bench import Bench
 from .contender import Rung
@@ -106,6 +107,12 @@ class Maker:
             **self._outcome(rung, row.seed),
         }
 
+    def answer(self, method: str, budget: float) -> Rung | None:
+        """The network that stands for a method at a budget; ``None`` where none is so fast."""
+        contenders = {one.setting: one for one in METHODS[method].settings}
+        answers = (self.ladder.answer(contenders[setting], budget) for setting in self._by_trial(method))
+        return next((rung for rung in answers if rung is not None), None)
+
     def _by_trial(self, method: str) -> list[str]:
         """The settings of a method by held-out loss after a short training, those last that cannot be so fast."""
         settings, budget = METHODS[method].settings, self.bench.case.picked_at
@@ -122,7 +129,7 @@ class Maker:
         if rung.name not in known:
             recipe = replace(case.recipe, steps=case.trial_steps, seed=0)
             with self.bench.cost("trials"):
-                module = self._fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
+                module = self.fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
             known[rung.name] = round(self.bench.held_out(module).loss, 5)
             print(f"trial {rung.name}: {known[rung.name]}", flush=True)
             write_json(path, known)
@@ -153,7 +160,7 @@ class Maker:
             module = rung.finish(self.bench, rung.start(self.bench))
         else:
             recipe = replace(self.bench.case.recipe, seed=seed)
-            module = self._fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
+            module = self.fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
         seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
         self.bench.write(module, folder / "network.onnx")
         return {
@@ -165,11 +172,12 @@ class Maker:
             "trained_on": self.bench.trained_on,
         }
 
-    def _fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path) -> nn.Module:
+    def fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path, task: Task | None = None) -> nn.Module:
+        """What is delivered of a network, trained; on the network's task, if no other is given."""
         model, group = rung.start(self.bench), Alone(self.bench.computes_on)
         with self.bench.teacher(recipe.seed) as teacher:
             fine_tune(
-                model, self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
+                model, task or self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
                 progress=_said(), group=group,
             )  # fmt: skip
         return rung.finish(self.bench, model)
