@@ -34,6 +34,7 @@ class Case:
         picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
         limits: Which candidates there are.
+        pruned: Multiples that channels are rounded to where they are pruned, and the largest share that is tried.
         validated: Plans that are timed to correct what all are predicted to take; 0 for no correction.
         page: Of docs/ that its section is in.
     """
@@ -51,6 +52,7 @@ class Case:
     picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
     limits: Limits = field(default_factory=Limits)
+    pruned: tuple[tuple[int, ...], float] = ((4, 8), 0.8)
     validated: int = 0
     page: str = "results.md"
 
@@ -61,7 +63,7 @@ def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
     return Case(
         f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
         budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, picked_at=2.0,
-        validated=8, page="results-networks.md", **more,
+        pruned=((8,), 0.6), validated=8, page="results-networks.md", **more,
     )  # fmt: skip
 
 
