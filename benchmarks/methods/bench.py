@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import engine_outputs
 from trt_layermerge.files import replacing, write_json
+from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.device import placed
@@ -64,17 +65,17 @@ class Bench:
     name: str
     case: Case
     device: str = "cpu"
-    _sessions: dict[tuple[str, str], Session] = field(default_factory=dict, repr=False)
-    _frontiers: dict[tuple[str, str], Frontier] = field(default_factory=dict, repr=False)
+    _sessions: dict[tuple[str, str, bool], Session] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
         """All that is kept of it."""
         return RUNS / self.name
 
-    def session(self, method: str, widths: str = "") -> Session:
-        """The job of a method: the same tables for all of them."""
-        if (method, widths) not in self._sessions:
+    def session(self, method: str, widths: str = "", *, trained: bool = False) -> Session:
+        """The job of a method: the same tables for all of them, or importances of choices that were each trained."""
+        key = (method, widths, trained)
+        if key not in self._sessions:
             case = self.case
             settings: Mapping[str, Any] = {"widths": widths} if widths else {}
             job = Job(
@@ -82,16 +83,14 @@ class Bench:
                 profiles=self.folder / "profiles", batch=case.batch, method=method, method_settings=settings,
                 samples=case.samples, limits=case.limits, device=self.device,
             )  # fmt: skip
-            self._sessions[method, widths] = open_session(job)
-        return self._sessions[method, widths]
+            if trained:
+                job = replace(job, output=self.folder / "trained-choices", estimator=Finetune())
+            self._sessions[key] = open_session(job)
+        return self._sessions[key]
 
-    def frontier(self, method: str, widths: str = "") -> Frontier:
+    def frontier(self, session: Session) -> Frontier:
         """All best plans of a method."""
-        if (method, widths) not in self._frontiers:
-            session = self.session(method, widths)
-            frontier = frontier_of(session, baseline_stage(session, Reporter()), importance_table(session))
-            self._frontiers[method, widths] = frontier
-        return self._frontiers[method, widths]
+        return frontier_of(session, baseline_stage(self.widest, Reporter()), importance_table(session))
 
     def profile(self) -> None:
         """Measure all latencies that plans rest on, and what is systematic in their sums; on a quiet machine."""
@@ -108,7 +107,8 @@ class Bench:
     def importance(self, also: Iterable[Choice] = ()) -> None:
         """Measure what choices do to the network, for all methods that plan; and what others want to know."""
         with self.cost("importance"):
-            for session in (self.widest, self.session("layermerge")):
+            trained = [self.session("layermerge", trained=True)] if self.case.trained_choices else []
+            for session in (self.widest, self.session("layermerge"), *trained):
                 importance_stage(session, reporter(), wanted_choices(session))
             importance_stage(self.widest, reporter(), also)
 

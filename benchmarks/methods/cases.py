@@ -36,6 +36,7 @@ class Case:
         limits: Which candidates there are.
         pruned: Multiples that channels are rounded to where they are pruned, and the largest share that is tried.
         validated: Plans that are timed to correct what all are predicted to take; 0 for no correction.
+        trained_choices: Whether the papers' importance is measured, too: each choice trained for a while.
         page: Of docs/ that its section is in.
     """
 
@@ -54,6 +55,7 @@ class Case:
     limits: Limits = field(default_factory=Limits)
     pruned: tuple[tuple[int, ...], float] = ((4, 8), 0.8)
     validated: int = 0
+    trained_choices: bool = False
     page: str = "results.md"
 
 
@@ -74,6 +76,7 @@ CASES = {
         EXAMPLE / "resnet20.safetensors",
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
+        trained_choices=True,
     ),
     "mobilenet_v2": _trained(
         "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)

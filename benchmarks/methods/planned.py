@@ -18,6 +18,7 @@ from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.measured_plans import digest_of
 from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import ChosenPlan, chosen, with_kept
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.training.decoupling import decouple, settled
@@ -109,23 +110,28 @@ class Planned(Contender):
         method: Its name there.
         way: How its plans are carried out.
         widths: Shares of channels on offer: which of the case's; ``None`` where nothing is narrowed.
+        trained: Whether importance is that of choices which were each trained for a while, as the papers have it.
     """
 
     method: str
     way: Way = "merged"
     widths: int | None = None
+    trained: bool = False
 
     def rungs(self, bench: Bench) -> Iterator[Rung]:
         """Plans of the frontier around each budget, and its fastest."""
+        if self.trained and not bench.case.trained_choices:
+            return
         widths = "" if self.widths is None else bench.case.widths[self.widths]
-        session = bench.session(self.method, widths)
+        session = bench.session(self.method, widths, trained=self.trained)
         letter = "" if session.job.strength == Strength() else "p"
-        for plan in kept_plans(bench, f"{self.method} {widths}".strip(), lambda: self._plans(bench, widths)):
+        name = " ".join(filter(None, (self.method, widths, "trained" * self.trained)))
+        for plan in kept_plans(bench, name, session, lambda: self._plans(bench, session)):
             name = f"plan-{digest_of(plan)}{letter}-{self.way}"
             yield PlannedRung(name, plan.speedup, chosen(session, plan), self.way, session.job.strength)
 
-    def _plans(self, bench: Bench, widths: str) -> Iterator[Plan]:
-        frontier, table = bench.frontier(self.method, widths), importance_table(bench.session(self.method, widths))
+    def _plans(self, bench: Bench, session: Session) -> Iterator[Plan]:
+        frontier, table = bench.frontier(session), importance_table(session)
         original, fastest = frontier.problem.original_ns, int(frontier.latency_ns[0])
         plans: dict[str, Plan] = {}
         for speed in speeds((*bench.case.budgets, *bench.case.untrained)):

@@ -33,7 +33,13 @@ METHODS = {
     ),
     "torch-pruning": Method("Torch-Pruning 1.6", tuple(TorchPruning.settings())),
     "width": Method("ours, width alone", (Planned("", "width", widths=0),)),
-    "layermerge": Method("LayerMerge (ICML 2024)", (Planned("", "layermerge", "linearised"),)),
+    "layermerge": Method(
+        "LayerMerge (ICML 2024)",
+        (
+            Planned("choices trained", "layermerge", "linearised", trained=True),
+            Planned("choices not trained", "layermerge", "linearised"),
+        ),
+    ),
     "depth": Method("depth compression (ICML 2023)", (Planned("", "depth", "linearised"),)),
     "layer-only": Method("layers dropped (LayerOnly)", (Planned("", "layer-only", "linearised"),)),
     "elc": Method("ELC (TIP 2023), our reading", (Planned("", "depth", "decoupled"),)),
