@@ -13,12 +13,12 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.network.device import device_named
 from trt_layermerge.training.load import load_task
 from trt_layermerge.training.task import Classification
 
 INPUT_SHAPE = (3, 64, 64)
 CLASSES = 10
+BATCH = 256
 SMALL = Path(__file__).parents[1] / "examples" / "fashion_mnist" / "task.py"
 
 
@@ -30,13 +30,12 @@ def enlarged(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Enlarged(Classification):
-    """A task of small images, whose batches are enlarged as a whole; those to train on where torch trains."""
+    """A task of small images, whose batches are enlarged as a whole."""
 
     def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented before they are enlarged."""
-        device = device_named("auto")
-        for images, labels in super().training_batches(seed=seed, epoch=epoch, first_step=first_step):
-            yield enlarged(images.to(device)), labels
+        batches = super().training_batches(seed=seed, epoch=epoch, first_step=first_step)
+        return ((enlarged(images), labels) for images, labels in batches)
 
     def calibration_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """As they are."""
@@ -56,7 +55,7 @@ def task() -> Classification:
     small = load_task(SMALL)
     assert isinstance(small, Classification)
     given = {one.name: getattr(small, one.name) for one in fields(small)}
-    return Enlarged(**given | {"name": "Fashion-MNIST at 64x64"})
+    return Enlarged(**given | {"name": "Fashion-MNIST at 64x64", "batch_size": BATCH})
 
 
 def mobilenet_v2() -> nn.Module:
