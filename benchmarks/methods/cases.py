@@ -60,11 +60,11 @@ class Case:
 
 
 def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
-    """A network of ``train_networks.py``: two budgets, and 200 steps on the same 25,600 images for everyone."""
-    one, recipe = TRAINEES[name], Recipe(steps=200, lr=lr, distillation=0.9)
+    """A network of ``train_networks.py``: two budgets, and three epochs for everyone."""
+    one, recipe = TRAINEES[name], Recipe(epochs=3, lr=lr, distillation=0.9)
     return Case(
         f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
-        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, picked_at=2.0,
+        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=40, picked_at=2.0,
         pruned=((8,), 0.6), validated=8, page="results-networks.md", **more,
     )  # fmt: skip
 
@@ -79,9 +79,9 @@ CASES = {
         trained_choices=True,
     ),
     "mobilenet_v2": _trained(
-        "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)
+        "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.04, samples=Samples(1024, 2048), limits=Limits(max_layers=6)
     ),
-    "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.02),
-    "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.02),
-    "resnet56": _trained("resnet56", "ResNet-56", 0.04),
+    "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.04),
+    "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.04),
+    "resnet56": _trained("resnet56", "ResNet-56", 0.08, limits=Limits(max_layers=6)),
 }
