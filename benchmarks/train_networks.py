@@ -33,7 +33,7 @@ from trt_layermerge.network.device import device_named, placed
 from trt_layermerge.network.source import load_source
 from trt_layermerge.runtimes.machine import cpu_name
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
