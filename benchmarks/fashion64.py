@@ -22,32 +22,32 @@ BATCH = 256
 SMALL = Path(__file__).parents[1] / "examples" / "fashion_mnist" / "task.py"
 
 
-def enlarged(images: Tensor) -> Tensor:
-    """Images ``[n, 1, 28, 28]`` as ``[n, 3, 64, 64]``."""
-    size = INPUT_SHAPE[1:]
-    return F.interpolate(images, size, mode="bilinear", align_corners=False).expand(-1, INPUT_SHAPE[0], -1, -1)
-
-
 @dataclass(frozen=True)
 class Enlarged(Classification):
     """A task of small images, whose batches are enlarged as a whole."""
 
+    @staticmethod
+    def enlarged(images: Tensor) -> Tensor:
+        """Images ``[n, 1, 28, 28]`` as ``[n, 3, 64, 64]``."""
+        size = INPUT_SHAPE[1:]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False).expand(-1, INPUT_SHAPE[0], -1, -1)
+
     def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Augmented before they are enlarged."""
         batches = super().training_batches(seed=seed, epoch=epoch, first_step=first_step)
-        return ((enlarged(images), labels) for images, labels in batches)
+        return ((self.enlarged(images), labels) for images, labels in batches)
 
     def calibration_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """As they are."""
-        return ((enlarged(images), labels) for images, labels in super().calibration_batches())
+        return ((self.enlarged(images), labels) for images, labels in super().calibration_batches())
 
     def held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """As they are."""
-        return ((enlarged(images), labels) for images, labels in super().held_out_batches())
+        return ((self.enlarged(images), labels) for images, labels in super().held_out_batches())
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """As they are."""
-        return ((enlarged(images), labels) for images, labels in super().test_batches())
+        return ((self.enlarged(images), labels) for images, labels in super().test_batches())
 
 
 def task() -> Classification:

@@ -56,7 +56,7 @@ def main() -> None:
         if "climb" in args.stage:
             Ladder(bench).climb()
         if "trials" in args.stage:
-            Maker(bench).settle(args.methods)
+            Maker(bench).settle(args.methods, args.budget)
         if "rows" in args.stage:
             Maker(bench).make_all(rows_of(bench, args.methods, args.budget, args.seeds))
         if "time" in args.stage:
@@ -67,7 +67,7 @@ def main() -> None:
 
 def collect(bench: Bench, seconds: float) -> None:
     """Time all rows that there are, whoever asked for them, and write them down with the machine that they are of."""
-    rows = [dict(parse_json(read_bytes(path))) for path in sorted((bench.folder / "rows").glob("*.json"))]
+    rows = [dict(parse_json(read_bytes(path))) for path in sorted((bench.trained / "rows").glob("*.json"))]
     latencies = timed(bench, rows, seconds)
     path = RESULTS / f"{bench.name}.json"
     path.parent.mkdir(exist_ok=True)

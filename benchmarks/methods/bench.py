@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ class Bench:
         """All that is kept of it."""
         return RUNS / self.name
 
+    @property
+    def trained(self) -> Path:
+        """What came out of training: another recipe has another folder."""
+        recipe = sha256(json.dumps(self.case.recipe.result_fields(), sort_keys=True).encode()).hexdigest()
+        return self.folder / f"recipe-{recipe[:8]}"
+
     def session(self, method: str, widths: str = "", *, trained: bool = False) -> Session:
         """The job of a method: the same tables for all of them, or importances of choices that were each trained."""
         key = (method, widths, trained)
@@ -87,6 +94,11 @@ class Bench:
                 job = replace(job, output=self.folder / "trained-choices", estimator=Finetune())
             self._sessions[key] = open_session(job)
         return self._sessions[key]
+
+    @property
+    def with_trained_choices(self) -> list[Session]:
+        """The jobs whose importances are of choices that were each trained."""
+        return [self.session(method, trained=True) for method in ("layermerge", "joint") * self.case.trained_choices]
 
     def frontier(self, session: Session) -> Frontier:
         """All best plans of a method."""
@@ -107,8 +119,7 @@ class Bench:
     def importance(self, also: Iterable[Choice] = ()) -> None:
         """Measure what choices do to the network, for all methods that plan; and what others want to know."""
         with self.cost("importance"):
-            trained = [self.session("layermerge", trained=True)] if self.case.trained_choices else []
-            for session in (self.widest, self.session("layermerge"), *trained):
+            for session in (self.widest, self.session("layermerge"), *self.with_trained_choices):
                 importance_stage(session, reporter(), wanted_choices(session))
             importance_stage(self.widest, reporter(), also)
 

@@ -31,7 +31,6 @@ class Case:
         untrained: The same without any training.
         widths: Shares of channels that are on offer where methods narrow; the first is measured, others are parts.
         trial_steps: Of the short training that settings are picked by.
-        picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
         limits: Which candidates there are.
         pruned: Multiples that channels are rounded to where they are pruned, and the largest share that is tried.
@@ -50,7 +49,6 @@ class Case:
     untrained: tuple[float, ...] = (2.0, 2.7)
     widths: tuple[str, ...] = field(default=("1.0,0.75,0.5,0.25", "1.0,0.5"))
     trial_steps: int = 40
-    picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
     limits: Limits = field(default_factory=Limits)
     pruned: tuple[tuple[int, ...], float] = ((4, 8), 0.8)
@@ -60,11 +58,11 @@ class Case:
 
 
 def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
-    """A network of ``train_networks.py``: two budgets, and three epochs for everyone."""
-    one, recipe = TRAINEES[name], Recipe(epochs=3, lr=lr, distillation=0.9)
+    """A network of ``train_networks.py``: two budgets, and five epochs for everyone."""
+    one, recipe = TRAINEES[name], Recipe(epochs=5, lr=lr, distillation=0.9)
     return Case(
         f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
-        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=40, picked_at=2.0,
+        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=40,
         pruned=((8,), 0.6), validated=8, page="results-networks.md", **more,
     )  # fmt: skip
 

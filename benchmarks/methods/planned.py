@@ -120,10 +120,10 @@ class Planned(Contender):
 
     def rungs(self, bench: Bench) -> Iterator[Rung]:
         """Plans of the frontier around each budget, and its fastest."""
-        if self.trained and not bench.case.trained_choices:
-            return
         widths = "" if self.widths is None else bench.case.widths[self.widths]
         session = bench.session(self.method, widths, trained=self.trained)
+        if self.trained and not session.job.importance_file.exists():
+            return  # which takes long, and is left out for most networks
         letter = "" if session.job.strength == Strength() else "p"
         name = " ".join(filter(None, (self.method, widths, "trained" * self.trained)))
         for plan in kept_plans(bench, name, session, lambda: self._plans(bench, session)):

@@ -4,8 +4,9 @@
     python -m benchmarks.methods.recipes --variants 'as it is' 'lr=0.08' 'average=0.99,lr=0.08' --steps 40
 
 What is compared is held-out data alone; test data is not read. A variant is the recipe's fields that it changes;
-``batch=64`` changes the task's, ``start=...`` what the fits of our plans make use of. Several processes of the same
-command share the work, and what is finished is kept in runs/methods/NETWORK/recipes.
+``batch=64`` changes the task's, ``start=...`` what the fits of our plans make use of, and ``inner=1`` adds the error of
+replaced blocks' outputs (ours alone). Several processes of the same
+command share the work, and what is finished is kept in runs/methods/NETWORK.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
+from torch import fx
+
 from trt_layermerge.errors import InputError, LayerMergeError
 from trt_layermerge.files import write_json
 from trt_layermerge.locks import exclusive
+from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.reconstruction import PLAIN, Strength
+from trt_layermerge.network.device import CPU, move
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification, Task
+from trt_layermerge.training.unlabelled.inner_states import observe_blocks
 
 from .bench import Bench, one_thread
 from .cases import CASES
 from .contender import Rung
+from .graphed import GraphedTraining
 from .planned import PlannedRung
 from .registry import METHODS
 from .rows import Maker
@@ -65,13 +73,15 @@ class Variant:
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """The recipe so changed."""
-        return replace(recipe, **{key: one for key, one in self.changes.items() if key not in ("batch", "start")})
+        return replace(
+            recipe, **{key: one for key, one in self.changes.items() if key not in ("batch", "start", "inner")}
+        )
 
-    def task(self, task: Task) -> Task | None:
-        """The task so changed; ``None`` where it is as it was."""
+    def task(self, task: Task) -> Classification:
+        """The task so changed."""
         given = getattr(task, "given", task)
         assert isinstance(given, Classification)
-        return replace(given, batch_size=self.changes["batch"]) if "batch" in self.changes else None
+        return replace(given, batch_size=self.changes.get("batch", given.batch_size))
 
     def rung(self, rung: Rung) -> Rung | None:
         """The network from another start; ``None`` where it has no such."""
@@ -85,31 +95,37 @@ class Variant:
 
 def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int, steps: int | None) -> None:
     """Train what is not done yet and no other process is at, seed after seed."""
-    maker, folder = Maker(bench), bench.folder / "recipes"
-    rungs = {one: maker.answer(*_named(one)) for one in networks}
+    maker, folder = Maker(bench), bench.trained / "variants"
+    rungs = {one: answer[1] for one in networks if (answer := maker.answer(*_named(one))) is not None}
     for seed in range(seeds):
         for variant in variants:
             for network, base in rungs.items():
-                rung = None if base is None else variant.rung(base)
+                rung = variant.rung(base)
                 place = folder / f"{variant.name} {network} {steps or 'all'} {seed}".replace(" ", "_")
                 if rung is None or (place / "score.json").exists():
                     continue
                 try:
                     with exclusive(place):
                         if not (place / "score.json").exists():
-                            score = _score(maker, variant, rung, seed, steps, place)
+                            score = _score(maker, variant, rung, seed, steps)
                             write_json(place / "score.json", {"variant": variant.name, "network": network} | score)
                             print(f"{place.name}: {score}", flush=True)
                 except InputError:
                     continue  # another process is at it
 
 
-def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | None, place: Path) -> dict[str, Any]:
+def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | None) -> dict[str, Any]:
     bench, began = maker.bench, time.monotonic()
-    recipe, task = replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps), variant.task(bench.task)
-    module = maker.fine_tuned(rung, recipe, place / "checkpoint", task)
-    seconds, score = time.monotonic() - began, bench.held_out(module)
-    (place / "checkpoint").unlink()
+    torch.manual_seed(seed)
+    start, recipe = rung.start(bench), replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
+    student, teacher, inner = start, fold_norms(bench.widest.network.module), variant.changes.get("inner", 0.0)
+    if inner and isinstance(rung, PlannedRung):
+        assert isinstance(start, fx.GraphModule)
+        observed = observe_blocks(bench.widest.network, start, rung.plan.choices)
+        student, teacher = observed.student, observed.teacher
+    GraphedTraining(student, teacher, variant.task(bench.task), recipe, bench.computes_on, inner).run()
+    move(start, CPU)
+    seconds, score = time.monotonic() - began, bench.held_out(rung.finish(bench, start.eval()))
     return {"seed": seed, "loss": round(score.loss, 5), "accuracy": score.accuracy, "seconds": round(seconds, 1)}
 
 
@@ -160,7 +176,7 @@ def main() -> None:
     one_thread()
     bench = Bench(args.only, CASES[args.only], args.device)
     train(bench, [Variant(name) for name in args.variants], args.networks, args.seeds, args.steps)
-    print("\n".join(table(bench.folder / "recipes")))
+    print("\n".join(table(bench.trained / "variants")))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ class Method:
 
 
 METHODS = {
-    "joint": Method("ours, depth", (Planned("", "joint"),)),
+    "joint": Method(
+        "ours, depth", (Planned("choices not trained", "joint"), Planned("choices trained", "joint", trained=True))
+    ),
     "joint-width": Method(
         "ours, depth and width",
         (Planned("all widths", "joint", widths=0), Planned("half of the channels or all", "joint", widths=1)),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ from trt_layermerge.delivery.typed_onnx import typed_path, write_typed
 from trt_layermerge.errors import InputError, LayerMergeError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.locks import exclusive
+from trt_layermerge.network.device import CPU, move
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.task import Classification
 
 from .bench import Bench
 from .contender import Rung
+from .graphed import GraphedTraining
 from .ladder import Ladder, shape_file
 from .registry import METHODS
 
@@ -43,7 +44,7 @@ class Row:
 
     def path(self, bench: Bench) -> Path:
         """Its file."""
-        return bench.folder / "rows" / f"{self.method}-{self.budget:g}x-{_words(self.seed)}.json"
+        return bench.trained / "rows" / f"{self.method}-{self.budget:g}x-{_words(self.seed)}.json"
 
 
 class MadeElsewhereError(Exception):
@@ -56,11 +57,16 @@ class Maker:
     def __init__(self, bench: Bench) -> None:
         self.bench, self.ladder, self._waits = bench, Ladder(bench), False
 
-    def settle(self, methods: Iterable[str]) -> None:
-        """Pick settings, before several processes make rows at once."""
-        for method in methods:
-            if METHODS[method].settings:
-                self._by_trial(method)
+    def settle(self, methods: Iterable[str], budgets: Sequence[float] | None = None) -> None:
+        """Pick settings; several processes share the trials."""
+        case = self.bench.case
+        asked = [(budget, True) for budget in budgets or case.budgets]
+        asked += [(budget, False) for budget in case.untrained if budget in (budgets or case.untrained)]
+        for self._waits in (False, True):
+            for method in methods:
+                for budget, trained in asked:
+                    with suppress(MadeElsewhereError):
+                        self.answer(method, budget, trained=trained)
 
     def make_all(self, rows: Iterable[Row]) -> None:
         """Make rows; what another process is at is left to it for now, and seen to when all else is done."""
@@ -86,18 +92,16 @@ class Maker:
         method = METHODS[row.method]
         made = self._trained(row) if method.converts is None else self._converted(row, method.converts)
         found = {"method": row.method, "budget": row.budget, "seed": row.seed, **made}
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         print(f"{path.stem}: { ({key: made[key] for key in made if key != 'network'}) }", flush=True)
         return found
 
     def _trained(self, row: Row) -> dict[str, Any]:
-        method = METHODS[row.method]
-        answers = {one.setting: rung for one in method.settings if (rung := self.ladder.answer(one, row.budget))}
-        if not answers:
-            return {"unreachable": self.ladder.fastest(method.settings)}
-        setting = next(one for one in self._by_trial(row.method) if one in answers)
-        rung = answers[setting]
+        answer = self.answer(row.method, row.budget, trained=row.seed is not None)
+        if answer is None:
+            return {"unreachable": self.ladder.fastest(METHODS[row.method].settings)}
+        setting, rung = answer
         return {
             "setting": setting,
             "network": rung.name,
@@ -107,34 +111,34 @@ class Maker:
             **self._outcome(rung, row.seed),
         }
 
-    def answer(self, method: str, budget: float) -> Rung | None:
-        """The network that stands for a method at a budget; ``None`` where none is so fast."""
-        contenders = {one.setting: one for one in METHODS[method].settings}
-        answers = (self.ladder.answer(contenders[setting], budget) for setting in self._by_trial(method))
-        return next((rung for rung in answers if rung is not None), None)
+    def answer(self, method: str, budget: float, *, trained: bool = True) -> tuple[str, Rung] | None:
+        """The setting of a method that loses least at a budget, and its network: after a short training, or untrained.
 
-    def _by_trial(self, method: str) -> list[str]:
-        """The settings of a method by held-out loss after a short training, those last that cannot be so fast."""
-        settings, budget = METHODS[method].settings, self.bench.case.picked_at
-        answers = {one.setting: self.ladder.answer(one, budget) for one in settings}
-        if len({rung.name for rung in answers.values() if rung is not None}) < 2:
-            return sorted(answers, key=lambda setting: answers[setting] is None)
-        losses = {setting: math.inf if rung is None else self._trial(rung) for setting, rung in answers.items()}
-        return sorted(losses, key=lambda setting: losses[setting])
+        Raises:
+            MadeElsewhereError: Another process tries one of them.
+        """
+        settings = METHODS[method].settings
+        answers = {one.setting: rung for one in settings if (rung := self.ladder.answer(one, budget)) is not None}
+        if len({rung.name for rung in answers.values()}) < 2:
+            return next(iter(answers.items()), None)
+        return min(answers.items(), key=lambda one: self._trial(one[1], trained=trained))
 
-    def _trial(self, rung: Rung) -> float:
-        """Held-out loss after a short training."""
-        path, case = self.bench.folder / "trials.json", self.bench.case
-        known = dict(parse_json(read_bytes(path))) if path.exists() else {}
-        if rung.name not in known:
-            recipe = replace(case.recipe, steps=case.trial_steps, seed=0)
-            with self.bench.cost("trials"):
-                module = self.fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
-            known[rung.name] = round(self.bench.held_out(module).loss, 5)
-            print(f"trial {rung.name}: {known[rung.name]}", flush=True)
-            write_json(path, known)
-            (self.bench.folder / "trial.checkpoint.safetensors").unlink()
-        return float(known[rung.name])
+    def _trial(self, rung: Rung, *, trained: bool) -> float:
+        """Held-out loss after a short training, or none."""
+        folder, case = (
+            self.bench.trained / "trials" / (rung.name if trained else f"{rung.name}-untrained"),
+            self.bench.case,
+        )
+        path, recipe = folder / "loss.json", replace(case.recipe, steps=case.trial_steps, seed=0)
+        if not path.exists():
+            with self._alone_in(folder):
+                if not path.exists():
+                    with self.bench.cost("trials"):
+                        module = self._delivered(rung, recipe if trained else None, folder / "checkpoint")
+                        loss = self.bench.held_out(module).loss
+                    write_json(path, round(loss, 5))
+                    (folder / "checkpoint").unlink(missing_ok=True)
+        return float(parse_json(read_bytes(path)))
 
     def _outcome(self, rung: Rung, seed: Seed) -> dict[str, Any]:
         """What training a network gives; the same network is trained once, whichever rows ask for it."""
@@ -156,11 +160,8 @@ class Maker:
 
     def _made(self, rung: Rung, seed: Seed, folder: Path) -> dict[str, Any]:
         began, wall = time.process_time(), time.monotonic()
-        if seed is None:
-            module = rung.finish(self.bench, rung.start(self.bench))
-        else:
-            recipe = replace(self.bench.case.recipe, seed=seed)
-            module = self.fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
+        recipe = None if seed is None else replace(self.bench.case.recipe, seed=seed)
+        module = self._delivered(rung, recipe, folder / "checkpoint")
         seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
         self.bench.write(module, folder / "network.onnx")
         return {
@@ -172,15 +173,23 @@ class Maker:
             "trained_on": self.bench.trained_on,
         }
 
-    def fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path, task: Task | None = None) -> nn.Module:
-        """What is delivered of a network, trained; on the network's task, if no other is given."""
-        model, group = rung.start(self.bench), Alone(self.bench.computes_on)
-        with self.bench.teacher(recipe.seed) as teacher:
-            fine_tune(
-                model, task or self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher,
-                progress=_said(), group=group,
-            )  # fmt: skip
-        return rung.finish(self.bench, model)
+    def _delivered(self, rung: Rung, recipe: Recipe | None, checkpoint: Path) -> nn.Module:
+        """What a network is when it is trained, if it is."""
+        bench, model = self.bench, rung.start(self.bench)
+        if recipe is not None:
+            recipe = rung.recipe(recipe)
+            with bench.teacher(recipe.seed) as teacher:
+                if bench.computes_on.type == "cuda" and not recipe.decouple:
+                    given = getattr(bench.task, "given", bench.task)
+                    assert isinstance(given, Classification)
+                    GraphedTraining(model, teacher, given, recipe, bench.computes_on).run()
+                    move(model, CPU)
+                else:
+                    fine_tune(
+                        model, bench.task, recipe, checkpoint=checkpoint, teacher=teacher, progress=_said(),
+                        group=Alone(bench.computes_on),
+                    )  # fmt: skip
+        return rung.finish(bench, model)
 
     def _converted(self, row: Row, converts: str) -> dict[str, Any]:
         """The trained network of another method in INT8; its latency is what it is."""
@@ -214,7 +223,7 @@ def onnx_of(bench: Bench, row: Mapping[str, Any]) -> tuple[Path, str]:
 
 def outcome_folder(bench: Bench, network: str, seed: Seed) -> Path:
     """Where a trained network lies."""
-    return bench.folder / "trained" / f"{network}-{_words(seed)}"
+    return bench.trained / "networks" / f"{network}-{_words(seed)}"
 
 
 def rows_of(bench: Bench, methods: Sequence[str], budgets: Sequence[float] | None, seeds: int) -> Iterator[Row]:
