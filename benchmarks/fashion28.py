@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Classification
 
 BATCH = 256
