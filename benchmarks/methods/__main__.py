@@ -83,7 +83,7 @@ def collect(bench: Bench, seconds: float) -> None:
             "device": device.name,
             "versions": versions(),
             "commit": git_state(),
-            "original": {"accuracy": round(bench.test(bench.original), 5), "latency_ms": original},
+            "original": {"accuracy": round(bench.test(bench.widest.network.module), 5), "latency_ms": original},
             "cpu_seconds": costs,
             "rows": [row | latencies.get(row.get("network", ""), {}) for row in rows],
         },

@@ -191,8 +191,13 @@ class Bench:
         with placed(module, self.computes_on):
             return evaluate(module, self.task.held_out_batches(), self.task)
 
-    def test(self, path: Path, precision: str = "fp32") -> float:
-        """Accuracy of an engine on the test data."""
+    def test(self, module: nn.Module) -> float:
+        """Accuracy of a network on the test data."""
+        with placed(module, self.computes_on):
+            return evaluate(module, self.task.test_batches(), self.task).accuracy
+
+    def test_engine(self, path: Path, precision: str) -> float:
+        """The same of an engine."""
         return score(engine_outputs(self.built(path, precision), self.task.test_batches()), self.task).accuracy
 
     @contextmanager

@@ -55,7 +55,7 @@ VARIANTS = (
     "warmup=0.02", "batch=64", "batch=64,lr=0.02", "batch=32",
     "start=papers", "start=layers", "start=head", "start=papers,lr=0.08",
 )  # fmt: skip
-NETWORKS = ("joint:2.15", "joint-width:2.7", "torch-pruning:2.7")
+NETWORKS = ("joint:2.15", "joint-width:2.7", "torch-pruning:2.7:1")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Variant:
 def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int, steps: int | None) -> None:
     """Train what is not done yet and no other process is at, seed after seed."""
     maker, folder = Maker(bench), bench.trained / "variants"
-    rungs = {one: answer[1] for one in networks if (answer := maker.answer(*_named(one))) is not None}
+    rungs = {one: rung for one in networks if (rung := _rung(maker, one)) is not None}
     for seed in range(seeds):
         for variant in variants:
             for network, base in rungs.items():
@@ -158,16 +158,18 @@ def _value(text: str) -> Any:
     return text
 
 
-def _named(text: str) -> tuple[str, float]:
-    method, budget = text.split(":")
-    return method, float(budget)
+def _rung(maker: Maker, text: str) -> Rung | None:
+    method, budget, *which = text.split(":")
+    return maker.ladder.answer(METHODS[method].settings[int(which[0]) if which else 0], float(budget))
 
 
 def main() -> None:
     """Train, and print what is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=list(CASES), default="resnet20", help="the network")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help=f"METHOD:BUDGET; methods: {', '.join(METHODS)}")
+    parser.add_argument(
+        "--networks", nargs="+", default=NETWORKS, help=f"METHOD:BUDGET[:SETTING]; of {', '.join(METHODS)}"
+    )
     parser.add_argument("--variants", nargs="+", default=VARIANTS)
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--steps", type=int, help="in place of the recipe's epochs")

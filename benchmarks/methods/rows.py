@@ -30,6 +30,9 @@ from .registry import METHODS
 Seed = int | None
 """Of a row's training; ``None`` where nothing is trained."""
 
+LATENCY_SEEDS: tuple[Seed, ...] = (0, None)
+"""Whose networks are written: latency depends on shapes alone, and INT8 is tried on one of them."""
+
 CONVERSION_IMAGES, CONVERSION_BATCH = 256, 16
 """That INT8 is calibrated on, as the tool does."""
 
@@ -163,11 +166,12 @@ class Maker:
         recipe = None if seed is None else replace(self.bench.case.recipe, seed=seed)
         module = self._delivered(rung, recipe, folder / "checkpoint")
         seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
-        self.bench.write(module, folder / "network.onnx")
+        if seed in LATENCY_SEEDS:
+            self.bench.write(module, folder / "network.onnx")
         return {
             "held_out_loss": round(held_out.loss, 5),
             "held_out_accuracy": round(held_out.accuracy, 5),
-            "accuracy": round(self.bench.test(folder / "network.onnx"), 5),
+            "accuracy": round(self.bench.test(module), 5),
             "cpu_seconds": round(seconds, 1),
             "seconds": round(wall, 1),
             "trained_on": self.bench.trained_on,
@@ -204,7 +208,7 @@ class Maker:
             write_typed(onnx, "int8", self._conversion_batches())
         except LayerMergeError as error:
             return {"network": f"{name}-int8", "failed": error.message}
-        accuracy = self.bench.test(typed_path(onnx, "int8"), "int8")
+        accuracy = self.bench.test_engine(typed_path(onnx, "int8"), "int8")
         return {"network": f"{name}-int8", "setting": "", "accuracy": round(accuracy, 5), "cpu_seconds": 0.0}
 
     def _conversion_batches(self) -> list[Any]:
@@ -216,9 +220,9 @@ def onnx_of(bench: Bench, row: Mapping[str, Any]) -> tuple[Path, str]:
     """The file of a row's network, and its precision; of one that was trained elsewhere, a file of its shape."""
     network, precision = row["network"], "int8" if row["network"].endswith("-int8") else "fp32"
     name = network.removesuffix("-int8")
-    source = bench.original if name == "original" else outcome_folder(bench, name, row["seed"]) / "network.onnx"
-    found = typed_path(source, precision)
-    return found if found.exists() or precision != "fp32" else shape_file(bench, row["shape"]), precision
+    files = [outcome_folder(bench, name, seed) / "network.onnx" for seed in LATENCY_SEEDS]
+    files = [bench.original] if name == "original" else [path for path in files if path.exists()]
+    return typed_path(files[0] if files else shape_file(bench, row["shape"]), precision), precision
 
 
 def outcome_folder(bench: Bench, network: str, seed: Seed) -> Path:
@@ -232,8 +236,10 @@ def rows_of(bench: Bench, methods: Sequence[str], budgets: Sequence[float] | Non
     for seed in (*range(seeds), None):
         for budget in budgets or (case.untrained if seed is None else case.budgets):
             for method in methods:
-                if method == "int8" and (budget, seed) != (case.budgets[0], 0):
-                    continue  # there is one of it
+                if METHODS[method].converts is not None and (
+                    seed != 0 or (method == "int8" and budget != case.budgets[0])
+                ):
+                    continue  # of each network one; and there is one original
                 if seed is not None or budget in case.untrained:
                     yield Row(method, budget, seed)
 
