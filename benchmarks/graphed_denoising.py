@@ -41,8 +41,8 @@ from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
 
-CALIBRATION = 1024
-"""Samples that fits are solved on, as ``compress --fit-samples`` has it."""
+CALIBRATION = 256
+"""Samples that fits are solved on: but a start, for what is trained for so long."""
 AT_ONCE = 2500
 EVERY_SECONDS = 15.0
 """Between two times that the weights are written."""
@@ -149,7 +149,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.torch_seed)
     model = built(args, args.weights, args.plan, task)
     if args.start is not None:
-        model.load_state_dict(load_file(args.start))
+        model.load_state_dict(load_file(args.start))  # of either precision
     teacher = None if args.teacher is None else built(args, args.teacher, None, task)
     for one in () if teacher is None else teacher.parameters():
         one.requires_grad_(False)
@@ -178,11 +178,13 @@ def train(args: argparse.Namespace) -> None:
             for name, part in {"all": None, "late": (0, 500), "early": (500, 1000)}.items()}  # fmt: skip
     write_json(args.out / f"{args.name}.json", {"progress": known, "held_out_mse": held, "settings": _settings(args)})
     print(f"{args.name}: {number} steps, held out {held}", flush=True)
+    sampled(args, [model])
 
 
 def _write(args: argparse.Namespace, run: GraphedTraining, known: Sequence[Any]) -> None:
     with replacing(args.out / f"{args.name}.safetensors") as neighbour:
-        save_file(run.averaged(), neighbour)
+        weights = run.averaged()
+        save_file({name: value.half() for name, value in weights.items()} if args.half else weights, neighbour)
     write_json(args.out / f"{args.name}.json", {"progress": known, "settings": _settings(args)})
 
 
@@ -208,15 +210,20 @@ def made(models: Sequence[nn.Module], sampler: str, count: int, seed: int, devic
     return images
 
 
-@torch.inference_mode()
 def sample(args: argparse.Namespace) -> None:
-    """Write the features of images from each sampler, and the first 64 of the images."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    """Make the networks, and sample."""
     task = denoising()
     plans = args.plan or [None] * max(1, len(args.trained))
     models = [built(args, args.weights, plan, task) for plan in plans]
     for model, path in zip(models, args.trained, strict=False):
         model.load_state_dict(load_file(path))
+    sampled(args, models)
+
+
+@torch.inference_mode()
+def sampled(args: argparse.Namespace, models: Sequence[nn.Module]) -> None:
+    """Write the features of images from each sampler, and the first 64 of the images."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for sampler in args.sampler:
         began, parts = time.monotonic(), []
         target = args.out / f"{args.name}-{sampler.replace(':', '-')}-seed{args.seed}.npz"
@@ -228,7 +235,7 @@ def sample(args: argparse.Namespace) -> None:
         images = torch.cat(parts).numpy()
         spent = time.monotonic() - began
         with replacing(target) as neighbour, neighbour.open("wb") as out:
-            np.savez_compressed(out, features=features_of(images).astype(np.float32), images=_bytes(images[:64]))
+            np.savez_compressed(out, features=features_of(images).astype(np.float16), images=_bytes(images[:64]))
         print(f"{args.name}: {len(images)} images by {sampler} in {spent:.1f} s", flush=True)
 
 
@@ -252,11 +259,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--cooled", action="store_true", help="the learning rate falls to 0")
+    parser.add_argument("--half", action="store_true", help="write the weights in half precision")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--average", type=float, default=0.9995)
     parser.add_argument("--torch-seed", type=int, default=0)
-    parser.add_argument("--sampler", nargs="+", default=["ddim:50"])
+    parser.add_argument("--sampler", nargs="*", default=[])
     parser.add_argument("--trained", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--samples", type=int, default=5000)

@@ -49,7 +49,7 @@ def inspect_network(job: Job, *, as_json: bool) -> None:
         ],
         "regions": len(network.regions),
         "choices": len(choices),
-        "admitted": len(for_method(choices, job.planner)),
+        "admitted": len(without_copies(network, for_method(choices, job.planner))),
         "signatures": len(distinct),
         "largest_merge": _largest_merge(network, choices),
     }
