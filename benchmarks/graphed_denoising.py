@@ -37,7 +37,6 @@ from trt_layermerge.importance.evaluator import first
 from trt_layermerge.merging.sequential import execute_on
 from trt_layermerge.network.device import device_named, move
 from trt_layermerge.network.network import load_network
-from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
 
@@ -54,7 +53,7 @@ def built(args: argparse.Namespace, weights: Path | None, plan: Path | None, tas
     module: nn.Module = network.module
     if plan is not None:
         by_key = {choice.key: choice for choice in choices_of(network, Limits(max_kernel=7))}
-        choices = [by_key[key] for key in read_plan(plan).plan.keys]
+        choices = [by_key[item["key"]] for item in json.loads(plan.read_bytes())["items"]]
         data = [inputs for inputs, _ in first(task.calibration_batches(), CALIBRATION)]
         module = execute_on(args.device, network, choices, data).merged
     move(module, args.device)
