@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from denoise import task as denoising  # which frechet lets be found
-
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.files import replacing, write_json
@@ -39,6 +38,7 @@ from trt_layermerge.network.device import device_named, move
 from trt_layermerge.network.network import load_network
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
+from trt_layermerge.training.load import load_task
 
 CALIBRATION = 256
 """Samples that fits are solved on: but a start, for what is trained for so long."""
@@ -58,6 +58,13 @@ def built(args: argparse.Namespace, weights: Path | None, plan: Path | None, tas
         module = execute_on(args.device, network, choices, data).merged
     move(module, args.device)
     return module.eval()
+
+
+def denoising(drawn: tuple[int, int] | None = None) -> Denoising:
+    """The example's task, on a part of the time steps."""
+    task = load_task(Path(f"{EXAMPLE / 'denoise.py'}:task"))
+    assert isinstance(task, Denoising)
+    return replace(task, drawn=drawn)
 
 
 def training_images(task: Denoising, device: torch.device) -> Tensor:
@@ -143,8 +150,7 @@ class GraphedTraining:
 
 def train(args: argparse.Namespace) -> None:
     """Train until the steps or the seconds are over; weights and what is known are written as it goes."""
-    began = time.monotonic()
-    task = denoising(None if args.range is None else tuple(args.range))
+    began, task = time.monotonic(), denoising(None if args.range is None else tuple(args.range))
     torch.manual_seed(args.torch_seed)
     model = built(args, args.weights, args.plan, task)
     if args.start is not None:

@@ -27,7 +27,7 @@ def deep_unet() -> DenoisingUNet:
 
 
 def unet(blocks: int = 1) -> DenoisingUNet:
-    """The network with random weights, and so many residual blocks a resolution on the way down, one more on that up."""
+    """The network with random weights, and so many residual blocks a resolution down, one more up."""
     return DenoisingUNet(
         sample_size=28,
         in_channels=1,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.copies import without_copies
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
 from trt_layermerge.cli.show import print_json
