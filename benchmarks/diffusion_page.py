@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frechet import Images
+from numpy.typing import NDArray
 from PIL import Image
 
 from trt_layermerge.files import replacing
@@ -16,10 +16,11 @@ FOLDER = Path(__file__).parents[1] / "docs" / "experiments"
 PAGE = FOLDER / "diffusion.md"
 MARK = "<!-- what follows is written by benchmarks/diffusion.py --page -->\n"
 ROWS, COLUMNS = 4, 16
+Pixels = NDArray[np.uint8]
 
 
 def write_page(
-    found: Mapping[str, Any], latencies: Mapping[str, Any], pictures: Mapping[str, Images], samplers: Sequence[str]
+    found: Mapping[str, Any], latencies: Mapping[str, Any], pictures: Mapping[str, Pixels], samplers: Sequence[str]
 ) -> None:
     """Write the table of all networks, and a picture of each one's first images."""
     by_hand = PAGE.read_text().partition(MARK)[0] if PAGE.exists() else "# Diffusion\n\n"
@@ -55,9 +56,8 @@ def _table(
     return lines
 
 
-def _write_grid(images: Images, file: Path) -> None:
-    """Images ``[n, 1, 28, 28]`` in -1..1 side by side, in grey."""
-    tiles = images.reshape(-1, COLUMNS, *images.shape[2:]).transpose(0, 2, 1, 3)
-    pixels = ((tiles.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+def _write_grid(images: Pixels, file: Path) -> None:
+    """Images ``[n, 1, 28, 28]`` of bytes side by side, in grey."""
+    pixels = images.reshape(-1, COLUMNS, *images.shape[2:]).transpose(0, 2, 1, 3)
     with replacing(file) as neighbour:
         Image.fromarray(pixels.reshape(-1, COLUMNS * images.shape[3])).save(neighbour, "PNG", optimize=True)

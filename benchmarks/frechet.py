@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trt_layermerge.network.device import CPU
 from trt_layermerge.network.source import load_source
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion_mnist"
@@ -22,15 +23,16 @@ Features = NDArray[np.float64]
 Images = NDArray[np.float32]
 
 
-def features_of(images: Images) -> Features:
-    """``[n, 64]`` of images ``[n, 1, 28, 28]`` in -1..1; what is outside is cut off."""
+def features_of(images: Images, device: torch.device = CPU) -> Features:
+    """``[n, 64]`` of images ``[n, 1, 28, 28]`` in -1..1, computed there; what is outside is cut off."""
     from task import MEAN, STD
 
     network = load_source(f"{EXAMPLE / 'model.py'}:resnet20", EXAMPLE / "resnet20.safetensors").module
     network.classifier = torch.nn.Identity()
+    network.to(device)
     given = (torch.from_numpy(images).clamp(-1, 1) / 2 + 0.5 - MEAN) / STD
     with torch.inference_mode():
-        return torch.cat([network(part) for part in given.split(128)]).double().numpy()
+        return torch.cat([network(part.to(device)).cpu() for part in given.split(128)]).double().numpy()
 
 
 def frechet_distance(ours: Features, others: Features) -> float:

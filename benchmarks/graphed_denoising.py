@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -47,16 +46,16 @@ EVERY_SECONDS = 15.0
 """Between two times that the weights are written."""
 
 
-def built(args: argparse.Namespace, weights: Path | None, plan: Path | None, task: Denoising) -> nn.Module:
-    """The network, with a plan executed if there is one; on the device."""
-    network = load_network(args.model, weights)
+def built(model: str, weights: Path | None, plan: Path | None, device: torch.device) -> nn.Module:
+    """A network in evaluation mode, with a plan executed if there is one; on the device."""
+    network = load_network(model, weights)
     module: nn.Module = network.module
     if plan is not None:
         by_key = {choice.key: choice for choice in choices_of(network, Limits(max_kernel=7))}
         choices = [by_key[item["key"]] for item in json.loads(plan.read_bytes())["items"]]
-        data = [inputs for inputs, _ in first(task.calibration_batches(), CALIBRATION)]
-        module = execute_on(args.device, network, choices, data).merged
-    move(module, args.device)
+        data = [inputs for inputs, _ in first(denoising().calibration_batches(), CALIBRATION)]
+        module = execute_on(device, network, choices, data).merged
+    move(module, device)
     return module.eval()
 
 
@@ -85,13 +84,16 @@ class GraphedTraining:
     def __init__(self, model: nn.Module, teacher: nn.Module | None, task: Denoising, args: argparse.Namespace) -> None:
         self.model, self.teacher, self.batch, self.device = model, teacher, args.batch, args.device
         self.images, self.signal = training_images(task, self.device), task.signal.to(self.device)
+        self.heaviest = args.heaviest
         self.drawn = task.drawn or (0, task.timesteps)
         self.trained = [one for one in model.parameters() if one.requires_grad]
         self.averages = [one.detach().clone() for one in self.trained]
         self.decay, self.most = torch.zeros((), device=self.device), args.average
         self.rate, self.total = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         self.peak, graphed = args.lr, self.device.type == "cuda"
-        self.optimizer = torch.optim.Adam(self.trained, lr=self.rate if graphed else 0.0, capturable=graphed)
+        self.optimizer = torch.optim.Adam(
+            self.trained, lr=self.rate if graphed else 0.0, capturable=graphed, fused=graphed
+        )
         self.step: Callable[[], None] = self._step
         if graphed:
             self._capture()
@@ -122,7 +124,8 @@ class GraphedTraining:
             with torch.no_grad():
                 noise = self.teacher(noisy, times)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.mse_loss(self.model(noisy, times), noise)
+        missed = functional.mse_loss(self.model(noisy, times), noise, reduction="none")
+        loss = (missed * ((1 - left) / left).clamp(1, self.heaviest)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.trained, 1.0, foreach=True)
         self.optimizer.step()
@@ -152,10 +155,10 @@ def train(args: argparse.Namespace) -> None:
     """Train until the steps or the seconds are over; weights and what is known are written as it goes."""
     began, task = time.monotonic(), denoising(None if args.range is None else tuple(args.range))
     torch.manual_seed(args.torch_seed)
-    model = built(args, args.weights, args.plan, task)
+    model = built(args.model, args.weights, args.plan, args.device)
     if args.start is not None:
         model.load_state_dict(load_file(args.start))  # of either precision
-    teacher = None if args.teacher is None else built(args, args.teacher, None, task)
+    teacher = None if args.teacher is None else built(args.model, args.teacher, None, args.device)
     for one in () if teacher is None else teacher.parameters():
         one.requires_grad_(False)
     run = GraphedTraining(model, teacher, task, args)
@@ -217,9 +220,8 @@ def made(models: Sequence[nn.Module], sampler: str, count: int, seed: int, devic
 
 def sample(args: argparse.Namespace) -> None:
     """Make the networks, and sample."""
-    task = denoising()
     plans = args.plan or [None] * max(1, len(args.trained))
-    models = [built(args, args.weights, plan, task) for plan in plans]
+    models = [built(args.model, args.weights, plan, args.device) for plan in plans]
     for model, path in zip(models, args.trained, strict=False):
         model.load_state_dict(load_file(path))
     sampled(args, models)
@@ -227,8 +229,7 @@ def sample(args: argparse.Namespace) -> None:
 
 @torch.inference_mode()
 def sampled(args: argparse.Namespace, models: Sequence[nn.Module]) -> None:
-    """Write the features of images from each sampler, and the first 64 of the images."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    """Write the features of images from each sampler, and the first of the images themselves."""
     for sampler in args.sampler:
         began, parts = time.monotonic(), []
         target = args.out / f"{args.name}-{sampler.replace(':', '-')}-seed{args.seed}.npz"
@@ -240,7 +241,9 @@ def sampled(args: argparse.Namespace, models: Sequence[nn.Module]) -> None:
         images = torch.cat(parts).numpy()
         spent = time.monotonic() - began
         with replacing(target) as neighbour, neighbour.open("wb") as out:
-            np.savez_compressed(out, features=features_of(images).astype(np.float16), images=_bytes(images[:64]))
+            np.savez_compressed(
+                out, features=features_of(images).astype(np.float16), images=_bytes(images[: args.kept])
+            )
         print(f"{args.name}: {len(images)} images by {sampler} in {spent:.1f} s", flush=True)
 
 
@@ -248,7 +251,7 @@ def _bytes(images: Any) -> Any:
     return ((images.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """What may be asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "sample"])
@@ -260,6 +263,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plan", type=Path, nargs="*")
     parser.add_argument("--start", type=Path, help="weights to begin from, of the network with the plan executed")
     parser.add_argument("--teacher", type=Path, help="weights of the original that is learned from")
+    parser.add_argument(
+        "--heaviest", type=float, default=1.0, help="weigh what is missed by noise over signal, from 1 up to this"
+    )
     parser.add_argument("--range", type=int, nargs=2)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--steps", type=int, default=10**9)
@@ -274,17 +280,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
-    return parser.parse_args()
+    parser.add_argument("--kept", type=int, default=64, help="images that are written as such")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Train, or sample."""
+    args = arguments(given)
+    torch.set_num_threads(2)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.what == "train":
+        args.plan = args.plan[0] if args.plan else None
+        train(args)
+    else:
+        sample(args)
 
 
 if __name__ == "__main__":
-    given = arguments()
-    torch.set_num_threads(2)
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.what == "train":
-        given.plan = given.plan[0] if given.plan else None
-        train(given)
-    else:
-        sample(given)
-    sys.stderr.flush()
-    print(json.dumps({"done": given.name}))
+    main()
