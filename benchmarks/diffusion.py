@@ -31,7 +31,6 @@ import graphed_denoising
 import numpy as np
 from diffusion_page import write_page
 from frechet import EXAMPLE, distance_ratio, features_of, frechet_distance, inception_distance
-from safetensors.torch import load_file
 
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import engine_outputs
@@ -184,8 +183,7 @@ def exported(one: Trained) -> Path:
     """A network as ONNX, its norms folded."""
     path = one.weights.with_suffix(".onnx")
     if not path.exists():
-        module = graphed_denoising.built(MODEL, one.original or one.weights, one.plan, CPU)
-        module.load_state_dict(load_file(one.weights))
+        module = graphed_denoising.built(MODEL, one.original or one.weights, one.plan, CPU, one.weights)
         export_onnx(fold_norms(module), inputs(), path)
     return path
 

@@ -46,15 +46,19 @@ EVERY_SECONDS = 15.0
 """Between two times that the weights are written."""
 
 
-def built(model: str, weights: Path | None, plan: Path | None, device: torch.device) -> nn.Module:
-    """A network in evaluation mode, with a plan executed if there is one; on the device."""
+def built(
+    model: str, weights: Path | None, plan: Path | None, device: torch.device, trained: Path | None = None
+) -> nn.Module:
+    """A network in evaluation mode, with a plan executed if there is one, and weights of a training since."""
     network = load_network(model, weights)
     module: nn.Module = network.module
     if plan is not None:
         by_key = {choice.key: choice for choice in choices_of(network, Limits(max_kernel=7))}
         choices = [by_key[item["key"]] for item in json.loads(plan.read_bytes())["items"]]
-        data = [inputs for inputs, _ in first(denoising().calibration_batches(), CALIBRATION)]
+        data = [inputs for inputs, _ in first(denoising().calibration_batches(), 32 if trained else CALIBRATION)]
         module = execute_on(device, network, choices, data).merged
+    if trained is not None:
+        module.load_state_dict(load_file(trained))
     move(module, device)
     return module.eval()
 
@@ -136,7 +140,7 @@ class GraphedTraining:
 
     def go(self, number: int, share: float) -> None:
         """One step, the ``number``-th; ``share`` of all is done."""
-        rate = self.peak * min(1.0, (number + 1) / 200) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        rate = self.peak * min(1.0, (number + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
         self.rate.fill_(rate)
         self.decay.fill_(min(self.most, (1 + number) / (10 + number)))
         if self.device.type != "cuda":
@@ -155,9 +159,7 @@ def train(args: argparse.Namespace) -> None:
     """Train until the steps or the seconds are over; weights and what is known are written as it goes."""
     began, task = time.monotonic(), denoising(None if args.range is None else tuple(args.range))
     torch.manual_seed(args.torch_seed)
-    model = built(args.model, args.weights, args.plan, args.device)
-    if args.start is not None:
-        model.load_state_dict(load_file(args.start))  # of either precision
+    model = built(args.model, args.weights, args.plan, args.device, args.start)
     teacher = None if args.teacher is None else built(args.model, args.teacher, None, args.device)
     for one in () if teacher is None else teacher.parameters():
         one.requires_grad_(False)
@@ -173,6 +175,8 @@ def train(args: argparse.Namespace) -> None:
             break
         run.go(number, share if args.cooled else 0.0)
         number += 1
+        if number % 25 == 0 and args.device.type == "cuda":
+            torch.cuda.synchronize()  # or a thousand steps would wait in line, and the clock would know nothing
         if number % 50 == 0 and time.monotonic() - written > EVERY_SECONDS:
             loss = float(run.total) / (number - at)
             known.append({"steps": number, "seconds": time.monotonic() - begin, "loss": loss})
@@ -181,7 +185,7 @@ def train(args: argparse.Namespace) -> None:
             written, at = time.monotonic(), number
     known.append({"steps": number, "seconds": time.monotonic() - begin, "loss": float(run.total) / max(1, number - at)})
     _write(args, run, known)
-    model.load_state_dict(run.averaged())
+    model.load_state_dict(load_file(args.out / f"{args.name}.safetensors"))
     held = {name: evaluate(model, Denoising(task.images, drawn=part).held_out_batches(), task).loss
             for name, part in {"all": None, "late": (0, 500), "early": (500, 1000)}.items()}  # fmt: skip
     write_json(args.out / f"{args.name}.json", {"progress": known, "held_out_mse": held, "settings": _settings(args)})
@@ -220,24 +224,30 @@ def made(models: Sequence[nn.Module], sampler: str, count: int, seed: int, devic
 
 def sample(args: argparse.Namespace) -> None:
     """Make the networks, and sample."""
-    plans = args.plan or [None] * max(1, len(args.trained))
-    models = [built(args.model, args.weights, plan, args.device) for plan in plans]
-    for model, path in zip(models, args.trained, strict=False):
-        model.load_state_dict(load_file(path))
+    plans, weights = args.plan or [None], args.trained or [None]
+    models = [built(args.model, args.weights, plan, args.device, one) for plan, one in zip(plans, weights, strict=True)]
     sampled(args, models)
+
+
+def asked(args: argparse.Namespace, told: str) -> tuple[str, int, int]:
+    """What ``kind:steps`` or ``kind:steps:seed:samples`` asks for: the first two, and seed and number of samples."""
+    kind, steps, *others = told.split(":")
+    seed, count = map(int, others) if others else (args.seed, args.samples)
+    return f"{kind}:{steps}", seed, count
 
 
 @torch.inference_mode()
 def sampled(args: argparse.Namespace, models: Sequence[nn.Module]) -> None:
     """Write the features of images from each sampler, and the first of the images themselves."""
-    for sampler in args.sampler:
+    for told in args.sampler:
         began, parts = time.monotonic(), []
-        target = args.out / f"{args.name}-{sampler.replace(':', '-')}-seed{args.seed}.npz"
+        sampler, seed, count = asked(args, told)
+        target = args.out / f"{args.name}-{sampler.replace(':', '-')}-seed{seed}.npz"
         if target.exists():
             continue
-        for part, begin in enumerate(range(0, args.samples, args.at_once)):
-            count = min(args.at_once, args.samples - begin)
-            parts.append(made(models, sampler, count, args.seed * 1000 + part, args.device).cpu())
+        for part, begin in enumerate(range(0, count, args.at_once)):
+            some = min(args.at_once, count - begin)
+            parts.append(made(models, sampler, some, seed * 1000 + part, args.device).cpu())
         images = torch.cat(parts).numpy()
         spent = time.monotonic() - began
         with replacing(target) as neighbour, neighbour.open("wb") as out:
@@ -275,7 +285,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--average", type=float, default=0.9995)
     parser.add_argument("--torch-seed", type=int, default=0)
-    parser.add_argument("--sampler", nargs="*", default=[])
+    parser.add_argument("--sampler", nargs="*", default=[], help="kind:steps, or kind:steps:seed:samples")
     parser.add_argument("--trained", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--samples", type=int, default=5000)
