@@ -250,10 +250,9 @@ def sampled(args: argparse.Namespace, models: Sequence[nn.Module]) -> None:
             parts.append(made(models, sampler, some, seed * 1000 + part, args.device).cpu())
         images = torch.cat(parts).numpy()
         spent = time.monotonic() - began
+        features = features_of(images, args.device).astype(np.float16)
         with replacing(target) as neighbour, neighbour.open("wb") as out:
-            np.savez_compressed(
-                out, features=features_of(images).astype(np.float16), images=_bytes(images[: args.kept])
-            )
+            np.savez_compressed(out, features=features, images=_bytes(images[: args.kept]))
         print(f"{args.name}: {len(images)} images by {sampler} in {spent:.1f} s", flush=True)
 
 
