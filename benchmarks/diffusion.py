@@ -44,7 +44,7 @@ from trt_layermerge.network.network import load_network
 from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.evaluate import score
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 
 ROOT = Path(__file__).parents[1]
 MODEL, TASK = f"{EXAMPLE / 'unet.py'}:deep_unet", EXAMPLE / "denoise.py"

@@ -37,7 +37,7 @@ from trt_layermerge.network.device import device_named, move
 from trt_layermerge.network.network import load_network
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 
 CALIBRATION = 256
 """Samples that fits are solved on: but a start, for what is trained for so long."""

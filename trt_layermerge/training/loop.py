@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
-from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import each, samples_in
-from trt_layermerge.network.threads import thread_beside
 from trt_layermerge.progress import Progress, silent
-from trt_layermerge.training.check import Checked, checked_batches, require_steps
+from trt_layermerge.resources.heap import heap_kept
+from trt_layermerge.resources.threads import thread_beside
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.evaluate import fix_norms, in_mode
@@ -41,6 +40,7 @@ from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task, Unlabelled
+from trt_layermerge.training.task_check import Checked, checked_batches, require_steps
 from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
@@ -128,7 +128,7 @@ def _ready(
     """Inside, both networks are where and as they train and teach; yields a thread beside this one, if there is one."""
     with ExitStack() as stack:
         for network in (model,) if teacher is None else (model, teacher):
-            stack.enter_context(placed(network, device))
+            stack.enter_context(placed(network, device, rounding=True))
             stack.enter_context(laid_out(network, recipe.channels_last))
             stack.enter_context(in_mode(network, training=network is model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
@@ -294,7 +294,6 @@ class _Run:
     def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
         self.whole = False
-        torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
         value = self.group.mean(self._gradients(batch))
@@ -321,12 +320,14 @@ class _Run:
         """Gradients of the batch, run part by part; its mean loss."""
         samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
         for number, part in enumerate(batch, 1):
+            # So dropout need not be in the checkpoint, and is the same whatever a task has drawn or seeded before.
+            torch.manual_seed(mixed_seed(self.recipe.seed, self.step, number))
             shared = self.group.alone(self.wrapped) if number < len(batch) else nullcontext()
             with shared, kernel_gradients(self.model, self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
-                total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()  # not before: reading it waits until a GPU has done all that was queued
         return total
 
     @property
