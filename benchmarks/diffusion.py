@@ -10,8 +10,8 @@ What is done is kept in the cache folder, and the same command goes on where it 
 GPU. ``--time`` measures latencies in ONNX Runtime, on a machine that does nothing else; ``--page`` writes table and
 pictures into docs/experiments/diffusion.md. It needs ``pip install '.[diffusion]'``.
 
-    python benchmarks/diffusion.py [--cache FOLDER] [--speedup X] [--ranges LATE EARLY] [--steps N] [--samples N]
-                                   [--samplers ddim:50 ddpm:1000] [--time] [--fid WEIGHTS] [--page]
+    python benchmarks/diffusion.py [--cache FOLDER] [--speedup X] [--ranges LATE EARLY] [--steps N] [--no-control]
+                                   [--samplers ddim:50:7:5000 ddpm:1000:7:1000] [--time] [--fid WEIGHTS] [--page]
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ BATCH = 8
 FINAL = MeasurementPolicy(relative_ci=0.01, min_samples=100, max_seconds=12.0)
 RANGES = {"late": (0, 500), "early": (500, 1000)}
 """Functions of the task's file, and their time steps."""
+SAMPLERS = ("ddim:50:7:5000", "ddpm:1000:7:1000")
+"""Kind, steps, seed, and number of images."""
+REAL = 5000
+"""Of the training images, whose distance is what is left to be had."""
 KEPT = 64
 """Images of each network and sampler that are kept as such; of the others their features are."""
 
@@ -129,7 +133,7 @@ def rows(args: argparse.Namespace) -> Rows:
         found[f"compressed {speedup:g}x"] = (compressed("task", speedup),)
     if args.ranges:
         halves = zip(RANGES.items(), args.ranges, strict=True)
-        name = f"two plans, {' and '.join(f'{speedup:g}x' for speedup in args.ranges)}"
+        name = f"two plans {' '.join(f'{speedup:g}x' for speedup in args.ranges)}"
         found[name] = tuple(compressed(task, speedup, "--range", *map(str, part)) for (task, part), speedup in halves)
     if not args.no_control:
         start = ["--weights", str(original), "--start", str(original)]
@@ -139,16 +143,16 @@ def rows(args: argparse.Namespace) -> Rows:
 
 def samples(args: argparse.Namespace, name: str, made_of: tuple[Trained, ...], sampler: str) -> dict[str, Any]:
     """Features ``[samples, 64]`` of images that a network makes, and the first of these, or all for an FID."""
-    cache, kept = args.cache / "samples", args.samples if args.fid else KEPT
-    file = cache / f"{name.replace(' ', '-')}-{sampler.replace(':', '-')}-seed{args.seed}.npz"
+    (kind, steps, seed, count), cache = sampler.split(":"), args.cache / "samples"
+    kept = int(count) if args.fid else KEPT
+    file = cache / f"{name.replace(' ', '-')}-{kind}-{steps}-seed{seed}.npz"
     if file.exists():
         with np.load(file) as found:
-            if len(found["features"]) >= args.samples and len(found["images"]) >= kept:
-                return {key: found[key][: args.samples] for key in ("features", "images")}
+            if len(found["features"]) >= int(count) and len(found["images"]) >= kept:
+                return {key: found[key][: int(count)] for key in ("features", "images")}
         file.unlink()
     told = ["sample", name.replace(" ", "-"), "--out", str(cache), "--sampler", sampler, "--kept", str(kept)]
-    told += ["--samples", str(args.samples), "--seed", str(args.seed), "--model", MODEL]
-    told += ["--weights", str(made_of[0].original or made_of[0].weights)]
+    told += ["--model", MODEL, "--weights", str(made_of[0].original or made_of[0].weights)]
     if made_of[0].plan is not None:
         told += ["--plan", *(str(one.plan) for one in made_of), "--trained", *(str(one.weights) for one in made_of)]
     graphed_denoising.main(told)
@@ -160,9 +164,9 @@ def scores(args: argparse.Namespace, models: Rows) -> dict[str, Any]:
     sys.path.insert(0, str(EXAMPLE))
     from denoise import images as images_of
 
-    real, others = images_of("test").tensors[0].numpy(), images_of("train").tensors[0][: args.samples].numpy()
+    real, others = images_of("test").tensors[0].numpy(), images_of("train").tensors[0][:REAL].numpy()
     aim = features_of(real)
-    found: dict[str, Any] = {"real images": frechet_distance(features_of(others), aim), "samples": args.samples}
+    found: dict[str, Any] = {"real images": frechet_distance(features_of(others), aim), "samples": REAL}
     for sampler in args.samplers:
         made_by = {name: samples(args, name, made_of, sampler) for name, made_of in models.items()}
         base = made_by["original"]["features"].astype(float)
@@ -201,7 +205,10 @@ def engine(path: Path, batch: int) -> Engine:
 
 def timed(models: Rows) -> dict[str, Any]:
     """Latencies of one evaluation, in ms with their 95 % intervals, all networks interleaved."""
-    paths = {name: [exported(one) for one in made_of] for name, made_of in models.items()}
+    (original,) = models["original"]  # which stands for itself with other weights, too
+    paths = {
+        name: [exported(original if one.plan is None else one) for one in made_of] for name, made_of in models.items()
+    }
     engines = {str(path): engine(path, BATCH) for several in paths.values() for path in several}
     timings = compare(engines, FINAL)
     found = {}
@@ -220,9 +227,7 @@ def arguments(given: Iterable[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ranges", type=float, nargs=2, help="two plans too, of these speed-ups")
     parser.add_argument("--steps", type=int, default=10_000, help="of each training, 128 images each")
     parser.add_argument("--no-control", action="store_true", help="do not train the original on")
-    parser.add_argument("--samples", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--samplers", nargs="+", default=["ddim:50", "ddpm:1000"], help="kind:steps")
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS, help="kind:steps:seed:samples")
     parser.add_argument("--time", action="store_true", help="measure latencies, again")
     parser.add_argument("--fid", type=Path, help="FID too, with these weights of torch-fidelity's InceptionV3")
     parser.add_argument("--page", action="store_true", help="write docs/experiments/diffusion.md")

@@ -26,7 +26,8 @@ def write_page(
     by_hand = PAGE.read_text().partition(MARK)[0] if PAGE.exists() else "# Diffusion\n\n"
     text = [by_hand + MARK, *_table(found, latencies, list(pictures), samplers)]
     text.append(f"\nReal images, {found['samples']} of the training data, are at {found['real images']:.3f}.")
-    text.append(f"\n## Images from the same seeds, by {samplers[0]}\n")
+    kind, steps, *_ = samplers[0].split(":")
+    text.append(f"\n## Images from the same seeds, by {kind.upper()} in {steps} steps\n")
     for name, images in pictures.items():
         file = FOLDER / f"diffusion-{name.replace(' ', '-')}.png"
         _write_grid(images[: ROWS * COLUMNS], file)
@@ -38,7 +39,8 @@ def write_page(
 def _table(
     found: Mapping[str, Any], latencies: Mapping[str, Any], names: Sequence[str], samplers: Sequence[str]
 ) -> list[str]:
-    heads = [f"{sampler}: distance | of the original's" for sampler in samplers]
+    told = [sampler.split(":") for sampler in samplers]
+    heads = [f"{kind.upper()}, {steps} steps, {count}: distance | of the original's" for kind, steps, _, count in told]
     columns = ["network", "one evaluation, ms", "speed-up", "test MSE", *" | ".join(heads).split(" | ")]
     if any("fid" in found[name][sampler] for name in names for sampler in samplers):
         columns += [f"{sampler}: FID" for sampler in samplers]
