@@ -96,16 +96,11 @@ def planned(cache: Path, weights: Path, task: str, speedup: float) -> Path:
         shared = ("importance.jsonl", "baseline.json")  # the same for every speed-up
         for table in shared:
             share(cache / f"{task}-{table}", folder / table)
-        options = {
-            "weights": weights, "task": f"{TASK}:{task}", "output": folder, "profiles": cache / "profiles",
-            "batch": BATCH, "widths": "1.0", "calibration": 256, "held-out": 256,
-        }  # fmt: skip
-        given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        for command in (["profile", *given[:2], *given[6:12]], ["importance", *given]):
-            told = [command[0], MODEL, *command[1:]]
-            subprocess.run([sys.executable, "-W", "ignore", "-c", COMMAND, *told], check=True)
-        told = ["solve", MODEL, *given, "--speedup", str(speedup)]
-        subprocess.run([sys.executable, "-W", "ignore", "-c", COMMAND, *told], check=True)
+        place = ["--weights", weights, "--profiles", cache / "profiles", "--batch", BATCH, "--widths", "1.0"]
+        data = ["--task", f"{TASK}:{task}", "--output", folder, "--calibration", 256, "--held-out", 256]
+        for told in (["profile", MODEL, *place], ["importance", MODEL, *place, *data],
+                     ["solve", MODEL, *place, *data, "--speedup", speedup]):  # fmt: skip
+            subprocess.run([sys.executable, "-W", "ignore", "-c", COMMAND, *map(str, told)], check=True)
         for table in shared:
             share(folder / table, cache / f"{task}-{table}")
     return folder / "plan.json"
