@@ -30,7 +30,7 @@ from typing import Any
 import graphed_denoising
 import numpy as np
 from diffusion_page import write_page
-from frechet import EXAMPLE, distance_ratio, features_of, frechet_distance, inception_distance
+from frechet import EXAMPLE, distance_ratio, features_of, frechet_distance, inception_distance, moments
 
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.delivery.verification import engine_outputs
@@ -160,14 +160,14 @@ def scores(args: argparse.Namespace, models: Rows) -> dict[str, Any]:
     from denoise import images as images_of
 
     real, others = images_of("test").tensors[0].numpy(), images_of("train").tensors[0][:REAL].numpy()
-    aim = features_of(real)
-    found: dict[str, Any] = {"real images": frechet_distance(features_of(others), aim), "samples": REAL}
+    aim = moments(features_of(real))
+    found: dict[str, Any] = {"real images": frechet_distance(moments(features_of(others)), aim), "samples": REAL}
     for sampler in args.samplers:
         made_by = {name: samples(args, name, made_of, sampler) for name, made_of in models.items()}
         base = made_by["original"]["features"].astype(float)
         for name, made in made_by.items():
             ours = made["features"].astype(float)
-            row = {"distance": frechet_distance(ours, aim), "ratio": distance_ratio(ours, base, aim)}
+            row = {"distance": frechet_distance(moments(ours), aim), "ratio": distance_ratio(ours, base, aim)}
             if args.fid is not None:
                 row["fid"] = inception_distance(made["images"] / np.float32(127.5) - 1, real, args.fid)
             found.setdefault(name, {})[sampler] = row
