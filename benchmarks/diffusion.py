@@ -33,7 +33,6 @@ from diffusion_page import write_page
 from frechet import EXAMPLE, distance_ratio, features_of, frechet_distance, inception_distance, moments
 
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.delivery.verification import engine_outputs
 from trt_layermerge.files import write_json
 from trt_layermerge.latency.measure import compare
 from trt_layermerge.latency.policy import MeasurementPolicy
@@ -43,8 +42,6 @@ from trt_layermerge.network.inputs import Input, batched_shapes
 from trt_layermerge.network.network import load_network
 from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.training.evaluate import score
-from trt_layermerge.training.load_task import load_task
 
 ROOT = Path(__file__).parents[1]
 MODEL, TASK = f"{EXAMPLE / 'unet.py'}:deep_unet", EXAMPLE / "denoise.py"
@@ -154,14 +151,27 @@ def samples(args: argparse.Namespace, name: str, made_of: tuple[Trained, ...], s
     return samples(args, name, made_of, sampler)
 
 
+def images_of(part: str) -> Any:
+    """``train`` or ``test`` as an array ``[n, 1, 28, 28]`` in -1..1."""
+    sys.path.insert(0, str(EXAMPLE))
+    from denoise import images
+
+    return images(part).tensors[0].numpy()
+
+
+def real_features(cache: Path) -> tuple[Any, Any]:
+    """Those of the test images, and of the first training images."""
+    file = cache / "real.npz"
+    if not file.exists():
+        np.savez(file, test=features_of(images_of("test")), train=features_of(images_of("train")[:REAL]))
+    with np.load(file) as found:
+        return found["test"], found["train"]
+
+
 def scores(args: argparse.Namespace, models: Rows) -> dict[str, Any]:
     """Of each network and sampler: distances of its images to the 10,000 of the test data, and its noise's error."""
-    sys.path.insert(0, str(EXAMPLE))
-    from denoise import images as images_of
-
-    real, others = images_of("test").tensors[0].numpy(), images_of("train").tensors[0][:REAL].numpy()
-    aim = moments(features_of(real))
-    found: dict[str, Any] = {"real images": frechet_distance(moments(features_of(others)), aim), "samples": REAL}
+    aim, others = (moments(features) for features in real_features(args.cache))
+    found: dict[str, Any] = {"real images": frechet_distance(others, aim), "samples": REAL}
     for sampler in args.samplers:
         made_by = {name: samples(args, name, made_of, sampler) for name, made_of in models.items()}
         base = made_by["original"]["features"].astype(float)
@@ -169,12 +179,12 @@ def scores(args: argparse.Namespace, models: Rows) -> dict[str, Any]:
             ours = made["features"].astype(float)
             row = {"distance": frechet_distance(moments(ours), aim), "ratio": distance_ratio(ours, base, aim)}
             if args.fid is not None:
-                row["fid"] = inception_distance(made["images"] / np.float32(127.5) - 1, real, args.fid)
+                row["fid"] = inception_distance(made["images"] / np.float32(127.5) - 1, images_of("test"), args.fid)
             found.setdefault(name, {})[sampler] = row
     for name, made_of in models.items():
         if len(made_of) == 1:
-            task, built = load_task(TASK), engine(exported(made_of[0]), 32)
-            found[name]["mse"] = score(engine_outputs(built, task.test_batches()), task).loss
+            about = json.loads(made_of[0].weights.with_suffix(".json").read_bytes())
+            found[name] |= {"mse": about["held_out_mse"]["all"], "steps": about["progress"][-1]["steps"]}
     return found
 
 

@@ -41,7 +41,7 @@ def _table(
 ) -> list[str]:
     told = [sampler.split(":") for sampler in samplers]
     heads = [f"{kind.upper()}, {steps} steps, {count}: distance | of the original's" for kind, steps, _, count in told]
-    columns = ["network", "one evaluation, ms", "speed-up", "test MSE", *" | ".join(heads).split(" | ")]
+    columns = ["network", "one evaluation, ms", "speed-up", "held-out MSE", *" | ".join(heads).split(" | ")]
     if any("fid" in found[name][sampler] for name in names for sampler in samplers):
         columns += [f"{sampler}: FID" for sampler in samplers]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
