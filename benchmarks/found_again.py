@@ -40,11 +40,12 @@ def text(outputs: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Tenso
 
 def boxes_in(text: Tensor) -> list[Boxes]:
     """Boxes around the parts of masks ``[batch, height, width]`` that hang together, corners too."""
-    numbers = torch.arange(1.0, text[0].numel() + 1).view(1, *text.shape[1:])
+    numbers = torch.arange(1.0, text[0].numel() + 1, device=text.device).view(1, *text.shape[1:])
     parts, before = numbers * text, torch.zeros_like(text, dtype=torch.float32)
-    while not torch.equal(parts, before):  # each pixel takes the largest number that reaches it
-        before = parts
-        parts = F.max_pool2d(parts[:, None], 3, 1, 1)[:, 0] * text
+    while not torch.equal(parts, before):  # each pixel takes the largest number that reaches it, and then that one's
+        before, parts = parts, F.max_pool2d(parts[:, None], 3, 1, 1)[:, 0] * text
+        named = (parts.flatten(1).long() - 1).clamp_min(0)
+        parts = parts.flatten(1).gather(1, named).view_as(parts) * text
     return [_around(one) for one in parts]
 
 

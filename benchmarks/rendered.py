@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 FACES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Italic.ttf", "DejaVuSansMono.ttf")
 """Of Debian's package fonts-dejavu; where one is missing, Pillow's own stands in."""
 
-LINES, PAGES, PATCHES, PHOTOGRAPHS = 4000, 400, 4000, 400
+LINES, PAGES, PATCHES, PHOTOGRAPHS = 4000, 2000, 4000, 400
 """How many of each: three fifths are calibrated and trained on."""
 
 PHOTOGRAPH_FOLDER = "PHOTOGRAPH_FOLDER"
@@ -41,7 +41,7 @@ def lines() -> Iterator[Pixels]:
 def wide_lines() -> Iterator[Pixels]:
     """One line of text in each, as a recogniser gets them: 48x320."""
     draw = random.Random(1)
-    for _ in range(PAGES):
+    for _ in range(LINES):
         yield _seen(draw, _line(draw, (320, 48)))
 
 
@@ -55,7 +55,7 @@ def pages() -> Iterator[Pixels]:
 def turned_pages() -> Iterator[Pixels]:
     """Pages of text turned by quarters, as a classifier of documents gets them: 224x224."""
     draw = random.Random(3)
-    for number in range(2 * PAGES):
+    for number in range(PAGES):
         yield _seen(draw, _page(draw, 224, straight=True).rotate(90 * (number % 4)))
 
 
