@@ -87,6 +87,7 @@ NETWORKS = {
         "pages",
         f"{IMAGENET} --channels bgr --metric benchmarks/found_again.py:text_boxes --batch 1 --calibration 64 "
         "--held-out 32 --fit-samples 180",
+        speedups=(1.5, 1.3, 2.0),
     ),
     "PP-OCR recognition": Deployed(
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
@@ -126,6 +127,9 @@ WAYS = {
     "untrained": "--no-finetune",
     "trained": "--epochs 2",
     "trained in batches of 8": "--recipe benchmarks/no_labels_by_8.toml",
+    "trained in batches of 8 at 2e-4": "--recipe benchmarks/no_labels_by_8.toml --lr 2e-4",
+    "trained in batches of 8 at 1e-3": "--recipe benchmarks/no_labels_by_8.toml --lr 1e-3",
+    "trained in batches of 8 at 2e-3": "--recipe benchmarks/no_labels_by_8.toml --lr 2e-3",
     "trained at 1e-4": "--epochs 2 --lr 1e-4",
     "trained at 2e-3": "--epochs 2 --lr 2e-3",
     "only narrowed, untrained": "--method width --widths 1.0,0.75,0.5 --no-finetune",
