@@ -39,7 +39,7 @@ from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.evaluate import Score, evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification

@@ -34,7 +34,7 @@ from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.training.evaluate import Score, evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Task
 
 EXAMPLE = Path("examples/fashion_mnist")

@@ -20,7 +20,7 @@ from random_plans import random_plan, randomise_norms
 from torch import nn
 
 from trt_layermerge.delivery.export import INPUT, export_onnx
-from trt_layermerge.delivery.typed import write_typed
+from trt_layermerge.delivery.typed_onnx import write_typed
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import load_network

@@ -47,7 +47,7 @@ from trt_layermerge.progress import reporting
 from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.evaluate import score
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Precision, Recipe
 from trt_layermerge.training.recipes import read_recipe

@@ -56,7 +56,7 @@ from trt_layermerge.runtimes.base import BuildOptions, Engine
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.training.decoupling import decouple, settled
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Classification
 
 INPUT_SHAPE = (3, 64, 64)

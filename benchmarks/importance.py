@@ -39,7 +39,7 @@ from trt_layermerge.importance.table import ImportanceRow, ImportanceTable
 from trt_layermerge.network.network import Network, load_network
 from trt_layermerge.pipeline.session import for_method
 from trt_layermerge.planning.methods.joint import Joint
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Task
 
 EXAMPLE = Path("examples/fashion_mnist")

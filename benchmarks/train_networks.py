@@ -30,7 +30,7 @@ from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import replacing, write_json
 from trt_layermerge.network.source import load_source
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.recipe import Recipe
 

@@ -34,9 +34,9 @@ from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.files import write_json
 from trt_layermerge.importance.filling import Estimation, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
-from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.training.load import load_task
+from trt_layermerge.resources.memory import MemoryLimit
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Classification
 
 GOAL_MINUTES = 30

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from trt_layermerge import usercode
 from trt_layermerge.errors import Caution, TaskError
 from trt_layermerge.modes import left_on, modes_now
 from trt_layermerge.usercode import user_code
 
-OURS = logging.getLogger("trt_layermerge.training.check")
+OURS = logging.getLogger("trt_layermerge.training.task_check")
 
 TOLD: dict[str, Callable[[], object]] = {
     "torch's default dtype": lambda: torch.set_default_dtype(torch.float64),
@@ -62,6 +63,18 @@ def nothing_was_said() -> Iterator[None]:
 
 def _values() -> list[object]:
     return [signal.getsignal(signal.SIGINT), OURS.disabled, *(value for _, value in modes_now())]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="there are no such signals")
+def test_the_handler_that_a_loader_with_workers_sets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        with user_code("it", TaskError):  # a warning would be an error
+            signal_handling._set_SIGCHLD_handler()
+        assert signal.getsignal(signal.SIGCHLD) != before
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("name", TOLD)

@@ -195,12 +195,15 @@ _HANDLED = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGCHLD", "
 
 
 def _handlers() -> list[Any]:
-    return [signal.getsignal(number) for number in _HANDLED]
+    """Those of a DataLoader with workers, which tells when one of them dies, is set once and stays, count as none."""
+    found = (signal.getsignal(number) for number in _HANDLED)
+    loaders = "torch.utils.data._utils.signal_handling"
+    return [signal.SIG_DFL if getattr(one, "__module__", "") == loaders else one for one in found]
 
 
 def _put_handlers(before: list[Any]) -> None:
-    for number, handler in zip(_HANDLED, before, strict=True):
-        if handler is not None:  # else it is not Python's
+    for number, handler, now in zip(_HANDLED, before, _handlers(), strict=True):
+        if handler is not None and handler != now:  # None is not Python's
             signal.signal(number, handler)
 
 

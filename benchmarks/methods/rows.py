@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from trt_layermerge.delivery.typed import typed_path, write_typed
+from trt_layermerge.delivery.typed_onnx import typed_path, write_typed
 from trt_layermerge.errors import LayerMergeError
 from trt_layermerge.files import parse_json, read_bytes, write_json
 from trt_layermerge.training.loop import fine_tune

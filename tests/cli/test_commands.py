@@ -38,6 +38,25 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     assert "skip in chain 0: tensor 1 to layer 3" in text and f"{found['choices']} candidate choices" in text
 
 
+PLAIN_AND_ODD = """
+from torch import nn
+
+INPUT_SHAPE = (4, 9, 9)
+
+def model():
+    odd = nn.Conv2d(8, 8, 3, stride=(1, 2), padding=2, dilation=2, groups=8)
+    return nn.Sequential(nn.Conv2d(4, 8, (3, 5), padding=(1, 2)), nn.ReLU(), odd, nn.ReLU(), nn.Conv2d(8, 4, 2, 2))
+"""
+
+
+def test_inspect_says_of_convolutions_what_is_not_usual(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(PLAIN_AND_ODD)
+    rows = [
+        line.split("│")[4].strip() for line in run("inspect", tmp_path / "model.py").out.splitlines() if ">" in line
+    ]
+    assert rows == ["4>8 k3x5", "8>8 k3x3 s1x2 d2x2 g8", "8>4 k2x2 s2x2"]
+
+
 @pytest.mark.parametrize("name", ["[bold]", "[/x]"])
 def test_names_are_printed_as_they_are(
     run: Any, desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trt_layermerge.errors import ExitCode, UsageError
-from trt_layermerge.network.memory import LEAST, MemoryLimit
+from trt_layermerge.resources.memory import LEAST, MemoryLimit
 
 WRITTEN = {"4GiB": 4 << 30, "4G": 4 << 30, "4 gib": 4 << 30, "4GB": 4 * 10**9, "500MB": 500_000_000, "1.5T": 3 << 39}
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from trt_layermerge.delivery.export import INPUT, export_onnx
-from trt_layermerge.delivery.typed import Typed, write_typed
+from trt_layermerge.delivery.typed_onnx import Typed, write_typed
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.network import Network, load_network

@@ -44,7 +44,7 @@ from trt_layermerge.runtimes.graph_precision import graph_precision
 from trt_layermerge.runtimes.nvidia import timing_cache
 from trt_layermerge.runtimes.nvidia.rtx_plan import convolution_precisions, moving_kernels, read_header
 from trt_layermerge.runtimes.registry import get_runtime
-from trt_layermerge.training.checked import CheckedTask
+from trt_layermerge.training.checked_task import CheckedTask
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.datasets import CIFAR_RECORD, Settings, cifar10, image_folder
 from trt_layermerge.training.unlabelled.arrays import Arrays

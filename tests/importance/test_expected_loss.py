@@ -17,7 +17,7 @@ from trt_layermerge.importance.estimators.base import EstimationRequest, Samples
 from trt_layermerge.importance.oneshot import one_shot_rows
 from trt_layermerge.network.network import trace
 from trt_layermerge.testing.estimators import small_network
-from trt_layermerge.training.checked import CheckedTask, expects
+from trt_layermerge.training.checked_task import CheckedTask, expects
 from trt_layermerge.training.task import Classification
 
 

@@ -29,7 +29,7 @@ from trt_layermerge.merging.linear import folded
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import prior_of
 from trt_layermerge.network.cut import up_to
-from trt_layermerge.network.memory import MemoryLimit, Need, Room
+from trt_layermerge.resources.memory import MemoryLimit, Need, Room
 
 HOW = Estimation(samples=Samples(calibration=10, held_out=7))
 

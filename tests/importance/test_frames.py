@@ -15,7 +15,7 @@ from trt_layermerge.merging import patches
 from trt_layermerge.merging.fitting import NormalEquations, Patches
 from trt_layermerge.merging.patches import unknowns_of
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.network.memory import MOST_EQUATIONS
+from trt_layermerge.resources.memory import MOST_EQUATIONS
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from trt_layermerge.pipeline.session import open_session
 from trt_layermerge.pipeline.solving import solve_stage
 from trt_layermerge.planning.plan import read_plan
 from trt_layermerge.report.terminal import print_result
-from trt_layermerge.training.checked import CheckedTask
+from trt_layermerge.training.checked_task import CheckedTask
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
 

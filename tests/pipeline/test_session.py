@@ -21,7 +21,7 @@ from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.nvidia.compiler_settings import TensorRtSettings
 from trt_layermerge.runtimes.onnxruntime import OnnxRuntimeKind
 from trt_layermerge.runtimes.ort.ort_runtime import OnnxRuntime
-from trt_layermerge.training.checked import CheckedTask
+from trt_layermerge.training.checked_task import CheckedTask
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.task import Classification
 

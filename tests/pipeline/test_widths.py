@@ -15,7 +15,7 @@ from trt_layermerge.delivery.verification import verify_delivery
 from trt_layermerge.errors import TableError, UsageError
 from trt_layermerge.importance.estimators.finetune import Finetune
 from trt_layermerge.pipeline.compression import whole_job
-from trt_layermerge.pipeline.job import Job
+from trt_layermerge.pipeline.job import SHARES, Job
 from trt_layermerge.pipeline.job_frontier import frontier_of
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_table
 from trt_layermerge.pipeline.session import open_session
@@ -40,6 +40,23 @@ def narrowed(tmp_path_factory: pytest.TempPathFactory, quick_job: Any, request: 
 
     job = narrow_job(tmp_path_factory.mktemp("narrow"), quick_job)
     return job, whole_job(open_session(job), Recorder())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "shares"),
+    [
+        ("joint", {}, ()),
+        ("joint", {"widths": "all"}, SHARES),
+        ("joint", {"widths": "0.5"}, (0.5,)),
+        ("width", {}, SHARES),
+        ("width", {"widths": "0.5"}, (0.5,)),
+        ("depth", {}, ()),
+    ],
+)
+def test_who_asks_narrows_and_the_method_that_does_nothing_else(
+    tmp_path: Path, quick_job: Any, method: str, settings: dict[str, str], shares: tuple[float, ...]
+) -> None:
+    assert narrow_job(tmp_path, quick_job, method=method, method_settings=settings).shares == shares
 
 
 def test_a_job_that_narrows_delivers_a_narrower_network(narrowed: tuple[Job, Result]) -> None:

@@ -51,3 +51,12 @@ def test_a_terminal_has_lines_of_its_width_and_colours_unless_nobody_wants_them(
     plain, coloured = on_a_terminal(NO_COLOR="1"), on_a_terminal()
     assert plain.count(b"\n") > 1 and coloured.count(b"\n") > 1
     assert b"\x1b[31m" in coloured and b"\x1b[31m" not in plain
+
+
+def test_a_reader_that_has_gone_is_left_to_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = io.TextIOWrapper(os.fdopen(writing, "wb", 0), write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(BrokenPipeError):
+        wide_console().print("a table")

@@ -15,7 +15,7 @@ from trt_layermerge.errors import RuntimeNotAvailableError, TaskError
 from trt_layermerge.training import datasets
 from trt_layermerge.training.datasets import CIFAR_MEAN, CIFAR_STD, CropAndFlip, Normalise, Settings, cifar10
 from trt_layermerge.training.denoising import Denoising
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Classification
 
 pytest.importorskip("torchvision")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.network.threads import workers
+from trt_layermerge.resources.threads import workers
 from trt_layermerge.training.kernel_gradients import kernel_gradients
 from trt_layermerge.training.strides import Unstrided
 

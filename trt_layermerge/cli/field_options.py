@@ -30,8 +30,9 @@ def method_options() -> Iterator[Decorator]:
     for name in method_setting_names():
         of = [(method.name, one) for method in registered_methods() for one in method.settings if one.name == name]
         methods, settings = zip(*of, strict=True)
-        default, help = settings[0].default, f"Of --method {', '.join(methods)}: {settings[0].help}"
-        yield _option(f"--{name.replace('_', '-')}", type(default), default, help, usual=default)
+        first, help = settings[0], f"Of --method {', '.join(methods)}: {settings[0].help}"
+        usual = first.default if first.usual is None else first.usual
+        yield _option(f"--{name.replace('_', '-')}", type(first.default), first.default, help, usual=usual)
 
 
 def builder_setting_options() -> Iterator[Decorator]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -121,7 +122,7 @@ def _show(found: dict[str, Any], method: str) -> None:
     table = Table("chain", "layer", "name", "convolution", "activation", "output", title=found["model"])
     for layer in found["layers"]:
         shape = "x".join(map(str, layer["output"]))
-        around = [layer["pre_norm"], layer["convolution"], "shift" if layer["shift"] else None]
+        around = [layer["pre_norm"], _brief(layer["convolution"]), "shift" if layer["shift"] else None]
         computed = ", ".join(part for part in around if part)
         table.add_row(str(layer["chain"]), str(layer["index"]), layer["name"], computed, layer["activation"], shape)
     console.print(table)
@@ -137,7 +138,7 @@ def _show(found: dict[str, Any], method: str) -> None:
     if len(found["outputs"]) > 1:
         console.print(f"outputs: {', '.join(found['outputs'])}")
     for item in found["breaks"]:
-        console.print(f"break after {item['after']}: {item['reason']}")
+        console.print(f"a chain ends after {item['after']}: {item['reason']}")
     if largest := found["largest_merge"]:
         console.print(f"largest exact merge: {largest['convolutions']} convolutions ({largest['block']}) into one")
     regions = f", or in one of {found['regions']} regions," if found["regions"] else ""
@@ -151,6 +152,18 @@ def _show(found: dict[str, Any], method: str) -> None:
         f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
         f"{found['signatures']} distinct signatures"
     )
+
+
+_CONVOLUTION = re.compile(r"(\d+>\d+ k(\d+)x(\d+))( s\S+)( p\S+)( d(\d+)x(\d+))( g\d+)")
+
+
+def _brief(geometry: str) -> str:
+    """A convolution without what most have: stride and dilation of 1, one group, and padding that keeps the size."""
+    parts = _CONVOLUTION.fullmatch(geometry)
+    assert parts is not None, "which is how a geometry is written"
+    rows, columns = ((int(parts[2 + axis]) - 1) * int(parts[7 + axis]) // 2 for axis in (0, 1))
+    usual = {" s1x1", f" p{rows},{columns},{rows},{columns}", " d1x1", " g1"}
+    return parts[1] + "".join(part for part in parts.group(4, 5, 6, 9) if part not in usual)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ from trt_layermerge.merging.sequential import execute
 from trt_layermerge.network.device import CPU, placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.checked import content_of
+from trt_layermerge.training.checked_task import content_of
 from trt_layermerge.training.evaluate import Score, evaluate
 from trt_layermerge.training.loop import fine_tune
 from trt_layermerge.training.process_group import Alone

@@ -30,11 +30,11 @@ from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.cut import onward, up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, as_tuple, each, samples_in
-from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.check import checked_batches
+from trt_layermerge.resources.memory import MOST_ACTIVATIONS
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Scoring
+from trt_layermerge.training.task_check import checked_batches
 
 Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""

@@ -12,11 +12,11 @@ from trt_layermerge.blocks.sized_choices import NarrowedGroup
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.importance.table import ImportanceRow, ImportanceTable, TableKey
-from trt_layermerge.network.heap import heap_kept
-from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress, silent
-from trt_layermerge.training.checked import content_of
+from trt_layermerge.resources.heap import heap_kept
+from trt_layermerge.resources.memory import MemoryLimit
+from trt_layermerge.training.checked_task import content_of
 from trt_layermerge.training.task import Task
 
 

@@ -28,7 +28,7 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.chain import Chain, Layer
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
-from trt_layermerge.training.checked import content_of
+from trt_layermerge.training.checked_task import content_of
 from trt_layermerge.training.checkpoint import Checkpoint
 from trt_layermerge.training.evaluate import evaluate
 from trt_layermerge.training.gating import closed, gated

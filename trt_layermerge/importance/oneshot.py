@@ -30,11 +30,11 @@ from trt_layermerge.merging.linear import normed
 from trt_layermerge.merging.sequential import product, solved
 from trt_layermerge.network.count import pass_bytes
 from trt_layermerge.network.device import device_of
-from trt_layermerge.network.heap import give_back
 from trt_layermerge.network.inputs import Values, samples_in
-from trt_layermerge.network.memory import MOST_EQUATIONS, Need, Room
 from trt_layermerge.network.network import Network
-from trt_layermerge.network.threads import single_threaded, workers
+from trt_layermerge.resources.heap import give_back
+from trt_layermerge.resources.memory import MOST_EQUATIONS, Need, Room
+from trt_layermerge.resources.threads import single_threaded, workers
 from trt_layermerge.training.task import Expecting, Scoring
 
 NORM_IMAGES = 256

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from trt_layermerge.network.inputs import samples_in
-from trt_layermerge.training.check import first_batch, require_steps
 from trt_layermerge.training.task import Batch, Task, Unlabelled
+from trt_layermerge.training.task_check import first_batch, require_steps
 from trt_layermerge.training.unlabelled.distances import Distance
 
 

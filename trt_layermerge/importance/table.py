@@ -54,7 +54,7 @@ class TableKey:
         held_out: Images that losses were measured on; 0 for as many as were trained on.
         max_kernel: The largest kernel that blocks might be fitted with, which decides what a fit samples.
         training: Settings of the estimator, in words; empty where it has none.
-        task_content: Hash of what the task is; see ``training.identity``. Empty in tables from before it was kept.
+        task_content: Hash of what the task is; see ``training.task_identity``. Empty in tables from before it was kept.
     """
 
     weights: str

@@ -21,8 +21,8 @@ from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.inputs import Values, samples_in
-from trt_layermerge.network.memory import MOST_ACTIVATIONS
 from trt_layermerge.network.network import Network
+from trt_layermerge.resources.memory import MOST_ACTIVATIONS
 
 
 class CalibrationRuns:

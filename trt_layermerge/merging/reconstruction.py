@@ -29,7 +29,7 @@ from trt_layermerge.merging.width import Width
 from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
-from trt_layermerge.network.memory import Room
+from trt_layermerge.resources.memory import Room
 
 
 @dataclass(frozen=True)

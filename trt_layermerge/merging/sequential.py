@@ -26,11 +26,11 @@ from trt_layermerge.merging.reconstruction import Reconstruction, Strength, not_
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.network.bookkeeping import Bookkeeping, LinearForm
 from trt_layermerge.network.device import CPU, move, placed
-from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import Values
-from trt_layermerge.network.memory import MemoryLimit, Need
 from trt_layermerge.network.network import Network
 from trt_layermerge.progress import Progress
+from trt_layermerge.resources.heap import heap_kept
+from trt_layermerge.resources.memory import MemoryLimit, Need
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from trt_layermerge.delivery.manifest import (
     write_manifest,
 )
 from trt_layermerge.delivery.per_network import PerNetwork
-from trt_layermerge.delivery.typed import Typed, typed_path
+from trt_layermerge.delivery.typed_onnx import Typed, typed_path
 from trt_layermerge.delivery.verification import engine_outputs, verify_delivery, verify_engine, write_checks
 from trt_layermerge.errors import IncompatibleError
 from trt_layermerge.files import sha256, write_json
@@ -52,9 +52,9 @@ from trt_layermerge.report.evidence import Evidence
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
 from trt_layermerge.runtimes.base import Engine, Shape
-from trt_layermerge.training.check import check_task
 from trt_layermerge.training.evaluate import score
 from trt_layermerge.training.task import Task, metric_name
+from trt_layermerge.training.task_check import check_task
 from trt_layermerge.versions import versions
 
 _LOG = logging.getLogger(__name__)

@@ -13,18 +13,21 @@ from trt_layermerge.importance.evaluator import first
 from trt_layermerge.importance.filling import missing_rows
 from trt_layermerge.network.device import moved, placed
 from trt_layermerge.network.inputs import as_tuple, samples_in
-from trt_layermerge.network.memory import USUAL_SHARE
 from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.measuring import importance_table
 from trt_layermerge.pipeline.profiling import profiling_plan
 from trt_layermerge.pipeline.session import Session
-from trt_layermerge.training.check import first_batch
+from trt_layermerge.resources.memory import USUAL_SHARE
+from trt_layermerge.training.task_check import first_batch
 
 BUDGETS = 5
 """That are told of before one is chosen."""
 
 TEACHER_STEP, STUDENT_STEP = 1.0, 5.0
 """A step of training in forward passes: the teacher's, and those of the student, which learns its norms, too."""
+
+DELIVERY_S, TEST_IMAGES = 10.0, 10_000
+"""Seconds for proof, export, engines and timing of a small network; a guess at the test data, which is not read yet."""
 
 USUAL_SHARE_LEFT = 0.5
 """Of the original's time; of a plan that is not known yet."""
@@ -117,5 +120,6 @@ def finishing_plan(session: Session, pace: float, left: float = USUAL_SHARE_LEFT
         batch = samples_in(first_batch(task, "training_batches")[0])
         seconds = steps * batch * pace * (TEACHER_STEP + STUDENT_STEP * left)
         stages.append({"stage": "fine-tune", "what": f"{steps} steps of {batch} images", "seconds": seconds})
-    stages.append({"stage": "deliver", "what": "engines, proof, timing, test", "seconds": 60.0})
+    testing = TEST_IMAGES * pace * (1 + left)
+    stages.append({"stage": "deliver", "what": "engines, proof, timing, test", "seconds": DELIVERY_S + testing})
     return stages

@@ -25,10 +25,10 @@ from trt_layermerge.latency.measure import DeviceRunner
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.profile import ProfileKey, ProfileRow
 from trt_layermerge.network.device import placed
-from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.session import open_network
 from trt_layermerge.progress import silent
+from trt_layermerge.resources.heap import heap_kept
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime, require_running
 

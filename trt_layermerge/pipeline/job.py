@@ -14,10 +14,10 @@ from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.importance.estimators.base import Estimator, Samples
 from trt_layermerge.importance.estimators.registry import default_estimator
 from trt_layermerge.latency.policy import MeasurementPolicy
-from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import DEFAULT_METHOD, method_named
+from trt_layermerge.resources.memory import MemoryLimit
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import DEFAULT_RUNTIME
 from trt_layermerge.training.recipe import Recipe
@@ -133,7 +133,8 @@ class Job:
     @property
     def shares(self) -> tuple[float, ...]:
         """Widths of channel groups that are measured, as shares of their channels; none where nothing is narrowed."""
-        shares = self.planner.shares if "widths" in self.method_settings else ()
+        planner = self.planner
+        shares = planner.shares if "widths" in self.method_settings or planner.narrows_unasked else ()
         return SHARES if shares is None else tuple(map(float, shares))
 
     @property

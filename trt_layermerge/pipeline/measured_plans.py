@@ -13,7 +13,7 @@ from math import isfinite
 from pathlib import Path
 
 from trt_layermerge.delivery.export import export_onnx
-from trt_layermerge.delivery.typed import typed_path
+from trt_layermerge.delivery.typed_onnx import typed_path
 from trt_layermerge.files import sha256
 from trt_layermerge.importance.evaluator import first, within
 from trt_layermerge.importance.table import ImportanceTable

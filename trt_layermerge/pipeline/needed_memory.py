@@ -10,11 +10,11 @@ from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.estimators.base import EstimationRequest
 from trt_layermerge.importance.oneshot import NORM_IMAGES
 from trt_layermerge.network.inputs import samples_in
-from trt_layermerge.network.memory import least_limit
 from trt_layermerge.network.network import Network
 from trt_layermerge.pipeline.job import Job
-from trt_layermerge.training.check import first_batch
+from trt_layermerge.resources.memory import least_limit
 from trt_layermerge.training.task import Task
+from trt_layermerge.training.task_check import first_batch
 
 
 def require_memory(job: Job, network: Network, choices: Sequence[Choice], task: Task) -> None:

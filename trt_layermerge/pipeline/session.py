@@ -16,7 +16,7 @@ from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.gap_signature import GapSignature
 from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, SizedChoice, sized_choices, widths_of
-from trt_layermerge.delivery.typed import Typed, write_typed
+from trt_layermerge.delivery.typed_onnx import Typed, write_typed
 from trt_layermerge.errors import TaskError, UsageError, say
 from trt_layermerge.files import require_writable
 from trt_layermerge.fleet.fleet import Fleet
@@ -27,23 +27,23 @@ from trt_layermerge.log import record
 from trt_layermerge.network.device import device_named
 from trt_layermerge.network.inputs import examples, joined
 from trt_layermerge.network.network import Network, load_network
-from trt_layermerge.network.threads import use_threads
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.needed_memory import require_memory
 from trt_layermerge.pipeline.original import write_original
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.methods.base import Method
 from trt_layermerge.planning.methods.registry import registered_methods
+from trt_layermerge.resources.threads import use_threads
 from trt_layermerge.runtimes.base import BuildOptions, Runtime
 from trt_layermerge.runtimes.registry import get_runtime, require_running
-from trt_layermerge.training.check import check_task, require_steps, sample_shape
-from trt_layermerge.training.checked import CheckedTask, content_of
+from trt_layermerge.training.checked_task import CheckedTask, content_of
 from trt_layermerge.training.datasets import UNLABELLED, Settings
 from trt_layermerge.training.distillation import require_logits
 from trt_layermerge.training.evaluate import evaluate
-from trt_layermerge.training.identity import source_digest
-from trt_layermerge.training.load import is_named, is_unlabelled, load_task, task_file
+from trt_layermerge.training.load_task import is_named, is_unlabelled, load_task, task_file
 from trt_layermerge.training.task import Task, Unlabelled
+from trt_layermerge.training.task_check import check_task, require_steps, sample_shape
+from trt_layermerge.training.task_identity import source_digest
 from trt_layermerge.training.unlabelled.comparing import Comparing
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 

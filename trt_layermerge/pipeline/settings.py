@@ -15,11 +15,11 @@ from trt_layermerge.delivery.delivery_signature import SigningKey
 from trt_layermerge.errors import RuntimeNotAvailableError, UsageError, did_you_mean
 from trt_layermerge.importance.estimators.base import Estimator
 from trt_layermerge.importance.estimators.registry import DEFAULT_ESTIMATOR, estimators
-from trt_layermerge.network.memory import MemoryLimit
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.planning.budget import Budget
 from trt_layermerge.planning.confidence import require_confidence
 from trt_layermerge.planning.methods.registry import registered_methods
+from trt_layermerge.resources.memory import MemoryLimit
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.builder_settings import BuilderSettings, SettingOption
 from trt_layermerge.runtimes.registry import get_runtime, runtime_kind, runtime_kinds
@@ -302,7 +302,7 @@ def _recipe(given: Mapping[str, Any]) -> Recipe | None:
     told = {field: given[name] for name, field in OF_RECIPE.items() if name in given}
     if "epochs" in told:
         told["steps"] = None
-    from trt_layermerge.training.load import is_unlabelled  # it imports torch
+    from trt_layermerge.training.load_task import is_unlabelled  # it imports torch
 
     task = given.get("task")
     usual = "no-labels" if task is not None and is_unlabelled(Path(task)) else "default"

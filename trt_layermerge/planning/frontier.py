@@ -118,7 +118,7 @@ class Frontier:
             raise InfeasibleBudgetError(
                 f"no plan meets a budget of {milliseconds(budget_ns)}: the fastest takes {milliseconds(fastest)}",
                 fastest_ms=fastest / 1e6,
-                hint=f"ask for {milliseconds(fastest)} or more, or allow more merges so that there are faster plans",
+                hint=f"ask for {milliseconds(fastest)} or more, or allow larger blocks or narrower layers",
             )
         return self.plan(index)
 

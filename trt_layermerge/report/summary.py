@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -299,7 +300,7 @@ def _blocks(manifest: Manifest, evidence: Evidence) -> Iterator[BlockRow]:
             place=f"{item['chain']}:{item['start']}-{end}",
             layers=len(replaced) or item["end"] - item["start"],
             fate=item["kind"],
-            becomes=item["key"].split(" ", 1)[1],
+            becomes=_in_words(item["key"]),
             latency_ns=item["latency_ns"],
             value=item["value"],
             missed=manifest.proof.fitted_blocks.get(item["key"]),
@@ -307,6 +308,12 @@ def _blocks(manifest: Manifest, evidence: Evidence) -> Iterator[BlockRow]:
             narrowed=tuple(f"{key} {channels} of {full[key]} channels" for key, channels in narrowed),
             replaced=replaced,
         )
+
+
+def _in_words(key: str) -> str:
+    """A choice without its block; one group, as nearly all convolutions have, is not worth a word."""
+    choice = key.split(" ", 1)[1]
+    return re.sub(r" g(\d+)", r", \1 groups", re.sub(r" g1\b", "", choice))
 
 
 def _replaced(item: Mapping[str, Any], layers: Iterable[LayerRow]) -> Iterator[ReplacedLayer]:

@@ -41,7 +41,7 @@ class EstimateKind(RuntimeKind):
     """Estimates, for the cards that the package knows and for those of a file."""
 
     name: ClassVar[str] = "estimate"
-    purpose: ClassVar[str] = "planning for a GPU that is elsewhere; nothing is timed, and all it says is simulated"
+    purpose: ClassVar[str] = "planning for a GPU that is not here; nothing is timed, everything is marked simulated"
     packages: ClassVar[tuple[str, ...]] = ("trt_layermerge",)
     times_amid_network: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = EstimateSettings

@@ -16,7 +16,7 @@ class TorchKind(RuntimeKind):
     """PyTorch in channels-last, on the CPU or on one GPU; settings are heeded on a GPU."""
 
     name: ClassVar[str] = "torch"
-    purpose: ClassVar[str] = "the papers' second column: PyTorch, without a compiler"
+    purpose: ClassVar[str] = "PyTorch itself, without a compiler"
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     times_amid_network: ClassVar[bool] = True
     settings: ClassVar[type[BuilderSettings]] = GpuSettings

@@ -12,8 +12,8 @@ from torch import nn
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.inputs import Values, each, samples_in
-from trt_layermerge.training.check import asking, checked_batches
 from trt_layermerge.training.task import Batch, Scoring, Task
+from trt_layermerge.training.task_check import asking, checked_batches
 
 
 @dataclass(frozen=True)

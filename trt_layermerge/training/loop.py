@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import DivergedError, TaskError, UsageError
 from trt_layermerge.network.device import device_named, device_of, placed
-from trt_layermerge.network.heap import heap_kept
 from trt_layermerge.network.inputs import each, samples_in
-from trt_layermerge.network.threads import thread_beside
 from trt_layermerge.progress import Progress, silent
-from trt_layermerge.training.check import Checked, checked_batches, require_steps
+from trt_layermerge.resources.heap import heap_kept
+from trt_layermerge.resources.threads import thread_beside
 from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.evaluate import fix_norms, in_mode
@@ -41,6 +40,7 @@ from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task, Unlabelled
+from trt_layermerge.training.task_check import Checked, checked_batches, require_steps
 from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]

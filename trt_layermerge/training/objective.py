@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.device import device_of
 from trt_layermerge.network.inputs import Values, each
-from trt_layermerge.training.check import asking, described_value
 from trt_layermerge.training.distillation import distillation_loss
 from trt_layermerge.training.gating import nonlinearity
 from trt_layermerge.training.recipe import Recipe
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Task, Unlabelled
+from trt_layermerge.training.task_check import asking, described_value
 from trt_layermerge.training.teaching import Part
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

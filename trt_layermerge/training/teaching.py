@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor
 
 from trt_layermerge.network.inputs import Values, as_tuple, each, parts_of, samples_in
-from trt_layermerge.training.check import Checked
+from trt_layermerge.training.task_check import Checked
 
 Teach = Callable[[tuple[Tensor, ...]], Values | None]
 

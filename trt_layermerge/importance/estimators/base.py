@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.errors import UsageError
 from trt_layermerge.importance.table import ImportanceRow
-from trt_layermerge.network.memory import MemoryLimit, Need
 from trt_layermerge.progress import Progress
+from trt_layermerge.resources.memory import MemoryLimit, Need
 
 if TYPE_CHECKING:
     from trt_layermerge.blocks.sized_choices import NarrowedGroup

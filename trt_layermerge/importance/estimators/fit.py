@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from trt_layermerge.importance.estimators.base import EstimationRequest, Estimator
 from trt_layermerge.importance.table import ImportanceRow
-from trt_layermerge.network.memory import Need
 from trt_layermerge.progress import Progress
+from trt_layermerge.resources.memory import Need
 
 
 @dataclass(frozen=True)

@@ -50,16 +50,18 @@ class MethodSetting:
         name: The field of the method; with dashes, the option.
         default: What it is where nobody says anything; its type is the setting's.
         help: What it does, in a sentence.
+        usual: The default in words, where it says more than the value.
     """
 
     name: str
     default: int | float | str
     help: str
+    usual: str | None = None
 
 
-def method_setting(default: _T, help: str) -> _T:
+def method_setting(default: _T, help: str, usual: str | None = None) -> _T:
     """A field of a method that is a setting."""
-    return field(default=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help, "usual": usual})
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Method(ABC):
         """Whether it plans widths."""
         return self.shares != ()
 
+    @property
+    def narrows_unasked(self) -> bool:
+        """Whether a job measures widths for it although nobody named any."""
+        return False
+
     def value(self, candidate: Candidate) -> float:
         """What a candidate is worth by its losses; larger is better. Here, the change of the loss."""
         return candidate.gain
@@ -155,7 +162,7 @@ class Method(ABC):
     def settings(self) -> tuple[MethodSetting, ...]:
         """Its settings: the fields that ``method_setting`` made."""
         own = (one for one in fields(self) if "help" in one.metadata)
-        return tuple(MethodSetting(one.name, cast(Any, one.default), one.metadata["help"]) for one in own)
+        return tuple(MethodSetting(one.name, cast(Any, one.default), **one.metadata) for one in own)
 
     @property
     def changed(self) -> dict[str, int | float | str]:

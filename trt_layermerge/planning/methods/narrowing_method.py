@@ -29,7 +29,11 @@ class NarrowingMethod(Method):
         UsageError: A share is no number above 0 and up to 1.
     """
 
-    widths: str = method_setting(ALL, "channels left: all widths there are, or shares such as 1.0,0.75,0.5.")
+    widths: str = method_setting(
+        ALL,
+        "narrow layers, too: shares of their channels such as 1.0,0.75,0.5, or all.",
+        usual="none; all with --method width, and in tables of your own",
+    )
 
     def __post_init__(self) -> None:
         """Check the shares."""

@@ -23,6 +23,11 @@ class WidthOnly(NarrowingMethod):
     fits = False
     adds_activations = False
 
+    @property
+    def narrows_unasked(self) -> bool:
+        """It does nothing else."""
+        return True
+
     def admits(self, choice: ChoiceTraits) -> bool:
         """Layers as they are."""
         return choice.kind == "keep"

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.training.check import described_value
-from trt_layermerge.training.identity import source_digest
+from trt_layermerge.training.task_check import described_value
+from trt_layermerge.training.task_identity import source_digest
 from trt_layermerge.training.userfile import file_and_function, with_function
 from trt_layermerge.usercode import user_code
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.training.load import load_task
+from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Classification
 
 GOOD = """

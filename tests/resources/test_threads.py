@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.network.threads import physical_cores, single_threaded, use_threads
+from trt_layermerge.resources.threads import physical_cores, single_threaded, use_threads
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trt_layermerge.network.heap import heap_kept
+from trt_layermerge.resources.heap import heap_kept
 
 glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc"

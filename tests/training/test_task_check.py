@@ -9,8 +9,15 @@ import torch
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input
-from trt_layermerge.training.check import DataSet, check_task, first_batch, require_batch, require_steps, sample_shape
 from trt_layermerge.training.task import Classification, Task
+from trt_layermerge.training.task_check import (
+    DataSet,
+    check_task,
+    first_batch,
+    require_batch,
+    require_steps,
+    sample_shape,
+)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.network import memory
-from trt_layermerge.network.memory import (
+from trt_layermerge.resources import memory
+from trt_layermerge.resources.memory import (
     MOST_ACTIVATIONS,
     MOST_EQUATIONS,
     RESERVE,

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from trt_layermerge.errors import Caution
-from trt_layermerge.training.checked import CheckedTask, content_of
-from trt_layermerge.training.identity import identity_of, source_digest
+from trt_layermerge.training.checked_task import CheckedTask, content_of
 from trt_layermerge.training.task import Classification
+from trt_layermerge.training.task_identity import identity_of, source_digest
 
 
 def data(count: int = 24, *, seed: int = 0, swapped: bool = False) -> TensorDataset:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input
-from trt_layermerge.training.checked import CheckedTask
+from trt_layermerge.training.checked_task import CheckedTask
 from trt_layermerge.training.task import Classification, Regression, Shareable, metric_name
 
 GIVEN = (Input("input", (2, 4, 4)),)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from trt_layermerge.network.cgroups import control_groups, text_of
+from trt_layermerge.resources.cgroups import control_groups, text_of
 
 
 def use_threads(threads: int | None) -> None:

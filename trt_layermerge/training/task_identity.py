@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trt_layermerge.errors import TaskError, say
 from trt_layermerge.network.inputs import Values, as_tuple
-from trt_layermerge.training.check import DataSet, first_batch
 from trt_layermerge.training.checkpoint import digest
 from trt_layermerge.training.task import Task
+from trt_layermerge.training.task_check import DataSet, first_batch
 
 _DATA: tuple[DataSet, ...] = ("calibration_batches", "held_out_batches")
 """What does not change from one reading to the next; training data is shuffled, test data decides nothing."""

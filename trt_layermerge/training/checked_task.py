@@ -12,9 +12,9 @@ from torch import Tensor
 from trt_layermerge.errors import TaskError, legible
 from trt_layermerge.network.inputs import Input, each
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.check import Checked, asking, check_task, checked_batches, described_value
-from trt_layermerge.training.identity import identity_of
 from trt_layermerge.training.task import Batch, Expecting, Regression, Shareable, Task, Unlabelled
+from trt_layermerge.training.task_check import Checked, asking, check_task, checked_batches, described_value
+from trt_layermerge.training.task_identity import identity_of
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 from trt_layermerge.usercode import user_code
 

@@ -14,8 +14,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from trt_layermerge.errors import UsageError
-from trt_layermerge.network.cgroups import control_groups, text_of
-from trt_layermerge.network.heap import give_back
+from trt_layermerge.resources.cgroups import control_groups, text_of
+from trt_layermerge.resources.heap import give_back
 
 USUAL_SHARE = 0.75
 """Of what is free on the machine, or in its control group, that is taken where no limit is told."""

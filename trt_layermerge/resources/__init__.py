@@ -1,0 +1,1 @@
+"""What this process may take of the machine: cores, and memory."""
