@@ -30,7 +30,7 @@ from shutil import copyfile
 from typing import Any
 
 import onnx
-from rendered import PHOTOGRAPH_FOLDER
+from rendered import PHOTOGRAPH_FOLDER, write_lines
 
 from trt_layermerge.files import write_json
 from trt_layermerge.latency.measure import compare
@@ -57,7 +57,7 @@ class Deployed:
     Attributes:
         model: File below the folder of the packages; or a model spec, where these ship weights alone.
         shape: Of one sample.
-        samples: Function of ``rendered.py``.
+        samples: Function of ``rendered.py``; or ``lines:NUMBER``, so many of them, from a file.
         options: How samples are prepared and compared.
         speedups: That are asked for where nothing else is.
         weights: File below that folder.
@@ -80,6 +80,13 @@ NETWORKS = {
         "lines",
         "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128 --fit-samples 512",
         speedups=(1.5, 1.25, 2.0),
+    ),
+    "PP-OCR orientation of 64,000 lines": Deployed(
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "3x48x192",
+        "lines:64000",
+        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128",
+        speedups=(1.5,),
     ),
     "PP-OCR detection": Deployed(
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
@@ -166,7 +173,7 @@ def compressed(name: str, packages: Path, asked: float, way: str) -> Outcome:
     model = one.model if one.weights else str(packages / one.model)
     command = [sys.executable, "-W", "ignore", "-c", COMMAND, "compress", model]
     command += ["--weights", str(packages / one.weights)] if one.weights else []
-    command += ["--input", one.shape, "--task", f"images:benchmarks/rendered.py:{one.samples}", *one.options.split()]
+    command += ["--input", one.shape, "--task", f"images:{_samples(one)}", *one.options.split()]
     command += ["--speedup", str(asked), "--output", str(folder), "--profiles", str(FOUND / "profiles")]
     command += WAYS[way].split()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", PHOTOGRAPH_FOLDER: str(packages / one.photographs)}
@@ -179,6 +186,17 @@ def compressed(name: str, packages: Path, asked: float, way: str) -> Outcome:
         raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stderr}")
     copyfile(folder / "compressed.onnx", path_of(name, asked, way).with_suffix(".onnx"))
     return Outcome(name, asked, way, seconds, json.loads(done.stdout))
+
+
+def _samples(one: Deployed) -> str:
+    """Where samples are: a function that draws them, or a file of more than such a function may yield."""
+    name, _, count = one.samples.partition(":")
+    if not count:
+        return f"benchmarks/rendered.py:{name}"
+    file = FOUND / f"{name}-{count}.npy"
+    if not file.exists():
+        write_lines(int(count), file)
+    return str(file)
 
 
 def timed(one: Outcome) -> Outcome:

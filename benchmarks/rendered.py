@@ -1,7 +1,10 @@
 """Samples without labels that are drawn, the same ones every time: lines, pages, faces; and cuttings of photographs.
 
 Each function yields ``uint8 [height, width, 3]``, as ``--task images:benchmarks/rendered.py:NAME`` takes it; ``sounds``
-yields what a network hears.
+yields what a network hears. More lines than such a function may yield are written to a file, which ``--task
+images:FILE.npy`` takes, on all cores:
+
+    python benchmarks/rendered.py LINES FILE.npy
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import os
 import random
 import string
+import sys
 from collections.abc import Iterator
+from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +36,9 @@ PHOTOGRAPH_FOLDER = "PHOTOGRAPH_FOLDER"
 Colour = tuple[int, int, int]
 
 
-def lines() -> Iterator[Pixels]:
+def lines(seed: int = 0) -> Iterator[Pixels]:
     """One line of text in each, every other one upside down, as an orientation classifier gets them: 48x192."""
-    draw = random.Random(0)
+    draw = random.Random(seed)
     for number in range(LINES):
         line = _line(draw, (192, 48))
         yield _seen(draw, line.rotate(180) if number % 2 else line)
@@ -213,3 +218,22 @@ def _seen(draw: random.Random, picture: Image.Image) -> Pixels:
     blurred = picture.filter(ImageFilter.GaussianBlur(draw.uniform(0, 0.8)))
     noise = np.random.default_rng(draw.randrange(1 << 32)).normal(0, draw.uniform(0, 8), (*picture.size[::-1], 3))
     return np.clip(np.asarray(blurred) + noise, 0, 255).astype(np.uint8)
+
+
+def _drawn_lines(seed: int) -> Pixels:
+    return np.stack(list(lines(seed)))
+
+
+def write_lines(count: int, path: Path) -> None:
+    """Write ``[count, 48, 192, 3]``: those of ``lines``, then those of seeds that no other function has."""
+    seeds = [0, *range(100, 99 + -(-count // LINES))]
+    written = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 48, 192, 3))
+    with Pool() as pool:
+        for number, some in enumerate(pool.imap(_drawn_lines, seeds)):
+            part = written[number * LINES : (number + 1) * LINES]
+            part[:] = some[: len(part)]
+    written.flush()
+
+
+if __name__ == "__main__":
+    write_lines(int(sys.argv[1]), Path(sys.argv[2]))

@@ -29,6 +29,8 @@ exclude_patterns = ["conf.py"]
 html_theme = "furo"
 html_title = project
 html_show_sphinx = False
+html_show_copyright = False
+highlight_language = "none"  # what commands print is of no language
 html_copy_source = False
 html_extra_path = ["reference/schemas"]
 myst_heading_anchors = 3
@@ -37,7 +39,6 @@ suppress_warnings = [
     "myst.header",  # generated pages begin where they like
     "toc.not_included",  # pages of networks, experiments and decisions are reached from their index
     "myst.xref_missing",  # what lies outside of docs/ is named below; what is missing inside tests/docs looks for
-    "misc.highlighting_failure",  # outputs of commands are of no language
 ]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

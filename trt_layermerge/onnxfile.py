@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from trt_layermerge.errors import ModelError, said
 
@@ -66,6 +69,25 @@ def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = 
         return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=values)
     except (ValueError, RuntimeError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the shapes and types of the model contradict each other: {said(error)}") from error
+
+
+def initial_values(graph: onnx.GraphProto, where: str = "the model") -> dict[str, NDArray[Any]]:
+    """What the initializers of a graph hold, by name.
+
+    Raises:
+        ModelError: One holds something else than its shape and type say, or has a type that nobody knows.
+    """
+    found = {}
+    for one in graph.initializer:
+        try:
+            found[one.name] = numpy_helper.to_array(one)
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
+            raise ModelError(
+                f"{where} is malformed: {one.name!r} has the shape {list(one.dims)} and the data type {one.data_type}, "
+                "which what it holds does not fit",
+                hint="the file is damaged; export the model again",
+            ) from error
+    return found
 
 
 def inputs_of(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:

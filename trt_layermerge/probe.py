@@ -26,6 +26,9 @@ SECONDS, BYTES_PER_SECOND = 60.0, 20e6
 """Of time, and of the file that it takes a second more for."""
 
 
+_DAMAGED = "the file is damaged, or was made to do this; export the model again"
+
+
 def probe(function: Callable[[str], object], path: Path, seconds: float = SECONDS) -> None:
     """Call a function of a module with a path, elsewhere.
 
@@ -62,7 +65,7 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
 def _refused(path: Path, why: str) -> ModelError:
     return ModelError(
         f"{path} cannot be read: in a process of its own, {why}",
-        hint="the file is damaged, or was made to do this; export the model again",
+        hint=_DAMAGED,
     )
 
 
@@ -107,7 +110,7 @@ def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str,
     except MemoryError:
         return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": None}
     except Exception as error:  # of the libraries' many own kinds
-        return {"message": f"{path} cannot be read: {type(error).__name__}: {said(error)}", "hint": None}
+        return {"message": f"{path} cannot be read: what reads it fails ({said(error)})", "hint": _DAMAGED}
     return {}
 
 

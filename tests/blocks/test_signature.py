@@ -87,6 +87,9 @@ def test_as_it_stands_in_tables() -> None:
 def test_sizes() -> None:
     signature = Signature(8, (16, 28, 28), Geometry(16, 32, (3, 5), (2, 2), (1, 2, 1, 2), groups=4))
     assert signature.output_shape == (32, 14, 14) and signature.macs == 32 * 14 * 14 * 4 * 15 and not signature.empty
+    assert signature.values == 8 * (16 * 28 * 28 + 32 * 14 * 14) + 32 * 4 * 15
+    assert replace(signature, residual=True).values - signature.values == 8 * 32 * 14 * 14
     passing = Signature(8, (16, 28, 28), None)
+    assert passing.values == 2 * 8 * 16 * 28 * 28
     assert passing.output_shape == (16, 28, 28) and passing.macs == 0 and passing.empty
     assert not replace(passing, residual=True).empty and not replace(passing, activation="relu").empty

@@ -146,7 +146,7 @@ def refinement(_: Bench) -> list[bytes]:
     rows = [
         {"format": REFINEMENT.tag, "version": REFINEMENT.version, "settings": "ab12"},
         {"plan": "0123456789abcdef", "loss": 0.25, "onnx": "f" * 64},
-        {"plan": "0123456789abcdef", "measured_ns": 120000, "original_ns": 240000},
+        {"original_ns": 240000, "measured_ns": {"0123456789abcdef": 120000}},
     ]
     return ["".join(json.dumps(row) + "\n" for row in rows).encode()]
 

@@ -17,6 +17,7 @@ import pytest
 from tests.crash.killing import content
 from trt_layermerge.delivery.engine_manifest import EngineManifest, read_engine_manifest, write_engine_manifest
 from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.errors import ExitCode, IncompatibleError
 from trt_layermerge.estimation.device_files import read_card, write_card
 from trt_layermerge.importance import table
 from trt_layermerge.importance.table import ImportanceTable, TableKey
@@ -74,7 +75,7 @@ def _correction(golden: Path, new: Path) -> None:
 
 WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
     "importance-v5.jsonl": _importances,
-    "refinement-v1.jsonl": _refinement,
+    "refinement-v2.jsonl": _refinement,
     "baseline-v1.json": _baseline,
     "correction-v1.json": _correction,
     "plan-v1.json": lambda golden, new: write_plan(new, read_plan(golden)),
@@ -88,6 +89,20 @@ WRITTEN_BACK: dict[str, Callable[[Path, Path], object]] = {
 def test_what_a_release_wrote_is_read_and_written_as_it_was(name: str, tmp_path: Path) -> None:
     WRITTEN_BACK[name](HERE / name, tmp_path / name)
     assert content(tmp_path / name) == content(HERE / name)
+
+
+REFUSED: dict[str, Callable[[Path], object]] = {
+    "importance-v3.jsonl": ImportanceTable.read,
+    "importance-v4.jsonl": ImportanceTable.read,
+    "refinement-v1.jsonl": lambda path: Journal.read(path, REFINEMENT),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_older_versions_say_otherwise_is_refused_in_words(name: str) -> None:
+    with pytest.raises(IncompatibleError, match=rf"{name} is of version \d of its format") as caught:
+        REFUSED[name](HERE / name)
+    assert caught.value.exit_code is ExitCode.INCOMPATIBLE and "measure again" in str(caught.value.hint)
 
 
 def test_a_profile_is_written_as_it_was(tmp_path: Path) -> None:

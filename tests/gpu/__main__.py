@@ -34,7 +34,7 @@ PACKAGES = (
 def main() -> int:
     """Run the parts; 1 where a test failed or a part crashed, 0 where none did, whatever was skipped."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / EVIDENCE
-    found = {part.name: _outcome(part) for part in PARTS}
+    found: dict[str, dict[str, Any]] = {}
     evidence = {
         "format": 1,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -45,9 +45,10 @@ def main() -> int:
         "parts": found,
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(anonymous_value(evidence), indent=2) + "\n")
     for part in PARTS:
-        print(f"{part.name:<13} {_line(found[part.name])}")
+        found[part.name] = _outcome(part)  # written each by each: who stops us keeps what was done
+        target.write_text(json.dumps(anonymous_value(evidence), indent=2) + "\n")
+        print(f"{part.name:<13} {_line(found[part.name])}", flush=True)
     print(f"evidence: {target}")
     return int(any(one.get("failed") or one.get("crashed") for one in found.values()))
 

@@ -1,4 +1,4 @@
-"""CUDA by cuda-bindings, and NVML, on a real GPU: no torch, no TensorRT. Written without one, as all tests here."""
+"""CUDA by cuda-bindings, and NVML, on a real GPU: no torch, no TensorRT."""
 
 from __future__ import annotations
 

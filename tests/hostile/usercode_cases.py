@@ -44,7 +44,7 @@ _LATER_BATCH = """
 _LATER_CALL = """
     def {name}(self, *given, **named):
         Hostile.calls += 1
-        if Hostile.calls == 3:
+        if Hostile.calls {when}:
             {does}
         return super().{name}(*given, **named)
 """
@@ -92,6 +92,16 @@ WRONG_BATCHES = (
     *("x = torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)", "x = x * float('nan')", "x = x + float('inf')"),
     *("x = x.numpy()", "x = {'x': x}", "x = 'ab'", "y = None", "y = y[:1]", "y = y - 100", "y = y + 10**12"),
 )
+VALUES = (
+    *("return torch.tensor(float('nan'))", "return torch.tensor(float('inf'))", "return torch.tensor(-1e300)"),
+    *("return None", "return 'ab'", "return torch.zeros(0)", "return torch.zeros(3)", "return 0.5", "return given"),
+    *(
+        "return torch.full((len(given[1]),), float('nan'))",
+        "return torch.tensor(1j)",
+        "return torch.zeros((), device='meta')",
+    ),
+)
+"""What a loss or a metric gives once, or from then on."""
 
 
 def _task(
@@ -101,13 +111,13 @@ def _task(
     return job(folder, *more.split())
 
 
-def _placed(place: str, does: str, folder: Path) -> list[object]:
+def _placed(place: str, does: str, folder: Path, when: str = "== 3") -> list[object]:
     if place == "import":
         return _task(folder, top=does)
     if place == "task":
         return _task(folder, inside=does)
     later = _LATER_CALL if place in _VALUES else _LATER_BATCH
-    return _task(folder, members=later.format(name=place, does=does))
+    return _task(folder, members=later.format(name=place, does=does, when=when))
 
 
 def usercode_cases() -> Iterator[Hostile]:
@@ -121,3 +131,5 @@ def usercode_cases() -> Iterator[Hostile]:
             yield Hostile(f"mode in {place}: {does}", partial(_placed, place, does), right, without)
     for place, does in product(_BATCHES, WRONG_BATCHES):
         yield Hostile(f"batch of {place}: {does}", partial(_placed, place, does))
+    for place, does, when in product(_VALUES, VALUES, ("== 3", ">= 3", ">= 25")):
+        yield Hostile(f"value of {place} {when}: {does}", partial(_placed, place, does, when=when), Right.EITHER)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from trt_layermerge.errors import ModelError, TaskError
-from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
+from trt_layermerge.importance.data_quality import data_cautions, label_cautions, norm_cautions
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import trace
 from trt_layermerge.training.task import Classification
@@ -103,3 +103,24 @@ def test_norms_that_have_seen_constants_are_said(variance: list[float], words: l
 def test_variances_that_are_none_are_an_error(variance: float) -> None:
     with pytest.raises(ModelError, match="norm 1 has variances that are negative or no numbers"):
         norm_cautions(normed([1.0, 1.0, variance, 1.0]))
+
+
+@pytest.mark.parametrize(("moved", "said"), [(0, False), (1, True), (2, True)])
+def test_classes_that_are_numbered_otherwise_are_said(moved: int, said: bool) -> None:
+    """The network says which channel is brightest, and each label is that, counted on by ``moved``."""
+    images = torch.rand(192, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = (images.mean((2, 3)).argmax(1) + moved) % 3
+    conv = nn.Conv2d(3, 3, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+    network = trace("net", nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 8, 8))
+    data = TensorDataset(images, labels)
+    found = label_cautions(network, Classification("it", data, data, batch_size=16, held_out=128, calibration=64))
+    assert [("on 0 of the first images" in one, "numbered" in one) for one in found] == [(True, True)] * said
+
+
+def test_of_what_is_no_class_nothing_is_said() -> None:
+    network = trace("net", nn.Sequential(nn.Conv2d(3, 3, 1)), (3, 8, 8))
+    images = torch.rand(192, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(images, torch.zeros(192, dtype=torch.long))
+    assert label_cautions(network, Classification("it", data, data, batch_size=16, held_out=128, calibration=64)) == ()

@@ -43,6 +43,7 @@ class Machine:
     condition_at: Callable[[int], Condition | None] = lambda round_: None
     doubted: str | None = None
     copying_ns: int | None = None
+    copied: list[int] = field(default_factory=list)
     anew: list[bool] = field(default_factory=list)
     rounds: int = 0
     bursts: int = 0
@@ -60,6 +61,7 @@ class Machine:
         return self.doubted
 
     def host_times(self, engine, repeats: int) -> np.ndarray | None:
+        self.copied.append(repeats)
         return None if self.copying_ns is None else np.arange(repeats) + RUN_NS + self.copying_ns
 
     def build(self, model, options, shapes=None) -> ScriptedEngine:
@@ -150,20 +152,20 @@ def test_no_group_begins_when_the_time_is_up(tmp_path: Path) -> None:
 @given(
     st.lists(st.sampled_from(SIGNATURES), unique=True),
     st.integers(1, 8),
-    st.integers(1, 10_000),
+    st.integers(1, 10**7),
     st.integers(1, 3),
 )
-def test_a_group_holds_no_more_candidates_and_weights_than_it_may(
-    pending: list[Signature], most: int, weights: int, builds: int
+def test_a_group_holds_no_more_candidates_and_values_than_it_may(
+    pending: list[Signature], most: int, values: int, builds: int
 ) -> None:
-    policy = replace(POLICY, group=most, group_weights=weights, builds=builds)
+    policy = replace(POLICY, group=most, group_values=values, builds=builds)
     groups = list(measure._groups(pending, policy))
     assert [one for group in groups for one in group] == pending and all(groups)
-    held = [builds * sum(one.weights for one in group) for group in groups]
+    held = [builds * sum(one.values for one in group) for group in groups]
     assert all(len(group) <= most for group in groups)
-    assert all(now <= weights or len(group) == 1 for group, now in zip(groups, held, strict=True))
+    assert all(now <= values or len(group) == 1 for group, now in zip(groups, held, strict=True))
     for group, now, after in zip(groups, held, groups[1:], strict=False):
-        assert len(group) == most or now + builds * after[0].weights > weights, "no group is smaller than it need be"
+        assert len(group) == most or now + builds * after[0].values > values, "no group is smaller than it need be"
 
 
 def test_a_quiet_machine_tells_the_truth(tmp_path: Path) -> None:
@@ -384,7 +386,7 @@ def test_the_estimate_is_of_the_right_size(tmp_path: Path) -> None:
 
 def test_a_real_runtime_fills_a_profile(tmp_path: Path) -> None:
     runtime, options = OnnxRuntime(), BuildOptions(isolated=True)
-    policy = MeasurementPolicy(relative_ci=1.0, min_samples=6, burst_seconds=1e-4, disturbance=9)
+    policy = MeasurementPolicy(relative_ci=1.0, min_samples=6, burst_seconds=1e-4, disturbance=9, spread=1e6)
     profile = Profile.open(tmp_path / "p.jsonl", ProfileKey.of(runtime.describe(options)))
     wanted = [*SIGNATURES[:2], Signature(1, (16, 8, 8), None, residual=True, activation="relu")]
     fill(profile, wanted, DeviceRunner(runtime, options, policy))

@@ -51,6 +51,15 @@ def test_requests_are_timed_beside_runs_where_something_is_copied(tmp_path: Path
     assert row.host_ns == pytest.approx(RUN_NS + 50_000 + POLICY.min_samples / 2, abs=1)
 
 
+@pytest.mark.parametrize(("copying_ns", "requests"), [(50_000, POLICY.min_samples), (2 * 10**7, 7), (10**10, 1)])
+def test_requests_take_no_longer_than_runs(tmp_path: Path, copying_ns: int, requests: int) -> None:
+    """Copying takes as long as bytes do, whatever a run takes: these runs took 150 ms."""
+    machine = Machine(copying_ns=copying_ns)
+    (row,) = filled(tmp_path, machine, SIGNATURES[:1])
+    assert machine.copied == [1, requests]
+    assert row.host_ns == pytest.approx(copying_ns + RUN_NS, rel=1e-3)
+
+
 def test_percentiles_are_of_single_runs(tmp_path: Path) -> None:
     """One run of twenty is ten times as slow: no sample shows it."""
 

@@ -56,7 +56,7 @@ def inverted(m: Any, x: Tensor) -> Tensor:
 def gated(m: Any, x: Tensor) -> Tensor:
     x = F.relu(m.a(x))
     x = x * F.hardsigmoid(m.g(F.relu(m.f(F.adaptive_avg_pool2d(x, 1)))))
-    gate = torch.sigmoid(m.i(F.relu(m.h(x.mean((2, 3))))))
+    gate = torch.clamp(0.2 * m.i(F.relu(m.h(x.mean((2, 3))))) + 0.5, 0, 1)
     return m.l(F.adaptive_avg_pool2d(m.b(x * gate.view(-1, 6, 1, 1)), 2).flatten(1))
 
 

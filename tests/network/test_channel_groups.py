@@ -65,6 +65,23 @@ def test_a_gate_belongs_to_what_it_multiplies() -> None:
     assert (squeezed.channels, squeezed.producers, squeezed.consumers) == (2, ("f",), ("g",))
 
 
+BY_NUMBER: dict[str, Callable[[Tensor], Tensor]] = {
+    "a hard sigmoid of another slope": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),
+    "a softplus": lambda x: torch.log1p(torch.exp(-x.abs())) + torch.clamp_min(x, 0),
+    "a square root": lambda x: (x**2 + 1).sqrt().reciprocal(),
+}
+
+
+@pytest.mark.parametrize("gate", BY_NUMBER.values(), ids=BY_NUMBER)
+def test_a_gate_of_functions_that_are_no_layer_belongs_to_it_too(gate: Callable[[Tensor], Tensor]) -> None:
+    def gated(m: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(m.a(x))
+        return m.b(x * gate(m.g(F.relu(m.f(x.mean((2, 3), keepdim=True))))))
+
+    network = found(gated, a=conv(4, 8), f=conv(8, 2, 1), g=conv(2, 8, 1), b=conv(8))
+    assert [group.producers for group in network.channel_groups] == [("a", "g"), ("f",)]
+
+
 def test_a_linear_gate_too() -> None:
     def gated(m: nn.Module, x: Tensor) -> Tensor:
         x = F.relu(m.a(x))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,6 +58,40 @@ def test_a_model_comes_back_whatever_happens() -> None:
         raise KeyboardInterrupt
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(type(parameter) is nn.Parameter for parameter in model.parameters())
+
+
+def test_a_gpu_without_memory_left_is_told_in_one_message() -> None:
+    told = pytest.raises(RuntimeNotAvailableError, match=r"too little memory .*Tried to allocate 20 GiB")
+    with told as caught, placed(nn.Linear(1, 1), CPU):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nGPU 0 has ...")
+    assert "--device cpu" in str(caught.value)
+
+
+def rounding() -> tuple[str, bool]:
+    return torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.allow_tf32
+
+
+@pytest.fixture
+def own(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What a user has set for convolutions alone, which torch's older setting knows nothing of."""
+    torch.backends.cudnn.conv.fp32_precision = request.param
+    yield request.param
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("own", ["tf32", "ieee"], indirect=True)
+def test_convolutions_are_rounded_by_nothing_but_training(own: str) -> None:
+    """Whatever torch's own setting is; it is that again after. Reading its older one works inside."""
+    model = nn.Linear(1, 1)
+    with placed(model, CPU, rounding=True):
+        assert torch.backends.cudnn.conv.fp32_precision == own
+    with pytest.raises(KeyboardInterrupt), placed(model, CPU):
+        assert rounding() == ("ieee", False)
+        with placed(model, CPU, rounding=True):
+            assert rounding() == ("ieee", False), "a training that is part of a measurement"
+        raise KeyboardInterrupt
+    assert torch.backends.cudnn.conv.fp32_precision == own
 
 
 class Angles(nn.Module):

@@ -68,6 +68,24 @@ def test_an_interrupted_job_measures_on_where_it_stopped(job: Job, recorder: Any
     assert counted == {"execute_plan": plans, "compare": 1} and journal.read_bytes() == before
 
 
+def test_a_journal_cut_anywhere_is_gone_on_with_and_holds_nothing_twice(
+    job: Job, recorder: Any, counted: dict[str, int]
+) -> None:
+    session = open_session(job)
+    refine_stage(session, recorder)
+    (journal,) = job.output.glob("refine-*.jsonl")
+    whole = journal.read_bytes()
+    ends = [number for number, byte in enumerate(whole, 1) if byte == ord("\n")]
+    cuts = [*ends[:-1], ends[0] - 1, ends[-1] - 1]  # whole rows, and rows torn in the middle
+    for cut in cuts:
+        journal.write_bytes(whole[:cut])
+        job.plan_file.unlink()
+        refine_stage(session, recorder)
+        *executed, timed = [row for _, row in Journal.read(journal, REFINEMENT)]
+        assert [row["plan"] for row in executed] == list(timed["measured_ns"]), "each once"
+    assert counted["compare"] == 1 + len(cuts)
+
+
 def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: Any, counted: dict[str, int]) -> None:
     session = open_session(job)
     with pytest.raises(StoppedError):
@@ -78,7 +96,10 @@ def test_a_plan_whose_network_is_gone_is_carried_out_again(job: Job, recorder: A
     assert counted == {"execute_plan": plans + 1, "compare": 1}
 
 
-DAMAGED = ["{}", '{"plan": "x", "measured_ns": 0, "original_ns": 1}', '{"onnx": 1}', "[]", "no row"]
+DAMAGED = [
+    *("{}", '{"onnx": 1}', "[]", "no row", '{"plan": "x", "measured_ns": 1, "original_ns": 1}'),
+    *('{"original_ns": 1, "measured_ns": {"x": 0}}', '{"original_ns": 1, "measured_ns": {"x": true}}'),
+]
 
 
 def test_a_damaged_journal_is_named_and_left_alone(job: Job, recorder: Any) -> None:
@@ -114,7 +135,7 @@ def known(found: list[tuple[int, float]]) -> tuple[list[Plan], Any]:
 def rows(plans: list[Plan], found: list[tuple[int, float]]) -> Iterator[tuple[int, dict[str, Any]]]:
     for plan, (latency, loss) in zip(plans, found, strict=True):
         yield 2, {"plan": digest_of(plan), "loss": loss, "onnx": ""}
-        yield 3, {"plan": digest_of(plan), "measured_ns": latency, "original_ns": 100}
+        yield 3, {"original_ns": 100, "measured_ns": {digest_of(plan): latency}}
 
 
 @given(figures())

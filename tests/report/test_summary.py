@@ -71,6 +71,15 @@ def test_every_block_of_the_plan_has_a_row(manifest: Manifest) -> None:
     assert sorted(fitted.values()) == sorted(manifest.proof.fitted_blocks.values()) != []
 
 
+@pytest.mark.parametrize(
+    ("groups", "becomes"), [("g1", "fit 3x3"), ("g12", "fit 3x3, 12 groups"), ("g1 +relu", "fit 3x3 +relu")]
+)
+def test_groups_are_told_where_there_are_several(manifest: Manifest, groups: str, becomes: str) -> None:
+    first, *others = manifest.plan["items"]
+    plan = manifest.plan | {"items": [first | {"key": f"0:0-1 fit 3x3 {groups}"}, *others]}
+    assert summarise(manifest.model_copy(update={"plan": plan})).blocks[0].becomes == becomes
+
+
 def test_layers_that_stay_in_fp32_are_named(manifest: Manifest, fp16: Manifest) -> None:
     assert fp16.conversion is not None and summarise(manifest).full == ()
     full = summarise(fp16).full

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.training.evaluate import Score, evaluate, in_mode, score
+from trt_layermerge.training.evaluate import Score, evaluate, final_accuracy, in_mode, score
 from trt_layermerge.training.task import Classification
 
 MakeModel = Callable[[], nn.Module]
@@ -68,6 +68,19 @@ def test_a_metric_must_be_one_number_a_sample(task: Classification, make_model: 
     averaging = Averaging("averaging", task.train, task.test, held_out=1)
     with pytest.raises(TaskError, match=r"metric returns \[\] for a batch of 20"):
         evaluate(make_model(), averaging.test_batches(), averaging)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_final_accuracy_is_a_number(task: Classification, value: float) -> None:
+    @dataclass(frozen=True)
+    class Odd(Classification):
+        def metric(self, output: Tensor, target: Tensor) -> Tensor:
+            return torch.where(target == target[0], value, super().metric(output, target))
+
+    outputs = [(torch.randn(len(labels), 4), labels) for _, labels in task.test_batches()]
+    assert final_accuracy(outputs, task) == score(outputs, task).accuracy
+    with pytest.raises(TaskError, match=rf"the metric is {value} on the test data"):
+        final_accuracy(outputs, Odd("odd", task.train, task.test, held_out=1))
 
 
 def test_modes_come_back_when_something_raises(make_model: MakeModel) -> None:

@@ -51,6 +51,27 @@ class Counted:
         return self.worker.submit(*args)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kernel", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("image", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_other_types_are_computed_or_refused_as_torch_does(
+    worker: ThreadPoolExecutor, kernel: torch.dtype, image: torch.dtype, mixed: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Conv2d(2, 2, 3, bias=False).to(kernel), torch.randn(2, 2, 5, 5).to(image)
+    found: list[list[Tensor] | str] = []
+    for beside in (None, worker):
+        try:
+            found.append(gradients(model, x, beside, "bf16" if mixed else "fp32"))
+        except RuntimeError as error:
+            found.append(str(error))
+    alone, split = found
+    if isinstance(alone, str) or isinstance(split, str):
+        assert alone == split
+    else:
+        assert all(map(torch.equal, alone, split)) and [one.dtype for one in alone] == [one.dtype for one in split]
+
+
 @given(
     kernel=st.integers(1, 3),
     stride=st.integers(1, 2),

@@ -91,6 +91,38 @@ def test_a_stopped_run_ends_with_the_bits_of_an_uninterrupted_one(
     assert result == replace(uninterrupted[1], resumed_at=steps[-1])
 
 
+@dataclass(frozen=True)
+class Drawing(Classification):
+    """A task that draws from the global generators, or seeds them, wherever it is asked."""
+
+    draw: Callable[[], object] = lambda: None
+
+    def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        for batch in super().training_batches(seed=seed, epoch=epoch, first_step=first_step):
+            self.draw()
+            yield batch
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        self.draw()
+        return super().loss(output, target)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("draw", [lambda: torch.manual_seed(7), lambda: torch.rand(3)], ids=["seeds", "draws"])
+def test_what_a_task_seeds_or_draws_changes_no_result(
+    task: Classification,
+    recipe: Recipe,
+    make_model: MakeModel,
+    tmp_path: Path,
+    accumulation: int,
+    draw: Callable[[], object],
+) -> None:
+    recipe, usual, beside = replace(recipe, accumulation=accumulation), make_model(), make_model()
+    fine_tune(usual, task, recipe, checkpoint=tmp_path / "usual")
+    fine_tune(beside, Drawing(**fields(task), draw=draw), recipe, checkpoint=tmp_path / "beside")
+    assert_same(state(usual), state(beside))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.chain import ImageShape
@@ -41,6 +42,11 @@ class GapSignature:
     def of(cls, gap: Gap, batch: int, precision: str) -> GapSignature:
         """The signature of a gap in a network that is run with this batch."""
         return cls(batch * gap.multiple, gap.input_shape, gap.output_shape, gap.structure, precision)
+
+    @property
+    def values(self) -> int:
+        """Numbers that are in memory while it is timed: its input and output."""
+        return self.batch * (prod(self.input_shape) + prod(self.output_shape))
 
     @property
     def key(self) -> str:

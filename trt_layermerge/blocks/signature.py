@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from trt_layermerge.network.geometry import Geometry
 
@@ -86,6 +87,11 @@ class Signature:
         if c is None or self.pooling:
             return 0
         return c.out_channels * (c.in_channels // c.groups) * c.kernel[0] * c.kernel[1]
+
+    @property
+    def values(self) -> int:
+        """Numbers that are in memory while it is timed: weights, inputs and outputs."""
+        return self.weights + self.batch * (prod(self.input_shape) + (1 + self.residual) * prod(self.output_shape))
 
     @property
     def empty(self) -> bool:

@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from trt_layermerge.delivery.delivery_signature import PublicKey, SigningKey
 from trt_layermerge.delivery.engine_manifest import (
     EngineManifest,
@@ -22,7 +20,7 @@ from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
-from trt_layermerge.onnxfile import read_onnx, weight_files
+from trt_layermerge.onnxfile import initial_values, read_onnx, weight_files
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
 from trt_layermerge.runtimes.registry import get_runtime
@@ -53,8 +51,7 @@ def try_model(path: str) -> None:
     proto = read_onnx(Path(path))
     require_bounded(proto, path)
     graph_precision(proto)
-    for tensor in proto.graph.initializer:
-        onnx.numpy_helper.to_array(tensor)
+    initial_values(proto.graph, path)
     with suppress(ModelError):
         get_runtime("onnxruntime").build(proto, BuildOptions())
 

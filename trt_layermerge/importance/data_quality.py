@@ -6,6 +6,8 @@ Looked at are the first images of both data sets, of the inputs that take real n
 2. If many of them occur again, there is less data than it seems: a caution.
 3. If a channel of the calibration data has a mean or a spread far from those of the held-out data, one of them is not
    prepared as the other: a caution.
+4. If the network is right less often than by guessing, classes are likely to be numbered otherwise than its outputs,
+   as those of folders are by their names: a caution.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.task import Task
+from trt_layermerge.training.task import Task, metric_name
 
 IMAGES = 256
 """Of each data set that are looked at; reading all of them may take as long as using them."""
+
+LABELS = 128
+"""Held-out images that the network is asked about."""
 
 _REPEATED, _SHIFT, _SPREAD = 0.1, 1.0, 3.0
 """Share of images that may occur again; how far means may be apart, in standard deviations; and the ratio of these."""
@@ -52,6 +57,32 @@ def data_cautions(task: Task, inputs: Sequence[Input]) -> tuple[str, ...]:
             cautions += _repeated(values, f"{name} data {of}")
         cautions += _apart(both["calibration"], both["held-out"], of)
     return tuple(cautions)
+
+
+def label_cautions(network: Network, task: Task) -> tuple[str, ...]:
+    """Rule 4, for tasks whose metric is the share of right answers among classes."""
+    right, chance, unsure = 0.0, 0.0, 0.0
+    for inputs, targets in first(task.held_out_batches(), LABELS):
+        with torch.inference_mode():
+            outputs = network.module(*inputs)
+        if metric_name(task) is not None or not _are_classes(outputs, targets):
+            return ()
+        right += float(task.metric(outputs, targets).sum())
+        chance += len(targets) / outputs.shape[1]
+        unsure += len(targets) * (outputs.shape[1] - 1) / outputs.shape[1] ** 2
+    if right + 3 * unsure**0.5 >= chance:
+        return ()
+    return (
+        f"{network.name} is right less often than by guessing on the held-out data of task {task.name!r}: on "
+        f"{right:.0f} of the first images, and guessing on {chance:.0f}; are classes numbered as its outputs are?",
+    )
+
+
+def _are_classes(outputs: object, targets: object) -> bool:
+    """``[batch, classes]``, and which of these, ``[batch]``."""
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return False
+    return outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point()
 
 
 def norm_cautions(network: Network) -> tuple[str, ...]:

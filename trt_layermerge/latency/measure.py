@@ -136,14 +136,14 @@ def fill(
 def _groups(pending: Sequence[AnySignature], policy: MeasurementPolicy) -> Iterator[list[AnySignature]]:
     """Candidates in order, so many at a time as are timed interleaved."""
     group: list[AnySignature] = []
-    weights, builds = 0, max(policy.builds, policy.rebuilds)
+    values, builds = 0, max(policy.builds, policy.rebuilds)
     for signature in pending:
-        more = builds * signature.weights if isinstance(signature, Signature) else 0
-        if group and (len(group) == policy.group or weights + more > policy.group_weights):
+        more = builds * signature.values
+        if group and (len(group) == policy.group or values + more > policy.group_values):
             yield group
-            group, weights = [], 0
+            group, values = [], 0
         group.append(signature)
-        weights += more
+        values += more
     if group:
         yield group
 
@@ -286,7 +286,7 @@ def _built(signature: AnySignature, runtime: Runtime, options: BuildOptions, gap
 def _row(
     signature: AnySignature, trial: Trial, sentinel: Sentinel, runtime: Runtime, policy: MeasurementPolicy
 ) -> ProfileRow:
-    reason, host = trial.doubt, runtime.host_times(trial.engines[0], policy.min_samples)
+    reason = trial.doubt
     clocks = [one.condition.clock_mhz for one in trial.rounds if one.condition.clock_mhz is not None]
     temperatures = [one.condition.temperature_c for one in trial.rounds if one.condition.temperature_c is not None]
     return ProfileRow(
@@ -297,5 +297,16 @@ def _row(
         drift=round(float(np.median([one.reading for one in trial.rounds])) / sentinel.first, 4),
         clock_mhz=float(np.median(clocks)) if clocks else None,
         temperature_c=float(max(temperatures)) if temperatures else None,
-        host_ns=None if host is None else ceil(float(np.median(host))),
+        host_ns=_host_ns(runtime, trial, policy),
     )
+
+
+def _host_ns(runtime: Runtime, trial: Trial, policy: MeasurementPolicy) -> int | None:
+    """Latency of a request by the host's clock; in no more time than its runs took, for large tensors take long."""
+    engine = trial.engines[0]
+    first = runtime.host_times(engine, 1)
+    if first is None:
+        return None
+    in_time = int(trial.spent_ns / max(float(first[0]), 1.0))
+    times = runtime.host_times(engine, max(1, min(policy.min_samples, in_time)))
+    return None if times is None else ceil(float(np.median(times)))

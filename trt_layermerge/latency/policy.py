@@ -25,8 +25,8 @@ class MeasurementPolicy:
             differ by is part of the intervals of all.
         group: Most candidates that are timed interleaved. Those of one group meet the same moments of the machine, and
             a job beside that comes and goes slows all of them alike; the longer a group takes, the more groups do.
-        group_weights: Most weights of a group, of all builds together, for they are in memory at once; but any one
-            candidate is a group.
+        group_values: Most weights, inputs and outputs of a group, of all builds together, for they are in memory at
+            once; an engine may need as much again. But any one candidate is a group.
         disturbance: A round is thrown away in which the sentinel is slower than at its best by more than this share.
         patience: Rounds of a group that may be thrown away, beyond one for each that was not.
         tolerated: Share of a row's samples that may come from disturbed rounds, once patience has ended; a row with
@@ -49,7 +49,7 @@ class MeasurementPolicy:
     builds: int = 1
     rebuilds: int = 1
     group: int = 48
-    group_weights: int = 2**27
+    group_values: int = 2**29
     disturbance: float = 0.10
     patience: int = 10
     tolerated: float = 0.20

@@ -51,7 +51,11 @@ class Round:
 
 
 class Trial:
-    """A candidate under measurement."""
+    """A candidate under measurement.
+
+    Attributes:
+        spent_ns: What its bursts have taken.
+    """
 
     def __init__(self, engines: Sequence[Engine], policy: MeasurementPolicy, doubt: str | None = None) -> None:
         """Warm the engines up, which also tells how many runs make a burst.
@@ -62,7 +66,7 @@ class Trial:
             doubt: Why it cannot be, whatever the samples say.
         """
         self.engines, self._policy, self._doubt = engines, policy, doubt
-        self._spent_ns = self._bursts = 0
+        self.spent_ns = self._bursts = 0
         self.rounds: list[Round] = []
         self._runs = policy.burst(min(float(np.min(engine.time(policy.min_burst))) for engine in engines))
 
@@ -71,7 +75,7 @@ class Trial:
         build = self._bursts % len(self.engines)
         times = self.engines[build].time(self._runs)
         self._bursts += 1
-        self._spent_ns += int(times.sum())
+        self.spent_ns += int(times.sum())
         return Burst(times, build)
 
     def accept(self, one: Round) -> None:
@@ -81,7 +85,7 @@ class Trial:
     @property
     def late(self) -> bool:
         """The time is up."""
-        return self._spent_ns >= 1e9 * self._policy.max_seconds
+        return self.spent_ns >= 1e9 * self._policy.max_seconds
 
     @property
     def timing(self) -> Timing:

@@ -21,6 +21,31 @@ from trt_layermerge.network.units import SHARED
 POINTWISE = ("add", "sub", "mul", "div", "maximum", "minimum")
 """Functions of two tensors, channel by channel."""
 
+BY_NUMBER = (
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "hardtanh",
+    "neg",
+    "abs",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "reciprocal",
+    "pow",
+    "sin",
+    "cos",
+    "erf",
+    "softplus",
+    "logsigmoid",
+    "softsign",
+)
+"""Functions of each number of one tensor alone: what activations are made of that are no layer."""
+
 BY_IMAGE = (
     "max_pool2d",
     "avg_pool2d",
@@ -205,6 +230,8 @@ class _Finder:
         alike = len({(self.of[source].channels, *source.meta.get("shape", ())[:1]) for source in read}) == 1
         if name in POINTWISE and alike and all(len(one) == len(shape) and one[:1] == shape[:1] for one in before):
             return CONSTANT if any(source not in self.of for source in node.all_input_nodes) else None
+        if name in BY_NUMBER and len(node.all_input_nodes) == 1 and shape == first:
+            return None
         if name == WITH_INDICES or (name in BY_IMAGE and len(first) == 3 and first[:1] == shape[:1] and _spatial(node)):
             return None
         return WHY_FIXED.get(name, f"{name} reads them")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from trt_layermerge.errors import RuntimeNotAvailableError, UsageError
+from trt_layermerge.errors import RuntimeNotAvailableError, UsageError, said
 from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.network.tf32 import tf32
 
 CPU = torch.device("cpu")
 
@@ -63,12 +64,29 @@ def move(module: nn.Module, device: torch.device) -> None:
 
 
 @contextmanager
-def placed(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """A module on a device while inside, where it was after, whatever happens."""
+def placed(module: nn.Module, device: torch.device, *, rounding: bool = False) -> Iterator[None]:
+    """A module on a device while inside, where it was after, whatever happens.
+
+    Args:
+        module: Is changed in place.
+        device: Where to.
+        rounding: Leave it to torch whether convolutions on a GPU round to TF32. They do not where not told: what is
+            measured and solved there is then what it is on a CPU, but for the order of sums.
+
+    Raises:
+        RuntimeNotAvailableError: The device has too little memory for what is done inside.
+    """
     before = device_of(module)
     try:
         move(module, device)
-        yield
+        with nullcontext() if rounding else tf32(allowed=False):
+            yield
+    except torch.OutOfMemoryError as error:
+        raise RuntimeNotAvailableError(
+            f"the GPU has too little memory for this: {said(error)}",
+            hint="end what else holds its memory, take smaller batches in the task or a smaller --max-kernel, or pass "
+            "--device cpu; the same command goes on where it stopped",
+        ) from error
     finally:
         move(module, before)
         if device.type == "cuda":

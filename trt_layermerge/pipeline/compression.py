@@ -52,7 +52,7 @@ from trt_layermerge.report.evidence import Evidence
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
 from trt_layermerge.runtimes.base import Engine, Shape
-from trt_layermerge.training.evaluate import score
+from trt_layermerge.training.evaluate import final_accuracy
 from trt_layermerge.training.task import Task, metric_name
 from trt_layermerge.training.task_check import check_task
 from trt_layermerge.versions import versions
@@ -219,7 +219,7 @@ def _figures(session: Session, engine: Engine, module: fx.GraphModule, timing: T
     return Figures(
         latency_ms=timing.median_ns / 1e6,
         latency_ci_ms=(timing.ci_low_ns / 1e6, timing.ci_high_ns / 1e6),
-        accuracy=score(engine_outputs(engine, task.test_batches()), task).accuracy,
+        accuracy=final_accuracy(engine_outputs(engine, task.test_batches()), task),
         layers=size.layers,
         parameters=size.parameters,
         flops=size.flops,

@@ -7,7 +7,7 @@ stopped. Nothing is trained here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -33,11 +33,11 @@ from trt_layermerge.training.evaluate import evaluate
 ORIGINAL = "original"
 
 REFINEMENT = Format(
-    "refinement", 1, {"settings": (str,)}, "remove the file to have its plans measured again; all else is kept"
+    "refinement", 2, {"settings": (str,)}, "remove the file to have its plans measured again; all else is kept"
 )
 _EXECUTED: Record = {"plan": (str,), "loss": (float, int), "onnx": (str,)}
 _ACCURACY: Record = {"accuracy": (float, int)}
-_TIMED: Types = {"plan": (str,), "measured_ns": (int,), "original_ns": (int,)}
+_TIMED: Types = {"original_ns": (int,), "measured_ns": (dict,)}
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,21 @@ class ExecutedPlan:
 class TimedPlan:
     """A plan whose engine was timed interleaved with the original's; medians in ns."""
 
-    plan: str
     measured_ns: int
     original_ns: int
+
+
+@dataclass(frozen=True)
+class TimedPlans:
+    """Plans that were timed together, which are one row: a kill leaves all of a measurement, or nothing.
+
+    Attributes:
+        original_ns: Median of the original among them.
+        measured_ns: That of each plan, by its digest.
+    """
+
+    original_ns: int
+    measured_ns: Mapping[str, int]
 
 
 class MeasuredPlans:
@@ -93,8 +105,10 @@ class MeasuredPlans:
         """
         return cls(Journal.open(path, REFINEMENT, {"settings": settings}))
 
-    def add(self, row: ExecutedPlan | TimedPlan) -> None:
-        """Append a row; when this returns it is on disk."""
+    def add(self, row: ExecutedPlan | TimedPlans) -> None:
+        """Append a row, unless it is there; when this returns it is on disk."""
+        if isinstance(row, ExecutedPlan) and self._executed.get(row.plan) == row:
+            return
         self._journal.append({name: value for name, value in asdict(row).items() if value is not None})
         self._know(row)
 
@@ -111,11 +125,11 @@ class MeasuredPlans:
         digest = digest_of(plan)
         return self._executed[digest], self._timed[digest]
 
-    def _know(self, row: ExecutedPlan | TimedPlan) -> None:
+    def _know(self, row: ExecutedPlan | TimedPlans) -> None:
         if isinstance(row, ExecutedPlan):
             self._executed[row.plan] = row
         else:
-            self._timed[row.plan] = row
+            self._timed |= {plan: TimedPlan(ns, row.original_ns) for plan, ns in row.measured_ns.items()}
 
 
 def measure_plans(
@@ -146,10 +160,8 @@ def _measure(
     engines = {
         name: session.runtime.build(session.typed(file).path, job.options, shapes) for name, file in files.items()
     }
-    timings = compare(engines, job.final_policy)
-    for plan in todo:
-        name = digest_of(plan)
-        measured.add(TimedPlan(name, timings[name].median_ns, timings[ORIGINAL].median_ns))
+    medians = {name: timing.median_ns for name, timing in compare(engines, job.final_policy).items()}
+    measured.add(TimedPlans(medians.pop(ORIGINAL), medians))
     reporter.progress(len(todo) + 1, len(todo) + 1, "")
 
 
@@ -185,7 +197,7 @@ def _onnx(job: Job, plan: Plan) -> Path:
     return job.output / f"plan-{digest_of(plan)}.onnx"
 
 
-def read_plan_row(record: Record) -> ExecutedPlan | TimedPlan:
+def read_plan_row(record: Record) -> ExecutedPlan | TimedPlans:
     """A row from its record.
 
     Raises:
@@ -193,7 +205,7 @@ def read_plan_row(record: Record) -> ExecutedPlan | TimedPlan:
     """
     if "onnx" in record:
         return ExecutedPlan(**typed(record, _EXECUTED | (_ACCURACY if "accuracy" in record else {})))
-    timed = TimedPlan(**typed(record, _TIMED))
-    if not (timed.measured_ns > 0 and timed.original_ns > 0):
-        raise ValueError("has a latency that is not positive")
+    timed = TimedPlans(**typed(record, _TIMED))
+    if not all(type(ns) is int and ns > 0 for ns in (timed.original_ns, *timed.measured_ns.values())):
+        raise ValueError("has a latency that is no positive number of ns")
     return timed

@@ -20,7 +20,7 @@ from trt_layermerge.delivery.typed_onnx import Typed, write_typed
 from trt_layermerge.errors import TaskError, UsageError, say
 from trt_layermerge.files import require_writable
 from trt_layermerge.fleet.fleet import Fleet
-from trt_layermerge.importance.data_quality import data_cautions, norm_cautions
+from trt_layermerge.importance.data_quality import data_cautions, label_cautions, norm_cautions
 from trt_layermerge.importance.evaluator import first
 from trt_layermerge.latency.profile import Profile, ProfileKey
 from trt_layermerge.log import record
@@ -128,7 +128,9 @@ class Session:
         Raises:
             InputError: Nothing can be measured.
         """
-        found = (*norm_cautions(self.network), *data_cautions(self.require_task(), self.network.inputs))
+        task = self.require_task()
+        found = (*norm_cautions(self.network), *data_cautions(task, self.network.inputs))
+        found += label_cautions(self.network, task)
         for caution in found:
             say(caution)
         return found

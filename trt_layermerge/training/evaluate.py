@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import nn
@@ -90,3 +91,18 @@ def score(outputs: Iterable[tuple[Values, Values]], task: Scoring) -> Score:
     if samples == 0:
         raise TaskError(f"task {task.name!r}: there is no data to evaluate on")
     return Score(loss / samples, quality / samples, samples)
+
+
+def final_accuracy(outputs: Iterable[tuple[Values, Values]], task: Scoring) -> float:
+    """Accuracy of outputs on the test data, which is reported.
+
+    Raises:
+        TaskError: It is no number; or see ``score``.
+    """
+    accuracy = score(outputs, task).accuracy
+    if not isfinite(accuracy):
+        raise TaskError(
+            f"task {task.name!r}: the metric is {accuracy} on the test data",
+            hint="look for targets there that are nan, and for what the metric divides by; what was trained is kept",
+        )
+    return accuracy

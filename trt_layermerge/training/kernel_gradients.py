@@ -75,7 +75,11 @@ class _Split(TorchFunctionMode):
             return None
         device = input.device.type
         if torch.is_autocast_enabled(device):
+            if torch.float64 in (input.dtype, weight.dtype):
+                return None  # autocast leaves it as it is
             input = input.to(torch.get_autocast_dtype(device))
+        elif input.dtype != weight.dtype:
+            return None  # which torch refuses, in its words
         result: Tensor = _Convolution.apply(input, weight, how, self._worker, self._pending)
         return result
 

@@ -128,7 +128,7 @@ def _ready(
     """Inside, both networks are where and as they train and teach; yields a thread beside this one, if there is one."""
     with ExitStack() as stack:
         for network in (model,) if teacher is None else (model, teacher):
-            stack.enter_context(placed(network, device))
+            stack.enter_context(placed(network, device, rounding=True))
             stack.enter_context(laid_out(network, recipe.channels_last))
             stack.enter_context(in_mode(network, training=network is model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
@@ -294,7 +294,6 @@ class _Run:
     def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
         self.whole = False
-        torch.manual_seed(mixed_seed(self.recipe.seed, self.step))  # so dropout need not be in the checkpoint
         fade(self.model, self.recipe.faded_at(self.step, self.steps))
         self.optimizer.zero_grad()
         value = self.group.mean(self._gradients(batch))
@@ -321,12 +320,14 @@ class _Run:
         """Gradients of the batch, run part by part; its mean loss."""
         samples, total = sum(samples_in(part.inputs) for part in batch), 0.0
         for number, part in enumerate(batch, 1):
+            # So dropout need not be in the checkpoint, and is the same whatever a task has drawn or seeded before.
+            torch.manual_seed(mixed_seed(self.recipe.seed, self.step, number))
             shared = self.group.alone(self.wrapped) if number < len(batch) else nullcontext()
             with shared, kernel_gradients(self.model, self.beside):
                 with Unstrided():
                     loss = self.objective(part) * (samples_in(part.inputs) / samples)
-                total += loss.item()
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()  # not before: reading it waits until a GPU has done all that was queued
         return total
 
     @property

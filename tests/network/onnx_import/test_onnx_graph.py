@@ -41,6 +41,19 @@ def of_bytes(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
 
 
+def held(**fields: object) -> Callable[[], onnx.ModelProto]:
+    """A model whose kernel is not what it says."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for name, value in fields.items():
+            if name == "dims":
+                model.graph.initializer[0].dims[:] = value
+            else:
+                setattr(model.graph.initializer[0], name, value)
+
+    return lambda: with_input(change)
+
+
 def control_flow() -> onnx.ModelProto:
     branch = helper.make_graph([node("Relu", ["x"], ["r"])], "b", [], [helper.make_tensor_value_info("r", 1, None)])
     return make(
@@ -71,6 +84,13 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         lambda: make([node("Tan", [a], [b]) for a, b in ("xa", "ab", "bc", "cd", "dy")]),
         "Tan node 'a', Tan node 'b', Tan node 'c' and 2 more",
     ),
+    "weights of no type": (
+        held(data_type=0),
+        "has the shape [4, 3, 3, 3] and the data type 0, which what it holds does",
+    ),
+    "weights of an unknown type": (held(data_type=77), "and the data type 77, which what it holds does not fit"),
+    "too few weights": (held(dims=[4, 3, 3, 4]), "is malformed: 'w0' has the shape [4, 3, 3, 4] and the data type 1"),
+    "half a weight": (held(raw_data=b"abc"), "is malformed: 'w0' has the shape [4, 3, 3, 3]"),
     "without an attribute": (lambda: make([node("MaxPool", ["x"], ["y"], name="p")]), "malformed at MaxPool node 'p'"),
     "out of order": (
         lambda: make([node("Relu", ["z"], ["y"], name="r"), node("Relu", ["x"], ["z"])]),
@@ -90,7 +110,7 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
                 node("Add", ["p", "f"], ["y"]),
             ]
         ),
-        "Cast node 'c' cannot be computed: 'at'",
+        "Cast node 'c' cannot be computed: it lacks an input",
     ),
     "shapes that do not fit": (
         lambda: make([node("Reshape", ["x", "s"], ["y"], name="r")], {"s": np.array([7, -1])}),

@@ -14,6 +14,7 @@ from trt_layermerge.latency.block_model import candidate_model
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes import torch as torch_kind
 from trt_layermerge.runtimes.base import BuildOptions
+from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
 from trt_layermerge.runtimes.pytorch.torch_runtime import TorchRuntime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
@@ -79,6 +80,33 @@ def test_threads_are_those_of_the_options_while_it_runs_and_the_callers_after(ru
     calls.enqueue = lambda *given: seen.append(torch.get_num_threads())  # type: ignore[method-assign]
     engine.time(3)
     assert seen == [2, 2, 2] and torch.get_num_threads() == before == 1
+
+
+@pytest.mark.parametrize("own", ["ieee", "tf32"])
+def test_cudnn_rounds_as_the_options_say_whatever_the_caller_has_set(runtime: TorchRuntime, own: str) -> None:
+    """torch refuses to read its older setting once one kind of operation has been set alone."""
+    torch.backends.cudnn.conv.fp32_precision = own
+    for tf32, expected in ((False, "ieee"), (True, "tf32")):
+        calls, seen = runtime.build(small_model(), BuildOptions(settings=GpuSettings(tf32=tf32)))._calls, []
+        with calls.computing():
+            seen = [torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark]
+        assert seen == [expected, True]
+        assert [torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark] == [own, False]
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+
+
+def test_an_engine_that_cannot_run_any_more_is_a_model_error(runtime: TorchRuntime) -> None:
+    """As one is for which the GPU has no memory left: its row fails, and no other."""
+    engine = runtime.build(small_model(), BuildOptions())
+
+    def enqueue(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB")
+
+    engine._calls.enqueue = enqueue  # type: ignore[method-assign]
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in engine.inputs.items()}
+    for call in (lambda: engine.time(3), lambda: engine.run(feeds)):
+        with pytest.raises(ModelError, match="cannot run the network: CUDA out of memory"):
+            call()
 
 
 def test_what_decides_latencies_is_in_the_key(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:

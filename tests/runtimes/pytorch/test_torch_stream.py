@@ -1,4 +1,4 @@
-"""PyTorch's streams, events and graphs on a double of ``torch.cuda``, which has run on no GPU of ours."""
+"""PyTorch's streams, events and graphs on a double of ``torch.cuda``; ``tests/gpu`` has them on a GPU."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 def test_a_run_is_timed_on_its_stream_several_at_once(cuda: FakeCuda, graph: bool) -> None:
     stream = TorchStream(torch.device("cuda:0"))
     timer = GpuTimer(stream, lambda: stream.queue(cuda.run), GpuSettings(cuda_graph=graph))
-    times = timer.time(10)
-    assert len(times) == 10 and times == pytest.approx(1e6 * RUN_MS, rel=1e-3)
-    assert cuda.launches == (4 if graph else 0), "one before, and three of four runs for ten"
-    timer.time(4)
+    times = timer.time(50)
+    assert len(times) == 50 and times == pytest.approx(1e6 * RUN_MS, rel=1e-3)
+    assert cuda.launches == (4 if graph else 0), "one before, and three of twenty runs for fifty"
+    timer.time(20)
     assert cuda.launches == (6 if graph else 0), "captured once"
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 
 from trt_layermerge.errors import ModelError, said
-from trt_layermerge.onnxfile import inputs_of
+from trt_layermerge.onnxfile import initial_values, inputs_of
 
 OnnxArray = NDArray[Any]
 
@@ -156,7 +156,7 @@ def _graph(
 ) -> OnnxGraph:
     outputs = tuple(value.name for value in proto.graph.output)
     read = _as_it_is if typed else _single
-    constants = {tensor.name: read(numpy_helper.to_array(tensor)) for tensor in proto.graph.initializer}
+    constants = {name: read(values) for name, values in initial_values(proto.graph, where).items()}
     origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset, read)
     graph = OnnxGraph(inputs, shape, outputs, (), constants, origins, typed).with_nodes(nodes)

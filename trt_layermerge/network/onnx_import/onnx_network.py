@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, said
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS, typed_cast
 from trt_layermerge.network.onnx_import.gated_products import fuse_activations
@@ -100,8 +100,11 @@ class OnnxNetwork(nn.Module):
         """Name the node in whatever goes wrong with it."""
         try:
             yield
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:
-            raise ModelError(f"{self._where}: {node} cannot be computed: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{self._where}: {node} cannot be computed: {said(error)}") from error
+        except (LookupError, TypeError) as error:
+            why = "it lacks an input or an attribute, or one is of another kind"
+            raise ModelError(f"{self._where}: {node} cannot be computed: {why}") from error
 
     def _step(self, node: Node) -> _Step:
         constants = self._graph.constants

@@ -3,7 +3,8 @@
 Two libraries offer these: pycuda, taken where it is installed, and NVIDIA's cuda-bindings, which torch's CUDA build
 brings along. pycuda has no CUDA graphs; they are captured with cuda-bindings, on pycuda's stream, where both are here.
 
-Never run on a GPU by us: names and signatures are checked against the libraries, behaviour on a double.
+cuda-bindings has run on an H200: docs/experiments/gpu.md. pycuda has on no GPU of ours: its names and signatures are
+checked against the library, behaviour on a double.
 """
 
 from __future__ import annotations

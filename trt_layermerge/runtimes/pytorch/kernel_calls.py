@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from trt_layermerge.network.exporting import hushed
 from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
+from trt_layermerge.network.tf32 import tf32
 from trt_layermerge.onnxfile import inputs_of
 from trt_layermerge.runtimes.base import UNKNOWN_PRECISION, Array, BuildOptions
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
@@ -85,14 +86,16 @@ class KernelCalls:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Compute as these calls are to be run: threads, cuDNN, no gradients; as it was, after."""
-        threads = torch.get_num_threads()
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._tf32)
+        threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+        flags = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
         try:
             if threads != self._threads:
                 torch.set_num_threads(self._threads)
-            with cudnn, torch.inference_mode():
+            cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, True, False
+            with tf32(self._tf32), torch.inference_mode():
                 yield
         finally:
+            cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
             if threads != self._threads:
                 torch.set_num_threads(threads)
 

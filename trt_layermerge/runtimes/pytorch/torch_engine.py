@@ -1,11 +1,9 @@
-"""An engine of PyTorch: kernel calls with their inputs in place, run and timed.
-
-Never run on a GPU by us.
-"""
+"""An engine of PyTorch: kernel calls with their inputs in place, run and timed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
@@ -14,7 +12,7 @@ import numpy as np
 import onnx
 
 from trt_layermerge import files
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, said
 from trt_layermerge.runtimes.base import Array, Device, Nanoseconds, Shape
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
 from trt_layermerge.runtimes.nvidia.gpu_timer import GpuTimer
@@ -38,16 +36,17 @@ class TorchEngine:
         if {name: (tuple(value.shape), value.dtype) for name, value in given.items()} != wanted:
             takes = ", ".join(f"{name!r} {dtype} of shape {shape}" for name, (shape, dtype) in wanted.items())
             raise ModelError(f"the engine takes {takes}")
-        return {name: np.array(value.cpu().numpy()) for name, value in self._calls.run(given).items()}
+        with _running():
+            return {name: np.array(value.cpu().numpy()) for name, value in self._calls.run(given).items()}
 
     def time(self, repeats: int) -> Nanoseconds:
         """Time single runs; see ``Engine.time``. On a CPU each run makes room for what it computes, as PyTorch does."""
         if self._calls.place.type == "cuda":
-            with self._calls.computing():
+            with self._calls.computing(), _running():
                 return self._timer.time(repeats)
         run, given, clock = self._calls.enqueue, tuple(self._calls.feeds.values()), perf_counter_ns
         times = np.empty(repeats, np.int64)
-        with self._calls.computing():
+        with self._calls.computing(), _running():
             for index in range(repeats):
                 begin = clock()
                 run(*given)
@@ -80,3 +79,12 @@ class TorchEngine:
     def _timer(self) -> GpuTimer:
         stream, given = TorchStream(self._calls.place), tuple(self._calls.feeds.values())
         return GpuTimer(stream, lambda: stream.queue(lambda: self._calls.enqueue(*given)), self._settings)
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """Inside, what stops PyTorch, as a GPU without memory does, is a fault of what it runs there."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ModelError(f"PyTorch cannot run the network: {said(error)}") from error

@@ -4,7 +4,7 @@ What a user of PyTorch sees who does what its documentation advises for convolut
 gradients, on a GPU cuDNN's benchmark mode. Nothing is compiled, nothing fused. Norms are computed where the file has
 them: the files of a job have none. Floats are as wide as the file says.
 
-Never run on a GPU by us.
+Has run on an H200: docs/experiments/gpu.md.
 """
 
 from __future__ import annotations

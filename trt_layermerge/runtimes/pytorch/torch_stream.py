@@ -1,7 +1,4 @@
-"""A stream of PyTorch's, with its events and graphs, as ``GpuTimer`` takes it.
-
-Never run on a GPU by us.
-"""
+"""A stream of PyTorch's, with its events and graphs, as ``GpuTimer`` takes it."""
 
 from __future__ import annotations
 
