@@ -306,7 +306,7 @@ class _Run:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = self._lr() * group["scale"]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         hold(self.model)
