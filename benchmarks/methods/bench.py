@@ -26,9 +26,18 @@ from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values, batched_shapes, examples
 from trt_layermerge.onnxfile import OPSET
+from trt_layermerge.pipeline.correction_file import keep_correction, kept_correction
+from trt_layermerge.pipeline.fidelity import validation_stage
+from trt_layermerge.pipeline.fidelity_correction import find_correction
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of, wanted_choices
-from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, importance_table, profile_stage
+from trt_layermerge.pipeline.measuring import (
+    baseline_stage,
+    importance_stage,
+    importance_table,
+    known_baseline,
+    profile_stage,
+)
 from trt_layermerge.pipeline.session import Session, open_session
 from trt_layermerge.planning.frontier import Frontier
 from trt_layermerge.progress import Reporter, Step
@@ -96,11 +105,16 @@ class Bench:
         return frontier_of(session, baseline_stage(self.widest, Reporter()), importance_table(session))
 
     def profile(self) -> None:
-        """Measure all latencies that plans rest on; on a quiet machine."""
+        """Measure all latencies that plans rest on, and what is systematic in their sums; on a quiet machine."""
         with self.cost("profile"):
-            session = self.widest
+            session, plans = self.widest, self.case.validated
+            sure = not plans or known_baseline(session) is not None or kept_correction(session) is not None
             profile_stage(session, reporter())
             baseline_stage(session, reporter())
+            if not sure:
+                found = find_correction(validation_stage(session, plans, reporter()))
+                print(f"{self.name}: {found}", flush=True)
+                keep_correction(session, found)
 
     def importance(self, also: Iterable[Choice] = ()) -> None:
         """Measure what choices do to the network, for all methods that plan; and what others want to know."""

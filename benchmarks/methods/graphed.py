@@ -29,7 +29,8 @@ class GraphedTraining:
     Args:
         student: Returns logits, or a tuple of them and inner states; what fades in it is gone from the first step on.
         teacher: Returns the same of the original.
-        task: Images ``[n, channels, height, width]`` and labels, as tensors.
+        task: Images ``[n, channels, height, width]`` and labels, as tensors; what it has a method ``enlarged`` for is
+            enlarged after its augmentation.
         recipe: Steps, rate, momentum, decay, average, distillation, temperature and seed are heard.
         device: Where to.
         inner: Weight of the mean error of inner states.
@@ -50,6 +51,7 @@ class GraphedTraining:
         self.student, self.teacher, self.recipe, self.inner = student.train(), teacher.eval(), recipe, inner
         self.device, self.steps = device, recipe.steps_of(task.steps_per_epoch)
         images, labels = task.train.tensors  # type: ignore[attr-defined]
+        self.enlarged = getattr(task, "enlarged", None)
         chosen, self.black = torch.tensor(task._split[0]), float(images.min())
         self.images, self.labels = images[chosen].to(device), labels[chosen].to(device)
         self._draw(task.batch_size, task.steps_per_epoch)
@@ -123,7 +125,7 @@ class GraphedTraining:
         columns = right[:, None] + torch.arange(width, device=self.device)
         every = torch.arange(len(images), device=self.device)
         shifted = padded[every[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        return shifted, self.labels[which]
+        return shifted if self.enlarged is None else self.enlarged(shifted), self.labels[which]
 
     def _descend(self, slopes: tuple[Tensor | None, ...]) -> None:
         """Nesterov's step, as ``torch.optim.SGD`` has it."""

@@ -27,6 +27,8 @@ def kept_plans(bench: Bench, name: str, session: Session, make: Callable[[], Ite
     folder = bench.folder / "plans" / name
     index, rests_on = folder / "tables.json", {"importance": sha256(session.job.importance_file)}
     rests_on["budgets"] = repr((bench.case.budgets, bench.case.untrained))
+    if session.job.correction_file.exists():
+        rests_on["correction"] = sha256(session.job.correction_file)
     if len(session.profile):
         rests_on["profile"] = session.profile.sha256
     known = parse_json(read_bytes(index)) if index.exists() else {}
