@@ -92,8 +92,8 @@ NETWORKS = {
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         "3x320x320",
         "pages",
-        f"{IMAGENET} --channels bgr --metric benchmarks/found_again.py:text_boxes --batch 1 --calibration 64 "
-        "--held-out 32 --fit-samples 180",
+        f"{IMAGENET} --channels bgr --metric benchmarks/found_again.py:text_boxes --batch 1 --max-kernel 3 "
+        "--max-layers 6 --calibration 64 --held-out 32 --fit-samples 180",
         speedups=(1.5, 1.3, 2.0),
     ),
     "PP-OCR recognition": Deployed(
