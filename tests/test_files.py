@@ -191,6 +191,20 @@ def test_bytes_that_are_no_text_are_one_error(parse: Callable[[bytes], Any]) -> 
         parse(b"a\xff")
 
 
+def test_a_pipe_of_a_shell_is_read_and_no_other_wherever_it_lies(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"content")
+    os.close(writing)
+    assert files.read_bytes(Path(f"/dev/fd/{reading}")) == b"content"
+    os.close(reading)
+    folders = [tmp_path, *filter(Path.is_dir, [Path("/dev/shm")])]
+    for folder in folders:
+        os.mkfifo(pipe := folder / f"pipe-{os.getpid()}")
+        with pytest.raises(ValueError, match="is a pipe that nobody may ever write to"):
+            files.read_bytes(pipe)
+        pipe.unlink()
+
+
 def test_files_are_read_up_to_a_size(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     assert files.read_bytes(tmp_path / "file", most=5) == b"12345"

@@ -147,9 +147,9 @@ def require_no_pipe(path: Path) -> None:
 
     Raises:
         OSError: There is none.
-        ValueError: It is a pipe, and not one that a shell hands over, which lie below ``/dev``.
+        ValueError: It is a pipe, and not one that a shell hands over: ``<(command)``, or standard input.
     """
-    if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith("/dev/"):
+    if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/")):
         raise ValueError("is a pipe that nobody may ever write to")
 
 

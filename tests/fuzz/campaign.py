@@ -10,6 +10,7 @@ Usage: ``python -m tests.fuzz.campaign FOLDER --inputs N [--chunk N] [--only FOR
 from __future__ import annotations
 
 import argparse
+import builtins
 import contextlib
 import json
 import mmap
@@ -77,7 +78,7 @@ def attempt(form: FileFormat, content: bytes, bench: Bench, folder: Path) -> tup
     try:
         form.read(path, bench)
     except LayerMergeError as error:
-        return False, _message_fault(error)
+        return False, _message_fault(error.message)
     except OSError as error:  # which the command line tells in one line, too
         return False, None if error.strerror else f"OSError without words: {error!r}"
     except BaseException as error:
@@ -88,12 +89,18 @@ def attempt(form: FileFormat, content: bytes, bench: Bench, folder: Path) -> tup
     return True, None
 
 
-def _message_fault(error: LayerMergeError) -> str | None:
-    """What is wrong with a message: it is one line that can be printed, and not endless."""
-    what = f"{type(error).__name__} {error.message[:200]!r}"
-    if not error.message.strip():
-        return f"{what} says nothing"
-    return None if error.message.isprintable() and len(error.message) <= 2 * LONGEST else f"{what} is no line to print"
+_PYTHONS = {name for name, one in vars(builtins).items() if isinstance(one, type) and issubclass(one, Exception)}
+_PYTHONS -= {"Exception"}  # a word that ONNX Runtime uses, too
+
+
+def _message_fault(message: str) -> str | None:
+    """What is wrong with a message: it is one line that can be printed, not endless, and in words, not in Python's."""
+    if not message.strip():
+        return "a message that says nothing"
+    quoted = _PYTHONS.intersection(re.findall(r"\w+", message))
+    if quoted and not message.startswith("task "):  # whose author wants to know what it raised
+        return f"{message[:200]!r} quotes {', '.join(quoted)}"
+    return None if message.isprintable() and len(message) <= 2 * LONGEST else f"{message[:200]!r} is no line to print"
 
 
 def run_chunk(form: FileFormat, seeds: range, bench: Bench, samples: list[bytes]) -> Found:
@@ -136,9 +143,10 @@ def _work(form: FileFormat, seeds: range, bench: Bench, samples: list[bytes], sh
         signal.setitimer(signal.ITIMER_REAL, SECONDS * (4 if form.apart else 1))
         with tempfile.TemporaryDirectory() as folder:
             before, begin = _reset_peak(), _cpu_seconds()
-            fine = form.apart is None or _apart(form, content, Path(folder))
-            apart += not fine
-            was_read, fault = attempt(form, content, bench, Path(folder)) if fine else (False, None)
+            code = _SAFE if form.apart is None else _apart(form, content, Path(folder))
+            apart += code != _SAFE
+            badly = "is refused apart in a message that is none" if code == _BADLY else None
+            was_read, fault = attempt(form, content, bench, Path(folder)) if code == _SAFE else (False, badly)
             took, peak = _cpu_seconds() - begin, _peak() - before
         signal.setitimer(signal.ITIMER_REAL, 0)
         read += was_read
@@ -151,7 +159,10 @@ def _work(form: FileFormat, seeds: range, bench: Bench, samples: list[bytes], sh
     shared[:] = _STATE.pack(seeds.stop - 1, read, apart, seconds, slowest, memory, largest)
 
 
-def _apart(form: FileFormat, content: bytes, folder: Path) -> bool:
+_SAFE, _REFUSED, _BADLY = 0, 3, 4
+
+
+def _apart(form: FileFormat, content: bytes, folder: Path) -> int:
     """Whether the probe would let a file pass; what it does in a process of its own, in a fork: it has all imports."""
     path = folder / form.file
     path.write_bytes(content)
@@ -160,8 +171,8 @@ def _apart(form: FileFormat, content: bytes, folder: Path) -> bool:
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         assert form.apart is not None
         outcome = _outcome(form.apart, str(path), MEMORY)
-        os._exit(3 if outcome else 0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        os._exit(_SAFE if not outcome else _BADLY if _message_fault(outcome["message"] or "") else _REFUSED)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _cpu_seconds() -> float:

@@ -48,6 +48,7 @@ def test_a_seed_is_all_that_makes_an_input(seed: int, samples: list[bytes]) -> N
         (RecursionError("too deep"), "RecursionError"),
         (SystemExit(0), "SystemExit"),
         (InputError(" "), "says nothing"),
+        (InputError("f cannot be read: KeyError: 3"), "quotes KeyError"),
     ],
 )
 def test_what_a_reader_may_raise(error: BaseException, fault: str | None, tmp_path: Path) -> None:

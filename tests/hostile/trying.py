@@ -63,7 +63,10 @@ class Trial:
     @cache  # noqa: B019 - one for a process
     def usual(self, command: Callable[[Path], list[object]]) -> Any:
         """The result of a command that has nothing hostile."""
-        return _figures(self.run(command))
+        ended = self.run(command)
+        if ended.code:
+            raise RuntimeError(f"without what is hostile: exit code {ended.code}: {ended.err[-400:]}")
+        return _figures(ended)
 
     def run(self, command: Callable[[Path], list[object]]) -> Ended:
         """Run a command in a fork, in an empty folder that is always the same."""

@@ -201,7 +201,7 @@ class Session:
         if self.task is None:
             raise UsageError(
                 "importance is measured on data, and no task is given",
-                hint="pass --task FILE.py, a file with a function task(); examples/fashion_mnist/task.py is one",
+                hint="pass --task imagefolder:FOLDER, images:FOLDER where there are no labels, or FILE.py with task()",
             )
         return self.task
 
