@@ -81,12 +81,12 @@ NETWORKS = {
         "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128 --fit-samples 512",
         speedups=(1.5, 1.25, 2.0),
     ),
-    "PP-OCR orientation of 64,000 lines": Deployed(
+    "PP-OCR orientation of 96,000 lines": Deployed(
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
         "3x48x192",
-        "lines:64000",
-        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128",
-        speedups=(1.5,),
+        "lines:96000",
+        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128 --fit-samples 1024",
+        speedups=(1.6, 1.42, 1.3),
     ),
     "PP-OCR detection": Deployed(
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
