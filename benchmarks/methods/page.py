@@ -77,7 +77,8 @@ def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], 
     ):
         first, title = rows[0], METHODS[method].title
         if "accuracy" not in first:
-            why = f"not reached: {first['unreachable']:.2f}x" if "unreachable" in first else "failed"
+            fastest = first.get("unreachable", 0.0)
+            why = f"not reached: {fastest:.2f}x" if fastest else "none" if "unreachable" in first else "failed"
             yield f"| {budget:g}x | {title} | {why} | | | | | |"
             continue
         asked = "" if METHODS[method].converts is not None else f"{budget:g}x"
