@@ -54,6 +54,9 @@ SAMPLERS = ("ddim:50:7:5000", "ddpm:1000:7:1000")
 """Kind, steps, seed, and number of images."""
 REAL = 5000
 """Of the training images, whose distance is what is left to be had."""
+SETTINGS = ("--cooled", "--average", "0.999", "--half")
+WEIGHED = ("--heaviest", "5")
+"""Of a network for all time steps: that was better than to weigh all alike, by images of another seed."""
 KEPT = 64
 """Images of each network and sampler that are kept as such; of the others their features are."""
 
@@ -81,7 +84,7 @@ def trained(cache: Path, name: str, steps: int, *words: str) -> Path:
     """Weights of the network after a training, which is done if it was not before."""
     path, about = cache / f"{name}.safetensors", cache / f"{name}.json"
     if not about.exists() or "held_out_mse" not in json.loads(about.read_bytes()):
-        told = ["train", name, "--out", str(cache), "--model", MODEL, "--cooled", "--steps", str(steps), *words]
+        told = ["train", name, "--out", str(cache), "--model", MODEL, *SETTINGS, "--steps", str(steps), *words]
         graphed_denoising.main(told)
     return path
 
@@ -122,7 +125,7 @@ def rows(args: argparse.Namespace) -> Rows:
         return Trained(trained(cache, f"{task}-{speedup:g}x", steps, *told), original, plan)
 
     for speedup in args.speedup:
-        found[f"compressed {speedup:g}x"] = (compressed("task", speedup),)
+        found[f"compressed {speedup:g}x"] = (compressed("task", speedup, *WEIGHED),)
     if args.ranges:
         halves = zip(RANGES.items(), args.ranges, strict=True)
         name = f"two plans {' '.join(f'{speedup:g}x' for speedup in args.ranges)}"

@@ -128,11 +128,9 @@ class Maker:
 
     def _trial(self, rung: Rung, *, trained: bool) -> float:
         """Held-out loss after a short training, or none."""
-        folder, case = (
-            self.bench.trained / "trials" / (rung.name if trained else f"{rung.name}-untrained"),
-            self.bench.case,
-        )
-        path, recipe = folder / "loss.json", replace(case.recipe, steps=case.trial_steps, seed=0)
+        case, name = self.bench.case, rung.name if trained else f"{rung.name}-untrained"
+        folder, recipe = self.bench.trained / "trials" / name, replace(case.recipe, steps=case.trial_steps, seed=0)
+        path = folder / "loss.json"
         if not path.exists():
             with self._alone_in(folder):
                 if not path.exists():
