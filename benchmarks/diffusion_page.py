@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frechet import Images
+from numpy.typing import NDArray
 from PIL import Image
 
 from trt_layermerge.files import replacing
@@ -16,16 +16,18 @@ FOLDER = Path(__file__).parents[1] / "docs" / "experiments"
 PAGE = FOLDER / "diffusion.md"
 MARK = "<!-- what follows is written by benchmarks/diffusion.py --page -->\n"
 ROWS, COLUMNS = 4, 16
+Pixels = NDArray[np.uint8]
 
 
 def write_page(
-    found: Mapping[str, Any], latencies: Mapping[str, Any], pictures: Mapping[str, Images], samplers: Sequence[str]
+    found: Mapping[str, Any], latencies: Mapping[str, Any], pictures: Mapping[str, Pixels], samplers: Sequence[str]
 ) -> None:
     """Write the table of all networks, and a picture of each one's first images."""
     by_hand = PAGE.read_text().partition(MARK)[0] if PAGE.exists() else "# Diffusion\n\n"
     text = [by_hand + MARK, *_table(found, latencies, list(pictures), samplers)]
     text.append(f"\nReal images, {found['samples']} of the training data, are at {found['real images']:.3f}.")
-    text.append(f"\n## Images from the same seeds, by {samplers[0]}\n")
+    kind, steps, *_ = samplers[0].split(":")
+    text.append(f"\n## Images from the same seeds, by {kind.upper()} in {steps} steps\n")
     for name, images in pictures.items():
         file = FOLDER / f"diffusion-{name.replace(' ', '-')}.png"
         _write_grid(images[: ROWS * COLUMNS], file)
@@ -37,8 +39,9 @@ def write_page(
 def _table(
     found: Mapping[str, Any], latencies: Mapping[str, Any], names: Sequence[str], samplers: Sequence[str]
 ) -> list[str]:
-    heads = [f"{sampler}: distance | of the original's" for sampler in samplers]
-    columns = ["network", "one evaluation, ms", "speed-up", "test MSE", *" | ".join(heads).split(" | ")]
+    told = [sampler.split(":") for sampler in samplers]
+    heads = [f"{kind.upper()}, {steps} steps, {count}: distance | of the original's" for kind, steps, _, count in told]
+    columns = ["network", "one evaluation, ms", "speed-up", "held-out MSE", *" | ".join(heads).split(" | ")]
     if any("fid" in found[name][sampler] for name in names for sampler in samplers):
         columns += [f"{sampler}: FID" for sampler in samplers]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
@@ -55,9 +58,8 @@ def _table(
     return lines
 
 
-def _write_grid(images: Images, file: Path) -> None:
-    """Images ``[n, 1, 28, 28]`` in -1..1 side by side, in grey."""
-    tiles = images.reshape(-1, COLUMNS, *images.shape[2:]).transpose(0, 2, 1, 3)
-    pixels = ((tiles.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+def _write_grid(images: Pixels, file: Path) -> None:
+    """Images ``[n, 1, 28, 28]`` of bytes side by side, in grey."""
+    pixels = images.reshape(-1, COLUMNS, *images.shape[2:]).transpose(0, 2, 1, 3)
     with replacing(file) as neighbour:
         Image.fromarray(pixels.reshape(-1, COLUMNS * images.shape[3])).save(neighbour, "PNG", optimize=True)

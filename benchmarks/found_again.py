@@ -40,20 +40,27 @@ def text(outputs: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Tenso
 
 def boxes_in(text: Tensor) -> list[Boxes]:
     """Boxes around the parts of masks ``[batch, height, width]`` that hang together, corners too."""
-    numbers = torch.arange(1.0, text[0].numel() + 1).view(1, *text.shape[1:])
+    numbers = torch.arange(1.0, text[0].numel() + 1, device=text.device).view(1, *text.shape[1:])
     parts, before = numbers * text, torch.zeros_like(text, dtype=torch.float32)
-    while not torch.equal(parts, before):  # each pixel takes the largest number that reaches it
-        before = parts
-        parts = F.max_pool2d(parts[:, None], 3, 1, 1)[:, 0] * text
-    return [_around(one) for one in parts]
+    while not torch.equal(parts, before):  # each pixel takes the largest number that reaches it, and then that one's
+        before, parts = parts, F.max_pool2d(parts[:, None], 3, 1, 1)[:, 0] * text
+        named = (parts.flatten(1).long() - 1).clamp_min(0)
+        parts = parts.flatten(1).gather(1, named).view_as(parts) * text
+    return _around(parts)
 
 
-def _around(parts: Tensor) -> Boxes:
-    """Boxes around pixels of one number each, small ones left out."""
-    places = [(parts == number).nonzero() for number in parts.unique() if number]
-    boxes = [torch.cat([where.amin(0).flip(0), where.amax(0).flip(0) + 1]) for where in places]
-    found = torch.stack(boxes) if boxes else torch.zeros(0, 4, dtype=torch.int64)
-    return found[(found[:, 2:] - found[:, :2]).amin(1) >= LEAST_SIDE]
+def _around(parts: Tensor) -> list[Boxes]:
+    """Boxes around pixels of one number in one map, small ones left out; on the CPU."""
+    image, row, column = parts.nonzero().unbind(1)
+    pixels = parts[0].numel()
+    whose, part = (image * (pixels + 1) + parts[image, row, column].long()).unique(return_inverse=True)
+    first = torch.full((2, len(whose)), pixels, device=parts.device).scatter_reduce(
+        1, part.expand(2, -1), torch.stack([column, row]), "amin"
+    )
+    last = torch.zeros_like(first).scatter_reduce(1, part.expand(2, -1), torch.stack([column, row]) + 1, "amax")
+    boxes, owners = torch.cat([first, last]).T.cpu(), (whose // (pixels + 1)).cpu()
+    large = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= LEAST_SIDE
+    return [boxes[large & (owners == number)] for number in range(len(parts))]
 
 
 def overlap(found: Boxes, wanted: Boxes) -> float:

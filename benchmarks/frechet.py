@@ -14,42 +14,50 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trt_layermerge.network.device import CPU
 from trt_layermerge.network.source import load_source
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion_mnist"
 sys.path.insert(0, str(EXAMPLE))
 Features = NDArray[np.float64]
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean and covariance."""
 Images = NDArray[np.float32]
 
 
-def features_of(images: Images) -> Features:
-    """``[n, 64]`` of images ``[n, 1, 28, 28]`` in -1..1; what is outside is cut off."""
+def features_of(images: Images, device: torch.device = CPU) -> Features:
+    """``[n, 64]`` of images ``[n, 1, 28, 28]`` in -1..1, computed there; what is outside is cut off."""
     from task import MEAN, STD
 
     network = load_source(f"{EXAMPLE / 'model.py'}:resnet20", EXAMPLE / "resnet20.safetensors").module
     network.classifier = torch.nn.Identity()
+    network.to(device)
     given = (torch.from_numpy(images).clamp(-1, 1) / 2 + 0.5 - MEAN) / STD
     with torch.inference_mode():
-        return torch.cat([network(part) for part in given.split(128)]).double().numpy()
+        return torch.cat([network(part.to(device)).cpu() for part in given.split(128)]).double().numpy()
 
 
-def frechet_distance(ours: Features, others: Features) -> float:
-    """``|m - n|^2 + tr(C + D - 2 (C D)^(1/2))`` of two sets of features ``[n, features]``."""
-    means, covariances = zip(*((one.mean(0), np.cov(one, rowvar=False)) for one in (ours, others)), strict=True)
+def moments(features: Features) -> Moments:
+    """Mean ``[features]`` and covariance ``[features, features]`` of features ``[n, features]``."""
+    return features.mean(0), np.cov(features, rowvar=False)
+
+
+def frechet_distance(ours: Moments, others: Moments) -> float:
+    """``|m - n|^2 + tr(C + D - 2 (C D)^(1/2))`` of two normal distributions."""
+    (mean, covariance), (other_mean, other) = ours, others
     # The roots of C D are those of D^(1/2) C D^(1/2), which is symmetric and has none below 0 but by rounding.
-    values, vectors = np.linalg.eigh(covariances[1])
+    values, vectors = np.linalg.eigh(other)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    crossed = np.sqrt(np.linalg.eigvalsh(root @ covariances[0] @ root).clip(0)).sum()
-    apart = float(np.square(means[0] - means[1]).sum())
-    return apart + float(np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * crossed)
+    crossed = np.sqrt(np.linalg.eigvalsh(root @ covariance @ root).clip(0)).sum()
+    return float(np.square(mean - other_mean).sum() + np.trace(covariance) + np.trace(other) - 2 * crossed)
 
 
-def distance_ratio(ours: Features, base: Features, real: Features, draws: int = 200) -> tuple[float, float, float]:
+def distance_ratio(ours: Features, base: Features, real: Moments, draws: int = 200) -> tuple[float, float, float]:
     """Distance of ours over that of the base, from the same seeds, with a 95 % interval: images are drawn in pairs."""
     generator = np.random.default_rng(0)
 
     def ratio(drawn: NDArray[np.int64]) -> float:
-        return frechet_distance(ours[drawn], real) / frechet_distance(base[drawn], real)
+        return frechet_distance(moments(ours[drawn]), real) / frechet_distance(moments(base[drawn]), real)
 
     found = [ratio(generator.integers(len(ours), size=len(ours))) for _ in range(draws)]
     low, high = np.quantile(found, [0.025, 0.975])

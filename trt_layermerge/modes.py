@@ -173,8 +173,9 @@ def _put_filters(before: tuple[Any, ...]) -> None:
 
 def _loggers() -> list[str]:
     """Those of ours that are switched off, as ``logging.config`` does with all that it does not know."""
-    ours = [one for one in logging.root.manager.loggerDict if one.split(".")[0] == __package__]
-    return [name for name in ours if logging.getLogger(name).disabled]
+    known = list(logging.root.manager.loggerDict.items())  # asked for around every call: libraries have hundreds
+    ours = [(name, one) for name, one in known if name.startswith(__package__)]
+    return [name for name, one in ours if isinstance(one, logging.Logger) and one.disabled]
 
 
 def _put_loggers(before: list[str]) -> None:

@@ -11,10 +11,15 @@ known before anything is trained:
 2. ``shapes``: each setting of each method gives a *ladder* of networks, the least changed first (``ladder``).
 3. ``climb``: all of them are timed, interleaved with the original. At a budget, a setting stands for its first rung
    that is measured to meet it: a method that knows only how much it prunes is aimed as well as one that plans.
-4. ``rows``: where a method has several settings, the one is taken that has the least held-out loss after a short
-   training, the same for all. Then all train alike, and the test data is read once a row (``rows``).
-5. ``time``: the networks that came out, interleaved with the original, in pieces; this is the latency of a row.
-6. ``page``: docs/results.md and its picture, from benchmarks/results/ (``page``).
+4. ``trials``: where a method has several settings, at each budget the one is taken that has the least held-out loss
+   after a short training, the same for all (``rows``).
+5. ``rows``: all train alike, and the test data is read once a row (``rows``).
+6. ``time``: the networks that came out, interleaved with the original, in pieces; this is the latency of a row.
+7. ``page``: docs/results.md and its picture, from benchmarks/results/ (``page``).
+
+With ``--device cuda`` fits are solved, networks trained and scored there, a step being one CUDA graph (``graphed``).
+Several processes of the same command share trials and rows. A machine that only trains needs no latencies: plans,
+shapes and speeds are files of the folder, which two machines may hand to each other.
 
 Everything is kept in runs/methods/NETWORK; the same command goes on where it was stopped. Finished rows go into
 benchmarks/results/NETWORK.json, with machine, versions and date. Latencies are those of ONNX Runtime on one thread.

@@ -20,8 +20,9 @@ from .ladder import Ladder
 from .page import RESULTS, write_page
 from .registry import METHODS
 from .rows import Maker, rows_of
+from .ruled import whole_blocks
 
-STAGES = ("profile", "tables", "shapes", "climb", "rows", "time", "page")
+STAGES = ("profile", "tables", "shapes", "climb", "trials", "rows", "time", "page")
 
 
 def arguments() -> argparse.Namespace:
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", nargs="+", type=float, help="how many times as fast; those of the network")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--device", default="cpu", help="where torch computes (cpu, cuda, auto); engines are the CPU's")
     parser.add_argument("--seconds", type=float, default=600.0, help="after which the stage time begins no more")
     return parser.parse_args()
 
@@ -43,20 +45,20 @@ def main() -> None:
     args = arguments()
     one_thread()
     for name in args.only:
-        bench = Bench(name, CASES[name])
+        bench = Bench(name, CASES[name], args.device)
         bench.folder.mkdir(parents=True, exist_ok=True)
         if "profile" in args.stage:
             bench.profile()
         if "tables" in args.stage:
-            bench.importance()
+            bench.importance(also=whole_blocks(bench))
         if "shapes" in args.stage:
             Ladder(bench).make(args.methods)
         if "climb" in args.stage:
             Ladder(bench).climb()
+        if "trials" in args.stage:
+            Maker(bench).settle(args.methods, args.budget)
         if "rows" in args.stage:
-            maker = Maker(bench)
-            for row in rows_of(bench, args.methods, args.budget, args.seeds):
-                maker.make(row)
+            Maker(bench).make_all(rows_of(bench, args.methods, args.budget, args.seeds))
         if "time" in args.stage:
             collect(bench, args.seconds)
     if "page" in args.stage:
@@ -65,7 +67,7 @@ def main() -> None:
 
 def collect(bench: Bench, seconds: float) -> None:
     """Time all rows that there are, whoever asked for them, and write them down with the machine that they are of."""
-    rows = [dict(parse_json(read_bytes(path))) for path in sorted((bench.folder / "rows").glob("*.json"))]
+    rows = [dict(parse_json(read_bytes(path))) for path in sorted((bench.trained / "rows").glob("*.json"))]
     latencies = timed(bench, rows, seconds)
     path = RESULTS / f"{bench.name}.json"
     path.parent.mkdir(exist_ok=True)
@@ -81,7 +83,7 @@ def collect(bench: Bench, seconds: float) -> None:
             "device": device.name,
             "versions": versions(),
             "commit": git_state(),
-            "original": {"accuracy": round(bench.test(bench.original), 5), "latency_ms": original},
+            "original": {"accuracy": round(bench.test(bench.widest.network.module), 5), "latency_ms": original},
             "cpu_seconds": costs,
             "rows": [row | latencies.get(row.get("network", ""), {}) for row in rows],
         },

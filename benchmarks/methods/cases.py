@@ -31,9 +31,11 @@ class Case:
         untrained: The same without any training.
         widths: Shares of channels that are on offer where methods narrow; the first is measured, others are parts.
         trial_steps: Of the short training that settings are picked by.
-        picked_at: The budget that settings are picked at, for all budgets.
         samples: How much data importance looks at.
         limits: Which candidates there are.
+        pruned: Multiples that channels are rounded to where they are pruned, and the largest share that is tried.
+        validated: Plans that are timed to correct what all are predicted to take; 0 for no correction.
+        trained_choices: Whether the papers' importance is measured, too: each choice trained for a while.
         page: Of docs/ that its section is in.
     """
 
@@ -47,19 +49,21 @@ class Case:
     untrained: tuple[float, ...] = (2.0, 2.7)
     widths: tuple[str, ...] = field(default=("1.0,0.75,0.5,0.25", "1.0,0.5"))
     trial_steps: int = 40
-    picked_at: float = 2.7
     samples: Samples = field(default_factory=Samples)
     limits: Limits = field(default_factory=Limits)
+    pruned: tuple[tuple[int, ...], float] = ((4, 8), 0.8)
+    validated: int = 0
+    trained_choices: bool = False
     page: str = "results.md"
 
 
 def _trained(name: str, title: str, lr: float, **more: Any) -> Case:
-    """A network of ``train_networks.py``: two budgets, and 200 steps on the same 25,600 images for everyone."""
-    one, recipe = TRAINEES[name], Recipe(steps=200, lr=lr, distillation=0.9)
+    """A network of ``train_networks.py``: two budgets, and five epochs for everyone."""
+    one, recipe = TRAINEES[name], Recipe(epochs=5, lr=lr, distillation=0.9)
     return Case(
         f"{title} on Fashion-MNIST", one.model, weights_of(name), one.task, recipe,
-        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=20, picked_at=2.0,
-        page="results-networks.md", **more,
+        budgets=(1.5, 2.0), untrained=(1.5,), widths=("1.0,0.75,0.5", "1.0,0.5"), trial_steps=40,
+        pruned=((8,), 0.6), validated=8, page="results-networks.md", **more,
     )  # fmt: skip
 
 
@@ -70,11 +74,12 @@ CASES = {
         EXAMPLE / "resnet20.safetensors",
         EXAMPLE / "task.py",
         Recipe(lr=0.04, distillation=0.9),
+        trained_choices=True,
     ),
     "mobilenet_v2": _trained(
-        "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.02, samples=Samples(256, 1024), limits=Limits(max_layers=6)
+        "mobilenet_v2", "MobileNetV2-1.0 at 64x64", 0.04, samples=Samples(1024, 2048), limits=Limits(max_layers=6)
     ),
-    "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.02),
-    "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.02),
-    "resnet56": _trained("resnet56", "ResNet-56", 0.04),
+    "vgg16": _trained("vgg16", "VGG-16-BN of a quarter of its width", 0.04),
+    "mobilenet_v3_small": _trained("mobilenet_v3_small", "MobileNetV3-Small at 64x64", 0.04),
+    "resnet56": _trained("resnet56", "ResNet-56", 0.08, limits=Limits(max_layers=6)),
 }

@@ -33,7 +33,7 @@ def timed(bench: Bench, rows: Sequence[dict[str, Any]], seconds: float) -> dict[
         if time.monotonic() - began > seconds:
             break
         part = todo[begin : begin + TOGETHER]
-        engines = {row["network"]: bench.built(*onnx_of(bench, row["network"], row["seed"])) for row in part}
+        engines = {row["network"]: bench.built(*onnx_of(bench, row)) for row in part}
         timings = compare({"original": bench.built(bench.original)} | engines, POLICY)
         original = timings.pop("original")
         for network, one in timings.items():

@@ -48,8 +48,8 @@ class Ladder:
                 if rung.alike not in self._shapes:
                     module = rung.shape(self.bench)
                     shape = self._shapes[rung.alike] = _shape(module)
-                    if shape not in self._speeds and not self._onnx(shape).exists():
-                        self.bench.sketch(module, self._onnx(shape))
+                    if shape not in self._speeds and not shape_file(self.bench, shape).exists():
+                        self.bench.sketch(module, shape_file(self.bench, shape))
             write_json(self.bench.folder / "shapes.json", self._shapes)
 
     def climb(self) -> None:
@@ -59,7 +59,7 @@ class Ladder:
         self.bench.sketch(fold_norms(self.bench.widest.network.module), original)
         for begin in range(0, len(todo), TOGETHER):
             part = todo[begin : begin + TOGETHER]
-            engines = {shape: self.bench.built(self._onnx(shape)) for shape in part}
+            engines = {shape: self.bench.built(shape_file(self.bench, shape)) for shape in part}
             timings = compare({"original": self.bench.built(original)} | engines, POLICY)
             for shape in part:
                 self._speeds[shape] = round(timings["original"].median_ns / timings[shape].median_ns, 4)
@@ -68,7 +68,11 @@ class Ladder:
 
     def speed(self, rung: Rung) -> float | None:
         """How many times as fast as the original; ``None`` where that was not measured."""
-        return self._speeds.get(self._shapes.get(rung.alike, ""))
+        return self._speeds.get(self.shape(rung))
+
+    def shape(self, rung: Rung) -> str:
+        """What names its shape; empty where that is not made yet."""
+        return str(self._shapes.get(rung.alike, ""))
 
     def answer(self, contender: Contender, budget: float) -> Rung | None:
         """The least changed network that meets a budget."""
@@ -82,8 +86,10 @@ class Ladder:
         speeds = (self.speed(rung) for one in contenders for rung in self.rungs(one))
         return max((speed for speed in speeds if speed is not None), default=0.0)
 
-    def _onnx(self, shape: str) -> Path:
-        return self.bench.folder / "shapes" / f"{shape}.onnx"
+
+def shape_file(bench: Bench, shape: str) -> Path:
+    """A network of a shape, its weights any."""
+    return bench.folder / "shapes" / f"{shape}.onnx"
 
 
 def _contenders(methods: Iterable[str]) -> Iterator[Contender]:

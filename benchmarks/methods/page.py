@@ -56,6 +56,9 @@ def section(name: str, results: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"The original: {original['latency_ms']:.3f} ms, {original['accuracy']:.2%}. {results['about']}"
     groups = grouped(results["rows"])
+    places = sorted({row["trained_on"] for row in results["rows"] if "trained_on" in row})
+    if places:
+        yield f"Fits were solved and networks trained on: {', '.join(places)}, in float32 without TF32."
     for trained in (True, False):
         chosen = {key: rows for key, rows in groups.items() if (key[2] is not None) == trained}
         if chosen:
@@ -74,7 +77,8 @@ def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], 
     ):
         first, title = rows[0], METHODS[method].title
         if "accuracy" not in first:
-            why = f"not reached: {first['unreachable']:.2f}x" if "unreachable" in first else "failed"
+            fastest = first.get("unreachable", 0.0)
+            why = f"not reached: {fastest:.2f}x" if fastest else "none" if "unreachable" in first else "failed"
             yield f"| {budget:g}x | {title} | {why} | | | | | |"
             continue
         asked = "" if METHODS[method].converts is not None else f"{budget:g}x"
@@ -83,7 +87,7 @@ def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], 
         yield (
             f"| {asked} | {title} | {_measured(first)} "
             f"| {', '.join(f'{one:+.2f}' for one in points)} | {mean(points):+.2f}{spread} "
-            f"| {_error(first)} | {mean(row['cpu_seconds'] for row in rows) / 60:.1f} | {first['setting']} |"
+            f"| {_error(first)} | {_cost(rows)} | {first['setting']} |"
         )
 
 
@@ -92,6 +96,12 @@ def _measured(row: Mapping[str, Any]) -> str:
     if "speedup" not in row:
         return f"{row['aimed']:.2f}x before training" if "aimed" in row else "not timed yet"
     return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
+
+
+def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Processor minutes of a row, where a processor did it."""
+    here = [row["cpu_seconds"] for row in rows if row.get("trained_on", "CPU") == "CPU"]
+    return f"{mean(here) / 60:.1f}" if here else ""
 
 
 def _error(row: Mapping[str, Any]) -> str:

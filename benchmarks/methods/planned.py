@@ -13,10 +13,12 @@ from trt_layermerge.files import replacing
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.reconstruction import PAPERS, PLAIN, Strength
 from trt_layermerge.merging.restored_norms import restore_norms
-from trt_layermerge.merging.sequential import execute
+from trt_layermerge.merging.sequential import execute, execute_on
+from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.pipeline.measured_plans import digest_of
 from trt_layermerge.pipeline.measuring import importance_table
+from trt_layermerge.pipeline.session import Session
 from trt_layermerge.pipeline.solving import ChosenPlan, chosen, with_kept
 from trt_layermerge.planning.plan import Plan
 from trt_layermerge.training.decoupling import decouple, settled
@@ -24,6 +26,7 @@ from trt_layermerge.training.recipe import Recipe
 
 from .bench import Bench
 from .contender import Contender, Rung
+from .kept_plans import kept_plans
 
 Way = Literal["merged", "linearised", "decoupled"]
 """Merged, then trained; trained without what goes, then merged (the papers); or that fades while it trains (ELC)."""
@@ -89,12 +92,13 @@ class PlannedRung(Rung):
         return replace(recipe, decouple=FADING) if self.way == "decoupled" else recipe
 
     def _executed(self, bench: Bench, batches: Sequence[Values]) -> fx.GraphModule:
-        network = bench.widest.network
-        return execute(network, self.plan.choices, batches, strength=self.strength, kept=self.plan.kept).merged
+        device, network, plan = bench.computes_on, bench.widest.network, self.plan
+        return execute_on(device, network, plan.choices, batches, strength=self.strength, kept=plan.kept).merged
 
     def _trainable(self, bench: Bench, batches: Sequence[Values]) -> fx.GraphModule:
         module = self._executed(bench, batches)
-        restore_norms(module, bench.widest.network, self.plan.choices, batches)
+        with placed(module, bench.computes_on):
+            restore_norms(module, bench.widest.network, self.plan.choices, batches)
         return module
 
 
@@ -106,16 +110,28 @@ class Planned(Contender):
         method: Its name there.
         way: How its plans are carried out.
         widths: Shares of channels on offer: which of the case's; ``None`` where nothing is narrowed.
+        trained: Whether importance is that of choices which were each trained for a while, as the papers have it.
     """
 
     method: str
     way: Way = "merged"
     widths: int | None = None
+    trained: bool = False
 
     def rungs(self, bench: Bench) -> Iterator[Rung]:
         """Plans of the frontier around each budget, and its fastest."""
         widths = "" if self.widths is None else bench.case.widths[self.widths]
-        session, frontier = bench.session(self.method, widths), bench.frontier(self.method, widths)
+        session = bench.session(self.method, widths, trained=self.trained)
+        if self.trained and not session.job.importance_file.exists():
+            return  # which takes long, and is left out for most networks
+        letter = "" if session.job.strength == Strength() else "p"
+        name = " ".join(filter(None, (self.method, widths, "trained" * self.trained)))
+        for plan in kept_plans(bench, name, session, lambda: self._plans(bench, session)):
+            name = f"plan-{digest_of(plan)}{letter}-{self.way}"
+            yield PlannedRung(name, plan.speedup, chosen(session, plan), self.way, session.job.strength)
+
+    def _plans(self, bench: Bench, session: Session) -> Iterator[Plan]:
+        frontier, table = bench.frontier(session), importance_table(session)
         original, fastest = frontier.problem.original_ns, int(frontier.latency_ns[0])
         plans: dict[str, Plan] = {}
         for speed in speeds((*bench.case.budgets, *bench.case.untrained)):
@@ -123,10 +139,8 @@ class Planned(Contender):
                 plan = frontier.best(int(original / speed))
                 plans.setdefault(digest_of(plan), plan)
         plans.setdefault(digest_of(frontier.fastest), frontier.fastest)
-        table, letter = importance_table(session), "" if session.job.strength == Strength() else "p"
-        for digest, plan in sorted(plans.items(), key=lambda one: -one[1].objective):
-            what = chosen(session, with_kept(plan, table))
-            yield PlannedRung(f"plan-{digest}{letter}-{self.way}", plan.speedup, what, self.way, session.job.strength)
+        for plan in sorted(plans.values(), key=lambda one: -one.objective):
+            yield with_kept(plan, table)
 
 
 def speeds(budgets: Sequence[float]) -> list[float]:

@@ -89,8 +89,10 @@ class TorchPruning(Contender):
 
     def rungs(self, bench: Bench) -> Iterator[Rung]:
         """By the share that is pruned."""
-        where = "all" if self.everywhere else "each"
-        for share in SHARES:
+        where, (multiples, most) = "all" if self.everywhere else "each", bench.case.pruned
+        for share in SHARES if self.round_to in multiples else ():
+            if share > most:
+                return
             name = f"pruned-{self.criterion}-{self.round_to}-{where}-{share:g}"
             yield PrunedRung(name, None, self.criterion, self.round_to, self.everywhere, share)
 

@@ -26,14 +26,22 @@ class Method:
 
 
 METHODS = {
-    "joint": Method("ours, depth", (Planned("", "joint"),)),
+    "joint": Method(
+        "ours, depth", (Planned("choices not trained", "joint"), Planned("choices trained", "joint", trained=True))
+    ),
     "joint-width": Method(
         "ours, depth and width",
         (Planned("all widths", "joint", widths=0), Planned("half of the channels or all", "joint", widths=1)),
     ),
     "torch-pruning": Method("Torch-Pruning 1.6", tuple(TorchPruning.settings())),
     "width": Method("ours, width alone", (Planned("", "width", widths=0),)),
-    "layermerge": Method("LayerMerge (ICML 2024)", (Planned("", "layermerge", "linearised"),)),
+    "layermerge": Method(
+        "LayerMerge (ICML 2024)",
+        (
+            Planned("choices trained", "layermerge", "linearised", trained=True),
+            Planned("choices not trained", "layermerge", "linearised"),
+        ),
+    ),
     "depth": Method("depth compression (ICML 2023)", (Planned("", "depth", "linearised"),)),
     "layer-only": Method("layers dropped (LayerOnly)", (Planned("", "layer-only", "linearised"),)),
     "elc": Method("ELC (TIP 2023), our reading", (Planned("", "depth", "decoupled"),)),

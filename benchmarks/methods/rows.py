@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,26 @@ from typing import Any
 from torch import nn
 
 from trt_layermerge.delivery.typed_onnx import typed_path, write_typed
-from trt_layermerge.errors import LayerMergeError
+from trt_layermerge.errors import InputError, LayerMergeError
 from trt_layermerge.files import parse_json, read_bytes, write_json
+from trt_layermerge.locks import exclusive
+from trt_layermerge.network.device import CPU, move
 from trt_layermerge.training.loop import fine_tune
+from trt_layermerge.training.process_group import Alone
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification
 
 from .bench import Bench
 from .contender import Rung
-from .ladder import Ladder
+from .graphed import GraphedTraining
+from .ladder import Ladder, shape_file
 from .registry import METHODS
 
 Seed = int | None
 """Of a row's training; ``None`` where nothing is trained."""
+
+LATENCY_SEEDS: tuple[Seed, ...] = (0, None)
+"""Whose networks are written: latency depends on shapes alone, and INT8 is tried on one of them."""
 
 CONVERSION_IMAGES, CONVERSION_BATCH = 256, 16
 """That INT8 is calibrated on, as the tool does."""
@@ -39,98 +47,151 @@ class Row:
 
     def path(self, bench: Bench) -> Path:
         """Its file."""
-        return bench.folder / "rows" / f"{self.method}-{self.budget:g}x-{_words(self.seed)}.json"
+        return bench.trained / "rows" / f"{self.method}-{self.budget:g}x-{_words(self.seed)}.json"
+
+
+class MadeElsewhereError(Exception):
+    """Another process makes the same network."""
 
 
 class Maker:
     """Makes the rows of a network."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench, self.ladder = bench, Ladder(bench)
+        self.bench, self.ladder, self._waits = bench, Ladder(bench), False
+
+    def settle(self, methods: Iterable[str], budgets: Sequence[float] | None = None) -> None:
+        """Pick settings; several processes share the trials."""
+        case = self.bench.case
+        asked = [(budget, True) for budget in budgets or case.budgets]
+        asked += [(budget, False) for budget in case.untrained if budget in (budgets or case.untrained)]
+        for self._waits in (False, True):
+            for method in methods:
+                for budget, trained in asked:
+                    with suppress(MadeElsewhereError):
+                        self.answer(method, budget, trained=trained)
+
+    def make_all(self, rows: Iterable[Row]) -> None:
+        """Make rows; what another process is at is left to it for now, and seen to when all else is done."""
+        later = []
+        for row in rows:
+            try:
+                self.make(row)
+            except MadeElsewhereError:
+                later.append(row)
+        self._waits = True
+        for row in later:
+            self.make(row)
 
     def make(self, row: Row) -> dict[str, Any]:
-        """A row, read where it was made before."""
+        """A row, read where it was made before.
+
+        Raises:
+            MadeElsewhereError: Another process is at it.
+        """
         path = row.path(self.bench)
         if path.exists():
             return dict(parse_json(read_bytes(path)))
         method = METHODS[row.method]
         made = self._trained(row) if method.converts is None else self._converted(row, method.converts)
         found = {"method": row.method, "budget": row.budget, "seed": row.seed, **made}
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         print(f"{path.stem}: { ({key: made[key] for key in made if key != 'network'}) }", flush=True)
         return found
 
     def _trained(self, row: Row) -> dict[str, Any]:
-        method = METHODS[row.method]
-        answers = {one.setting: rung for one in method.settings if (rung := self.ladder.answer(one, row.budget))}
-        if not answers:
-            return {"unreachable": self.ladder.fastest(method.settings)}
-        setting = next(one for one in self._by_trial(row.method) if one in answers)
-        rung = answers[setting]
+        answer = self.answer(row.method, row.budget, trained=row.seed is not None)
+        if answer is None:
+            return {"unreachable": self.ladder.fastest(METHODS[row.method].settings)}
+        setting, rung = answer
         return {
             "setting": setting,
             "network": rung.name,
             "predicted": rung.predicted and round(rung.predicted, 4),
             "aimed": self.ladder.speed(rung),
+            "shape": self.ladder.shape(rung),
             **self._outcome(rung, row.seed),
         }
 
-    def _by_trial(self, method: str) -> list[str]:
-        """The settings of a method by held-out loss after a short training, those last that cannot be so fast."""
-        settings, budget = METHODS[method].settings, self.bench.case.picked_at
-        answers = {one.setting: self.ladder.answer(one, budget) for one in settings}
-        if len({rung.name for rung in answers.values() if rung is not None}) < 2:
-            return sorted(answers, key=lambda setting: answers[setting] is None)
-        losses = {setting: math.inf if rung is None else self._trial(rung) for setting, rung in answers.items()}
-        return sorted(losses, key=lambda setting: losses[setting])
+    def answer(self, method: str, budget: float, *, trained: bool = True) -> tuple[str, Rung] | None:
+        """The setting of a method that loses least at a budget, and its network: after a short training, or untrained.
 
-    def _trial(self, rung: Rung) -> float:
-        """Held-out loss after a short training."""
-        path, case = self.bench.folder / "trials.json", self.bench.case
-        known = dict(parse_json(read_bytes(path))) if path.exists() else {}
-        if rung.name not in known:
-            recipe = replace(case.recipe, steps=case.trial_steps, seed=0)
-            with self.bench.cost("trials"):
-                module = self._fine_tuned(rung, recipe, self.bench.folder / "trial.checkpoint.safetensors")
-            known[rung.name] = round(self.bench.held_out(module).loss, 5)
-            print(f"trial {rung.name}: {known[rung.name]}", flush=True)
-            write_json(path, known)
-            (self.bench.folder / "trial.checkpoint.safetensors").unlink()
-        return float(known[rung.name])
+        Raises:
+            MadeElsewhereError: Another process tries one of them.
+        """
+        settings = METHODS[method].settings
+        answers = {one.setting: rung for one in settings if (rung := self.ladder.answer(one, budget)) is not None}
+        if len({rung.name for rung in answers.values()}) < 2:
+            return next(iter(answers.items()), None)
+        return min(answers.items(), key=lambda one: self._trial(one[1], trained=trained))
+
+    def _trial(self, rung: Rung, *, trained: bool) -> float:
+        """Held-out loss after a short training, or none."""
+        case, name = self.bench.case, rung.name if trained else f"{rung.name}-untrained"
+        folder, recipe = self.bench.trained / "trials" / name, replace(case.recipe, steps=case.trial_steps, seed=0)
+        path = folder / "loss.json"
+        if not path.exists():
+            with self._alone_in(folder):
+                if not path.exists():
+                    with self.bench.cost("trials"):
+                        module = self._delivered(rung, recipe if trained else None, folder / "checkpoint")
+                        loss = self.bench.held_out(module).loss
+                    write_json(path, round(loss, 5))
+                    (folder / "checkpoint").unlink(missing_ok=True)
+        return float(parse_json(read_bytes(path)))
 
     def _outcome(self, rung: Rung, seed: Seed) -> dict[str, Any]:
         """What training a network gives; the same network is trained once, whichever rows ask for it."""
         folder = outcome_folder(self.bench, rung.name, seed)
         path = folder / "outcome.json"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            began = time.process_time()
-            if seed is None:
-                module = rung.finish(self.bench, rung.start(self.bench))
-            else:
-                recipe = replace(self.bench.case.recipe, seed=seed)
-                module = self._fine_tuned(rung, recipe, folder / "checkpoint.safetensors")
-            seconds, held_out = time.process_time() - began, self.bench.held_out(module)
-            self.bench.write(module, folder / "network.onnx")
-            outcome = {
-                "held_out_loss": round(held_out.loss, 5),
-                "held_out_accuracy": round(held_out.accuracy, 5),
-                "accuracy": round(self.bench.test(folder / "network.onnx"), 5),
-                "cpu_seconds": round(seconds, 1),
-            }
-            write_json(path, outcome)
+        with self._alone_in(folder):
+            if not path.exists():
+                write_json(path, self._made(rung, seed, folder))
         return dict(parse_json(read_bytes(path)))
 
-    def _fine_tuned(self, rung: Rung, recipe: Recipe, checkpoint: Path) -> nn.Module:
-        model, teacher = rung.start(self.bench), self.bench.teacher(recipe.seed)
-        try:
-            fine_tune(
-                model, self.bench.task, rung.recipe(recipe), checkpoint=checkpoint, teacher=teacher, progress=_said()
-            )
-        finally:
-            teacher.keep()
-        return rung.finish(self.bench, model)
+    @contextmanager
+    def _alone_in(self, folder: Path) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(folder, wait=self._waits))
+            except InputError:
+                raise MadeElsewhereError from None
+            yield
+
+    def _made(self, rung: Rung, seed: Seed, folder: Path) -> dict[str, Any]:
+        began, wall = time.process_time(), time.monotonic()
+        recipe = None if seed is None else replace(self.bench.case.recipe, seed=seed)
+        module = self._delivered(rung, recipe, folder / "checkpoint")
+        seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
+        if seed in LATENCY_SEEDS:
+            self.bench.write(module, folder / "network.onnx")
+        return {
+            "held_out_loss": round(held_out.loss, 5),
+            "held_out_accuracy": round(held_out.accuracy, 5),
+            "accuracy": round(self.bench.test(module), 5),
+            "cpu_seconds": round(seconds, 1),
+            "seconds": round(wall, 1),
+            "trained_on": self.bench.trained_on,
+        }
+
+    def _delivered(self, rung: Rung, recipe: Recipe | None, checkpoint: Path) -> nn.Module:
+        """What a network is when it is trained, if it is."""
+        bench, model = self.bench, rung.start(self.bench)
+        if recipe is not None:
+            recipe = rung.recipe(recipe)
+            with bench.teacher(recipe.seed) as teacher:
+                if bench.computes_on.type == "cuda" and not recipe.decouple:
+                    given = getattr(bench.task, "given", bench.task)
+                    assert isinstance(given, Classification)
+                    GraphedTraining(model, teacher, given, recipe, bench.computes_on).run()
+                    move(model, CPU)
+                else:
+                    fine_tune(
+                        model, bench.task, recipe, checkpoint=checkpoint, teacher=teacher, progress=_said(),
+                        group=Alone(bench.computes_on),
+                    )  # fmt: skip
+        return rung.finish(bench, model)
 
     def _converted(self, row: Row, converts: str) -> dict[str, Any]:
         """The trained network of another method in INT8; its latency is what it is."""
@@ -145,7 +206,7 @@ class Maker:
             write_typed(onnx, "int8", self._conversion_batches())
         except LayerMergeError as error:
             return {"network": f"{name}-int8", "failed": error.message}
-        accuracy = self.bench.test(typed_path(onnx, "int8"), "int8")
+        accuracy = self.bench.test_engine(typed_path(onnx, "int8"), "int8")
         return {"network": f"{name}-int8", "setting": "", "accuracy": round(accuracy, 5), "cpu_seconds": 0.0}
 
     def _conversion_batches(self) -> list[Any]:
@@ -153,17 +214,18 @@ class Maker:
         return list(parts)
 
 
-def onnx_of(bench: Bench, network: str, seed: Seed) -> tuple[Path, str]:
-    """The file of a row's network, and its precision."""
-    precision = "int8" if network.endswith("-int8") else "fp32"
+def onnx_of(bench: Bench, row: Mapping[str, Any]) -> tuple[Path, str]:
+    """The file of a row's network, and its precision; of one that was trained elsewhere, a file of its shape."""
+    network, precision = row["network"], "int8" if row["network"].endswith("-int8") else "fp32"
     name = network.removesuffix("-int8")
-    source = bench.original if name == "original" else outcome_folder(bench, name, seed) / "network.onnx"
-    return typed_path(source, precision), precision
+    files = [outcome_folder(bench, name, seed) / "network.onnx" for seed in LATENCY_SEEDS]
+    files = [bench.original] if name == "original" else [path for path in files if path.exists()]
+    return typed_path(files[0] if files else shape_file(bench, row["shape"]), precision), precision
 
 
 def outcome_folder(bench: Bench, network: str, seed: Seed) -> Path:
     """Where a trained network lies."""
-    return bench.folder / "trained" / f"{network}-{_words(seed)}"
+    return bench.trained / "networks" / f"{network}-{_words(seed)}"
 
 
 def rows_of(bench: Bench, methods: Sequence[str], budgets: Sequence[float] | None, seeds: int) -> Iterator[Row]:
@@ -172,8 +234,10 @@ def rows_of(bench: Bench, methods: Sequence[str], budgets: Sequence[float] | Non
     for seed in (*range(seeds), None):
         for budget in budgets or (case.untrained if seed is None else case.budgets):
             for method in methods:
-                if method == "int8" and (budget, seed) != (case.budgets[0], 0):
-                    continue  # there is one of it
+                if METHODS[method].converts is not None and (
+                    seed != 0 or (method == "int8" and budget != case.budgets[0])
+                ):
+                    continue  # of each network one; and there is one original
                 if seed is not None or budget in case.untrained:
                     yield Row(method, budget, seed)
 

@@ -43,14 +43,7 @@ class WholeBlocks(Contender):
 
     def rungs(self, bench: Bench) -> Iterator[Rung]:
         """One merged, two, and so on."""
-        spans, session = branches(bench), bench.widest
-        whole = [
-            one
-            for one in choices_of(session.network)
-            if one.kind is Kind.MERGE
-            and (one.block.chain, one.block.start, one.block.end) in spans
-            and len(one.kept) == len(one.block)
-        ]
+        session, whole = bench.widest, whole_blocks(bench)
         if not whole:
             return
         table = importance_stage(session, Reporter(), whole)
@@ -59,6 +52,18 @@ class WholeBlocks(Contender):
         for count in range(1, len(ranked) + 1):
             plan = ChosenPlan(tuple(ranked[:count]))
             yield PlannedRung(f"whole-blocks-{count}", None, plan, "linearised", PAPERS)
+
+
+def whole_blocks(bench: Bench) -> list[Choice]:
+    """Merges of residual blocks as a whole."""
+    spans = branches(bench)
+    return [
+        one
+        for one in choices_of(bench.widest.network)
+        if one.kind is Kind.MERGE
+        and (one.block.chain, one.block.start, one.block.end) in spans
+        and len(one.kept) == len(one.block)
+    ]
 
 
 def branches(bench: Bench) -> set[tuple[int, int, int]]:

@@ -21,14 +21,19 @@ class DenoisingUNet(UNet2DModel):
         return super().forward(sample, timestep, return_dict=False)[0]
 
 
-def unet() -> DenoisingUNet:
-    """The network with random weights."""
+def deep_unet() -> DenoisingUNet:
+    """The same with two blocks a resolution, as DDPM has it, with random weights."""
+    return unet(blocks=2)
+
+
+def unet(blocks: int = 1) -> DenoisingUNet:
+    """The network with random weights, and so many residual blocks a resolution down, one more up."""
     return DenoisingUNet(
         sample_size=28,
         in_channels=1,
         out_channels=1,
         block_out_channels=(16, 32, 64),
-        layers_per_block=1,
+        layers_per_block=blocks,
         down_block_types=("DownBlock2D",) * 3,
         up_block_types=("UpBlock2D",) * 3,
         attention_head_dim=None,

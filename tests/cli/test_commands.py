@@ -75,7 +75,8 @@ def test_compress_prints_one_object_and_nothing_else(first_run: Any) -> None:
     found = ran.json  # which does not parse if anything else was printed, by the task file for one
     assert "the task is loading" in ran.err
     assert found.keys() == {
-        "original", "compressed", "speedup", "predicted_latency_ms", "proof", "engine", "manifest", "report"
+        "original", "compressed", "speedup", "predicted_latency_ms", "prediction_error", "prediction_missed", "proof",
+        "engine", "manifest", "report"
     }  # fmt: skip
     assert found["original"].keys() == found["compressed"].keys() == FIGURES
     assert found["speedup"] == pytest.approx(found["original"]["latency_ms"] / found["compressed"]["latency_ms"])

@@ -3,177 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trt_layermerge.blocks import lowering
-from trt_layermerge.blocks.candidates import choices_of, fit_geometries
+from tests.conformance.shifted_cases import CASES, TWO, Case, S, case, choice, conv, projected, randomise
+from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.cost import Setting, signatures
 from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
 from trt_layermerge.blocks.signature import Signature
-from trt_layermerge.blocks.sized_choices import sized_choices, widths_of
-from trt_layermerge.importance.frames import accumulate, frames_of
 from trt_layermerge.merging.linear import LinearisedBlock, folded
 from trt_layermerge.merging.modules import Normed, Shifted
 from trt_layermerge.merging.proof import prove_block, prove_network
-from trt_layermerge.merging.reconstruction import PLAIN, Strength
 from trt_layermerge.merging.sequential import execute
-from trt_layermerge.network.chain import Layer
-from trt_layermerge.network.inputs import Input, examples
+from trt_layermerge.network.inputs import examples
 from trt_layermerge.network.network import Network, load_network, trace
-
-ROOT = Path(__file__).parents[2]
-TWO = (Input("x", (4, 9, 7)), Input("t", (6,)))
-
-
-class Net(nn.Module):
-    """A function of itself, an image and a vector; ``s`` is the vector's projection."""
-
-    def __init__(self, function: Callable[[Any, Tensor, Tensor], Tensor], **modules: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.function(self, x, t)
-
-
-def conv(i: int = 4, o: int = 4, k: int = 3, **kwargs: Any) -> nn.Conv2d:
-    return nn.Conv2d(i, o, k, padding=kwargs.pop("padding", k // 2), **kwargs)
-
-
-def projected(m: Any, t: Tensor) -> Tensor:
-    return m.s(t)[:, :, None, None]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network of one chain.
-
-    Attributes:
-        build: Makes it.
-        layers: Of its chain: which have a pre-norm, and which a shift, by their numbers.
-    """
-
-    build: Callable[[], nn.Module]
-    pre_norms: tuple[int, ...] = ()
-    shifts: tuple[int, ...] = ()
-
-
-def case(function: Callable[[Any, Tensor, Tensor], Tensor], pre_norms: tuple[int, ...] = (),
-         shifts: tuple[int, ...] = (), **modules: Callable[[], nn.Module]) -> Case:  # fmt: skip
-    return Case(lambda: Net(function, **{name: make() for name, make in modules.items()}), pre_norms, shifts)
-
-
-def two_residuals(m: Any, x: Tensor, t: Tensor) -> Tensor:
-    y = m.b(F.silu(m.n2(m.a(F.silu(m.n1(x))) + projected(m, t)))) + x
-    return m.d(F.silu(m.n4(m.c(F.silu(m.n3(y))) + projected(m, t)))) + m.p(y)
-
-
-def norm(channels: int = 4) -> Callable[[], nn.Module]:
-    return lambda: nn.GroupNorm(2, channels)
-
-
-S = {"s": lambda: nn.Linear(6, 4)}
-CASES = {
-    "a shift through a kernel": case(
-        lambda m, x, t: m.b(F.relu(m.a(x) + projected(m, t))), shifts=(1,), a=conv, b=conv, **S
-    ),
-    "a shift through two kernels, stride and dilation": case(
-        lambda m, x, t: m.c(F.relu(m.b(F.relu(m.a(x) + projected(m, t))))),
-        shifts=(1,),
-        a=lambda: conv(stride=2),
-        b=lambda: conv(dilation=2, padding=2),
-        c=lambda: conv(o=6, k=5),
-        **S,
-    ),
-    "a shift through groups": case(
-        lambda m, x, t: m.c(m.b(m.a(x) + projected(m, t)).relu()),
-        shifts=(1,),
-        a=conv,
-        b=lambda: conv(groups=4),
-        c=lambda: conv(groups=2),
-        **S,
-    ),
-    "a shift before a batch norm": case(
-        lambda m, x, t: m.b(F.relu(m.n(m.a(x) + projected(m, t)))),
-        shifts=(1,),
-        a=conv,
-        b=conv,
-        n=lambda: nn.BatchNorm2d(4),
-        **S,
-    ),
-    "shifts of two layers": case(
-        lambda m, x, t: m.c(m.b((m.a(x) + projected(m, t)).relu()) + projected(m, 2 * t)),
-        shifts=(1, 2),
-        a=conv,
-        b=conv,
-        c=conv,
-        **S,
-    ),
-    "a shift around a skip": case(
-        lambda m, x, t: m.c(F.relu(m.b(F.relu(m.a(x) + projected(m, t))) + m.p(x))),
-        shifts=(1,),
-        a=conv,
-        b=conv,
-        c=conv,
-        p=lambda: conv(k=1),
-        **S,
-    ),
-    "a skip from what is shifted": case(
-        lambda m, x, t: m.c((m.b(y := m.a(x) + projected(m, t)) + y).relu()), shifts=(1,), a=conv, b=conv, c=conv, **S
-    ),
-    "uneven padding behind a shift": case(
-        lambda m, x, t: m.b(F.pad(F.relu(m.a(x) + projected(m, t)), (0, 1, 0, 1))),
-        shifts=(1,),
-        a=conv,
-        b=lambda: conv(stride=2, padding=0),
-        **S,
-    ),
-    "a pre-norm with no activation": case(
-        lambda m, x, t: m.b(m.n(m.a(x))), pre_norms=(2,), a=conv, b=conv, n=norm(), **S
-    ),
-    "norms of other widths": case(
-        lambda m, x, t: m.b(F.silu(m.n2(m.a(F.silu(m.n1(x)))))),
-        pre_norms=(1, 2),
-        a=lambda: conv(o=6),
-        b=lambda: conv(6, 4),
-        n1=norm(),
-        n2=norm(6),
-        **S,
-    ),
-    "two blocks of DDPM in a row": case(
-        two_residuals,
-        pre_norms=(1, 2, 3, 4),
-        shifts=(1, 3),
-        **{name: conv for name in "abcd"},
-        **{f"n{i}": norm() for i in range(1, 5)},
-        p=lambda: conv(k=1),
-        **S,
-    ),
-}
-
-
-def randomise(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, (nn.BatchNorm2d, nn.GroupNorm)):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.normal_(part.bias, 0, 0.5)
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.5, 2)
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
@@ -207,19 +56,19 @@ def test_each_case_is_one_chain_that_has_it(one: tuple[Case, Network]) -> None:
 def test_every_merge_is_proved(one: tuple[Case, Network]) -> None:
     _, network = one
     (chain,), choices = network.chains, merges(network)
-    assert any(len(choice.kept) > 1 for choice in choices)
-    for choice in choices:
-        composed = lower(chain, choice).composed
+    assert any(len(item.kept) > 1 for item in choices)
+    for item in choices:
+        composed = lower(chain, item).composed
         merged = folded(network.module, composed)
-        assert merged.geometry == choice.geometry
-        assert list(merged.carries) == [index for index in choice.kept if chain.layers[index - 1].shift]
+        assert merged.geometry == item.geometry
+        assert list(merged.carries) == [index for index in item.kept if chain.layers[index - 1].shift]
         assert prove_block(LinearisedBlock(network.module, composed), merged).error <= 1e-10
 
 
 def test_every_merged_network_is_the_linearised_one(one: tuple[Case, Network]) -> None:
     _, network = one
-    for choice in merges(network):
-        result = execute(network, [choice], [])
+    for item in merges(network):
+        result = execute(network, [item], [])
         assert prove_network(result.linearised, result.merged, examples(network.inputs, 3)).end_to_end <= 1e-5
 
 
@@ -248,95 +97,6 @@ def test_without_activations_the_inside_is_that_of_the_original() -> None:
     merged = execute(network, [whole], []).merged
     with torch.no_grad():
         torch.testing.assert_close(merged(x, t)[..., 1:-1, 1:-1], linear(x, t)[..., 1:-1, 1:-1])
-
-
-# Fits: shifts are inputs more of the least squares
-
-
-def bare(channels: int = 4) -> nn.Conv2d:
-    return conv(o=channels, padding=0)
-
-
-@pytest.fixture(scope="module")
-def linear() -> Network:
-    """No activations and no padding: every block is one convolution with shifts."""
-    torch.manual_seed(0)
-    return trace(
-        "linear",
-        case(
-            lambda m, x, t: m.c(m.b(m.a(x) + projected(m, t)) + projected(m, t.square())), a=bare, b=bare, c=bare, **S
-        ).build(),
-        TWO,
-    )
-
-
-def fits(network: Network) -> list[Choice]:
-    return [item for item in choices_of(network, Limits(max_kernel=9)) if item.kind is Kind.FIT]
-
-
-@pytest.mark.parametrize("strength", [Strength(), PLAIN], ids=["ours", "plain"])
-def test_a_fit_of_what_is_linear_is_exact(linear: Network, strength: Strength) -> None:
-    """On other data: that needs the shifts of all layers, each through a matrix of its own."""
-    largest = {item.block: item for item in fits(linear)}
-    assert [(block.start, block.end) for block in largest] == [(0, 2), (0, 3), (1, 3)]
-    given = tuple(-value for value in examples(linear.inputs, 3))
-    for item in largest.values():
-        result = execute(linear, [item], [examples(linear.inputs, 512)], strength=strength)
-        with torch.no_grad():
-            torch.testing.assert_close(result.merged(*given), linear.module(*given), rtol=5e-3, atol=5e-3)
-        assert result.fits[item.key].unexplained < 1e-6
-        prove_network(result.linearised, result.merged, given)
-
-
-def test_blocks_of_other_shifts_are_solved_apart_and_as_exactly(linear: Network) -> None:
-    places = [(block, None) for block in {item.block: 0 for item in fits(linear)} if block.start == 0]
-    frames = frames_of(linear, [(Block(0, 0, 1), None), *places], 9)
-    assert [[shift.number for shift in frame.shifts] for frame in frames] == [[1], [1, 2], [1, 2]]
-    found = accumulate(linear, frames, [examples(linear.inputs, 96)], memory=0)
-    for place in places:
-        *_, largest = fit_geometries(linear, place, 9)
-        assert found[place].equations.solve(largest, of=found[place].index).unexplained < 1e-6
-
-
-def test_a_fit_with_its_shift_misses_less_than_one_without(unet: Network) -> None:
-    """The block is told the time; a convolution that is not cannot know it."""
-    item = choice(unet, "2:0-2 fit 3x3 g1", ())
-    batches = [examples(unet.inputs, 64)]
-    (fitted,) = execute(unet, [item], batches, strength=PLAIN).fits.values()
-    with mock.patch.object(lowering, "_shifts", lambda *_: iter(())):
-        (without,) = execute(unet, [item], batches, strength=PLAIN).fits.values()
-    assert fitted.unexplained < 0.95 * without.unexplained
-
-
-def test_a_kept_layer_is_solved_again_beside_its_shift(unet: Network) -> None:
-    plan = [choice(unet, "2:0-2 fit 1x1 g1", ())]
-    plan += [item for item in choices_of(unet) if item.kind is Kind.KEEP and item.block.chain != 2]
-    batches, given = [examples(unet.inputs, 48)], examples(unet.inputs, 16)
-    ours, plain = (execute(unet, plan, batches, strength=strength) for strength in (Strength(), PLAIN))
-    shifted = {item.key for item in plan if item.kind is Kind.KEEP and layer_of(unet, item).shift}
-    assert {key for key in ours.refits if key in shifted} == {"4:0-1 keep 3x3 g1", "4:2-3 keep 3x3 g1"}
-    with torch.no_grad():
-        expected = unet.module(*given)
-        missed = [float((result.merged(*given) - expected).square().mean()) for result in (ours, plain)]
-    assert missed[0] < missed[1]
-
-
-def layer_of(network: Network, item: Choice) -> Layer:
-    return network.chains[item.block.chain].layers[item.block.start]
-
-
-def test_what_is_shifted_through_a_matrix_keeps_its_channels() -> None:
-    """So that every choice can be carried out in every width that it is offered in."""
-    torch.manual_seed(0)
-    network = trace("net", CASES["a shift around a skip"].build(), TWO)
-    offered = [one for one in widths_of(network, (1.0, 0.5), 1) if one.group.tensors]
-    sized = sized_choices(network, choices_of(network), offered, Setting(2))
-    fewer = [(one, width) for one in sized for width in one.widths if width[1] < 4]
-    assert {one.choice.kind for one, _ in fewer} >= {Kind.KEEP, Kind.FIT}
-    assert any(one.choice.kind is Kind.FIT and lower(network.chains[0], one.choice).shifts for one in sized)
-    for one, (number, channels) in fewer:
-        kept = {network.channel_groups[number]: range(channels)}
-        execute(network, [one.choice], [examples(TWO, 8)], strength=PLAIN, kept=kept)
 
 
 # The whole U-Net
@@ -370,11 +130,6 @@ def test_keeping_everything_changes_nothing(unet: Network) -> None:
     given = examples(unet.inputs, 2)
     with torch.no_grad():
         assert torch.equal(execute(unet, kept, []).merged(*given), unet.module(*given))
-
-
-def choice(network: Network, key: str, kept: tuple[int, ...]) -> Choice:
-    (found,) = [item for item in choices_of(network) if item.key == key and item.kept == kept]
-    return found
 
 
 def test_a_merge_keeps_its_front_drops_that_inside_and_moves_its_norm_behind(unet: Network) -> None:

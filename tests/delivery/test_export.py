@@ -66,3 +66,28 @@ def test_what_cannot_be_expressed_is_told_in_a_line_and_leaves_nothing(tmp_path:
     with pytest.raises(ModelError, match=r"^the network cannot be written as ONNX: [^\n]+$"):
         export_onnx(Undecided(), (2, 6, 6), tmp_path / "n.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+class NearlyNeutral(nn.Module):
+    """Adds what keeps a logarithm finite, and has other constants that are next to nothing, or to 1."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        positive = x.relu()
+        return torch.log(positive + 1e-10), 1e9 * (x - 5e-9), 1e5 * (x * (1 + 8e-6) / (1 - 8e-6) - x)
+
+
+def test_constants_that_are_nearly_neutral_are_kept(tmp_path: Path) -> None:
+    module, inputs = NearlyNeutral().eval(), torch.tensor([-1.0, 0.0, 1e-3, 0.5]).view(1, 1, 2, 2)
+    export_onnx(module, (1, 2, 2), tmp_path / "small.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
+    for actual, expected in zip(session.run(None, {INPUT: inputs.numpy()}), module(inputs), strict=True):
+        np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-5, atol=1e-1)
+
+
+def test_constants_that_are_neutral_are_dropped(tmp_path: Path) -> None:
+    class Neutral(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 1.0 + 0.0).relu()
+
+    export_onnx(Neutral().eval(), (1, 2, 2), tmp_path / "neutral.onnx")
+    assert [node.op_type for node in onnx.load(tmp_path / "neutral.onnx").graph.node] == ["Relu"]

@@ -27,8 +27,9 @@ from trt_layermerge.training.task import Classification
 
 
 def test_the_papers_know_no_fits_and_ours_no_worse_copies(done: Job) -> None:
-    choices = choices_of(open_session(done).network, done.limits)
-    papers, ours = for_method(choices, LayerMerge()), for_method(choices, Joint())
+    session = open_session(done)
+    choices = choices_of(session.network, done.limits)
+    papers, ours = for_method(choices, LayerMerge()), session.choices
     assert not any(c.kind is Kind.FIT for c in papers) and any(c.kind is Kind.FIT for c in ours)
     fitted = {(c.block, c.geometry) for c in ours if c.kind is Kind.FIT}
     assert not any((c.block, c.geometry) in fitted for c in ours if c.kind is Kind.MERGE)
@@ -94,18 +95,6 @@ def test_methods_that_add_no_activation_say_so(tmp_path: Path, quick_job: Any, m
     with pytest.raises(UsageError, match=f"method {method} adds no activations"):
         open_session(quick_job(tmp_path, method=method, limits=limits))
     open_session(quick_job(tmp_path, method="layermerge", limits=limits))
-
-
-def test_a_merge_with_an_activation_is_dropped_for_its_own_fit_alone() -> None:
-    geometry = Geometry(4, 4, (3, 3))
-    merge = Choice(Block(0, 0, 3), Kind.MERGE, geometry, (1, 2, 3))
-    fit = Choice(Block(0, 0, 3), Kind.FIT, geometry)
-    activated = replace(merge, activation="relu")
-    assert for_method([merge, activated, fit], Joint()) == (activated, fit)
-    assert for_method([merge, activated, replace(fit, activation="relu")], Joint()) == (
-        merge,
-        replace(fit, activation="relu"),
-    )
 
 
 @pytest.fixture

@@ -225,6 +225,15 @@ def test_a_budget_nobody_can_meet_names_the_fastest_plan() -> None:
     assert "22.300001 ms or more" in str(error.value)
 
 
+@pytest.mark.parametrize(("outside", "said"), [(6_000_000, True), (4_000_000, False)])
+def test_what_no_plan_can_save_is_told_where_it_is_most_of_a_budget(outside: int, said: bool) -> None:
+    keep = Item(0, 0, 1, "keep", "keep", 22_000_000, 0.0)
+    frontier = solve(Problem((1,), (keep,), fixed_ns=outside, original_ns=30_000_000))
+    with pytest.raises(InfeasibleBudgetError) as error:
+        frontier.best(10_000_000)
+    assert ("6 ms of it outside of all blocks" in str(error.value)) == said == ("when it is quiet" in str(error.value))
+
+
 def test_of_equal_choices_the_first_wins() -> None:
     twins = tuple(Item(0, 0, 1, key, "merge", 5, 1.0) for key in "ab")
     assert solve(Problem((1,), twins, 0, 10)).fastest.items == twins[:1]

@@ -10,7 +10,10 @@ from trt_layermerge.delivery.per_network import PerNetwork
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.result import Result
 
-KEYS = ["original", "compressed", "speedup", "predicted_latency_ms", "proof", "engine", "manifest", "report"]
+KEYS = [
+    "original", "compressed", "speedup", "predicted_latency_ms", "prediction_error", "prediction_missed", "proof",
+    "engine", "manifest", "report",
+]  # fmt: skip
 
 
 def test_the_keys_that_programs_read(manifest: Manifest) -> None:
@@ -27,6 +30,13 @@ def test_what_is_no_measurement_and_what_is_no_accuracy_comes_first(manifest: Ma
     double = manifest.model_copy(update={"simulated": True, "metric": "minus MSE"})
     found = Result(double, Path("job")).as_json()
     assert list(found) == ["simulated", "metric", *KEYS] and found["metric"] == "minus MSE"
+
+
+@pytest.mark.parametrize(("share", "missed"), [(0.5, True), (0.9, False), (1.1, False), (1.2, True)])
+def test_programs_see_a_prediction_that_is_far_off(manifest: Manifest, share: float, missed: bool) -> None:
+    predicted = manifest.model_copy(update={"predicted_latency_ms": share * manifest.compressed.latency_ms})
+    found = Result(predicted, Path("job")).as_json()
+    assert found["prediction_error"] == pytest.approx(share - 1) and found["prediction_missed"] is missed
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,8 @@ def test_a_digest_sees_names_types_shapes_and_bits_but_no_layout() -> None:
     others = [{"a": kernel}, {"b": kernel}, {"a": kernel.view(3, 2, 4, 4)}, {"a": kernel.view(torch.int32)}]
     assert len({digest(other) for other in others}) == 4
     assert digest({"a": torch.tensor(0.0)}) != digest({"a": torch.tensor(-0.0)})
+
+
+def test_a_number_of_any_stride_has_a_digest() -> None:
+    number = torch.zeros(1, 1, 4, 4).as_strided((1, 1, 1, 1), (16, 16, 16, 16))
+    assert digest({"a": number}) == digest({"a": torch.zeros(1, 1, 1, 1)})

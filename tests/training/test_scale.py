@@ -48,6 +48,7 @@ def stopped_at(step: int) -> Callable[[int, int, str], None]:
         {"average": 0.9},
         {"accumulation": 3},
         {"optimizer": "adam", "lr": 1e-3, "average": 0.99, "clip_norm": 1.0},
+        {"optimizer": "relative-adam", "lr": 1e-2},
         {"precision": "fp16", "clip_norm": 1.0},
         {"schedule": "step", "milestones": (0.3, 0.6), "nesterov": False},
         {"steps": 7, "schedule": "constant", "average": 0.5},

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.copies import without_copies
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
 from trt_layermerge.cli.show import print_json
@@ -50,7 +51,7 @@ def inspect_network(job: Job, *, as_json: bool) -> None:
         ],
         "regions": len(network.regions),
         "choices": len(choices),
-        "admitted": len(for_method(choices, job.planner)),
+        "admitted": len(without_copies(network, for_method(choices, job.planner))),
         "signatures": len(distinct),
         "largest_merge": _largest_merge(network, choices),
     }

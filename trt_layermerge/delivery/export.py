@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 from torch import nn
 from torch.export import Dim
@@ -56,10 +58,40 @@ def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgr
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        _keep_small_terms(program)
+        program.optimize()
     _leave_names_to_the_ends(program)
     return program
+
+
+def _keep_small_terms(program: torch.onnx.ONNXProgram) -> None:
+    """Give what is nearly 0 or 1 a dimension: its optimiser takes a scalar within 1e-8 for 0, within 1e-5 for 1.
+
+    It drops what adds, subtracts, multiplies or divides by these, such as the ``1e-10`` that keeps a logarithm finite.
+    """
+    graph = program.model.graph
+    for node in list(graph):
+        for index, value in enumerate(node.inputs if node.op_type in _NEUTRAL else ()):
+            constant = None if value is None else ir.convenience.get_const_tensor(value)
+            if constant is None or constant.shape.dims or not constant.dtype.is_floating_point():
+                continue
+            number, neutral = constant.numpy().item(), _NEUTRAL[node.op_type]
+            if number != neutral and math.isclose(number, neutral, rel_tol=1e-4, abs_tol=1e-7):
+                kept = ir.Value(
+                    name=f"{node.outputs[0].name}_{index}_constant",
+                    const_value=ir.tensor(constant.numpy().reshape(1)),
+                    shape=ir.Shape([1]),
+                    type=ir.TensorType(constant.dtype),
+                )
+                graph.register_initializer(kept)
+                node.replace_input_with(index, kept)
+
+
+_NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
+"""Operations, and what makes nothing of them."""
 
 
 def _leave_names_to_the_ends(program: torch.onnx.ONNXProgram) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from trt_layermerge.blocks.candidates import choices_of
-from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.choice import Choice
+from trt_layermerge.blocks.copies import without_copies
 from trt_layermerge.blocks.gap_signature import GapSignature
 from trt_layermerge.blocks.sized_choices import NarrowedGroup, OfferedWidths, SizedChoice, sized_choices, widths_of
 from trt_layermerge.delivery.typed_onnx import Typed, write_typed
@@ -200,7 +201,7 @@ class Session:
         if self.task is None:
             raise UsageError(
                 "importance is measured on data, and no task is given",
-                hint="pass --task FILE.py, a file with a function task(); examples/fashion_mnist/task.py is one",
+                hint="pass --task imagefolder:FOLDER, images:FOLDER where there are no labels, or FILE.py with task()",
             )
         return self.task
 
@@ -234,7 +235,7 @@ def open_session(job: Job) -> Session:
         Fleet.parse(job.fleet)
     runtime = _timing_runtime(job)
     network, task, device = open_network(job)
-    choices = for_method(choices_of(network, job.limits), job.planner)
+    choices = without_copies(network, for_method(choices_of(network, job.limits), job.planner))
     job.estimator.require_measurable(network, choices)
     if task is not None:
         require_memory(job, network, choices, task)
@@ -346,18 +347,9 @@ def _require_evaluable(network: Network, task: Task) -> None:
 
 
 def for_method(choices: Iterable[Choice], method: Method) -> tuple[Choice, ...]:
-    """The choices that a method admits, but of a ``merge`` and a ``fit`` of the same convolution the fit alone.
-
-    Methods without fits are the papers', which know layers in a row and no regions.
-    Both have the same latency, and the product of the weights is one of the points that the fit is the best of; but for
-    a group norm that a merge moves behind it, and a fit does without.
-    """
+    """The choices that a method admits; methods without fits are the papers', which know no regions."""
     known = (choice for choice in choices if method.fits or choice.block.region is None)
-    admitted = tuple(choice for choice in known if method.admits(choice))
-    fitted = {(choice.place, choice.geometry) for choice in admitted if choice.kind is Kind.FIT}
-    return tuple(
-        choice for choice in admitted if choice.kind is not Kind.MERGE or (choice.place, choice.geometry) not in fitted
-    )
+    return tuple(choice for choice in known if method.admits(choice))
 
 
 def block_options(job: Job, runtime: Runtime) -> BuildOptions:

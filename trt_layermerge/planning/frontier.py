@@ -114,12 +114,13 @@ class Frontier:
         """
         index = bisect_right(self.latency_ns, budget_ns) - 1
         if index < 0:
-            fastest = int(self.latency_ns[0])
-            raise InfeasibleBudgetError(
-                f"no plan meets a budget of {milliseconds(budget_ns)}: the fastest takes {milliseconds(fastest)}",
-                fastest_ms=fastest / 1e6,
-                hint=f"ask for {milliseconds(fastest)} or more, or allow larger blocks or narrower layers",
-            )
+            fastest, outside = int(self.latency_ns[0]), self.problem.fixed_ns
+            told = f"no plan meets a budget of {milliseconds(budget_ns)}: the fastest takes {milliseconds(fastest)}"
+            hint = f"ask for {milliseconds(fastest)} or more, or allow larger blocks or narrower layers"
+            if 2 * outside > budget_ns:
+                told += f", {milliseconds(outside)} of it outside of all blocks"
+                hint += ". On a busy machine the whole takes longer than its parts: another --output, when it is quiet"
+            raise InfeasibleBudgetError(told, fastest_ms=fastest / 1e6, hint=hint)
         return self.plan(index)
 
     def best_plans(self, budget_ns: int, count: int) -> tuple[Plan, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.delivery.manifest import Figures, Manifest
+from trt_layermerge.report.summary import prediction_of
 
 MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
 """Names of the files that tell of a job, in its folder."""
@@ -40,7 +41,7 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints and ``result.json`` holds."""
-        manifest = self.manifest
+        manifest, prediction = self.manifest, prediction_of(self.manifest)
         said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
         said |= {"warnings": list(self.cautions)} if self.cautions else {}
         said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy
@@ -48,7 +49,9 @@ class Result:
         said |= {name: self._figures(figures) for name, figures in manifest.figures.named.items()}
         said |= {
             "speedup": manifest.speedup,
-            "predicted_latency_ms": manifest.predicted_latency_ms,
+            "predicted_latency_ms": prediction.predicted_ms,
+            "prediction_error": prediction.error,
+            "prediction_missed": prediction.missed,
             "proof": manifest.proof.model_dump(mode="json"),
         }
         said |= {} if self.slowed_lr is None else {"slowed_lr": self.slowed_lr}

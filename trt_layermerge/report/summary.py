@@ -56,7 +56,7 @@ class FigureRow:
 
 
 MISSED = 0.15
-"""Of a prediction: the share that it may be off by before that is said in words."""
+"""Of a prediction: the share that it may be off by before that is said."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def summarise(manifest: Manifest, evidence: Evidence = NO_EVIDENCE) -> Summary:
         manifest=manifest,
         figures=tuple(_figures(manifest)),
         accuracies=tuple(_accuracy(manifest))[:1],
-        prediction=_prediction(manifest),
+        prediction=prediction_of(manifest),
         proof=tuple(_proof(manifest)),
         full=tuple(layer.name for layer in layers if layer.full),
         blocks=tuple(_blocks(manifest, evidence)),
@@ -259,7 +259,8 @@ def _accuracy(manifest: Manifest) -> Iterator[FigureRow]:
             yield FigureRow(f"agreement of {name}", "", PerNetwork("", f"{value:.2%}"), "")
 
 
-def _prediction(manifest: Manifest) -> Prediction:
+def prediction_of(manifest: Manifest) -> Prediction:
+    """What the plan said of the latency, beside what was measured."""
     predicted, measured = manifest.predicted_latency_ms, manifest.compressed.latency_ms
     return Prediction(
         planned_ms=manifest.plan["latency_ns"] / 1e6,

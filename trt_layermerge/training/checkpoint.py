@@ -138,7 +138,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """Hash of names, types, shapes and every bit of the values, wherever they live and however they are laid out."""
     state = blake2b(digest_size=16)
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        # A copy, because of a single number any stride is contiguous, and not each can be viewed as bytes.
+        tensor = tensors[name].detach().cpu().clone(memory_format=torch.contiguous_format)
         state.update(f"{name} {described(tensor)}\n".encode())
         state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()

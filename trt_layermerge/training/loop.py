@@ -287,9 +287,10 @@ class _Run:
         return tuple(self._here(values[every]) for values in given), aims
 
     def _here(self, values: Tensor) -> Tensor:
+        values = values.to(self.device)  # first: a GPU lays out faster
         if self.recipe.channels_last and values.ndim == 4:
             values = values.contiguous(memory_format=torch.channels_last)
-        return values.to(self.device)
+        return values
 
     def _advance(self, batch: Sequence[Part]) -> None:
         """One step of the optimiser."""
@@ -305,7 +306,7 @@ class _Run:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+            group["lr"] = self._lr() * group["scale"]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         hold(self.model)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from trt_layermerge.errors import UsageError
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-Optimizer = Literal["sgd", "adam"]
+Optimizer = Literal["sgd", "adam", "relative-adam"]
 Schedule = Literal["cosine", "step", "constant"]
 
 
@@ -28,7 +28,8 @@ class Recipe:
         label_smoothing: As in ``torch.nn.functional.cross_entropy``, likewise.
         accumulation: Parts that a batch is run in, one after the other, their gradients added up: less memory for the
             same step, but that batch norms see the parts.
-        optimizer: ``sgd`` with momentum, or ``adam`` with its own two.
+        optimizer: ``sgd`` with momentum; ``adam`` with its own two; or ``relative-adam``, whose steps are shares of
+            each tensor's size: for what is nearly right, and must not be lost.
         lr: Learning rate at its peak.
         momentum: Of ``sgd``, at least 0 and below 1.
         nesterov: Whether that looks ahead.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -9,18 +11,34 @@ from torch import Tensor, nn
 
 from trt_layermerge.training.recipe import Recipe
 
+LEAST_SIZE = 1e-3
+"""Of a parameter, where steps are relative: Adafactor's own."""
+
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser of all parameters that are not frozen; its learning rate is set at each step."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
-    ]
-    if recipe.optimizer == "adam":
+    """The recipe's optimiser of all parameters that are not frozen.
+
+    The learning rate of a group is set at each step: the recipe's, times the group's ``scale``.
+    """
+    relative, members = recipe.optimizer == "relative-adam", defaultdict[tuple[float, float], list[nn.Parameter]](list)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0  # not of biases and norms
+            members[decay, _size(parameter) if relative else 1.0].append(parameter)
+    groups = [{"params": some, "weight_decay": decay, "scale": scale} for (decay, scale), some in members.items()]
+    if recipe.optimizer != "sgd":
         return torch.optim.Adam(groups, lr=recipe.lr)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
+
+
+def _size(parameter: Tensor) -> float:
+    """Root of the mean square, to a power of two, for each size is a group; those of next to nothing have to grow.
+
+    Adafactor's relative steps (Shazeer and Stern, arXiv 1804.04235, section 8), by the weights that training begins
+    with.
+    """
+    return 2.0 ** round(math.log2(max(LEAST_SIZE, float(parameter.detach().square().mean().sqrt()))))
 
 
 def momenta_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.runtimes import torch as torch_kind
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
+from trt_layermerge.runtimes.pytorch import kernel_calls
+from trt_layermerge.runtimes.pytorch.kernel_calls import layout_of
 from trt_layermerge.runtimes.pytorch.torch_runtime import TorchRuntime
 from trt_layermerge.runtimes.registry import get_runtime
 from trt_layermerge.testing.runtimes import RuntimeConformance, small_model
@@ -80,6 +82,35 @@ def test_threads_are_those_of_the_options_while_it_runs_and_the_callers_after(ru
     calls.enqueue = lambda *given: seen.append(torch.get_num_threads())  # type: ignore[method-assign]
     engine.time(3)
     assert seen == [2, 2, 2] and torch.get_num_threads() == before == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "precision", "tf32", "capability", "layout"),
+    [
+        ("cpu", "fp32", False, None, torch.channels_last),
+        ("cuda:0", "fp16", False, (7, 5), torch.channels_last),
+        ("cuda:0", "fp32", False, (9, 0), torch.contiguous_format),
+        ("cuda:0", "fp32", True, (9, 0), torch.channels_last),
+        ("cuda:0", "fp32", True, (7, 5), torch.contiguous_format),
+    ],
+)
+def test_channels_last_is_for_tensor_cores_and_cpus(
+    place: str, precision: str, tf32: bool, capability: object, layout: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    options = BuildOptions(precision=precision)
+    assert layout_of(torch.device(place), options, GpuSettings(tf32=tf32)) is layout
+
+
+def test_a_contiguous_network_is_converted_nowhere(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As float32 on a GPU; it computes the same."""
+    expected = runtime.build(wide := small_model(inputs=16, outputs=16), BuildOptions())
+    monkeypatch.setattr(kernel_calls, "layout_of", lambda *_: torch.contiguous_format)
+    engine = runtime.build(wide, BuildOptions())
+    feeds = {name: np.random.default_rng(0).random(shape, np.float32) for name, shape in engine.inputs.items()}
+    assert engine.layout_conversions() == ()
+    for name, value in engine.run(feeds).items():
+        np.testing.assert_allclose(value, expected.run(feeds)[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("own", ["ieee", "tf32"])

@@ -72,7 +72,7 @@ class TorchEngine:
         return self._device
 
     def layout_conversions(self) -> tuple[str, ...]:
-        """The copies into and out of channels-last, and those that a block cannot do without."""
+        """The copies into another layout and back, and those that a block cannot do without."""
         return self._calls.copies()
 
     @cached_property

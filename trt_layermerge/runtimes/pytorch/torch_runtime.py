@@ -1,8 +1,8 @@
 """PyTorch as a runtime: the ONNX graph, read by our own importer, as calls of PyTorch's kernels one after the other.
 
-What a user of PyTorch sees who does what its documentation advises for convolutions: channels-last tensors, no
-gradients, on a GPU cuDNN's benchmark mode. Nothing is compiled, nothing fused. Norms are computed where the file has
-them: the files of a job have none. Floats are as wide as the file says.
+What a user of PyTorch sees who does what its documentation advises for convolutions: channels-last tensors where those
+are faster (``layout_of``), no gradients, on a GPU cuDNN's benchmark mode. Nothing is compiled, nothing fused. Norms are
+computed where the file has them: the files of a job have none. Floats are as wide as the file says.
 
 Has run on an H200: docs/experiments/gpu.md.
 """
@@ -40,10 +40,10 @@ from trt_layermerge.runtimes.models import with_shapes
 from trt_layermerge.runtimes.nvidia.compiler_settings import GpuSettings
 from trt_layermerge.runtimes.nvidia.gpu_timer import timing_in_words
 from trt_layermerge.runtimes.nvidia.nvml import Nvml, hold_clocks, open_nvml
-from trt_layermerge.runtimes.pytorch.kernel_calls import KernelCalls
+from trt_layermerge.runtimes.pytorch.kernel_calls import KernelCalls, layout_of
 from trt_layermerge.runtimes.pytorch.torch_engine import TorchEngine
 
-_AMID = ", channels-last at both ends"
+_LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}
 
 
 class TorchRuntime(Runtime):
@@ -103,6 +103,13 @@ class TorchRuntime(Runtime):
         """Read an engine that ``TorchEngine.save`` wrote: the model."""
         return self.build(path, options)
 
+    def _layout(self, options: BuildOptions) -> str:
+        return _LAYOUTS[layout_of(self._place, options, GpuSettings.of(options.settings))]
+
+    def _ends(self, options: BuildOptions) -> str:
+        """Said of an engine that meets no change of layout."""
+        return f", {self._layout(options)} at both ends" if options.isolated else ""
+
     def _cpu(self, options: BuildOptions) -> Device:
         return Device(
             name=machine.cpu_name(),
@@ -111,9 +118,9 @@ class TorchRuntime(Runtime):
             driver=None,
             precision=options.precision,
             threads=options.threads,
-            timing=f"wall clock of one run{_AMID if options.isolated else ''}",
+            timing=f"wall clock of one run{self._ends(options)}",
             clocks=machine.cpu_clock_policy(),
-            settings=f"channels-last, oneDNN {_onednn()} with {torch.backends.cpu.get_cpu_capability()}"
+            settings=f"{self._layout(options)}, oneDNN {_onednn()} with {torch.backends.cpu.get_cpu_capability()}"
             f"{_waiting(options.threads)}",
         )
 
@@ -128,9 +135,9 @@ class TorchRuntime(Runtime):
             driver=driver,
             precision=options.precision,
             threads=options.threads,
-            timing=timing_in_words(settings, "torch", _AMID if options.isolated else ""),
+            timing=timing_in_words(settings, "torch", self._ends(options)),
             clocks="not told" if self._nvml is None else self._nvml.clocks,
-            settings=f"channels-last, CUDA {torch.version.cuda}, cuDNN {_cudnn()} in benchmark "
+            settings=f"{self._layout(options)}, CUDA {torch.version.cuda}, cuDNN {_cudnn()} in benchmark "
             f"mode, TF32 {'on' if settings.tf32 else 'off'}",
             compute_capability=".".join(map(str, torch.cuda.get_device_capability(self._place))),
         )

@@ -1,0 +1,188 @@
+"""Which training loses least, for all methods alike? Networks of several methods, trained by variants of the recipe.
+
+    python -m benchmarks.methods.recipes --device cuda --seeds 3
+    python -m benchmarks.methods.recipes --variants 'as it is' 'lr=0.08' 'average=0.99,lr=0.08' --steps 40
+
+What is compared is held-out data alone; test data is not read. A variant is the recipe's fields that it changes;
+``batch=64`` changes the task's, ``start=...`` what the fits of our plans make use of, and ``inner=1`` adds the error of
+replaced blocks' outputs (ours alone). Several processes of the same
+command share the work, and what is finished is kept in runs/methods/NETWORK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import fx
+
+from trt_layermerge.errors import InputError, LayerMergeError
+from trt_layermerge.files import write_json
+from trt_layermerge.locks import exclusive
+from trt_layermerge.merging.fold import fold_norms
+from trt_layermerge.merging.reconstruction import PLAIN, Strength
+from trt_layermerge.network.device import CPU, move
+from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.task import Classification, Task
+from trt_layermerge.training.unlabelled.inner_states import observe_blocks
+
+from .bench import Bench, one_thread
+from .cases import CASES
+from .contender import Rung
+from .graphed import GraphedTraining
+from .planned import PlannedRung
+from .registry import METHODS
+from .rows import Maker
+
+STARTS = {"papers": PLAIN, "layers": Strength(head=False), "head": Strength(layers=False)}
+"""What the fits of a plan make use of; by default, of everything."""
+
+VARIANTS = (
+    "as it is",
+    "lr=0.02", "lr=0.08", "lr=0.15", "lr=0.3",
+    "distillation=0.5", "distillation=1.0", "temperature=2.0", "temperature=8.0",
+    "average=0.99", "average=0.995,lr=0.15",
+    "weight_decay=1e-4", "weight_decay=1e-3",
+    "warmup=0.02", "batch=64", "batch=64,lr=0.02", "batch=32",
+    "start=papers", "start=layers", "start=head", "start=papers,lr=0.08",
+)  # fmt: skip
+NETWORKS = ("joint:2.15", "joint-width:2.7", "torch-pruning:2.7:1")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train: what it changes, by name."""
+
+    name: str
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Fields and their values."""
+        if "=" not in self.name:
+            return {}
+        return {key: _value(text) for key, text in (part.split("=") for part in self.name.split(","))}
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe so changed."""
+        return replace(
+            recipe, **{key: one for key, one in self.changes.items() if key not in ("batch", "start", "inner")}
+        )
+
+    def task(self, task: Task) -> Classification:
+        """The task so changed."""
+        given = getattr(task, "given", task)
+        assert isinstance(given, Classification)
+        return replace(given, batch_size=self.changes.get("batch", given.batch_size))
+
+    def rung(self, rung: Rung) -> Rung | None:
+        """The network from another start; ``None`` where it has no such."""
+        start = self.changes.get("start")
+        if start is None:
+            return rung
+        if not isinstance(rung, PlannedRung) or rung.way != "merged":
+            return None
+        return replace(rung, name=f"{rung.name}-{start}", strength=STARTS[start])
+
+
+def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int, steps: int | None) -> None:
+    """Train what is not done yet and no other process is at, seed after seed."""
+    maker, folder = Maker(bench), bench.trained / "variants"
+    rungs = {one: rung for one in networks if (rung := _rung(maker, one)) is not None}
+    for seed in range(seeds):
+        for variant in variants:
+            for network, base in rungs.items():
+                rung = variant.rung(base)
+                place = folder / f"{variant.name} {network} {steps or 'all'} {seed}".replace(" ", "_")
+                if rung is None or (place / "score.json").exists():
+                    continue
+                try:
+                    with exclusive(place):
+                        if not (place / "score.json").exists():
+                            score = _score(maker, variant, rung, seed, steps)
+                            write_json(place / "score.json", {"variant": variant.name, "network": network} | score)
+                            print(f"{place.name}: {score}", flush=True)
+                except InputError:
+                    continue  # another process is at it
+
+
+def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | None) -> dict[str, Any]:
+    bench, began = maker.bench, time.monotonic()
+    torch.manual_seed(seed)
+    start, recipe = rung.start(bench), replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
+    student, teacher, inner = start, fold_norms(bench.widest.network.module), variant.changes.get("inner", 0.0)
+    if inner and isinstance(rung, PlannedRung):
+        assert isinstance(start, fx.GraphModule)
+        observed = observe_blocks(bench.widest.network, start, rung.plan.choices)
+        student, teacher = observed.student, observed.teacher
+    GraphedTraining(student, teacher, variant.task(bench.task), recipe, bench.computes_on, inner).run()
+    move(start, CPU)
+    seconds, score = time.monotonic() - began, bench.held_out(rung.finish(bench, start.eval()))
+    return {"seed": seed, "loss": round(score.loss, 5), "accuracy": score.accuracy, "seconds": round(seconds, 1)}
+
+
+def table(folder: Path) -> Iterator[str]:
+    """The mean of each variant over the seeds, by network; the best by accuracy first."""
+    scores: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for path in sorted(folder.glob("*/score.json")):
+        one = json.loads(path.read_bytes())
+        scores[one["variant"]][one["network"]].append((one["loss"], one["accuracy"]))
+    networks = sorted({network for found in scores.values() for network in found})
+    yield f"| variant | {' | '.join(networks)} |"
+    yield "|---|" + "---|" * len(networks)
+    for variant, found in sorted(scores.items(), key=lambda one: -mean(mean(x[1] for x in y) for y in one[1].values())):
+        cells = [
+            f"{mean(x[1] for x in found[one]):.2%}, {mean(x[0] for x in found[one]):.4f} ({len(found[one])})"
+            if one in found
+            else ""
+            for one in networks
+        ]
+        yield f"| {variant} | {' | '.join(cells)} |"
+
+
+def _value(text: str) -> Any:
+    """A field's value as it is written: a number, or a word."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _rung(maker: Maker, text: str) -> Rung | None:
+    method, budget, *which = text.split(":")
+    return maker.ladder.answer(METHODS[method].settings[int(which[0]) if which else 0], float(budget))
+
+
+def main() -> None:
+    """Train, and print what is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(CASES), default="resnet20", help="the network")
+    parser.add_argument(
+        "--networks", nargs="+", default=NETWORKS, help=f"METHOD:BUDGET[:SETTING]; of {', '.join(METHODS)}"
+    )
+    parser.add_argument("--variants", nargs="+", default=VARIANTS)
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--steps", type=int, help="in place of the recipe's epochs")
+    parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda or auto")
+    args = parser.parse_args()
+    one_thread()
+    bench = Bench(args.only, CASES[args.only], args.device)
+    train(bench, [Variant(name) for name in args.variants], args.networks, args.seeds, args.steps)
+    print("\n".join(table(bench.trained / "variants")))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LayerMergeError as error:
+        sys.exit(f"error: {error}")
