@@ -103,7 +103,7 @@ def _read(path: Path) -> Any:
     except Exception as error:  # a damaged file may drive the readers into any of theirs
         why = str(error).strip().partition("\n")[0] or "it is damaged, or ends too early"
         raise ModelError(
-            f"cannot read the weights file {path}: {first_line or 'it is damaged, or ends too early'}",
+            f"cannot read the weights file {path}: {why}",
             hint="it must be a whole .safetensors file, or a state dict saved with torch.save",
         ) from error
 
