@@ -63,6 +63,7 @@ def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgr
         assert program is not None
         _keep_small_terms(program)
         program.optimize()
+    _name_outputs(program, output_names(module))
     _leave_names_to_the_ends(program)
     return program
 
@@ -92,6 +93,15 @@ def _keep_small_terms(program: torch.onnx.ONNXProgram) -> None:
 
 _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
 """Operations, and what makes nothing of them."""
+
+
+def _name_outputs(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
+    """Name outputs once more: the optimiser gives one value that is several of them a copy, under a name of its own.
+
+    What a module returns beyond its names, torch has named.
+    """
+    for value, name in zip(program.model.graph.outputs, names, strict=False):
+        value.name = name
 
 
 def _leave_names_to_the_ends(program: torch.onnx.ONNXProgram) -> None:
