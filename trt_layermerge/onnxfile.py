@@ -67,7 +67,7 @@ def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = 
     """
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=values)
-    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError) as error:
+    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise ModelError(f"the shapes and types of the model contradict each other: {said(error)}") from error
 
 

@@ -126,7 +126,9 @@ def file_cases() -> Iterator[Hostile]:
                 return arguments
 
             if (kind, how) != ("importance table", "nothing"):  # which is how every job begins
-                yield Hostile(f"{kind} that is a {how}", read)
+                # A link to itself holds nothing, and a job writes its table in the place of it.
+                right = Right.EITHER if (kind, how) == ("importance table", "loop") else Right.REFUSED
+                yield Hostile(f"{kind} that is a {how}", read, right)
 
 
 def _file(name: str, file: str, data: bytes, command: Callable[[Path], list[object]], right: Right) -> Hostile:

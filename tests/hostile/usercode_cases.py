@@ -130,6 +130,10 @@ def usercode_cases() -> Iterator[Hostile]:
         for does in MODES:
             yield Hostile(f"mode in {place}: {does}", partial(_placed, place, does), right, without)
     for place, does in product(_BATCHES, WRONG_BATCHES):
-        yield Hostile(f"batch of {place}: {does}", partial(_placed, place, does))
+        unread = place == "calibration_batches" and does in ("y = y - 100", "y = y + 10**12")  # fits need no labels
+        right = Right.SAME if unread else Right.REFUSED
+        yield Hostile(
+            f"batch of {place}: {does}", partial(_placed, place, does), right, partial(_placed, place, "pass")
+        )
     for place, does, when in product(_VALUES, VALUES, ("== 3", ">= 3", ">= 25")):
         yield Hostile(f"value of {place} {when}: {does}", partial(_placed, place, does, when=when), Right.EITHER)

@@ -92,7 +92,7 @@ def test_norms_of_narrowed_channels_are_corrected_too() -> None:
 def test_a_loss_that_is_not_finite_comes_last(before: float) -> None:
     finite = [before, 2 * abs(before), 999 * abs(before)]
     assert [within(loss, before) for loss in finite] == finite
-    assert within(nan, before) == within(inf, before) > max(finite)
+    assert within(nan, before) == within(inf, before) == within(-inf, before) > max(finite)
 
 
 @pytest.mark.parametrize("after", [nan, inf, 1e30])

@@ -130,3 +130,11 @@ def test_any_prefix_comes_off_and_nothing_else(prefix: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         saved = {".".join([*prefix, name]): value for name, value in state.items()}
         assert_is(loaded(Path(folder), saved)[0], state)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x02", b"\x80\x02."], ids=["empty", "begun", "of nothing"])
+def test_a_damaged_file_is_told_of_in_words(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "w.pth").write_bytes(data)
+    with pytest.raises(ModelError, match=r"cannot read the weights file .*w\.pth: \w+") as caught:
+        load_weights(small(), tmp_path / "w.pth")
+    assert "Error" not in caught.value.message.rpartition(": ")[2]

@@ -237,7 +237,7 @@ def worst(before: float) -> float:
 
 def within(loss: float, before: float) -> float:
     """A loss, or the worst there is in its place."""
-    return loss if loss < worst(before) else worst(before)  # NaN too
+    return loss if isfinite(loss) and loss < worst(before) else worst(before)
 
 
 def first(batches: Iterable[Batch], count: int) -> Iterator[Sample]:

@@ -101,9 +101,9 @@ def _read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may drive the readers into any of theirs
-        first_line = str(error).strip().partition("\n")[0]
+        why = str(error).strip().partition("\n")[0] or "it is damaged, or ends too early"
         raise ModelError(
-            f"cannot read the weights file {path}: {first_line or type(error).__name__}",
+            f"cannot read the weights file {path}: {why}",
             hint="it must be a whole .safetensors file, or a state dict saved with torch.save",
         ) from error
 

@@ -307,3 +307,10 @@ def test_what_becomes_images_inside_may_come_as_anything(tmp_path: Path, batch: 
     expected = [runtime(model, part.numpy()) for part in sound.split(3 if batch == "n" else 1)]
     with torch.no_grad():
         np.testing.assert_allclose(network.module(sound).numpy(), np.concatenate(expected), atol=1e-5)
+
+
+def test_numbers_beyond_32_bits_in_a_header_are_no_matter() -> None:
+    model = conv_model()
+    model.ir_version = 2**40
+    model.opset_import.append(helper.make_opsetid("other", 2**40))
+    assert imported(model)(torch.zeros(2, 3, 8, 10)) is not None

@@ -141,7 +141,7 @@ def _checked(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, int]:
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{where} has functions that cannot be written out: {said(error)}") from error
     _refuse_control_flow(proto.graph, where)
-    _check_nodes(proto, where)
+    _check_nodes(proto, opset, where)
     return proto, opset
 
 
@@ -187,14 +187,14 @@ def _refuse_control_flow(graph: onnx.GraphProto, where: str) -> None:
             )
 
 
-def _check_nodes(proto: onnx.ModelProto, where: str) -> None:
+def _check_nodes(proto: onnx.ModelProto, opset: int, where: str) -> None:
     """Every node has the attributes and inputs that its operator needs, and stands behind those that it reads.
 
     The checker for whole models would also refuse files that every runtime takes, such as those without output shapes.
     """
     context = onnx.checker.C.CheckerContext()
-    context.ir_version = proto.ir_version
-    context.opset_imports = {entry.domain: entry.version for entry in proto.opset_import}
+    context.ir_version = min(proto.ir_version, 2**31 - 1)  # which the checker keeps in 32 bits
+    context.opset_imports = dict.fromkeys(OWN, opset)  # nodes of other domains are not checked
     known = {"", *inputs_of(proto.graph), *(tensor.name for tensor in proto.graph.initializer)}
     for node in proto.graph.node:
         try:
