@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pytest
 
+from trt_layermerge.cli.termination import terminated_as_interrupted
 from trt_layermerge.errors import ModelError, TaskError, UsageError
 from trt_layermerge.usercode import ended_by_us_alone, user_code
 
@@ -66,6 +67,17 @@ def test_ctrl_c_goes_through_whatever_the_code_makes_of_it() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt:
             raise RuntimeError("a worker was killed") from None
+
+
+def test_an_end_goes_through_every_gate_where_ctrl_c_is_ignored() -> None:
+    """As a job that a script's shell has put in the background is ended; a data set's code runs behind two gates."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        outer, inner = user_code("outer", TaskError), user_code("inner", TaskError)
+        with terminated_as_interrupted(), pytest.raises(KeyboardInterrupt), outer, inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_handler_that_the_code_sets_ends_with_it() -> None:

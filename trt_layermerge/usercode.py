@@ -67,9 +67,9 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             raise self._kind(f"{self._what}: it leaves a mode of torch on", hint=_IN_A_WITH)
         for name in changed:
             _say_once(name)
-        if error is None:
+        if error is None or isinstance(error, Terminated):  # which a gate around this one knows it by
             return
-        if self._interrupted or isinstance(error, Terminated):
+        if self._interrupted:
             raise KeyboardInterrupt from error
         lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
         if not isinstance(error, LayerMergeError):

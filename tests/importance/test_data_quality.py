@@ -16,7 +16,6 @@ from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import trace
 from trt_layermerge.training.task import Classification
 
-GIVEN = (Input("input", (3, 8, 8)),)
 Made = Callable[[Tensor], Tensor]
 
 
@@ -31,10 +30,10 @@ class Given(Classification):
             yield self.made(images), labels
 
 
-def cautions(made: Made) -> tuple[str, ...]:
-    images = torch.rand(192, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    data = TensorDataset(images, torch.zeros(192, dtype=torch.long))
-    return data_cautions(Given("it", data, data, batch_size=16, held_out=64, calibration=64, made=made), GIVEN)
+def cautions(made: Made, shape: tuple[int, ...] = (3, 8, 8)) -> tuple[str, ...]:
+    images = torch.rand(192, *shape, generator=torch.Generator().manual_seed(0))
+    data, given = TensorDataset(images, torch.zeros(192, dtype=torch.long)), (Input("input", shape),)
+    return data_cautions(Given("it", data, data, batch_size=16, held_out=64, calibration=64, made=made), given)
 
 
 @pytest.mark.parametrize("made", [torch.clone, lambda x: x.flip(-1), lambda x: x + 0.1, lambda x: 1.5 * x, torch.sqrt])
@@ -69,6 +68,21 @@ def test_data_that_nothing_can_be_solved_on_are_an_error(made: Made, words: str)
 def test_data_that_are_odd_are_said(made: Made, words: str) -> None:
     (caution,) = cautions(made)
     assert re.search(words, caution), caution
+
+
+@pytest.mark.parametrize(("shape", "axis", "channel"), [((3, 8, 8), 1, 2), ((8, 8, 3), 3, 2), ((400, 1), 2, 0)])
+def test_channels_are_found_in_any_layout(shape: tuple[int, ...], axis: int, channel: int) -> None:
+    """A click moves a moment of a sound far, and no channel."""
+
+    def clicked(values: Tensor) -> Tensor:
+        return values.index_put((torch.tensor(0), *torch.zeros(len(shape), dtype=torch.long)), torch.tensor(10.0))
+
+    def shifted(values: Tensor) -> Tensor:
+        return values.index_add(axis, torch.tensor([channel]), torch.full_like(values.narrow(axis, 0, 1), 30.0))
+
+    assert cautions(clicked, shape) == ()
+    (caution,) = cautions(shifted, shape)
+    assert f"in channel {channel} they are" in caution
 
 
 def test_numbers_that_are_no_images_are_passed_over() -> None:

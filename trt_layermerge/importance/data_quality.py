@@ -147,7 +147,11 @@ def _apart(calibration: Tensor, held_out: Tensor, of: str) -> list[str]:
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel; of all there is, where there are no channels."""
-    channels = values.shape[1] if values.ndim > 2 else 1
-    each = values.double().reshape(len(values), channels, -1).transpose(0, 1).flatten(1)
-    return each.mean(1), each.std(1, correction=0)
+    """Mean and standard deviation of each channel; of all there is, where there are no channels.
+
+    Channels are the shorter one of a sample's first and last axis: images may be ``[height, width, 3]``, sounds
+    ``[length, 1]``, and a pixel of its own has too few values to tell anything.
+    """
+    axis = 1 if values.shape[1] <= values.shape[-1] else values.ndim - 1
+    channels = values.double().movedim(axis, 0).flatten(1) if values.ndim > 2 else values.double().reshape(1, -1)
+    return channels.mean(1), channels.std(1, correction=0)
