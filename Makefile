@@ -98,7 +98,7 @@ $(SITE): $(INSTALLED)
 		"$$($(SITE).new/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/package.pth"
 	$(SITE).new/bin/python -m pip install --quiet --disable-pip-version-check \
 		$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["docs"])')
-	mv $(SITE).new $@
+	rm -rf $@ && mv $(SITE).new $@  # there may be one of an earlier release
 
 docs: $(SITE)  ## build the documentation into build/site; warnings are errors
 	PYTHONPATH=. $(SITE)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
