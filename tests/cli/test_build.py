@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 
+from tests.cli.conftest import DELIVERED
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.nvidia.rtx_plan import PlanHeader, read_header
 from trt_layermerge.runtimes.registry import get_runtime
@@ -113,7 +114,7 @@ def test_a_compiler_that_is_missing_is_6(run, model, monkeypatch) -> None:
 
 def test_compress_builds_for_a_gpu_elsewhere_as_well(run, done, compiler) -> None:
     ran = run("compress", *done.job, "--also", "tensorrt-rtx:sm75", "--json")
-    assert ran.code == 0, ran.err
+    assert ran.code in DELIVERED, ran.err
     also = ran.json["also"]
     engine = Path(also["engine"])
     assert also["skipped"] is None and engine.parent == done.folder / "out" and "also" in ran.err
@@ -139,7 +140,7 @@ def test_inspect_lists_the_kernels_of_a_plan(run, model, compiler, tmp_path) -> 
 def test_compress_times_both_networks_where_the_other_runtime_runs_here(run, done) -> None:
     """The papers' second column."""
     ran = run("compress", *done.job, "--also", "torch:cpu", "--json")
-    assert ran.code == 0, ran.err
+    assert ran.code in DELIVERED, ran.err
     also = ran.json["also"]
     assert also["runtime"] == "torch:cpu" and also["engine"].endswith("compressed.torch-cpu.torch.onnx")
     assert (
@@ -152,7 +153,7 @@ def test_compress_times_both_networks_where_the_other_runtime_runs_here(run, don
 def test_compress_goes_on_without_the_compiler(run, done, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     ran = run("compress", *done.job, "--also", "tensorrt-rtx:sm75", "--json")
-    assert ran.code == 0 and ran.json["also"]["engine"] is None and Path(ran.json["manifest"]).is_file()
+    assert ran.code in DELIVERED and ran.json["also"]["engine"] is None and Path(ran.json["manifest"]).is_file()
     assert "pip install 'tensorrt-rtx-cu12>=1.7.1'" in ran.json["also"]["skipped"]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import DELIVERED
+
 FIGURES = {"latency_ms", "latency_ci_ms", "accuracy", "layers", "parameters", "flops"} | {
     "depth",
     "peak_activation_bytes",
@@ -71,10 +73,10 @@ def test_names_are_printed_as_they_are(
 
 def test_compress_prints_one_object_and_nothing_else(first_run: Any) -> None:
     _, ran = first_run
-    assert ran.code == 0, ran.err
+    assert ran.code in DELIVERED, ran.err
     found = ran.json  # which does not parse if anything else was printed, by the task file for one
     assert "the task is loading" in ran.err
-    assert found.keys() == {
+    assert found.keys() - {"warnings"} == {
         "original", "compressed", "speedup", "predicted_latency_ms", "prediction_error", "prediction_missed", "proof",
         "engine", "manifest", "report"
     }  # fmt: skip
@@ -86,7 +88,7 @@ def test_compress_prints_one_object_and_nothing_else(first_run: Any) -> None:
 
 def test_compress_shows_people_a_table(run: Any, done: Any) -> None:
     ran = run("compress", *done.job)
-    assert ran.code == 0 and "test accuracy" in ran.out and "proof" in ran.out and "manifest.json" in ran.out
+    assert ran.code in DELIVERED and "test accuracy" in ran.out and "proof" in ran.out and "manifest.json" in ran.out
     assert "measure latencies" not in ran.err, "the plan is made"
 
 
@@ -171,7 +173,7 @@ def test_solve_tells_a_plan_of_a_model_as_one_of_tables(run: Any, done: Any) -> 
 
 def test_compress_shows_what_it_measured(run: Any, done: Any) -> None:
     ran = run("compress", *done.job, "--refine", 2, "--no-finetune")
-    assert ran.code == 0 and "plan 1: predicted" in ran.out and ran.out.count(", chosen") == 1
+    assert ran.code in DELIVERED and "plan 1: predicted" in ran.out and ran.out.count(", chosen") == 1
     assert "with probability" in ran.out and "measure plans" in ran.err
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from tests.cli.conftest import DELIVERED
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.network.network import load_network
 
@@ -44,7 +45,7 @@ SIZED = ["--resize", "12", "--crop", "12"]
 @pytest.mark.filterwarnings("ignore::trt_layermerge.errors.Caution")
 def test_compress(job: list[object], run: Any) -> None:
     ran = run("compress", *job, *SIZED, "--epochs", 1, "--fit-samples", 24, "--budget", 0.95, "--json")
-    assert ran.code == 0, ran.err
+    assert ran.code in DELIVERED, ran.err
     assert list(ran.json["agreement"]) == ["scores", "boxes", "map"]
     assert "agreement" in ran.json["compressed"] and "accuracy" not in ran.out + ran.err
     session = ort.InferenceSession(ran.json["engine"], providers=["CPUExecutionProvider"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.cli.conftest import DELIVERED
 from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.network.source import load_source
 
@@ -36,7 +37,7 @@ def model(exported: Path, tmp_path: Path) -> Path:
 
 def test_compress(desk: Any, model: Path, run: Any) -> None:
     ran = run("compress", model, *desk.job[3:], "--json")  # without the spec and its weights
-    assert ran.code == 0, ran.err
+    assert ran.code in DELIVERED, ran.err
     assert ran.json["compressed"]["accuracy"] is not None
     session = ort.InferenceSession(ran.json["engine"], providers=["CPUExecutionProvider"])
     (value,) = session.get_inputs()

@@ -26,7 +26,7 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, Ran]
 
 def test_the_fastest_route_is_taken_and_one_that_is_not_known_told_of(again: Any) -> None:
     _, ran = again
-    assert ran.code == 0 and ran.err.count("does not take the build route '-no_such=1'") == 1, ran.err
+    assert ran.code == 8 and ran.err.count("does not take the build route '-no_such=1'") == 1, ran.err
     for name in ("original", "compressed"):
         assert ran.json[name]["build_route"] == "-slice_fusion=off"
         assert ran.json[name]["latency_ms"] == pytest.approx(0.05, rel=0.1)

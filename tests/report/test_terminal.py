@@ -43,13 +43,14 @@ def test_how_the_figures_came_about_is_told(manifest: Manifest, capsys: pytest.C
     assert "SIMULATED" not in text and "converted" not in text and "also" not in text
 
 
-@pytest.mark.parametrize(("share", "missed"), [(0.5, True), (0.9, False), (1.1, False), (1.2, True)])
-def test_a_prediction_that_is_far_off_is_told_in_words(
-    manifest: Manifest, capsys: pytest.CaptureFixture[str], share: float, missed: bool
+@pytest.mark.parametrize(("share", "told"), [(0.5, False), (0.9, False), (1.1, False), (1.2, True)])
+def test_a_prediction_that_is_far_too_long_is_told_in_words(
+    manifest: Manifest, capsys: pytest.CaptureFixture[str], share: float, told: bool
 ) -> None:
+    """One that is far too short ends the command with an error."""
     predicted = share * manifest.compressed.latency_ms
     text = printed(capsys, manifest.model_copy(update={"predicted_latency_ms": predicted}))
-    assert ("so far off that another plan may be better: --refine 8" in text) is missed
+    assert ("so far off that another plan may be better: --refine 8" in text) is told
 
 
 def test_a_double_and_a_conversion_are_told(fp16: Manifest, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ from trt_layermerge.progress import Reporter
 from trt_layermerge.report.evidence import Evidence
 from trt_layermerge.report.html import write_report
 from trt_layermerge.report.result import MANIFEST, REPORT, RESULT, Result
+from trt_layermerge.report.summary import prediction_of
 from trt_layermerge.runtimes.base import Engine, Shape
 from trt_layermerge.training.evaluate import final_accuracy
 from trt_layermerge.training.task import Task, metric_name
@@ -135,8 +136,9 @@ def deliver(compressed: Compressed, reporter: Reporter) -> Result:
         made = _build(session, compressed.module, _real_inputs(session.require_task()))
         figures = _measured(session, made, compressed.module, reporter)
         manifest = _manifest(session, compressed.plan_file, figures, _proof_figures(compressed, made.difference), made)
-        also, cautions = _also(session, reporter), compressed.cautions
-        result = Result(manifest, job.output, also, compressed.slowed_lr, cautions)
+        said = prediction_of(manifest).objection
+        cautions = compressed.cautions if said is None else (*compressed.cautions, said)
+        result = Result(manifest, job.output, _also(session, reporter), compressed.slowed_lr, cautions)
         return _write(job, result, evidence_of(session, compressed.plan_file.plan))
 
 

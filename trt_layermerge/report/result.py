@@ -9,7 +9,8 @@ from typing import Any
 
 from trt_layermerge.delivery.also import Also
 from trt_layermerge.delivery.manifest import Figures, Manifest
-from trt_layermerge.report.summary import prediction_of
+from trt_layermerge.errors import InconclusiveError
+from trt_layermerge.report.summary import REFINE, Prediction, prediction_of
 
 MANIFEST, REPORT, RESULT = "manifest.json", "report.html", "result.json"
 """Names of the files that tell of a job, in its folder."""
@@ -39,9 +40,22 @@ class Result:
         names = {"engine": self.manifest.engine, "manifest": MANIFEST, "report": REPORT}
         return {what: self.folder / name for what, name in names.items()}
 
+    @property
+    def prediction(self) -> Prediction:
+        """What the plan said of the latency, beside what was measured."""
+        return prediction_of(self.manifest)
+
+    @property
+    def objection(self) -> InconclusiveError | None:
+        """What ``compress`` ends with where the delivered engine is slower than planned; ``None`` where it is not."""
+        if not self.prediction.late:
+            return None
+        hint = f"it is delivered all the same; {REFINE}, and profile --again measures anew what was too noisy"
+        return InconclusiveError(str(self.prediction.objection), hint=hint)
+
     def as_json(self) -> dict[str, Any]:
         """The object that ``compress --json`` prints and ``result.json`` holds."""
-        manifest, prediction = self.manifest, prediction_of(self.manifest)
+        manifest, prediction = self.manifest, self.prediction
         said: dict[str, Any] = {"simulated": True} if manifest.simulated else {}  # beside what is no measurement
         said |= {"warnings": list(self.cautions)} if self.cautions else {}
         said |= {"metric": manifest.metric} if manifest.metric else {}  # and beside what is no accuracy

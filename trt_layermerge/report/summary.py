@@ -58,6 +58,12 @@ class FigureRow:
 MISSED = 0.15
 """Of a prediction: the share that it may be off by before that is said."""
 
+EXCEEDED = 0.05
+"""Of a budget: the share that an engine may take longer, for as much differs between processes on a quiet machine."""
+
+REFINE = "--refine 8 times the best plans and decides by that"
+"""What to do about a plan whose prediction did not hold."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -67,9 +73,10 @@ class Prediction:
         planned_ms: As the plan said it.
         predicted_ms: The same at the speed that the machine had at the final timing.
         measured_ms: Of the engine.
+        budget_ms: The budget, at that speed, too.
         error: How much more was predicted than measured, as a share of it.
         machine: How much longer the machine takes since planning, as a share.
-        budget: In words.
+        budget: As it was asked for.
         method: That planned.
         probability: Of meeting the budget, as the plan said it; ``None`` where it did not.
     """
@@ -77,6 +84,7 @@ class Prediction:
     planned_ms: float
     predicted_ms: float
     measured_ms: float
+    budget_ms: float
     error: float
     machine: float
     budget: str
@@ -87,6 +95,21 @@ class Prediction:
     def missed(self) -> bool:
         """So far off that another plan may be the better one."""
         return abs(self.error) > MISSED
+
+    @property
+    def late(self) -> bool:
+        """The engine is slower than planned: far slower than was predicted, or than the budget allows."""
+        return self.error < -MISSED or self.measured_ms > (1 + EXCEEDED) * self.budget_ms
+
+    @property
+    def objection(self) -> str | None:
+        """What to know before the engine is taken for what was planned; ``None`` where the prediction held."""
+        if not (self.late or self.missed):
+            return None
+        return (
+            f"the engine is {'slower' if self.late else 'faster'} than planned: {self.measured_ms:.3f} ms measured, "
+            f"{self.predicted_ms:.3f} ms predicted ({self.error:+.0%}), with a budget of {self.budget_ms:.3f} ms"
+        )
 
 
 @dataclass(frozen=True)
@@ -266,6 +289,7 @@ def prediction_of(manifest: Manifest) -> Prediction:
         planned_ms=manifest.plan["latency_ns"] / 1e6,
         predicted_ms=predicted,
         measured_ms=measured,
+        budget_ms=manifest.plan["budget_ns"] * manifest.drift / 1e6,
         error=predicted / measured - 1,
         machine=manifest.drift - 1,
         budget=manifest.plan["budget"],

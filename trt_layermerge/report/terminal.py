@@ -13,7 +13,7 @@ from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.progress import minutes
 from trt_layermerge.report.exploration import Exploration
 from trt_layermerge.report.result import Result
-from trt_layermerge.report.summary import FigureRow, Summary, summarise
+from trt_layermerge.report.summary import REFINE, FigureRow, Summary, summarise
 from trt_layermerge.report.wide_console import wide_console
 
 
@@ -90,8 +90,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         f"predicted  {prediction.predicted_ms:.3f} ms, {prediction.error:+.1%} off what was measured "
         f"(machine since planning: {prediction.machine:+.1%})"
     )
-    if prediction.missed:
-        yield "           so far off that another plan may be better: --refine 8 times the best ones and decides"
+    if prediction.missed and not prediction.late:  # which ends the command with an error
+        yield f"           so far off that another plan may be better: {REFINE}"
     if prediction.probability is not None:
         yield f"planned    to meet the budget of {prediction.budget} with probability {prediction.probability:.3f}"
     if summary.widths:

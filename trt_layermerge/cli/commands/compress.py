@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 def command(as_json: bool, dry_run: bool, explore: bool, **given: Any) -> None:
     """Compress MODEL under a latency budget: measure, plan, merge, fine-tune, prove, deliver.
 
-    Interrupted in any way, the same command goes on where it stopped.
+    Interrupted in any way, the same command goes on where it stopped. Exit code 8 says that the engine is delivered,
+    but slower than planned.
     """
     session = layermerge.load(**settings_of(given))
     session = replace(session, job=replace(session.job, command=command_line()))
@@ -76,6 +77,8 @@ def command(as_json: bool, dry_run: bool, explore: bool, **given: Any) -> None:
     if as_json:
         print_json(result.as_json())
     print_result(result, stderr=as_json)
+    if (objection := result.objection) is not None:
+        raise objection
 
 
 def _explore(session: Session, as_json: bool) -> None:
