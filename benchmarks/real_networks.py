@@ -46,8 +46,8 @@ COMMAND = "from trt_layermerge.cli.main import main; main()"
 IMAGENET = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 MTCNN = "--layout hwc --mean 0.5 --std 0.502 --widths 1.0,0.75,0.5 --calibration 256 --held-out 256"
 TIMING = MeasurementPolicy(relative_ci=0.01, max_seconds=3.0)
-EXPECTED_FAILURES = (4, 5, 7)
-"""Exit codes that are a result: no plan meets the budget, or what came out is not delivered."""
+EXPECTED_FAILURES, DELIVERED = (4, 5, 7), (0, 8)
+"""Exit codes that are a result: no plan meets the budget, or what came out is not delivered; and it is, if slow."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def compressed(name: str, packages: Path, asked: float, way: str) -> Outcome:
     seconds = time.monotonic() - began
     if done.returncode in EXPECTED_FAILURES:
         return Outcome(name, asked, way, seconds, {}, done.stderr.strip().splitlines()[-2:][0])
-    if done.returncode:
+    if done.returncode not in DELIVERED:
         raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stderr}")
     copyfile(folder / "compressed.onnx", path_of(name, asked, way).with_suffix(".onnx"))
     return Outcome(name, asked, way, seconds, json.loads(done.stdout))

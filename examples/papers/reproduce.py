@@ -65,7 +65,8 @@ def output(folder: Path, name: str, budget: float) -> Path:
 def run(name: str, folder: Path, small: bool, options: list[str]) -> int:
     """Compress for every budget, or for the first on made images; importance is measured once, as all budgets share it.
 
-    A budget that no plan meets here, or only one that is far worse than planned, ends nothing: the next may be met.
+    A budget that no plan meets here, or only one that is far worse or slower than planned, ends nothing: the next may
+    be met.
 
     Returns:
         The exit code of the command that failed, or 0.
@@ -78,7 +79,7 @@ def run(name: str, folder: Path, small: bool, options: list[str]) -> int:
             place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(measured, table)
         code = tell_and_run(job(name, row["budget"], folder, small, options))
-        if code not in (ExitCode.DONE, ExitCode.INFEASIBLE, ExitCode.REGRESSION):
+        if code not in (ExitCode.DONE, ExitCode.INFEASIBLE, ExitCode.REGRESSION, ExitCode.INCONCLUSIVE):
             return code
         measured, failed = table if table.exists() else measured, failed or code
     return failed

@@ -146,7 +146,7 @@ def test_tables_hold_what_is_published_and_what_was_measured(finished: Path) -> 
         assert said in text
 
 
-@pytest.mark.parametrize(("code", "rows"), [(0, 3), (4, 3), (7, 3), (130, 1), (3, 1)])
+@pytest.mark.parametrize(("code", "rows"), [(0, 3), (4, 3), (7, 3), (8, 3), (130, 1), (3, 1)])
 def test_the_next_row_is_run_where_a_budget_is_not_met(
     code: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,8 @@ class Result:
         """What ``compress`` ends with where the delivered engine is slower than planned; ``None`` where it is not."""
         if not self.prediction.late:
             return None
-        hint = f"it is delivered all the same; {REFINE}, and profile --again measures anew what was too noisy"
+        mend = "allow a larger budget" if self.manifest.refined else REFINE
+        hint = f"it is delivered all the same; {mend}, and profile --again measures anew what was too noisy"
         return InconclusiveError(str(self.prediction.objection), hint=hint)
 
     def as_json(self) -> dict[str, Any]:
