@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trt_layermerge.blocks.choice import Block, Choice, Kind, Place
+from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.network.geometry import Geometry
 
 
@@ -9,9 +9,7 @@ def test_names_of_blocks_and_choices() -> None:
     assert str(block) == "0:3-5" and len(block) == 2
     assert Choice(block, Kind.MERGE, Geometry(4, 4, (5, 3)), (4, 5)).key == "0:3-5 merge 5x3 g1"
     activated = Choice(block, Kind.FIT, Geometry(4, 4, (3, 3)), activation="leaky_relu(0.01)")
-    assert activated.key == "0:3-5 fit 3x3 g1 +leaky_relu(0.01)" and activated.place == Place(block, "leaky_relu(0.01)")
-    behind = Choice(block, Kind.FIT, Geometry(4, 4, (3, 3)), behind=4)
-    assert behind.key == "0:3-5 fit 3x3 g1 behind 0:4" and behind.place == Place(block, behind=4)
+    assert activated.key == "0:3-5 fit 3x3 g1 +leaky_relu(0.01)" and activated.place == (block, "leaky_relu(0.01)")
     assert Choice(block, Kind.IDENTITY, None).key == "0:3-5 identity"
 
 

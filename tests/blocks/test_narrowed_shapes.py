@@ -14,7 +14,6 @@ from tests.merging.conftest import SHAPE, random_modules
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Kind
 from trt_layermerge.blocks.cost import Setting, signatures
-from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.narrowed_shapes import (
     ends_alike,
     groups_of,
@@ -28,7 +27,6 @@ from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.geometry import Geometry
 
 SETTING = Setting(2)
-ALL = Limits(two_convolutions=True)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +58,7 @@ def test_a_choice_costs_what_it_costs_in_the_network_with_all_its_widths(random_
     network = data.draw(random_networks)
     offered = widths_of(network, (0.5,), 1)
     full = {one.group.index: one.channels[0] for one in offered}
-    for sized in sized_choices(network, choices_of(network, ALL), offered, SETTING):
+    for sized in sized_choices(network, choices_of(network), offered, SETTING):
         others = {number: data.draw(st.sampled_from([full[number], full[number] // 2])) for number in full}
         shapes = narrowed_shapes(network, others | dict(sized.widths))
         executed = narrowed_choice(network, sized.choice, shapes)
@@ -71,7 +69,7 @@ def test_a_choice_costs_what_it_costs_in_the_network_with_all_its_widths(random_
 @given(data=st.data())
 def test_every_choice_is_there_once_for_each_combination(random_networks, data):
     network = data.draw(random_networks)
-    choices, offered = choices_of(network, ALL), widths_of(network, (0.5, 0.25), 1)
+    choices, offered = choices_of(network), widths_of(network, (0.5, 0.25), 1)
     numbers = {one.group.index: len(one.channels) for one in offered}
     sized = sized_choices(network, choices, offered, SETTING)
     for choice in choices:

@@ -99,7 +99,6 @@ def test_where_torch_computes(config: Any) -> None:
 
 def test_activations_at_bottlenecks_are_asked_for(config: Any) -> None:
     assert job_of("m.py", "--bottleneck-activations").limits == Limits(bottleneck_activations=True)
-    assert job_of("m.py", "--two-convolutions").limits == Limits(two_convolutions=True)
     path = config('model = "m.py"\nbottleneck-activations = true\n')
     assert job_of("--config", path).limits.bottleneck_activations
     assert not job_of("--config", path, "--no-bottleneck-activations").limits.bottleneck_activations

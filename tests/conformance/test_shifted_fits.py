@@ -12,7 +12,7 @@ from torch import nn
 from tests.conformance.shifted_cases import CASES, TWO, S, case, choice, conv, projected
 from trt_layermerge.blocks import lowering
 from trt_layermerge.blocks.candidates import choices_of, fit_geometries
-from trt_layermerge.blocks.choice import Block, Choice, Kind, Place
+from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.cost import Setting
 from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.blocks.lowering import lower
@@ -67,8 +67,8 @@ def test_a_fit_of_what_is_linear_is_exact(linear: Network, strength: Strength) -
 
 
 def test_blocks_of_other_shifts_are_solved_apart_and_as_exactly(linear: Network) -> None:
-    places = [Place(block) for block in {item.block: 0 for item in fits(linear)} if block.start == 0]
-    frames = frames_of(linear, [Place(Block(0, 0, 1)), *places], 9)
+    places = [(block, None) for block in {item.block: 0 for item in fits(linear)} if block.start == 0]
+    frames = frames_of(linear, [(Block(0, 0, 1), None), *places], 9)
     assert [[shift.number for shift in frame.shifts] for frame in frames] == [[1], [1, 2], [1, 2]]
     found = accumulate(linear, frames, [examples(linear.inputs, 96)], memory=0)
     for place in places:

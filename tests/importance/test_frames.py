@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from trt_layermerge.blocks.candidates import blocks_of, fit_geometries
-from trt_layermerge.blocks.choice import Place
 from trt_layermerge.importance.frames import Frame, accumulate, frames_of, in_memory
 from trt_layermerge.merging import patches
 from trt_layermerge.merging.fitting import NormalEquations, Patches
@@ -30,13 +29,13 @@ def network(quick):
 def places(network):
     """The blocks that begin the chain, as they end in the original."""
     (chain,) = network.chains
-    return [Place(block) for block in blocks_of(chain, 12) if block.start == 0]
+    return [(block, None) for block in blocks_of(chain, 12) if block.start == 0]
 
 
 def test_blocks_of_equal_kernel_share_a_frame(network):
     members = places(network)
     found = frames_of(network, members, 7)
-    assert [(frame.geometry.kernel, [place.block.end for place in frame.places]) for frame in found] == [
+    assert [(frame.geometry.kernel, [block.end for block, _ in frame.places]) for frame in found] == [
         ((3, 3), [1]), ((5, 5), [2, 3, 4])
     ]  # fmt: skip
     assert [frame.geometry.kernel for frame in frames_of(network, members, 3)] == [(3, 3)]

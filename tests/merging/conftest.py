@@ -133,7 +133,7 @@ def plans():
     def plan(draw: st.DrawFn, network: Network, kinds: str = "keep merge identity fit") -> tuple[Choice, ...]:
         choices = [
             choice
-            for choice in choices_of(network, Limits(9, 6, bottleneck_activations=True, two_convolutions=True))
+            for choice in choices_of(network, Limits(9, 6, bottleneck_activations=True))
             if choice.kind in kinds.split()
         ]
         taken: list[Choice] = []

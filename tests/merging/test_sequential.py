@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.network.written import Net
-from trt_layermerge.blocks.behind import layer_in_front
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
-from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.merging.fitting import NormalEquations
 from trt_layermerge.merging.proof import prove_network
@@ -25,7 +21,6 @@ from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import trace
 
-TWO = Limits(two_convolutions=True)
 THREE = Geometry(4, 4, (3, 3), padding=(1, 1, 1, 1))
 
 
@@ -69,8 +64,7 @@ def test_any_plan_is_carried_out_and_proved(networks, plans, images, data):
     assert {proof.block for proof in result.proofs} == {f"block {c.block}" for c in plan if c.kind is Kind.MERGE}
     assert set(result.fits) == {choice.key for choice in plan if choice.kind is Kind.FIT}
     assert told == [(number, len(plan), choice.key) for number, choice in enumerate(plan)]
-    fronts = {front.key for choice in plan if (front := layer_in_front(network, choice)) is not None}
-    assert set(result.refits) <= {choice.key for choice in plan if choice.kind is Kind.KEEP} | fronts
+    assert set(result.refits) <= {choice.key for choice in plan if choice.kind is Kind.KEEP}
     assert all(torch.equal(state[name], value) for name, value in network.module.state_dict().items())
     for fitted in result.fits.values():
         assert fitted.residual < 1e-8
@@ -197,60 +191,3 @@ def test_a_linear_layer_in_a_region_goes_with_it(images):
         made = execute(network, [choice], [images(4, (4, 8, 8))])
         assert choice.key in made.fits
     assert any(network.regions[choice.block.region].output == "add" for choice in fits)
-
-
-class Carried(nn.Module):
-    """``last(second(relu(first(x))) + x)`` behind a stem; ``first`` lets its input through, which is positive."""
-
-    def __init__(self, gated: bool) -> None:
-        super().__init__()
-        self.stem, self.first, self.act = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()
-        self.second, self.last = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 6, 1, stride=2)
-        self.other = nn.Conv2d(8, 2, 1) if gated else None
-        with torch.no_grad():
-            self.first.weight[:4], self.first.bias[:4] = 0, 0
-            self.first.weight[range(4), range(4), 1, 1] = 1
-
-    def forward(self, x):
-        x = self.act(self.stem(x))
-        h = self.act(self.first(x))
-        y = self.second(h)
-        if self.other is not None:
-            z = self.other(h)
-            y = torch.cat([y[:, :2] + z, y[:, 2:]], 1)
-        return self.act(self.last(y + x)).mean((2, 3))
-
-
-@pytest.mark.parametrize("gated", [False, True], ids=["chain", "region"])
-def test_a_fit_behind_a_layer_that_lets_all_through_is_exact(gated, images):
-    torch.manual_seed(5)
-    network = trace("carried", Carried(gated).eval(), (3, 8, 8))
-    found = [choice for choice in choices_of(network, TWO) if choice.behind is not None]
-    choice = next(one for one in found if (one.block.region is not None) == gated)
-    batches = [images(8, (3, 8, 8), seed) for seed in (1, 2)]
-    result = execute(network, [choice], batches)
-    assert result.fits[choice.key].unexplained < 1e-8
-    x = images(3, (3, 8, 8), 3)
-    torch.testing.assert_close(result.merged(x), network.module(x), rtol=1e-4, atol=1e-5)
-    alone = replace(choice, behind=None, geometry=replace(choice.geometry, in_channels=4))
-    (fitted,) = execute(network, [alone], batches).fits.values()
-    assert fitted.unexplained > 1e-3, "one convolution is not enough"
-
-
-def test_a_fit_behind_a_layer_reads_what_that_makes_once_it_is_solved_again(residual, images):
-    """By hand, as above: the layer in front comes first, and then what is behind it."""
-    (choice,) = [one for one in choices_of(residual, TWO) if one.behind is not None]
-    batches, (chain,) = [images(4, (4, 9, 9), seed) for seed in (1, 2)], residual.chains
-    stem, front = fit(0, 1), layer_in_front(residual, choice)
-    result = execute(residual, [stem, choice], batches, strength=replace(PLAIN, layers=True))
-    assert set(result.refits) == {front.key} and set(result.fits) == {stem.key, choice.key}
-    first, second = result.merged.get_submodule("2.first"), result.merged.get_submodule("merged_0_1_5")
-    assert not torch.equal(first.weight, residual.module.get_submodule("2.first").weight)
-    student = up_to(result.merged, [chain.tensor(2)])
-    teacher = up_to(residual.module, [chain.layers[4].before_activation])
-    equations = NormalEquations(choice.geometry)
-    with torch.no_grad():
-        for x in batches:
-            equations.add(student(x)[0], teacher(x)[0])
-    expected = equations.solve(choice.geometry, prior_of(residual, choice)).convolution
-    torch.testing.assert_close(second.weight, expected.weight.float(), rtol=1e-4, atol=1e-5)

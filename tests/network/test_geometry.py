@@ -42,15 +42,6 @@ def test_composition_is_associative(a: Geometry, b: Geometry, c: Geometry) -> No
     assert a.then(b).then(c) == a.then(b.then(c))
 
 
-@given(four, four)
-def test_what_comes_after_a_part_makes_the_whole_with_it(first: Geometry, second: Geometry) -> None:
-    dense = Geometry(4, 4, second.extent, second.stride, second.padding)
-    assert first.then(second).after(first) == dense
-    whole = replace(first, dilation=(1, 1), stride=(2, 2))
-    assert whole.after(replace(whole, stride=(4, 1))) is None, "no stride makes less of one"
-    assert whole.after(replace(whole, kernel=(9, 1))) is None
-
-
 @given(four)
 def test_the_identity_changes_nothing_but_writes_dilation_out(a: Geometry) -> None:
     one = Geometry(4, 4, (1, 1), groups=4)

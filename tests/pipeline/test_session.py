@@ -97,13 +97,6 @@ def test_methods_that_add_no_activation_say_so(tmp_path: Path, quick_job: Any, m
     open_session(quick_job(tmp_path, method="layermerge", limits=limits))
 
 
-def test_methods_that_make_no_fits_refuse_a_choice_of_fits(tmp_path: Path, quick_job: Any) -> None:
-    limits = Limits(two_convolutions=True)
-    with pytest.raises(UsageError, match="method layermerge makes no fits, and --two-convolutions offers some"):
-        open_session(quick_job(tmp_path, method="layermerge", limits=limits))
-    open_session(quick_job(tmp_path, method="joint", limits=limits))
-
-
 @pytest.fixture
 def cifar(tmp_path: Path) -> Path:
     """CIFAR-10 of 24 black images, by its name."""

@@ -40,7 +40,7 @@ def as_seen(chain: Chain, place: Place) -> Chain:
 
     Requires: the activation is the one that may be added.
     """
-    block, activation, _ = place
+    block, activation = place
     if activation is None:
         return chain
     last, inner = chain.layers[block.end - 1], _activated_inside(chain, block)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from trt_layermerge.blocks.behind import place_behind
 from trt_layermerge.blocks.bottleneck import addable
 from trt_layermerge.blocks.choice import Block, Choice, Kind, Place
 from trt_layermerge.blocks.composition import Composition
@@ -26,9 +25,6 @@ from trt_layermerge.network.chain import Chain, Skip
 from trt_layermerge.network.geometry import Geometry, Pair
 from trt_layermerge.network.network import Network
 
-BEHIND = 3
-"""Kernel behind a layer that stays, or less where there is less to see: with larger ones, and 1x1, a block has many."""
-
 
 def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, ...]:
     """All choices: of all chains, in order of chain, start and end, ``keep`` of every layer among them; of regions."""
@@ -38,16 +34,11 @@ def choices_of(network: Network, limits: Limits | None = None) -> tuple[Choice, 
         choice
         for chain in network.chains
         for block in blocks_of(chain, limits.max_layers)
-        for choice in _of_block(network, block, limits, weights)
+        for place in _places(chain, block, limits)
+        for choice in _choices(network, place, limits, weights)
+        if choice.activation is None or not choice.emptied
     )
     return (*in_chains, *_of_regions(network, limits)) if limits.regions else in_chains
-
-
-def _of_block(network: Network, block: Block, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
-    for place in _places(network.chains[block.chain], block, limits):
-        choices = _choices(network, place, limits, weights)
-        yield from (choice for choice in choices if choice.activation is None or not choice.emptied)
-    yield from _behind(network, block, limits)
 
 
 def _of_regions(network: Network, limits: Limits) -> Iterator[Choice]:
@@ -59,18 +50,10 @@ def _of_regions(network: Network, limits: Limits) -> Iterator[Choice]:
         form = bookkeeping.linear_form(region)
         if form is not None and max(form.geometry.kernel) <= limits.max_kernel:
             yield Choice(block, Kind.MERGE, form.geometry)
-        for geometry in fit_geometries(network, Place(block), limits.max_kernel):
+        for geometry in fit_geometries(network, (block, None), limits.max_kernel):
             yield Choice(block, Kind.FIT, geometry)
-        yield from _behind(network, block, limits)
         if region.keeps_shape:
             yield Choice(block, Kind.IDENTITY, None)
-
-
-def _behind(network: Network, block: Block, limits: Limits) -> Iterator[Choice]:
-    """The fit behind the first layer of a block, if there is one."""
-    if limits.two_convolutions and (place := place_behind(network, block)) is not None:
-        for geometry in fit_geometries(network, place, limits.max_kernel):
-            yield Choice(block, Kind.FIT, geometry, behind=place.behind)
 
 
 def blocks_of(chain: Chain, max_layers: int) -> Iterator[Block]:
@@ -93,13 +76,13 @@ def composed_geometry(chain: Chain, block: Block, kept: tuple[int, ...]) -> Geom
 
 def _places(chain: Chain, block: Block, limits: Limits) -> Iterator[Place]:
     """A block that ends as it does, and where it may, with an activation behind it."""
-    yield Place(block)
+    yield block, None
     if limits.bottleneck_activations and (activation := addable(chain, block)) is not None:
-        yield Place(block, activation)
+        yield block, activation
 
 
 def _choices(network: Network, place: Place, limits: Limits, weights: dict[str, float]) -> Iterator[Choice]:
-    block, activation, _ = place
+    block, activation = place
     chain = network.chains[block.chain]
     layers, first = tuple(range(block.start + 1, block.end + 1)), chain.layers[block.start].geometry
     reducible = all(layer.geometry.keeps_shape for layer in chain.layers[block.start : block.end])
@@ -135,34 +118,22 @@ def _leaves_one_skip(emptied: Lowering) -> bool:
 def fit_geometries(network: Network, place: Place, max_kernel: int) -> Iterator[Geometry]:
     """Convolutions that may be fitted: odd kernels in the middle of the composed one, and that itself.
 
-    Of a region, of the one that sees as much as the region does. Behind a layer that stays, 3x3 alone.
+    Of a region, of the one that sees as much as the region does.
     """
-    full = _widest(network, place)
-    if full is None:
-        return
+    block, activation = place
+    if block.region is not None:
+        region = network.regions[block.region]
+        full = region.geometry.cropped(region.input_shape[1:])
+    else:
+        layers = tuple(range(block.start + 1, block.end + 1))
+        merged = Choice(block, Kind.MERGE, None, layers, activation=activation)
+        full = lower(network.chains[block.chain], merged).composed.geometry
     seen: set[Pair] = set()
-    sizes = (*range(1, max(full.kernel), 2), max(full.kernel))
-    for size in sizes if place.behind is None else (BEHIND,):
+    for size in (*range(1, max(full.kernel), 2), max(full.kernel)):
         part = full.middle(size)
         if part is not None and max(part.kernel) <= max_kernel and part.kernel not in seen:
             seen.add(part.kernel)
             yield part
-
-
-def _widest(network: Network, place: Place) -> Geometry | None:
-    """The convolution that sees as much as what it takes the place of; ``None`` where there is none behind a layer."""
-    block, activation, behind = place
-    chain = network.chains[block.chain]
-    if block.region is None:
-        layers = tuple(range((behind or block.start) + 1, block.end + 1))
-        merged = Choice(block, Kind.MERGE, None, layers, activation=activation, behind=behind)
-        return lower(chain, merged).composed.geometry
-    region = network.regions[block.region]
-    if behind is None:
-        return region.geometry.cropped(region.input_shape[1:])
-    size, rest = chain.shape(behind)[1:], region.geometry.after(chain.layers[behind - 1].geometry)
-    fits = rest is not None and rest.output_size(size) == region.output_shape[1:]
-    return rest.cropped(size) if rest is not None and fits else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.region import Region
@@ -65,18 +64,8 @@ class Block:
         return f"{self.chain}:{self.start}-{self.end_chain}:{self.end} r{self.region}"
 
 
-class Place(NamedTuple):
-    """A block as fits see it: what they read and what they aim at depends on nothing else.
-
-    Attributes:
-        block: The block.
-        activation: The activation that is added behind it, if one is.
-        behind: The layer that stays in front of the convolution, if one does.
-    """
-
-    block: Block
-    activation: str | None = None
-    behind: int | None = None
+Place = tuple[Block, str | None]
+"""A block, and the activation that is added behind it, if one is: what a fit aims at depends on both."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +82,6 @@ class Choice:
             the papers' condition for dropping the block.
         activation: Canonical name of the activation that is added behind its convolution, where the original has none;
             see ``bottleneck.py``.
-        behind: Of a ``fit``, number of the block's first layer, if that stays with its activation and the convolution
-            takes the place of all that follows; see ``behind.py``.
     """
 
     block: Block
@@ -103,12 +90,11 @@ class Choice:
     kept: tuple[int, ...] = ()
     reducible: bool = False
     activation: str | None = None
-    behind: int | None = None
 
     @property
     def place(self) -> Place:
-        """The block, what is added behind it, and what stays of it in front."""
-        return Place(self.block, self.activation, self.behind)
+        """The block, and the activation that is added behind it."""
+        return self.block, self.activation
 
     @property
     def layers(self) -> int:
@@ -132,5 +118,4 @@ class Choice:
             return f"{self.block} {self.kind}"
         kernel = "x".join(map(str, self.geometry.kernel))
         added = "" if self.activation is None else f" +{self.activation}"
-        behind = "" if self.behind is None else f" behind {self.block.chain}:{self.behind}"
-        return f"{self.block} {self.kind} {kernel} g{self.geometry.groups}{added}{behind}"
+        return f"{self.block} {self.kind} {kernel} g{self.geometry.groups}{added}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from trt_layermerge.blocks.behind import layer_in_front
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.blocks.lowering import input_shape_of, lowered_in
+from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.network.chain import Skip
 from trt_layermerge.network.network import Network
@@ -30,27 +29,20 @@ def signatures(network: Network, choice: Choice, setting: Setting) -> tuple[Sign
     """The operations that a choice executes.
 
     A skip that is added to the block's result belongs to the block: its addition is part of the convolution's
-    epilogue, and its own convolution, if it has one, is an operation more; so is a pre-norm that stays. A layer that
-    stays in front executes what it did.
+    epilogue, and its own convolution, if it has one, is an operation more; so is a pre-norm that stays.
     """
-    front = layer_in_front(network, choice)
-    return (*(() if front is None else signatures(network, front, setting)), *_replacing(network, choice, setting))
-
-
-def _replacing(network: Network, choice: Choice, setting: Setting) -> tuple[Signature, ...]:
-    """What a choice executes in place of what it replaces."""
     chain, block, lowered = network.chains[choice.block.chain], choice.block, lowered_in(network, choice)
     if block.region is not None:
+        region = network.regions[block.region]
         whole = Signature(
-            setting.batch * network.regions[block.region].multiple,
-            input_shape_of(network, choice),
+            setting.batch * region.multiple,
+            region.input_shape,
             lowered.geometry,
             activation=lowered.activation,
             precision=setting.precision,
         )
         return () if whole.empty else (whole,)
-    read = input_shape_of(network, choice)
-    here = Signature(setting.batch * chain.multiple, read, None, precision=setting.precision)
+    here = Signature(setting.batch * chain.multiple, chain.shape(block.start), None, precision=setting.precision)
     addition = replace(here, input_shape=chain.shape(block.end), residual=True)
     result = replace(
         here,

@@ -14,11 +14,9 @@ class Limits:
         max_layers: Most layers in one block.
         bottleneck_activations: Whether blocks that end at a linear bottleneck may end with an activation, too.
         regions: Whether regions with more in them than a chain are replaced whole.
-        two_convolutions: Whether blocks with a skip past their first layer may become that layer and a fit behind it.
     """
 
     max_kernel: int = 7
     max_layers: int = 12
     bottleneck_activations: bool = False
     regions: bool = True
-    two_convolutions: bool = False

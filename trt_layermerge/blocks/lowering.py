@@ -7,14 +7,13 @@ is made, by the names of nodes in the normal form: at most one convolution, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from trt_layermerge.blocks.behind import without_passing
 from trt_layermerge.blocks.bottleneck import as_seen
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.composition import Composition
 from trt_layermerge.network.activations import NONNEGATIVE
-from trt_layermerge.network.chain import Chain, ImageShape, Layer, PreNorm, Skip
+from trt_layermerge.network.chain import Chain, Layer, PreNorm, Skip
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.network import Network
 from trt_layermerge.network.region import Region
@@ -43,8 +42,7 @@ class Lowering:
     """``activation(post_norm(convolution(pre_norm(x)) + shifts) + skips) + late_skips``, each part optional.
 
     Attributes:
-        reads: Node of what the convolution takes: the block's input, or that behind the pre-norm; or what a layer makes
-            that stays in front of it.
+        reads: Node of what the convolution takes: the block's input, or that behind the pre-norm.
         writes: Node of the block's output, which this takes the place of.
         sums: Node of what the original has where the activation stands; a fit makes it of the convolution and skips.
         geometry: Of the convolution; ``None`` where there is none.
@@ -89,19 +87,9 @@ class ChainLowering(Lowering):
 def lowered_in(network: Network, choice: Choice) -> Lowering:
     """What a choice leaves of its block, be that a part of a chain or a region."""
     block = choice.block
-    chain = network.chains[block.chain]
     if block.region is None:
-        return lower(chain, choice)
-    lowered = lower_region(network.regions[block.region], choice)
-    return lowered if choice.behind is None else replace(lowered, reads=chain.tensor(choice.behind))
-
-
-def input_shape_of(network: Network, choice: Choice) -> ImageShape:
-    """Channels, height and width of the tensor that a choice's convolution reads, be that in front of a pre-norm."""
-    block, chain = choice.block, network.chains[choice.block.chain]
-    if choice.behind is not None:
-        return chain.shape(choice.behind)
-    return chain.shape(block.start) if block.region is None else network.regions[block.region].input_shape
+        return lower(network.chains[block.chain], choice)
+    return lower_region(network.regions[block.region], choice)
 
 
 def input_of(network: Network, choice: Choice) -> str:
@@ -147,11 +135,7 @@ def lower(chain: Chain, choice: Choice) -> ChainLowering:
     8. The block's last activation stays. If a late skip leads around it and all layers, and these are dropped, then it
        is part of what is dropped, and that skip is all that is left.
     9. An activation goes, too, that would do nothing to what alone reaches it, the input of a dropped block.
-    10. Where the first layer stays in front, the others are the block, without the skips that lead past that layer.
     """
-    if choice.behind is not None:  # rule 10
-        rest = replace(choice, block=replace(choice.block, start=choice.behind), behind=None)
-        return lower(without_passing(chain, choice.block), rest)
     chain = as_seen(chain, choice.place)  # rule 1
     block, last, kept = choice.block, chain.layers[choice.block.end - 1], choice.kind is Kind.KEEP
     pre_norm = None if choice.emptied else chain.layers[block.start].pre_norm  # rule 2

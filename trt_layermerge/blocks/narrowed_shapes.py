@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from trt_layermerge.blocks.choice import Choice
-from trt_layermerge.blocks.lowering import Lowering, input_shape_of, lowered_in
+from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.chain import Chain, ImageShape, Layer, Skip, Unit
 from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.network.geometry import Geometry
@@ -46,18 +46,19 @@ def narrowed_choice(network: Network, choice: Choice, narrowed: Network) -> Choi
 
 
 def ends(network: Network, choice: Choice) -> tuple[int, int]:
-    """Channels of the tensors that a choice's convolution reads, and that its block ends at."""
-    block, read = choice.block, input_shape_of(network, choice)[0]
+    """Channels of the tensors that a choice's block begins and ends at."""
+    block = choice.block
     if block.region is not None:
-        return read, network.regions[block.region].output_shape[0]
-    return read, network.chains[block.chain].shape(block.end)[0]
+        region = network.regions[block.region]
+        return region.input_shape[0], region.output_shape[0]
+    chain = network.chains[block.chain]
+    return chain.shape(block.start)[0], chain.shape(block.end)[0]
 
 
 def groups_of(network: Network, choice: Choice) -> tuple[ChannelGroup, ...]:
     """The channel groups that a choice reads or writes, each once, in order of execution.
 
-    They are those of both ends of its block, of what a layer in front makes, and of the tensors that skips beside it
-    lead from.
+    They are those of both ends of its block, and of the tensors that skips beside it lead from.
     """
     by_node = {node: group for group in network.channel_groups for node in group.nodes}
     found = (by_node.get(node) for node in _tensors(network, choice, lowered_in(network, choice)))
@@ -71,13 +72,13 @@ def ends_alike(network: Network, choice: Choice) -> bool:
 
 
 def _tensors(network: Network, choice: Choice, lowered: Lowering) -> tuple[str, ...]:
-    block, chain = choice.block, network.chains[choice.block.chain]
-    made = () if choice.behind is None else (chain.tensor(choice.behind),)
+    block = choice.block
     if block.region is not None:
         region = network.regions[block.region]
-        return region.input, *made, region.output
+        return region.input, region.output
+    chain = network.chains[block.chain]
     beside = (chain.tensor(skip.start) for skip in (*lowered.skips, *lowered.late_skips))
-    return chain.tensor(block.start), *made, *beside, chain.tensor(block.end)
+    return chain.tensor(block.start), *beside, chain.tensor(block.end)
 
 
 def narrowed_chain(chain: Chain, fewer: Mapping[str, int]) -> Chain:

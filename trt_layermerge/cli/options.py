@@ -125,12 +125,6 @@ _network_options = (
             show_default=True,
             help="Offer blocks that end at a linear bottleneck with an activation, too.",
         ),
-        option(
-            "--two-convolutions/--no-two-convolutions",
-            default=_USUAL.limits.two_convolutions,
-            show_default=True,
-            help="Where a skip leads past the first layer of a block, offer that layer with one fit behind it, too.",
-        ),
     ),
 )
 

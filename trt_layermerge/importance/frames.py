@@ -77,7 +77,7 @@ def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> lis
 
 def _lowered(network: Network, place: Place) -> Lowering:
     """What any fit leaves of a block."""
-    return lowered_in(network, Choice(place.block, Kind.FIT, None, activation=place.activation, behind=place.behind))
+    return lowered_in(network, Choice(place[0], Kind.FIT, None, activation=place[1]))
 
 
 def in_memory(frames: Iterable[Frame], limit: int) -> Iterator[list[Frame]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from threading import Lock
 from typing import cast
 
@@ -99,7 +99,7 @@ def _in_portions(request: EstimationRequest, prepared: Prepared, at_once: int) -
         request: What to measure.
         prepared: What to measure it with.
         at_once: How many choices to measure at once, in threads; the equations of the next ones are accumulated
-            meanwhile, where there is memory for both. Rows come in the order of the portions.
+            meanwhile, where there is memory for both. Rows come in the order of the choices.
     """
     several, most = at_once > 1, prepared.room.equations
     passes = prepared.room.passes // (2 if several else 1)
@@ -151,10 +151,8 @@ def portions(
     network: Network, choices: Iterable[Choice], max_kernel: int, most: int = MOST_EQUATIONS
 ) -> Iterator[Portion]:
     """The choices, first those of each start that need no equations; of others, as many as memory holds equations."""
-    reading: dict[str, list[Choice]] = {}
-    for choice in choices:  # what a fit behind a layer reads, others of a later start do, too
-        reading.setdefault(lowered_in(network, choice).reads, []).append(choice)
-    for members in reading.values():
+    for _, group in groupby(choices, key=lambda choice: lowered_in(network, choice).reads):
+        members = list(group)
         fits = [choice for choice in members if choice.kind is Kind.FIT]
         if len(fits) < len(members):
             yield Portion(network, [choice for choice in members if choice.kind is not Kind.FIT], ())

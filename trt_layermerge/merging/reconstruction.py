@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from trt_layermerge.blocks.behind import layer_in_front
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower, lowered_in
 from trt_layermerge.errors import ModelError
@@ -179,8 +178,6 @@ class Reconstruction:
     def _solved_by(self, choice: Choice) -> Iterator[str]:
         """The convolutions that a choice solves anew, or drops."""
         lowered, block = lowered_in(self.runs.original, choice), choice.block
-        front = layer_in_front(self.runs.original, choice)
-        yield from () if front is None else self._solved_by(front)
         for unit in _units_beside(lowered):
             if self._solvable(unit):
                 yield unit.first
@@ -188,8 +185,7 @@ class Reconstruction:
             return
         for chain, number in layers_of(self.runs.original, block):
             layer = self.runs.original.chains[chain].layers[number - 1]
-            stays = (chain, number) == (block.chain, choice.behind)
-            if not stays and (choice.kind is not Kind.KEEP or self._refits(choice)):
+            if choice.kind is not Kind.KEEP or self._refits(choice):
                 yield layer.first
 
     def _refits(self, choice: Choice) -> bool:

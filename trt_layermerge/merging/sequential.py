@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
-from trt_layermerge.blocks.behind import layer_in_front
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import ChainLowering, lowered_in
 from trt_layermerge.errors import ModelError
@@ -93,11 +92,9 @@ def execute(
         if progress is not None:
             progress(number, len(todo), choice.key)
         memory.keep()
-        for part in (layer_in_front(network, choice), choice):
-            if part is not None and reconstruction.changes(part):
-                if kept:
-                    reconstruction.refit_beside(part)
-                blocks.make(part)
+        if kept:
+            reconstruction.refit_beside(choice)
+        blocks.make(choice)
     made = (runs.done, blocks.linearised)
     compressed, as_linearised = (rewrite(runs.working, modules).eval() for modules in made)
     if runs.done or kept:

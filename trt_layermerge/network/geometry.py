@@ -120,18 +120,6 @@ class Geometry:
             groups=gcd(self.groups, second.groups),
         )
 
-    def after(self, first: Geometry) -> Geometry | None:
-        """The convolution of all channels behind ``first`` with which the two see what this one does.
-
-        What ``then`` does, undone; ``None`` where the grids or the padding of the two do not fit. Nothing is dilated.
-        """
-        axes = [_after(self._axis(axis), self.stride[axis], first._axis(axis), first.stride[axis]) for axis in (0, 1)]
-        if any(axis is None for axis in axes):
-            return None
-        (rows, top, bottom, down), (columns, left, right, across) = (axis for axis in axes if axis is not None)
-        sides = (top, left, bottom, right)
-        return Geometry(first.out_channels, self.out_channels, (rows, columns), (down, across), sides)
-
     def beside(self, other: Geometry) -> Geometry:
         """The one convolution that does the work of this one plus ``other`` on the same input.
 
@@ -185,16 +173,6 @@ def _centred(size: int, extent: int, before: int, after: int) -> tuple[int, int,
         if front <= before and back <= after:
             return size, before - front, after - back
     return None
-
-
-def _after(
-    whole: tuple[int, int, int], stride: int, first: tuple[int, int, int], step: int
-) -> tuple[int, int, int, int] | None:
-    """Kernel, padding before and behind, and stride of what ``after`` finds along one axis."""
-    extent, before, behind = (of_whole - of_first for of_whole, of_first in zip(whole, first, strict=True))
-    if min(extent, before, behind) < 0 or any(size % step for size in (extent, before, behind, stride)):
-        return None
-    return extent // step + 1, before // step, behind // step, stride // step
 
 
 def _lay_over(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:

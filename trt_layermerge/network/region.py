@@ -65,7 +65,6 @@ class Region:
         gaps: The gaps inside that lie in no other gap, as numbers in the network's.
         convolutions: How many convolutions are inside.
         multiple: Images at once for each sample of the batch; see ``Chain``.
-        passes_first_layer: A branch leads past the first layer inside, and joins what follows before the end.
     """
 
     index: int
@@ -83,7 +82,6 @@ class Region:
     gaps: tuple[int, ...]
     convolutions: int
     multiple: int = 1
-    passes_first_layer: bool = False
 
     @property
     def keeps_shape(self) -> bool:

@@ -115,16 +115,7 @@ class _Finder:
             gaps,
             sum(isinstance(self._part(node), nn.Conv2d | nn.ConvTranspose2d) for node in nodes),
             start.meta.get("multiple", 1),
-            self._passes(start, layers[0], set(nodes) - {before, end}),
         )
-
-    def _passes(self, start: fx.Node, layer: tuple[int, int], inside: set[fx.Node]) -> bool:
-        """Whether all paths from a region's start meet behind its first layer, among the nodes before its end."""
-        chain, number = layer
-        first = self.chains[chain].tensor(number)
-        meeting = self.nesting.behind.get(start)
-        passed = {node.name for node in self.nesting.inside(start, meeting)} if meeting in inside else set()
-        return first in passed and meeting is not None and meeting.name != first
 
     def _layers(self, nodes: Sequence[fx.Node] | set[fx.Node]) -> tuple[tuple[int, int], ...]:
         return tuple(sorted(self.readers[node.name] for node in nodes if node.name in self.readers))

@@ -301,12 +301,6 @@ def _require_method(job: Job) -> None:
             hint="drop --bottleneck-activations, or plan with another --method: "
             + ", ".join(one.name for one in others if one.adds_activations),
         )
-    if job.limits.two_convolutions and not method.fits:
-        raise UsageError(
-            f"method {method.name} makes no fits, and --two-convolutions offers some",
-            hint="drop --two-convolutions, or plan with another --method: "
-            + ", ".join(one.name for one in others if one.fits),
-        )
     if job.recipe is not None and job.recipe.decouple and method.fits:
         raise UsageError(
             f"decoupling executes merges alone, and method {method.name} plans fits",

@@ -57,7 +57,6 @@ class JobSettings(TypedDict, total=False):
     max_kernel: int
     max_layers: int
     bottleneck_activations: bool
-    two_convolutions: bool
     batch: int
     runtime: str
     precision: str

@@ -239,8 +239,6 @@ def _of_block(layers: int, reducible: bool) -> Iterator[Choice]:
     if layers == 1:
         yield Choice(block, Kind.KEEP, geometries[1], every, reducible)
     yield Choice(block, Kind.IDENTITY, None, (), reducible)
-    if layers > 2:
-        yield Choice(block, Kind.FIT, geometries[1], (), reducible, behind=block.start + 1)
     for activation in (None, "relu"):
         yield from (Choice(block, Kind.FIT, one, (), reducible, activation) for one in geometries[:2])
         kept: Sequence[tuple[int, ...]] = [every[1:], every[:1], every]
