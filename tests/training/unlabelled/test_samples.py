@@ -57,6 +57,17 @@ def test_names_are_of_no_consequence(folder: Path) -> None:
         torch.testing.assert_close(once, again, rtol=0, atol=0)
 
 
+def test_the_hash_of_the_data_is_of_its_content_wherever_that_lies(folder: Path, tmp_path: Path) -> None:
+    before = unlabelled(folder, Comparing()).data_hash
+    assert unlabelled(folder, Comparing(Preprocessing(mean=(0.1000001,)))).data_hash != before
+    assert unlabelled(folder, Comparing(distances=(("output", "logits"),))).data_hash != before
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    (elsewhere / "0.png").rename(elsewhere / "last.png")
+    assert unlabelled(elsewhere, Comparing()).data_hash == before
+    image.fromarray(pixels(99)).save(elsewhere / "last.png")
+    assert unlabelled(elsewhere, Comparing()).data_hash != before
+
+
 def test_the_same_images_of_a_folder_an_array_and_a_function_are_the_same(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "all.npy", np.stack([pixels(number) for number in range(10)]))
     (tmp_path / "gen.py").write_text(

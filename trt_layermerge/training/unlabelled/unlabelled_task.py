@@ -125,11 +125,16 @@ class Agreement:
 
     @property
     def data_hash(self) -> str:
-        """Hash of the samples, of how they are prepared and split, and of what is compared how."""
+        """Hash of the samples, of how they are prepared and split, and of what is compared how.
+
+        By content alone: where they lie, what they are called and in which order is of no consequence.
+        """
         metric = "" if self.metric_file is None else self.metric_file.digest
-        state = blake2b(repr((self.samples.in_words, self.parts, self.told, metric)).encode(), digest_size=8)
-        for digest in self.samples.digests:
-            state.update(digest)
+        state = blake2b(repr((self.samples.preprocessing, self.told, metric)).encode(), digest_size=8)
+        for part in (self.parts.training, self.parts.held_out, self.parts.test):
+            state.update(f"{len(part)}\n".encode())
+            for index in part:
+                state.update(self.samples.digests[index])
         return state.hexdigest()
 
     @property
