@@ -7,6 +7,7 @@ in memory and time; here it is one message. What went well there is done again h
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,14 +20,16 @@ from typing import Any
 from trt_layermerge.children import child_command, child_environment
 from trt_layermerge.errors import InputError, LayerMergeError, ModelError, said
 
+_LOG = logging.getLogger(__name__)
+
 MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
 """Bytes that the process may take beyond what its libraries take, and those for each byte of the file."""
 
 SECONDS, BYTES_PER_SECOND = 60.0, 20e6
 """Of time, and of the file that it takes a second more for."""
 
-
-_DAMAGED = "the file is damaged, or was made to do this; export the model again"
+DAMAGED = "the file is damaged, or no exporter has written it; export the model again"
+"""What to do about a model's file that cannot be read."""
 
 
 def probe(function: Callable[[str], object], path: Path, seconds: float = SECONDS) -> None:
@@ -59,13 +62,15 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
     if answer is None:
         raise _refused(path, _ending(ran.returncode))
     if "message" in answer:
+        if answer.get("cause"):
+            _LOG.debug("%s: %s", path, answer["cause"])
         raise ModelError(answer["message"], hint=answer["hint"])
 
 
 def _refused(path: Path, why: str) -> ModelError:
     return ModelError(
         f"{path} cannot be read: in a process of its own, {why}",
-        hint=_DAMAGED,
+        hint=DAMAGED,
     )
 
 
@@ -108,9 +113,10 @@ def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str,
     except (InputError, LayerMergeError) as error:
         return {"message": error.message, "hint": error.hint}
     except MemoryError:
-        return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": None}
+        return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": DAMAGED}
     except Exception as error:  # of the libraries' many own kinds
-        return {"message": f"{path} cannot be read: what reads it fails ({said(error)})", "hint": _DAMAGED}
+        cause = f"{type(error).__name__}: {said(error)}"
+        return {"message": f"{path} cannot be read: what reads it fails", "hint": DAMAGED, "cause": cause}
     return {}
 
 

@@ -20,7 +20,7 @@ from trt_layermerge.delivery.strictness import require_strict
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
-from trt_layermerge.onnxfile import initial_values, read_onnx, weight_files
+from trt_layermerge.onnxfile import initial_values, named_model, read_onnx, weight_files
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
 from trt_layermerge.runtimes.registry import get_runtime
@@ -50,7 +50,7 @@ def try_model(path: str) -> None:
     """
     proto = read_onnx(Path(path))
     require_bounded(proto, path)
-    graph_precision(proto)
+    graph_precision(proto, path)
     initial_values(proto.graph, path)
     with suppress(ModelError):
         get_runtime("onnxruntime").build(proto, BuildOptions())
@@ -83,7 +83,7 @@ def build_engine(
         ModelError: The model cannot be built, or is not written in the precision that the options name.
         RuntimeNotAvailableError: The runtime or its device is not here.
     """
-    require_precision(read_onnx(model), options.precision)
+    require_precision(read_onnx(model), options.precision, named_model(model))
     source = sha256(model)
     engine = runtime.build(model, options, shapes)
     engine.save(output)

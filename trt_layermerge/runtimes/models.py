@@ -10,6 +10,8 @@ from trt_layermerge.errors import ModelError
 from trt_layermerge.onnxfile import inputs_of
 from trt_layermerge.runtimes.base import Shape
 
+_SHAPES = "give the shapes of the inputs that the model says, batch included"
+
 
 def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
     """A copy of the model with all dimensions of its inputs fixed.
@@ -21,7 +23,7 @@ def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mod
     result.CopyFrom(model)
     inputs = inputs_of(result.graph)
     if unknown := sorted(shapes.keys() - inputs.keys()):
-        raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs)}")
+        raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs) or 'none'}", hint=_SHAPES)
     for name, value in inputs.items():
         _fix(value, shapes.get(name))
     return result
@@ -56,8 +58,10 @@ def _fix(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
     known = tuple(dimension.dim_value for dimension in dimensions)
     wanted = known if shape is None else shape
     if len(wanted) != len(known) or any(have not in (0, want) for have, want in zip(known, wanted, strict=True)):
-        raise ModelError(f"input {value.name!r} of shape {known} cannot take {wanted} (0 stands for an open dimension)")
+        raise ModelError(
+            f"input {value.name!r} of shape {known} cannot take {wanted} (0 stands for an open dimension)", hint=_SHAPES
+        )
     if not all(wanted):
-        raise ModelError(f"input {value.name!r} has an open shape {wanted}", hint="give the shape, batch included")
+        raise ModelError(f"input {value.name!r} has an open shape {wanted}", hint=_SHAPES)
     for dimension, size in zip(dimensions, wanted, strict=True):
         dimension.dim_value = size

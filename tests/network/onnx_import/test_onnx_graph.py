@@ -15,6 +15,7 @@ from tests.network.onnx_import.models import assert_same, imported, make, one, r
 from trt_layermerge.errors import ExitCode, ModelError
 from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.onnx_import.onnx_graph import read_graph
+from trt_layermerge.probe import DAMAGED
 
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 node = helper.make_node
@@ -126,14 +127,16 @@ def test_what_cannot_be_read_is_one_message(model: Callable[[], onnx.ModelProto]
     with pytest.raises(ModelError) as caught:
         imported(model())(torch.zeros(2, 3, 8, 10))
     assert message in str(caught.value) and caught.value.exit_code == ExitCode.BAD_INPUT
+    assert "net.onnx" in caught.value.message and caught.value.hint, "of which file, and what to do"
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, 200, -5])
 def test_a_cut_file_is_one_message(tmp_path: Path, keep: int) -> None:
     data = conv_model().SerializeToString()
     (tmp_path / "cut.onnx").write_bytes(data[:keep])
-    with pytest.raises(ModelError, match=r"cut\.onnx"):
+    with pytest.raises(ModelError, match=r"cut\.onnx") as caught:
         load_network(str(tmp_path / "cut.onnx"))
+    assert caught.value.hint == DAMAGED
 
 
 def test_weights_outside_of_the_file_stay_in_its_folder(tmp_path: Path) -> None:

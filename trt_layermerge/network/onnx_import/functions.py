@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import import spatial
-from trt_layermerge.network.onnx_import.layers import unsupported
+from trt_layermerge.network.onnx_import.layers import UnsupportedError
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
@@ -161,7 +161,7 @@ def _slice(node: Node) -> OnnxFunction:
         axes, steps = (*rest, None, None)[:2]
         step = listed(steps) or [1] * len(begin)
         if min(step) < 1:
-            raise unsupported(node, "PyTorch does not slice backwards")
+            raise UnsupportedError("PyTorch does not slice backwards")
         spans = [slice(None)] * x.dim()
         for i, axis in enumerate(setting_of(node, "axes", axes) or range(len(begin))):
             spans[axis] = slice(begin[i], end[i], step[i])
@@ -194,7 +194,7 @@ def _gather(node: Node) -> OnnxFunction:
         if indices.ndim == 0:
             return x.select(axis, int(indices))
         if indices.ndim > 1:
-            raise unsupported(node, "its indices have more than one dimension")
+            raise UnsupportedError("its indices have more than one dimension")
         spans: list[Any] = [slice(None)] * x.dim()
         spans[axis] = listed(indices)
         return x[tuple(spans)]
@@ -207,7 +207,7 @@ def _cast(node: Node) -> OnnxFunction:
         node.get("to")
     )
     if kind is None:
-        raise unsupported(node, "only floats, whole numbers and truth values can be")
+        raise UnsupportedError("only floats, whole numbers and truth values can be")
     if kind is float:
         return lambda x: x if x.is_floating_point() else x.float()  # one width for all floats
     return lambda x: x.to(kind)

@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from trt_layermerge.errors import ModelError, said
 from trt_layermerge.onnxfile import initial_values, inputs_of
+from trt_layermerge.probe import DAMAGED
 
 OnnxArray = NDArray[Any]
 
@@ -139,7 +140,7 @@ def _checked(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, int]:
     try:
         proto = inline_local_functions(proto) if proto.functions else proto
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{where} has functions that cannot be written out: {said(error)}") from error
+        raise ModelError(f"{where} has functions that cannot be written out", hint=DAMAGED) from error
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, opset, where)
     return proto, opset
@@ -162,7 +163,10 @@ def _graph(
     graph = OnnxGraph(inputs, shape, outputs, (), constants, origins, typed).with_nodes(nodes)
     for output in outputs:
         if output not in graph.producers and output not in inputs:
-            raise ModelError(f"{where} returns what does not depend on its input ({output})")
+            raise ModelError(
+                f"{where} returns what does not depend on its input ({output})",
+                hint="export the model without this output",
+            )
     return graph
 
 
@@ -201,23 +205,29 @@ def _check_nodes(proto: onnx.ModelProto, opset: int, where: str) -> None:
             if node.domain in OWN:  # others are not supported, if they matter
                 onnx.checker.check_node(node, context)
         except onnx.checker.ValidationError as error:
-            raise ModelError(f"{where} is malformed at {node.op_type} node {_name(node)!r}: {said(error)}") from error
+            raise ModelError(
+                f"{where} is malformed at {node.op_type} node {_name(node)!r}: {said(error)}", hint=DAMAGED
+            ) from error
         for name in node.input:
             if name not in known:
                 raise ModelError(
-                    f"{where} is malformed: {node.op_type} node {_name(node)!r} reads {name!r} before it is computed"
+                    f"{where} is malformed: {node.op_type} node {_name(node)!r} reads {name!r} before it is computed",
+                    hint=DAMAGED,
                 )
         known.update(node.output)
     for value in proto.graph.output:
         if value.name not in known:
-            raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}")
+            raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}", hint=DAMAGED)
 
 
 def _batched_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, tuple[int | None, ...]]:
     """Name of the input, the batch that the file fixes, and the shape of a sample: an image, or sound, or anything."""
     inputs = inputs_of(graph)
     if len(inputs) != 1:
-        raise ModelError(f"{where} takes {len(inputs)} inputs ({', '.join(inputs)}); one is needed")
+        raise ModelError(
+            f"{where} takes {len(inputs)} inputs ({', '.join(inputs) or 'none'}); one is needed",
+            hint="export the part of the model behind one input",
+        )
     ((name, value),) = inputs.items()
     kind = value.type.tensor_type
     sizes = [dim.dim_value or None for dim in kind.shape.dim]

@@ -20,12 +20,16 @@ from trt_layermerge.errors import ModelError, said
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS, typed_cast
 from trt_layermerge.network.onnx_import.gated_products import fuse_activations
-from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
+from trt_layermerge.network.onnx_import.layers import LAYERS, UnsupportedError, layer, parameter
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray, OnnxGraph
 from trt_layermerge.network.onnx_import.sizes import SIZES, shape
+from trt_layermerge.probe import DAMAGED
 
 _RESERVED = frozenset({*dir(nn.Module), *dir(fx.GraphModule), "meta", "self", *kwlist})
 """What modules and traced ones have already, and what the code that torch.fx writes of a module cannot call it."""
+
+_WITHOUT = "export the model so that it does without, or the part of it that does"
+_FIT = "if --input says of which shape it was exported, what the file says does not fit together: export it again"
 
 SUPPORTED = sorted({*LAYERS, *OF_TENSORS, *OF_ONE, "Shape"})
 
@@ -92,7 +96,7 @@ class OnnxNetwork(nn.Module):
                 values[names[0]] = result
         results = tuple(values[name] for name in self.output_names)
         if not all(isinstance(result, Tensor) for result in results):
-            raise ModelError(f"{self._where} returns sizes, not a tensor")
+            raise ModelError(f"{self._where} returns sizes, not a tensor", hint="export the model without this output")
         return results
 
     @contextmanager
@@ -100,11 +104,13 @@ class OnnxNetwork(nn.Module):
         """Name the node in whatever goes wrong with it."""
         try:
             yield
+        except UnsupportedError as error:
+            raise ModelError(f"{self._where}: {node} cannot be read: {error}", hint=_WITHOUT) from error
         except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{self._where}: {node} cannot be computed: {said(error)}") from error
+            raise ModelError(f"{self._where}: {node} cannot be computed: {said(error)}", hint=_FIT) from error
         except (LookupError, TypeError) as error:
             why = "it lacks an input or an attribute, or one is of another kind"
-            raise ModelError(f"{self._where}: {node} cannot be computed: {why}") from error
+            raise ModelError(f"{self._where}: {node} cannot be computed: {why}", hint=DAMAGED) from error
 
     def _step(self, node: Node) -> _Step:
         constants = self._graph.constants
@@ -120,7 +126,7 @@ class OnnxNetwork(nn.Module):
         if module is not None:
             return _Step(node, module, node.inputs[:1])
         if node.op not in OF_TENSORS | OF_ONE:
-            raise unsupported(node, "its weights are not constant, but computed")
+            raise UnsupportedError("its weights are not constant, but computed")
         if node.op in OF_TENSORS:
             call = _with_numbers(OF_TENSORS[node.op](node))
             return _Step(node, call, tuple(self._operand(node, name) for name in node.inputs))

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from trt_layermerge.network.onnx_import.layers import explicit_pads, same_padding, unsupported
+from trt_layermerge.network.onnx_import.layers import UnsupportedError, explicit_pads, same_padding
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
@@ -27,7 +27,7 @@ def _pool_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -
 def _pool_settings(node: Node) -> tuple[list[int], list[int], list[int], bool]:
     kernel = list(node.get("kernel_shape"))
     if len(kernel) != 2:
-        raise unsupported(node, f"it pools over {len(kernel)} dimensions, not 2")
+        raise UnsupportedError(f"it pools over {len(kernel)} dimensions, not 2")
     strides, dilations = list(node.get("strides") or (1, 1)), list(node.get("dilations") or (1, 1))
     return kernel, strides, dilations, bool(node.get("ceil_mode", 0))
 
@@ -74,7 +74,7 @@ def average_pool(node: Node) -> OnnxFunction:
     """``AveragePool``; padding counts only where the node says so."""
     kernel, strides, dilations, ceil = _pool_settings(node)
     if dilations != [1, 1]:
-        raise unsupported(node, "dilated averages cannot be")
+        raise UnsupportedError("dilated averages cannot be")
     count = bool(node.get("count_include_pad", 0))
 
     def run(x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def pad(node: Node) -> OnnxFunction:
     """``Pad``; sides in the order of ``F.pad``, last axis first."""
     mode = node.get("mode", "constant")
     if mode not in _PAD_MODES:
-        raise unsupported(node, f"PyTorch has no padding of mode {mode!r}")
+        raise UnsupportedError(f"PyTorch has no padding of mode {mode!r}")
 
     def run(x: Tensor, pads: OnnxArray | None = None, value: Any = None, axes: OnnxArray | None = None) -> Tensor:
         given = setting_of(node, "pads", pads) or []
@@ -136,12 +136,12 @@ def resize(node: Node) -> OnnxFunction:
     mode = node.get("mode", "nearest")
     place = _coordinates(node)
     if mode != "nearest" and (place not in ("half_pixel", "pytorch_half_pixel", "align_corners") or _exotic(node)):
-        raise unsupported(node, f"PyTorch does not resize {mode} with {place}, or not with these attributes")
+        raise UnsupportedError(f"PyTorch does not resize {mode} with {place}, or not with these attributes")
     if mode == "cubic" and node.get("cubic_coeff_a", -0.75) != -0.75:
-        raise unsupported(node, "PyTorch's cubic coefficient is -0.75")
+        raise UnsupportedError("PyTorch's cubic coefficient is -0.75")
     torch_mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}.get(mode)
     if torch_mode is None or node.get("axes") not in (None, [2, 3], [0, 1, 2, 3]):
-        raise unsupported(node, "only images are resized, by nearest, linear or cubic")
+        raise UnsupportedError("only images are resized, by nearest, linear or cubic")
 
     def run(x: Tensor, *given: OnnxArray | None) -> Tensor:
         scales, sizes = _targets(node, given)
@@ -205,7 +205,7 @@ def _picked(node: Node, size: int, to: int, ratio: np.float32) -> OnnxArray:
     elif place == "asymmetric":
         at = out / ratio
     else:
-        raise unsupported(node, f"it resizes with {place}")
+        raise UnsupportedError(f"it resizes with {place}")
     rounded = {
         "round_prefer_floor": np.ceil(at - half),
         "round_prefer_ceil": np.floor(at + half),
