@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.lowering import input_of
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
@@ -34,7 +34,7 @@ from trt_layermerge.network.network import Network
 from trt_layermerge.resources.memory import MOST_ACTIVATIONS
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Scoring
-from trt_layermerge.training.task_check import checked_batches
+from trt_layermerge.training.task_check import checked_batches, odd_targets
 
 Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
@@ -76,7 +76,7 @@ class Evaluator:
         device = device_of(network.module)
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
-        require_finite(self.before, network, task)
+        require_finite(self.before, network, task, self.held_out)
         self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
         batches = list(joined_batches(inputs for inputs, _ in calibration))
         self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
@@ -135,7 +135,8 @@ class Evaluator:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
         with torch.inference_mode():
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
-            return score(((output, _beside(output, target)) for output, target in outputs), self.task)
+            beside = ((output, _beside(output, target)) for output, target in outputs)
+            return score(beside, self.task, "held_out_batches")
 
     def row(
         self, choice: Choice | NarrowedGroup, after: Score, unexplained: float | None, seconds: float
@@ -207,13 +208,27 @@ class _Known:
                 yield _laid_out(head(*moved(inputs, device)))
 
 
-def require_finite(before: Score, network: Network, task: Scoring) -> None:
+def require_finite(before: Score, network: Network, task: Scoring, held_out: Iterable[Sample]) -> None:
     """See that a network's score is a number before any change.
 
+    Args:
+        before: The score.
+        network: Whose it is.
+        task: Whose loss and metric it is of.
+        held_out: The data.
+
     Raises:
-        ModelError: It is not.
+        TaskError: It is not, and targets are not finite; the message says of which batch.
+        ModelError: It is not, and they are.
     """
     if not (isfinite(before.loss) and isfinite(before.accuracy)):
+        for number, (_, target) in enumerate(held_out, 1):
+            if odd := odd_targets(target):
+                raise TaskError(
+                    f"task {task.name!r}: batch {number} of held_out_batches yields {odd}, and the loss of "
+                    f"{network.name} is {before.loss}, its metric {before.accuracy}",
+                    hint="leave such samples out, or let loss and metric pass over such targets",
+                )
         raise ModelError(
             f"{network.name} has a loss of {before.loss} and a metric of {before.accuracy} on the held-out data of "
             f"task {task.name!r}, before any change",

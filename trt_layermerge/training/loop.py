@@ -41,7 +41,7 @@ from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task, Unlabelled
-from trt_layermerge.training.task_check import Checked, checked_batches, require_steps
+from trt_layermerge.training.task_check import Checked, checked_batches, odd_targets, require_steps
 from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
@@ -302,7 +302,7 @@ class _Run:
         if self.step == 0:
             self.first_loss = value
         if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
-            raise self._diverged(value)
+            raise self._diverged(value, batch)
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -340,11 +340,12 @@ class _Run:
     def _lr(self) -> float:
         return self.recipe.lr_at(self.step, self.steps) * 0.5**self.backoffs
 
-    def _diverged(self, loss: float) -> DivergedError:
+    def _diverged(self, loss: float, batch: Sequence[Part]) -> DivergedError:
+        odd = "; its batch has ".join(["", *filter(None, (odd_targets(part.target) for part in batch))])
         tries = f", after {self.backoffs} tries at higher rates" if self.backoffs else ""
         return DivergedError(
             f"the training loss is {loss:.3g} at step {self.step} of {self.steps}, "
-            f"learning rate {self._lr():.3g}{tries}",
+            f"learning rate {self._lr():.3g}{tries}{odd}",
             hint=f"lower lr (it is {self.recipe.lr:g}), set clip_norm, or look for values in the data that are not "
             f"numbers; then delete {self.path}",
         )
