@@ -98,9 +98,10 @@ _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
 def _name_outputs(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
     """Name outputs once more: the optimiser gives one value that is several of them a copy, under a name of its own.
 
-    What a module returns beyond its names, torch has named.
+    Of what is no normal form the first alone has a name; torch has named the others.
     """
-    for value, name in zip(program.model.graph.outputs, names, strict=False):
+    outputs = program.model.graph.outputs
+    for value, name in zip(outputs[: len(names)], names, strict=True):
         value.name = name
 
 

@@ -169,10 +169,10 @@ class Agreement:
 
     def loss(self, output: Values, target: Values) -> Tensor:
         """Sum of the distances of all outputs, mean over the batch, and of the inner states that lie behind them."""
-        distances = self.distances.values()
-        both = list(zip(as_tuple(output), as_tuple(target), strict=True))
-        outputs = [distance(*pair).mean() for distance, pair in zip(distances, both, strict=False)]
-        inner = [inner_error(*pair) for pair in both[len(distances) :]]
+        distances, both = self.distances.values(), list(zip(as_tuple(output), as_tuple(target), strict=True))
+        own, inside = both[: len(distances)], both[len(distances) :]
+        outputs = [distance(*pair).mean() for distance, pair in zip(distances, own, strict=True)]
+        inner = [inner_error(*pair) for pair in inside]
         return torch.stack(outputs).sum() + (WEIGHT * torch.stack(inner).mean() if inner else 0.0)
 
     def metric(self, output: Values, target: Values) -> Tensor:
