@@ -19,7 +19,6 @@ import numpy as np
 import onnx
 
 from trt_layermerge import files
-from trt_layermerge.errors import ModelError
 from trt_layermerge.estimation.card import Card
 from trt_layermerge.estimation.device_files import read_card
 from trt_layermerge.estimation.latency_model import Estimate, LatencyModel
@@ -37,8 +36,8 @@ from trt_layermerge.runtimes.base import (
     Shape,
 )
 from trt_layermerge.runtimes.estimate import EstimateSettings
-from trt_layermerge.runtimes.estimated.gpu_kernels import gpu_kernels, inferred
-from trt_layermerge.runtimes.models import shapes_of, with_shapes
+from trt_layermerge.runtimes.estimated.gpu_kernels import gpu_kernels
+from trt_layermerge.runtimes.models import output_shapes, shapes_of, with_shapes
 
 
 class EstimateRuntime(Runtime):
@@ -111,10 +110,7 @@ class EstimateEngine:
         self._nanoseconds = max(sum(one.latency_ns for one in estimates), 1)
         self.doubt = _doubt(estimates)
         self.inputs: Mapping[str, Shape] = shapes_of(inputs_of(model.graph).values())
-        self.outputs: Mapping[str, Shape] = shapes_of(inferred(model).graph.output)
-        for name, shape in self.outputs.items():
-            if not all(shape):
-                raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")
+        self.outputs: Mapping[str, Shape] = output_shapes(model)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the outputs, on the CPU."""

@@ -23,10 +23,9 @@ from onnx import helper
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.estimation.workload import MemoryOperation, Workload
-from trt_layermerge.onnxfile import infer_types
 from trt_layermerge.probe import DAMAGED
 from trt_layermerge.runtimes.base import Shape
-from trt_layermerge.runtimes.models import shapes_of
+from trt_layermerge.runtimes.models import inferred, shapes_of
 
 _NAMES = {
     "Cast",
@@ -92,20 +91,6 @@ def gpu_kernels(model: onnx.ModelProto, where: str = "the model") -> tuple[Kerne
         ModelError: A shape cannot be known before the model runs, or a convolution is no 2-D one.
     """
     return _Graph(inferred(model, where), where).kernels()
-
-
-def inferred(model: onnx.ModelProto, where: str = "the model") -> onnx.ModelProto:
-    """The model with the shapes of all its tensors, as far as they follow from those of its inputs.
-
-    Raises:
-        ModelError: The model contradicts itself.
-    """
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
-    for value in bare.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return infer_types(bare, where, values=True)
 
 
 class _Graph:
