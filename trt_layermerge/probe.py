@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trt_layermerge.children import child_command, child_environment
+from trt_layermerge.children import child_command, child_environment, ending
 from trt_layermerge.errors import InputError, LayerMergeError, ModelError, said
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
         raise _refused(path, f"it took more than {error.timeout:.0f} s") from error
     answer = _answer(ran.stdout)
     if answer is None:
-        raise _refused(path, _ending(ran.returncode))
+        raise _refused(path, f"reading it {ending(ran.returncode)}")
     if "message" in answer:
         if answer.get("cause"):
             _LOG.debug("%s: %s", path, answer["cause"])
@@ -72,15 +71,6 @@ def _refused(path: Path, why: str) -> ModelError:
         f"{path} cannot be read: in a process of its own, {why}",
         hint=DAMAGED,
     )
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"reading it ended with exit code {code}"
-    try:
-        return f"reading it crashed ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"reading it crashed (signal {-code})"
 
 
 def _answer(said: bytes) -> dict[str, Any] | None:
