@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.merging.patches import LARGEST_SYSTEM
 from trt_layermerge.merging.ridge import RIDGE, Primal
+from trt_layermerge.network.placing import called_module
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def heads_of(module: fx.GraphModule) -> Iterator[Head]:
     times = Counter(str(node.target) for node in calls)
     behind: set[fx.Node] = set()
     for node in module.graph.nodes:
-        part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        part = called_module(module, node)
         if isinstance(part, nn.Linear) and part.bias is not None and times[str(node.target)] == 1:
             (source,) = node.all_input_nodes
             if source in behind and part.in_features <= LARGEST_SYSTEM:

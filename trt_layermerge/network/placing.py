@@ -69,6 +69,18 @@ def operator_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
+def called_module(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls, if it calls one."""
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def consumer(root: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear:
+    """The layer that a node calls, of one that reads all channels of a group."""
+    part = called_module(root, node)
+    assert isinstance(part, nn.Conv2d | nn.Linear)
+    return part
+
+
 def shaken(module: fx.GraphModule) -> fx.GraphModule:
     """Without nodes, modules and parameters that the output does not depend on."""
     module.graph.eliminate_dead_code()

@@ -150,9 +150,7 @@ def _classes(task: Task, network: Network) -> int | None:
     """The classes of a network whose outputs are compared with labels by the ready-made loss, which takes no others."""
     if len(network.outputs) > 1 or getattr(type(task), "loss", None) is not Classification.loss:
         return None
-    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
-    shape = output.all_input_nodes[0].meta["shape"]
-    return int(shape[0]) if shape else None
+    return next(iter(network.output_shape), None)
 
 
 def content_of(task: Task) -> str:

@@ -184,7 +184,7 @@ def layer(node: Node, constants: Sequence[Any]) -> nn.Module | None:
     """The module of a node, if it is a layer: its inputs but the first are constants.
 
     Raises:
-        ModelError: A layer in a form that PyTorch does not have, or with computed weights.
+        UnsupportedError: It is a layer in a form that PyTorch does not have.
     """
     rule = LAYERS.get(node.op)
     return None if rule is None or any(constant is None for constant in constants) else rule(node, *constants)
