@@ -67,8 +67,8 @@ class Network:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of one sample of its first output, without the batch."""
-        shape: tuple[int, ...] = output_node(self.module.graph).all_input_nodes[0].meta["shape"]
+        """Shape of one sample of its first output, without the batch; empty where it is not always the same."""
+        shape: tuple[int, ...] = output_node(self.module.graph).all_input_nodes[0].meta.get("shape", ())
         return shape
 
     @property
