@@ -121,7 +121,7 @@ class CheckedTask:
     def _checked(self, data: str, skipped: int = 0, **asked: int) -> Iterator[Checked]:
         batches = checked_batches(self, data, lambda: getattr(self.given, data)(**asked), self._inputs, skipped)
         for number, (inputs, target) in enumerate(batches, skipped + 1):
-            if self._classes is not None:
+            if self._classes is not None and data != "calibration_batches":  # which may have none: fits need no labels
                 require_labels(target, self._classes, self, f"batch {number} of {data}")
             yield inputs, target
 
