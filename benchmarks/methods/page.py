@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .cases import CASES, ROOT
 from .registry import METHODS
-from .standings import Group, Row, SeedSpread, grouped, mean_and_spread, points_gained, side_by_side
+from .standings import Group, Row, SeedSpread, grouped, mean_and_spread, points_gained, side_by_side, why_not
 
 DOCS, RESULTS, PICTURES = ROOT / "docs", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
 MARKED = "<!-- {name}: made by benchmarks.methods -->\n{text}<!-- end of {name} -->\n"
@@ -81,9 +81,7 @@ def table(groups: Mapping[Group, Sequence[Row]], before: float) -> Iterator[str]
         groups.items(), key=lambda one: (one[0][0], list(METHODS).index(one[0][1]))
     ):
         first, title = rows[0], METHODS[method].title
-        if "accuracy" not in first:
-            fastest = first.get("unreachable", 0.0)
-            why = f"not reached: {fastest:.2f}x" if fastest else "none" if "unreachable" in first else "failed"
+        if why := why_not(first):
             yield f"| {budget:g}x | {title} | {why} | | | | | |"
             continue
         asked = "" if METHODS[method].converts is not None else f"{budget:g}x"

@@ -88,7 +88,17 @@ def side_by_side(groups: Mapping[Group, Sequence[Row]], before: float, *, traine
         yield f"| {budget:g}x | {' | '.join(cells)} | {ahead} |"
 
 
+def why_not(row: Row) -> str:
+    """Why a row has no network; empty where it has one."""
+    if "accuracy" in row:
+        return ""
+    fastest = row.get("unreachable")
+    return "failed" if fastest is None else f"not reached: {fastest:.2f}x" if fastest else "none"
+
+
 def _cell(rows: Sequence[Row], before: float) -> str:
+    if why := why_not(rows[0]):
+        return why
     speed = rows[0].get("speedup", rows[0].get("aimed"))
     return mean_and_spread(points_gained(rows, before)) + (f" at {speed:.2f}x" if speed else "")
 
@@ -98,7 +108,7 @@ def _difference(mine: Sequence[Row], others: Sequence[Row], spread: SeedSpread |
     if spread is None:
         return f"{found:+.2f}"
     sure = abs(found) > spread.chance(len(mine), len(others))
-    return f"{found:+.2f}, {'more than' if sure else ''} chance".replace(",  ", ", ")
+    return f"{found:+.2f}, {'more than chance' if sure else 'chance'}"
 
 
 def repeated(made: Mapping[str, Any], committed: Mapping[str, Any]) -> Iterator[str]:
@@ -113,17 +123,13 @@ def repeated(made: Mapping[str, Any], committed: Mapping[str, Any]) -> Iterator[
         name = f"{budget:g}x, {METHODS[method].title}{'' if trained else ', untrained'}"
         if before is None:
             yield f"{name}: not committed"
-        elif "accuracy" not in rows[0] or "accuracy" not in before[0]:
-            same = ("accuracy" in rows[0]) == ("accuracy" in before[0])
-            yield f"{name}: {'not reached, as committed' if same else 'DIFFERS: reached by one of them alone'}"
         else:
-            now = _cell(rows, made["original"]["accuracy"])
-            was = _cell(before, committed["original"]["accuracy"])
+            now, was = _cell(rows, made["original"]["accuracy"]), _cell(before, committed["original"]["accuracy"])
             yield f"{name}: {now}; committed {was}{_agrees(rows, before, spread if trained else None)}"
 
 
 def _agrees(rows: Sequence[Row], before: Sequence[Row], spread: SeedSpread | None) -> str:
-    if spread is None:
+    if spread is None or why_not(rows[0]) or why_not(before[0]):
         return ""
     allowed = spread.chance(len(rows), len(before))
     apart = abs(mean(points_gained(rows)) - mean(points_gained(before)))

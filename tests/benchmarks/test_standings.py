@@ -58,6 +58,12 @@ def test_what_is_not_committed_is_said() -> None:
     assert said[1].endswith("not committed")
 
 
+def test_what_one_of_them_has_no_network_of_is_said() -> None:
+    none = [{"method": "torch-pruning", "budget": 2.0, "seed": 0, "unreachable": 0.0}]
+    said = list(repeated(results(none), results(rows("torch-pruning", [0.92, 0.92]))))
+    assert said[1] == "2x, Torch-Pruning 1.6: none; committed -1.00 ± 0.00 at 2.00x"
+
+
 @pytest.mark.parametrize(
     ("ours", "ahead"),
     [([0.925, 0.926], "| +1.00, more than chance |"), ([0.9155, 0.9165], "| +0.05, chance |")],
