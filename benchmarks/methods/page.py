@@ -125,8 +125,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
                 line = "-" if METHODS[method].settings and method.startswith(("joint", "torch")) else ""
                 ms, accuracy, spread = zip(*found, strict=True)
                 axes.errorbar(
-                    ms, accuracy, spread, linestyle=line, marker="o", markersize=4, elinewidth=0.8, capsize=2,
-                    color=COLOURS[method], label=title,
+                    ms, accuracy, spread if any(spread) else None, linestyle=line, marker="o", markersize=4,
+                    elinewidth=0.8, capsize=2, color=COLOURS[method], label=title,
                 )  # fmt: skip
         axes.set_xlabel("latency, ms, of the original's in one run")
         axes.set_ylabel("test accuracy, %")

@@ -39,7 +39,8 @@ class SeedSpread:
     @classmethod
     def of(cls, groups: Mapping[Group, Sequence[Row]]) -> SeedSpread | None:
         """That of trained rows; ``None`` where each has one seed."""
-        several = [points_gained(rows) for (_, _, trained), rows in groups.items() if trained and len(rows) > 1]
+        there = [rows for (_, _, trained), rows in groups.items() if trained and not why_not(rows[0])]
+        several = [points_gained(rows) for rows in there if len(rows) > 1]
         if not several:
             return None
         degrees = sum(len(one) - 1 for one in several)

@@ -42,8 +42,9 @@ def test_the_spread_is_that_of_seeds_and_not_of_methods(one: list[float], other:
     assert spread.points == pytest.approx(100 * (within / spread.degrees) ** 0.5, rel=1e-6, abs=1e-9)
 
 
-def test_of_one_seed_each_there_is_none() -> None:
-    assert SeedSpread.of(grouped(rows("joint", [0.92]))) is None
+def test_of_one_seed_each_and_of_what_is_not_reached_there_is_none() -> None:
+    missed = [{"method": "depth", "budget": 2.0, "seed": seed, "unreachable": 1.1} for seed in range(3)]
+    assert SeedSpread.of(grouped([*rows("joint", [0.92]), *missed])) is None
 
 
 @pytest.mark.parametrize(("again", "verdict"), [(0.9195, ": within 0."), (0.90, ": DIFFERS by more than 0.")])
