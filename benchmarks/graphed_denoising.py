@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from frechet import EXAMPLE, features_of
+from gpu_noise import normal
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -243,7 +244,10 @@ def made(models: Sequence[nn.Module], sampler: str, count: int, seed: int, devic
     generator = torch.Generator(device).manual_seed(seed)
     scheduler = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}[kind](num_train_timesteps=1000)
     scheduler.set_timesteps(int(steps))
-    images = torch.randn(count, 1, 28, 28, generator=generator, device=device)
+    if device.type == "cuda":
+        images = torch.randn(count, 1, 28, 28, generator=generator, device=device)
+    else:  # the same numbers
+        images = torch.from_numpy(normal(count * 28 * 28, seed)).view(count, 1, 28, 28)
     for now in scheduler.timesteps.tolist():
         model = models[now * len(models) // 1000]
         noise = model(images, torch.full((count,), now, device=device))
