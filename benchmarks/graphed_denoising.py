@@ -43,7 +43,10 @@ from trt_layermerge.training.load_task import load_task
 
 CALIBRATION = 256
 """Samples that fits are solved on: but a start, for what is trained for so long."""
-AT_ONCE = 2500
+AT_ONCE = 2000
+"""Samples that follow from one seed."""
+IN_CACHE = 64
+"""Samples that a CPU evaluates together, whose activations it need not fetch from memory."""
 EVERY_SECONDS = 15.0
 """Between two times that the weights are written."""
 
@@ -250,7 +253,8 @@ def made(models: Sequence[nn.Module], sampler: str, count: int, seed: int, devic
         images = torch.from_numpy(normal(count * 28 * 28, seed)).view(count, 1, 28, 28)
     for now in scheduler.timesteps.tolist():
         model = models[now * len(models) // 1000]
-        noise = model(images, torch.full((count,), now, device=device))
+        parts = images.split(count if device.type == "cuda" else IN_CACHE)
+        noise = torch.cat([model(part, torch.full((len(part),), now, device=device)) for part in parts])
         images = scheduler.step(noise, now, images, generator=generator).prev_sample
     return images
 
