@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from trt_layermerge.errors import ModelError, said
+from trt_layermerge.usercode import place_of
 
 
 def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
@@ -30,13 +31,40 @@ def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
             program = torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
             return program.run_decompositions({}) if _reads_what_was_overwritten(program.graph) else program
     except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
-        message = said(error)
-        shapes = ", ".join(str(tuple(value.shape)) for value in example)
-        raise ModelError(
-            f"cannot trace {type(source).__name__} for an input of {shapes}: {message}",
-            hint="check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares "
-            "beside the factory, and any batch size, as x.shape[0], not as len(x)",
-        ) from error
+        raise untraceable(source, example, error) from error
+
+
+def untraceable(source: nn.Module, example: tuple[Tensor, ...], error: Exception) -> ModelError:
+    """What to say of an error that ``forward()`` or torch raised."""
+    message = said(error)
+    shapes = ", ".join(str(tuple(value.shape)) for value in example)
+    return ModelError(
+        f"cannot trace {type(source).__name__} for an input of {shapes}: {message}{place_of(error)}",
+        hint=next((hint for sign, hint in _HINTS.items() if sign in message), _USUAL_HINT),
+    )
+
+
+_USUAL_HINT = (
+    "check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares beside the "
+    "factory, and any batch size, as x.shape[0], not as len(x)"
+)
+_HINTS = {
+    "data-dependent": "what is computed must not depend on values of the input: no if, while, float() or int() of a "
+    "tensor; torch.where() chooses between tensors",
+    "specialized it to be a constant": "forward() must take any batch size: x.shape[0], not len(x) or a number; a "
+    "program of torch.export needs dynamic_shapes",
+    "ScriptModule": "return the module that torch.jit was given, not what it made of it",
+    "should be the same": (
+        _TYPES := "weights are float32 here, and so must be what they meet: take .half(), .bfloat16() and "
+        "autocast out of forward(), or write x.to(self.conv.weight.dtype)"
+    ),
+    "scalar type": _TYPES,
+    "same datatype": _TYPES,
+    "same dtype": _TYPES,
+    "CUDA": "leave the choice of a device to --device: take .cuda() and device= out of forward()",
+    "meta": "weights on the meta device have no values: make the model on the CPU",
+}
+"""What to do, by words of torch's messages."""
 
 
 def _reads_what_was_overwritten(graph: fx.Graph) -> bool:

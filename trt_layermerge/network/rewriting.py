@@ -7,6 +7,7 @@ for it. The result owns a copy of all parameters and never writes in place.
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -191,7 +192,8 @@ class _Rewriter:
         specs = self.program.graph_signature.output_specs
         given = [arg for arg, spec in zip(node.args[0], specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
         results = [self.values[arg] if isinstance(arg, fx.Node) else arg for arg in given if arg is not None]
-        if not results or not all(isinstance(result, fx.Node) for result in results):
+        inputs = {node for node in self.graph.nodes if node.op == "placeholder"}
+        if not results or not all(isinstance(result, fx.Node) and _reaches(result, inputs) for result in results):
             raise ModelError(
                 "the model returns what is no tensor that depends on its input",
                 hint="wrap it in a module whose forward() returns the tensors that matter",
@@ -206,6 +208,16 @@ class _Rewriter:
             new.meta["multiple"] = _multiple(value.shape[0]) if value.dim() else None
             new.meta["source"] = _source_name(old)
         return new
+
+
+def _reaches(node: fx.Node, inputs: Collection[fx.Node]) -> bool:
+    """Whether a node is computed from some of these, or is one."""
+    todo, seen = [node], {node}
+    while todo and not seen.intersection(inputs):
+        new = set(todo.pop().all_input_nodes) - seen
+        seen |= new
+        todo += new
+    return bool(seen.intersection(inputs))
 
 
 def _result(node: fx.Node) -> Any:

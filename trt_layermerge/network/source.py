@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.extras import install_hint
 from trt_layermerge.network.inputs import INPUT, Input
-from trt_layermerge.network.unwrap import unwrapped
+from trt_layermerge.network.unwrap import in_evaluation, unwrapped
 from trt_layermerge.network.weights_file import load_weights
 from trt_layermerge.probe import probe
 from trt_layermerge.usercode import user_code
@@ -78,7 +79,8 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     module, notes = unwrapped(module, own=True)
     if weights is not None:
         notes += load_weights(module, weights)
-    return Source(spec, module.eval(), shape, content, inputs, input_name, notes)
+    module = _guarded(f"put {spec} into evaluation mode", lambda: in_evaluation(module))
+    return Source(spec, module, shape, content, inputs, input_name, notes)
 
 
 def _torchvision(name: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -166,6 +168,7 @@ def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None, tuple[Input,
             hint=f"did you mean {', '.join(close)}?" if close else f"it defines {', '.join(callables) or 'none'}",
         )
     module = _guarded(f"run {spec}", factory)
+    module = module.module() if isinstance(module, ExportedProgram) else module
     if not isinstance(module, nn.Module):
         raise ModelError(f"{spec} returned {type(module).__name__}, not a torch.nn.Module")
     inputs = _declared_inputs(location, getattr(scope, "INPUTS", None))
