@@ -226,6 +226,29 @@ def test_a_module_may_have_a_train_of_its_own_that_returns_nothing(tmp_path: Pat
     assert [layer.name for chain in network.chains for layer in chain.layers] == ["0", "2"]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("class", "a-b c", "None"), ["class_", "a-b c", "None_"]),
+        (("graph", "code", "meta"), ["graph_", "code_", "meta_"]),
+        (("_graph", 'q"\\x', "self"), ["_graph_", "q__x", "self_"]),
+        (("class", "class_", "input"), ["class__", "class_", "input"]),
+    ],
+)
+def test_a_layer_may_be_called_what_code_cannot_call_it(names: tuple[str, ...], expected: list[str]) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        for name in names:
+            x = m._modules[name](x).relu() * m._parameters["lambda"]
+        return x
+
+    source = Net(forward)
+    for name in names:
+        source.add_module(name, conv(padding=1))
+    source.register_parameter("lambda", nn.Parameter(torch.tensor([1.5])))
+    network = trace("net", source, (4, 8, 8))
+    assert [layer.name for chain in network.chains for layer in chain.layers] == expected
+
+
 def test_what_a_source_writes_into_its_input_stays_there() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         x.sub_(0.5).mul_(4)

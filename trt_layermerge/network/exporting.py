@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -28,10 +30,19 @@ def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
     """
     try:
         with hushed(), torch.no_grad():  # or what the source does without gradients would be a graph of its own
-            program = torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
+            program = torch.export.export(source, example, dynamic_shapes=_open_batches(source, len(example)))
             return program.run_decompositions({}) if _reads_what_was_overwritten(program.graph) else program
     except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
         raise untraceable(source, example, error) from error
+
+
+def _open_batches(source: nn.Module, inputs: int) -> tuple[Any, ...]:
+    """What is open in each of so many inputs, those together that ``forward()`` takes as ``*args``."""
+    batches = [{0: Dim.DYNAMIC}] * inputs
+    parameters = inspect.signature(source.forward).parameters.values()
+    named = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
+    rest = any(one.kind is one.VAR_POSITIONAL for one in parameters) and inputs > named
+    return (*batches[:named], tuple(batches[named:])) if rest else tuple(batches)
 
 
 def untraceable(source: nn.Module, example: tuple[Tensor, ...], error: Exception) -> ModelError:

@@ -69,7 +69,7 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     shape: tuple[int, ...] | None
     content, inputs, input_name = "", tuple[Input, ...](), INPUT
     if spec.endswith(".onnx"):
-        module, shape, content, input_name = _onnx(Path(spec))
+        module, shape, content, inputs, input_name = _onnx(Path(spec))
     elif kind == "torchvision":
         module, shape = _torchvision(name)
     elif kind == "timm":
@@ -106,20 +106,25 @@ def try_onnx(path: str) -> None:
     Raises:
         ModelError: It cannot be.
     """
-    module, shape, *_ = _onnx_here(Path(path))
-    if shape is not None:
+    module, shape, _, inputs, _ = _onnx_here(Path(path))
+    shapes = [item.shape for item in inputs] or ([shape] if shape is not None else [])
+    if shapes:
         with torch.no_grad():
-            module.eval()(torch.zeros(2, *shape))
+            module.eval()(*(torch.zeros(2, *one) for one in shapes))
 
 
-def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]:
+_Onnx = tuple[nn.Module, tuple[int, ...] | None, str, tuple[Input, ...], str]
+"""A network, the shape of its first input where the file tells it, its content, its inputs if several, and a name."""
+
+
+def _onnx(path: Path) -> _Onnx:
     if not path.is_file():
         raise ModelError(f"there is no model file {path}")
     probe(try_onnx, path)
     return _onnx_here(path)
 
 
-def _onnx_here(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]:
+def _onnx_here(path: Path) -> _Onnx:
     from trt_layermerge.network.onnx_import.onnx_graph import read_graph  # seconds that other specs need not wait for
     from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
     from trt_layermerge.network.onnx_import.size_limits import require_bounded
@@ -129,8 +134,17 @@ def _onnx_here(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]
     require_bounded(proto, str(path))
     content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     graph = read_graph(proto, str(path))
-    shape = tuple(size for size in graph.shape if size is not None)
-    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content, graph.inputs[0]
+    known = [tuple(size for size in shape if size is not None) for shape in graph.shapes]
+    open_ones = [name for name, shape, sizes in zip(graph.inputs, graph.shapes, known, strict=True) if shape != sizes]
+    module = OnnxNetwork(graph, str(path))
+    if len(known) == 1:
+        return module, None if open_ones else known[0], content, (), graph.inputs[0]
+    if open_ones:
+        raise ModelError(
+            f"{path} takes {len(known)} inputs and leaves sizes of {', '.join(open_ones)} open",
+            hint="fix them in the file: python -m onnxruntime.tools.make_dynamic_shape_fixed",
+        )
+    return module, None, content, tuple(map(Input, graph.inputs, known)), graph.inputs[0]
 
 
 def _optional(name: str) -> Any:
