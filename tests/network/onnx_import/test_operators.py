@@ -209,6 +209,14 @@ CASES: dict[str, onnx.ModelProto] = {
         "GRU", *recurrent(3, 2), shape=("batch", 2, 7), hidden_size=5, direction="bidirectional", linear_before_reset=1
     ),
     "LSTM": one("LSTM", *recurrent(4, 2), shape=("batch", 2, 7), hidden_size=5, direction="bidirectional"),
+    "LSTM, its activations by name": one(
+        "LSTM",
+        *recurrent(4, 1),
+        shape=("batch", 2, 7),
+        hidden_size=5,
+        activations=["Sigmoid", "Tanh", "Tanh"],
+        direction="forward",
+    ),
     "LSTM, backwards": one("LSTM", *recurrent(4, 1)[:2], shape=("batch", 2, 7), hidden_size=5, direction="reverse"),
     "LSTM, a state": one(
         "LSTM", *recurrent(4, 1), None, floats(1, 2, 5), floats(1, 2, 5), shape=("batch", 2, 7), hidden_size=5

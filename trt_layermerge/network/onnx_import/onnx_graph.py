@@ -300,9 +300,16 @@ def _node(proto: onnx.NodeProto, opset: int) -> Node:
         _name(proto),
         tuple(proto.input),
         tuple(proto.output),
-        {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()},
+        {name: _text(value) for name, value in attributes.items()},
         opset,
     )
+
+
+def _text(value: Any) -> Any:
+    """An attribute with strings as text, lists of them too."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return [_text(one) for one in value] if isinstance(value, list) else value
 
 
 def _name(proto: onnx.NodeProto) -> str:

@@ -33,7 +33,10 @@ def recurrent(node: Node) -> OnnxFunction:
         x = x.flip(0) if backwards else x
         parts = (w, r) if b is None else (w, r, b)
         weights = [part for one in range(1 + both) for part in _weights(*(part[one] for part in parts), gates=gates)]
-        states = tuple(_state(state, x, w.shape[0], r.shape[-1]) for state in (h, c)[: 1 + (node.op == "LSTM")])
+        begin = (h, c)[: 1 + (node.op == "LSTM")]
+        if node.get("layout", 0):
+            begin = tuple(None if state is None else state.transpose(0, 1) for state in begin)
+        states = tuple(_state(state, x, w.shape[0], r.shape[-1]) for state in begin)
         given: Any = states if node.op == "LSTM" else states[0]
         out, *last = _FUNCTIONS[node.op](x, given, weights, b is not None, 1, 0.0, False, both, False)
         out = out.reshape(*out.shape[:2], w.shape[0], r.shape[-1]).transpose(1, 2)

@@ -186,7 +186,7 @@ def _kernel(mode: str, distance: OnnxArray, a: float) -> OnnxArray:
     """Weight of a pixel at a distance: a hat, or Keys' cubic convolution (1981) with ``a``."""
     d = np.abs(distance)
     if mode == "linear":
-        return np.maximum(0.0, 1 - d)
+        return np.asarray(np.maximum(0.0, 1 - d))
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))

@@ -94,7 +94,8 @@ def average_pool(node: Node) -> OnnxFunction:
         surplus = _surplus(x, sides, kernel, strides, ceil=ceil)
         ones = F.pad(x.new_ones(1, 1, *x.shape[2:]), sides, value=float(count))
         total, counted = (taps * pool(F.pad(values, surplus), kernel, strides) for values in (F.pad(x, sides), ones))
-        return total / counted
+        averaged: Tensor = total / counted
+        return averaged
 
     return run
 
