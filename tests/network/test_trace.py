@@ -249,6 +249,12 @@ def test_a_layer_may_be_called_what_code_cannot_call_it(names: tuple[str, ...], 
     assert [layer.name for chain in network.chains for layer in chain.layers] == expected
 
 
+def test_a_random_slope_is_its_mean_in_evaluation() -> None:
+    module = normal_form(Net(lambda m, x: m.r(m.a(x)), a=conv(), r=nn.RReLU(0.1, 0.3)), (4, 8, 8))
+    (slope,) = (part.negative_slope for part in module.modules() if isinstance(part, nn.LeakyReLU))
+    assert slope == pytest.approx(0.2)
+
+
 def test_what_a_source_writes_into_its_input_stays_there() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         x.sub_(0.5).mul_(4)
