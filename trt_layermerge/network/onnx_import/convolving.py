@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from trt_layermerge.network.onnx_import.layers import explicit_pads, unsupported
 from trt_layermerge.network.onnx_import.onnx_graph import Node
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction
-from trt_layermerge.network.onnx_import.spatial import sides_of
+from trt_layermerge.network.onnx_import.spatial import window_sides
 
 
 def convolve(node: Node) -> OnnxFunction:
@@ -19,7 +19,7 @@ def convolve(node: Node) -> OnnxFunction:
     def run(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
         kernel, strides, dilations = _geometry(node, weight)
         extents = [1 + (k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-        sides = sides_of(node, x, extents, strides)
+        sides = window_sides(node, x, extents, strides)
         even = sides[-2::-2] == sides[::-2]
         padding = sides[-2::-2] if even else 0
         function: Any = getattr(F, f"conv{len(kernel)}d")

@@ -12,7 +12,7 @@ from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction, setting_of
 
 
-def reduce(function: Callable[..., Tensor]) -> Callable[[Node], OnnxFunction]:
+def over_axes(function: Callable[..., Tensor]) -> Callable[[Node], OnnxFunction]:
     """A rule for a function that takes axes, and whether they stay."""
 
     def translate(node: Node) -> OnnxFunction:
@@ -45,14 +45,14 @@ def reduce_product(node: Node) -> OnnxFunction:
 
 
 REDUCTIONS: dict[str, Callable[[Node], OnnxFunction]] = {
-    "ReduceL1": reduce(lambda x, dims, keepdim: x.abs().sum(dims, keepdim)),
-    "ReduceL2": reduce(lambda x, dims, keepdim: torch.sqrt((x * x).sum(dims, keepdim))),
-    "ReduceLogSum": reduce(lambda x, dims, keepdim: x.sum(dims, keepdim).log()),
-    "ReduceLogSumExp": reduce(torch.logsumexp),
-    "ReduceMax": reduce(torch.amax),
-    "ReduceMean": reduce(torch.mean),
-    "ReduceMin": reduce(torch.amin),
+    "ReduceL1": over_axes(lambda x, dims, keepdim: x.abs().sum(dims, keepdim)),
+    "ReduceL2": over_axes(lambda x, dims, keepdim: torch.sqrt((x * x).sum(dims, keepdim))),
+    "ReduceLogSum": over_axes(lambda x, dims, keepdim: x.sum(dims, keepdim).log()),
+    "ReduceLogSumExp": over_axes(torch.logsumexp),
+    "ReduceMax": over_axes(torch.amax),
+    "ReduceMean": over_axes(torch.mean),
+    "ReduceMin": over_axes(torch.amin),
     "ReduceProd": reduce_product,
-    "ReduceSum": reduce(torch.sum),
-    "ReduceSumSquare": reduce(lambda x, dims, keepdim: (x * x).sum(dims, keepdim)),
+    "ReduceSum": over_axes(torch.sum),
+    "ReduceSumSquare": over_axes(lambda x, dims, keepdim: (x * x).sum(dims, keepdim)),
 }

@@ -14,7 +14,7 @@ from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
 
-def sides_of(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
+def window_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
     """Padding of a node that slides a window over its input, in the order of ``F.pad``."""
     auto, dims = node.get("auto_pad", "NOTSET"), len(extents)
     if auto.startswith("SAME"):
@@ -65,7 +65,7 @@ def max_pool(node: Node) -> OnnxFunction:
     pool: Any = getattr(F, f"max_pool{len(kernel)}d")
 
     def run(x: Tensor) -> Tensor:
-        sides = sides_of(node, x, extents, strides)
+        sides = window_sides(node, x, extents, strides)
         padding = _even(sides, kernel)
         if padding is not None:
             pooled: Tensor = pool(x, kernel, strides, padding, dilations, ceil)
@@ -86,7 +86,7 @@ def average_pool(node: Node) -> OnnxFunction:
     pool: Any = getattr(F, f"avg_pool{len(kernel)}d")
 
     def run(x: Tensor) -> Tensor:
-        sides = sides_of(node, x, kernel, strides)
+        sides = window_sides(node, x, kernel, strides)
         padding = _even(sides, kernel)
         if padding is not None:
             pooled: Tensor = pool(x, kernel, strides, padding, ceil, count)
