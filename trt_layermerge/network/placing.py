@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from keyword import iskeyword
 
 from torch import Tensor, fx, nn
+
+RESERVED = frozenset({*dir(fx.GraphModule(nn.Module(), fx.Graph())), "self"})
+"""What modules and traced ones have already; these have more than the modules of a source."""
+
+
+def writable(path: str, taken: Container[str]) -> str:
+    """A path that the code can be written with that torch.fx makes of a graph, as near to the given one as can be.
+
+    Args:
+        path: Dotted; words of Python, quotes and, in front, names of what a graph's module has itself are changed.
+        taken: Paths that it must not become.
+    """
+    first, *others = path.split(".")
+    parts = [f"{first}_" if first in RESERVED else first, *others]
+    parts = [f"{part}_" if iskeyword(part) else re.sub(r'["\\\n\r]', "_", part) for part in parts]
+    result = ".".join(parts)
+    while result != path and result in taken:
+        result += "_"
+    return result
 
 
 def found(root: nn.Module, path: str) -> nn.Module | None:

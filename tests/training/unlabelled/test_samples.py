@@ -110,6 +110,29 @@ def test_a_function_that_never_ends_is_taken_in_part(tmp_path: Path, monkeypatch
         assert len(unlabelled(tmp_path / "gen.py", Comparing()).samples.digests) == 12
 
 
+def test_a_function_may_fill_one_buffer_again_and_again(tmp_path: Path) -> None:
+    (tmp_path / "gen.py").write_text(
+        "import numpy as np\ndef images():\n    frame = np.empty((4, 4), 'f')\n"
+        "    for n in range(9):\n        frame.fill(n)\n        yield frame\n"
+    )
+    samples = unlabelled(tmp_path / "gen.py", Comparing()).samples
+    assert [float(values[0, 0]) for values in read_all(samples)] == list(range(9))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_upright(folder: Path, orientation: int) -> None:
+    upright, exif = pixels(1), image.Exif()
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 1, 7: 3, 8: 3}[orientation]
+    held = np.rot90(upright, turns)  # what turning back gives the picture
+    held = held[:, ::-1] if orientation in (2, 4) else held[::-1] if orientation in (5, 7) else held
+    exif[0x0112] = orientation
+    image.fromarray(np.ascontiguousarray(held)).save(folder / "1.png", exif=exif)
+    (folder / "deep/er/1.png").unlink()
+    samples = ImageFiles.below(folder, PLAIN)
+    found = samples.read(samples.files.index(folder / "1.png"))[0]
+    torch.testing.assert_close(found, prepared(torch.from_numpy(upright), PLAIN))
+
+
 def broken(folder: Path) -> None:
     whole = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes(whole[: len(whole) // 2])

@@ -83,9 +83,9 @@ def _filled(module: nn.Module, weight: OnnxArray, bias: OnnxArray | None) -> nn.
     return module
 
 
-def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module:
+def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module | None:
     if weight.ndim != 4:
-        raise UnsupportedError(f"its kernel has {weight.ndim - 2} dimensions, not 2")
+        return None
     top, left, bottom, right = explicit_pads(node, 2)
     auto = node.get("auto_pad", "NOTSET")
     kind: type[nn.Conv2d] = SameConv2d if auto.startswith("SAME") else nn.Conv2d
@@ -108,11 +108,11 @@ def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Mo
     return conv if even or auto != "NOTSET" else PaddedConv2d(conv, (top, left, bottom, right))
 
 
-def _conv_transpose(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module:
+def _conv_transpose(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module | None:
     pads, groups = explicit_pads(node, 2), node.get("group", 1)
     plain = node.get("auto_pad", "NOTSET") == "NOTSET" and not node.get("output_shape")
     if weight.ndim != 4 or not plain or pads[:2] != pads[2:]:
-        raise UnsupportedError("only 2-D transposed convolutions with even, explicit padding can be")
+        return None
     conv = nn.ConvTranspose2d(
         weight.shape[0],
         weight.shape[1] * groups,
