@@ -18,6 +18,7 @@ from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower,
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
+from trt_layermerge.merging.filter_lengths import filter_length, scales_to
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
 from trt_layermerge.merging.heads import heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
@@ -243,25 +244,28 @@ def not_finite(choice: Choice) -> ModelError:
 def _write_back(module: fx.GraphModule, layer: Unit, fitted: Convolution, responses: Responses, width: Width) -> None:
     """Give a layer new weights, those that are left of it.
 
-    The convolution gets them as they are. A norm behind it gets the statistics of what now reaches it, re-estimated,
-    and a scale and shift that undo them: its training mode then starts from what its evaluation mode computes.
+    The convolution gets them as they are, or in front of a norm with filters of the length that they had. The norm
+    gets the statistics of what now reaches it, re-estimated, and a scale and shift that undo them and the lengths: its
+    training mode then starts from what its evaluation mode computes.
     """
     assert layer.conv is not None
     conv, bias = called(module, layer.conv), fitted.bias
     assert isinstance(conv, nn.Conv2d)
     stay = width.outputs.to(bias.device)
     with torch.no_grad():
-        conv.weight.copy_(width.whole(fitted, layer.geometry).weight)
         if layer.norm is not None:
-            plain = replace(fitted, bias=torch.zeros_like(bias))
-            variance, mean = _statistics(plain, responses)
+            scales = scales_to(filter_length(conv.weight), fitted.weight)
+            fitted = replace(fitted, weight=fitted.weight * scales[:, None, None, None].to(fitted.weight))
+            variance, mean = _statistics(replace(fitted, bias=torch.zeros_like(bias)), responses)
             norm = called(module, layer.norm)
             assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
             norm.running_mean[stay] = mean.to(norm.running_mean)
             norm.running_var[stay] = variance.to(norm.running_var)
-            norm.weight[stay] = (norm.running_var[stay].double() + norm.eps).sqrt().to(norm.weight)
-            norm.bias[stay] = (bias + norm.running_mean[stay].double()).to(norm.bias)
+            undone = (norm.running_var[stay].double() + norm.eps).sqrt() / scales
+            norm.weight[stay] = undone.to(norm.weight)
+            norm.bias[stay] = (bias + norm.running_mean[stay].double() / scales).to(norm.bias)
             bias = torch.zeros_like(bias)
+        conv.weight.copy_(width.whole(fitted, layer.geometry).weight)
         if conv.bias is None and layer.norm is None:
             conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)))
         if conv.bias is not None:
