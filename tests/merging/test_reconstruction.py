@@ -145,6 +145,13 @@ def test_filters_in_front_of_a_norm_stay_as_long_as_they_were(network, batches):
     torch.testing.assert_close(lengths, torch.full_like(lengths, was.weight.flatten(1).norm(dim=1).median().item()))
 
 
+def test_where_training_follows_the_classifier_is_nearer_to_what_it_was(network, batches):
+    was = network.module.get_parameter("head.weight")
+    made = [execute(network, plan(network), batches, strength=Strength(trains=one)).merged for one in (True, False)]
+    nearer, farther = (torch.dist(one.get_parameter("head.weight"), was) for one in made)
+    assert 0 < nearer < farther
+
+
 class Unusual(nn.Module):
     """Behind the first two layers: a dilated one, one that is called twice, and a classifier without bias."""
 

@@ -18,7 +18,7 @@ from trt_layermerge.merging.ridge import Primal
 
 HEAD_RIDGE = 1e-2
 """Ridge term, in mean squares of a feature. Features are alike and images few: with less, weights are large and cancel
-each other, and neither dropout, rounding nor a step of training leaves them balanced."""
+each other. That is nearer to what is wanted, but neither dropout nor a step of training leaves them balanced."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
 from trt_layermerge.merging.filter_lengths import filter_length, scales_to
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
-from trt_layermerge.merging.heads import heads_of, solve_head
+from trt_layermerge.merging.heads import HEAD_RIDGE, heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.patches import formed_part
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
+from trt_layermerge.merging.ridge import RIDGE
 from trt_layermerge.merging.width import Width
 from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.cut import up_to
@@ -42,6 +43,7 @@ class Strength:
         ridge: Choose each ridge on patches that are not solved on.
         layers: Solve the layers that are kept again, behind the first change.
         head: Solve linear layers behind the convolutions again.
+        trains: Draw those linear layers to what they were: training follows, which they have to bear (``HEAD_RIDGE``).
         norms: Correct statistics of batch norms. Layers that are re-solved have had it done for their own, and
             what is solved behind other norms has made up for them: it is for plans without the above.
     """
@@ -50,6 +52,7 @@ class Strength:
     ridge: bool = True
     layers: bool = True
     head: bool = True
+    trains: bool = False
     norms: bool = False
 
 
@@ -143,7 +146,7 @@ class Reconstruction:
             width = self.runs.width(Geometry(linear.in_features, linear.out_features, (1, 1)), head.source, head.name)
             with torch.no_grad():
                 pairs = zip((student(*batch)[0] for batch in self.runs.batches()), teacher, strict=True)
-                solve_head(linear, pairs, reads=width.inputs)
+                solve_head(linear, pairs, HEAD_RIDGE if self.strength.trains else RIDGE, width.inputs)
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
     def _fit(
