@@ -1,4 +1,4 @@
-"""Filters of any shape get one length, and those of nothing stay nothing."""
+"""Filters of any shape become no shorter than asked for; longer ones and those of nothing stay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trt_layermerge.merging.filter_lengths import filter_length, scales_to
+from trt_layermerge.merging.filter_lengths import filter_length, lengthening
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.sampled_from([1, 3]), st.floats(1e-3, 1e3), st.integers(0, 9))
@@ -14,8 +14,9 @@ def test_every_filter_but_those_of_zeros_becomes_so_long(filters, channels, kern
     torch.manual_seed(seed)
     weight = torch.randn(filters, channels, kernel, kernel, dtype=torch.float64)
     weight[0] *= seed % 3  # of zeros at times
-    lengths = (weight * scales_to(length, weight)[:, None, None, None]).flatten(1).norm(dim=1)
-    torch.testing.assert_close(lengths, torch.where(weight.flatten(1).norm(dim=1) > 0, length, 0.0).double())
+    before = weight.flatten(1).norm(dim=1)
+    after = (weight * lengthening(length, weight)[:, None, None, None]).flatten(1).norm(dim=1)
+    torch.testing.assert_close(after, torch.where(before > 0, before.clamp_min(length), 0.0))
 
 
 def test_dead_filters_do_not_tell_the_length_and_a_dead_layer_tells_none():
@@ -23,4 +24,4 @@ def test_dead_filters_do_not_tell_the_length_and_a_dead_layer_tells_none():
     weight[:2] = 1e-20
     assert filter_length(weight) == 2
     assert filter_length(torch.zeros(5, 4, 1, 1)) == 0
-    assert torch.equal(scales_to(0.0, weight), torch.ones(5, dtype=torch.float64))
+    assert torch.equal(lengthening(0.0, weight), torch.ones(5, dtype=torch.float64))

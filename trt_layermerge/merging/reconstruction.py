@@ -18,7 +18,7 @@ from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower,
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
-from trt_layermerge.merging.filter_lengths import filter_length, scales_to
+from trt_layermerge.merging.filter_lengths import filter_length, lengthening
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
 from trt_layermerge.merging.heads import HEAD_RIDGE, heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
@@ -247,7 +247,7 @@ def not_finite(choice: Choice) -> ModelError:
 def _write_back(module: fx.GraphModule, layer: Unit, fitted: Convolution, responses: Responses, width: Width) -> None:
     """Give a layer new weights, those that are left of it.
 
-    The convolution gets them as they are, or in front of a norm with filters of the length that they had. The norm
+    The convolution gets them as they are, or in front of a norm with filters no shorter than they were. The norm
     gets the statistics of what now reaches it, re-estimated, and a scale and shift that undo them and the lengths: its
     training mode then starts from what its evaluation mode computes.
     """
@@ -257,7 +257,7 @@ def _write_back(module: fx.GraphModule, layer: Unit, fitted: Convolution, respon
     stay = width.outputs.to(bias.device)
     with torch.no_grad():
         if layer.norm is not None:
-            scales = scales_to(filter_length(conv.weight), fitted.weight)
+            scales = lengthening(filter_length(conv.weight), fitted.weight)
             fitted = replace(fitted, weight=fitted.weight * scales[:, None, None, None].to(fitted.weight))
             variance, mean = _statistics(replace(fitted, bias=torch.zeros_like(bias)), responses)
             norm = called(module, layer.norm)

@@ -3,7 +3,7 @@
 A convolution that takes the place of several with batch norms has none, and does not train at the rates that those were
 trained at: it diverges. Here each gets a norm behind it that computes nothing, as RepVGG has it in training (Ding et
 al., arXiv 2101.03697); ``fold_norms`` folds it after training as it does any other, so that what is delivered is the
-same convolution. Its filters get the length of those of the block's last layer.
+same convolution. Its filters are no shorter than those of the block's last layer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import layers_of
-from trt_layermerge.merging.filter_lengths import filter_length, scales_to
+from trt_layermerge.merging.filter_lengths import filter_length, lengthening
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.norms import channel_moments
 from trt_layermerge.merging.rewrite import module_name
@@ -115,7 +115,7 @@ def _insert(module: fx.GraphModule, node: fx.Node, last: _Trained, mean: Tensor,
     norm = nn.BatchNorm2d(conv.out_channels, like.eps, like.momentum).to(conv.weight).eval()
     assert norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
-        scales = scales_to(last.length, conv.weight)
+        scales = lengthening(last.length, conv.weight)
         conv.weight.mul_(scales[:, None, None, None])
         norm.running_mean.copy_(mean * scales)
         norm.running_var.copy_(variance * scales.square())
