@@ -43,8 +43,8 @@ WORST_LOSS = 1e6
 """Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only. See ``worst``
 for losses that are of this size in themselves."""
 
-HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
-"""Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
+IMAGES_PER_FEATURE = 3
+"""Of classifiers: the fewest images that they are solved on."""
 
 
 class Evaluator:
@@ -115,7 +115,7 @@ class Evaluator:
                 features = up_to(tail, [source.name])
                 with torch.no_grad():
                     given = (features(*values)[0] for values in self._calibration.at(names))
-                    solve_head(linear, zip(given, wanted, strict=True), HEAD_RIDGE)
+                    solve_head(linear, zip(given, wanted, strict=True))
 
     def _solvable(self) -> Iterator[Head]:
         """The linear layers that there are images enough for."""
