@@ -77,10 +77,12 @@ class Evaluator:
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task)
-        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
+        evaluated = [inputs for inputs, _ in self.held_out]
         batches = list(joined_batches(inputs for inputs, _ in calibration))
         self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
-        self._calibration = _Kept(network, batches, memory // 2)
+        images, others = (sum(map(samples_in, some)) for some in (evaluated, batches))
+        self._evaluated = _Kept(network, evaluated, memory * images // max(1, images + others))
+        self._calibration = _Kept(network, batches, memory * others // max(1, images + others))
         self._heads = {head: self._made_at(head) for head in self._solvable()}
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
