@@ -174,7 +174,7 @@ def test_patches_are_unfolded_in_parts(limit, most):
     x = noise(geometry)
     whole = fit(geometry, x, of(geometry)(x).relu())
     with mock.patch.object(patches, limit, most):
-        assert {len(part) for part in patches.in_parts(torch.zeros(21, 3), 19)} == {7}
+        assert {len(part) for part in patches.in_parts(torch.zeros(21, 3, dtype=torch.long), 19)} == {7}
         parts = fit(geometry, x, of(geometry)(x).relu())
     assert distance(whole.convolution, parts.convolution) < 1e-12
 
