@@ -60,6 +60,10 @@ class Room:
     activations: int
     passes: int
 
+    def beside(self, equations: int) -> int:
+        """Bytes for activations while equations take so many: what these leave of their own room, too."""
+        return min(MOST_ACTIVATIONS, self.activations + max(0, self.equations - equations))
+
 
 @dataclass(frozen=True)
 class MemoryLimit:
