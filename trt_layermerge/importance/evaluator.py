@@ -77,11 +77,19 @@ class Evaluator:
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
         require_finite(self.before, network, task, self.held_out)
-        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
+        evaluated = [inputs for inputs, _ in self.held_out]
         batches = list(joined_batches(inputs for inputs, _ in calibration))
         self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
-        self._calibration = _Kept(network, batches, memory // 2)
+        self._evaluated, self._calibration = _Kept(network, evaluated), _Kept(network, batches)
+        self.keep_within(memory)
         self._heads = {head: self._made_at(head) for head in self._solvable()}
+
+    def keep_within(self, memory: int) -> None:
+        """Keep so many bytes of activations at most from now on."""
+        both = (self._evaluated, self._calibration)
+        images = sum(one.images for one in both)
+        for one in both:
+            one.keep_within(memory * one.images // max(1, images))
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
@@ -170,11 +178,20 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
 class _Kept:
     """Values inside a network for some batches, kept between choices that ask for the same ones, in any thread."""
 
-    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]], memory: int) -> None:
-        self.network, self.batches, self.memory = network, batches, memory
+    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self.network, self.batches, self.memory = network, batches, 0
+        self.images = sum(map(samples_in, batches))
         self._names: tuple[str, ...] | None = None
         self._values: Iterable[list[Tensor]] = []
+        self._bytes = 0  # of the values, whether they are kept or not
         self._lock = Lock()
+
+    def keep_within(self, memory: int) -> None:
+        """Keep so much at most; what is kept and is more goes."""
+        with self._lock:
+            if (self._bytes <= self.memory) != (self._bytes <= memory):
+                self._names, self._values = None, []
+            self.memory = memory
 
     def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
         """The values of some nodes, batch by batch."""
@@ -182,7 +199,8 @@ class _Kept:
             if names != self._names:  # seldom: choices come sorted by their blocks
                 self._values = []  # before the next ones take their memory
                 known = _Known(self.network, names, self.batches)
-                self._names, self._values = names, list(known) if known.bytes <= self.memory else known
+                self._names, self._bytes = names, known.bytes
+                self._values = list(known) if known.bytes <= self.memory else known
             return self._values
 
 

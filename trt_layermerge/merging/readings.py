@@ -137,7 +137,7 @@ def _add(total: Tensor, values: Tensor, geometry: Geometry, samples: int, seed: 
     shape = (len(images), 1, *geometry.output_size((images.shape[2], images.shape[3])))
     positions = sample_positions(shape, samples, torch.Generator().manual_seed(seed))
     view = windows(images, geometry)
-    for some in in_parts(positions):
+    for some in in_parts(positions, len(total[0])):
         patches = at(view, some, 1).double()
         add_products(total, torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2))
 
