@@ -194,7 +194,7 @@ def corrected(data: Data, kept: Kept) -> fx.GraphModule:
     linear = narrowed.get_submodule(head.target)
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
-        solve_head(linear, ((student(batch)[0], teacher(batch)[0]) for batch in data.batches))
+        solve_head(linear, ((student(batch)[0], teacher(batch)[0]) for batch in data.batches), RIDGE)
     return narrowed
 
 

@@ -4,13 +4,15 @@ Trains diffusers' UNet2DModel on Fashion-MNIST (``examples/fashion_mnist/unet.py
 ``trt-layermerge importance`` and ``solve``, and trains each compressed network to say what the original does of noisy
 images, as ``graphed_denoising.py`` has it; the original is trained on for as many steps, for comparison. All make
 images from the same seeds, by DDIM (Song et al., arXiv 2010.02502) and DDPM (arXiv 2006.11239). With ``--ranges``, two
-plans share the time steps: one network for the noisier half, one for the other.
+plans share the time steps: one network for the noisier half, one for the other; with ``--ranges-trained-on`` they are
+of the same commands on the original, but carried out on the one that was trained on, which is their teacher.
 
 What is done is kept in the cache folder, and the same command goes on where it was stopped. Training takes minutes on a
 GPU. ``--time`` measures latencies in ONNX Runtime, on a machine that does nothing else; ``--page`` writes table and
 pictures into docs/experiments/diffusion.md. It needs ``pip install '.[diffusion]'``.
 
-    python benchmarks/diffusion.py [--cache FOLDER] [--speedup X] [--ranges LATE EARLY] [--steps N] [--no-control]
+    python benchmarks/diffusion.py [--cache FOLDER] [--speedup X] [--ranges LATE EARLY] [--ranges-trained-on LATE EARLY]
+                                   [--steps N] [--batch N] [--no-control]
                                    [--samplers ddim:50:7:5000 ddpm:1000:7:1000] [--time] [--fid WEIGHTS] [--page]
 """
 
@@ -115,25 +117,38 @@ def share(source: Path, target: Path) -> None:
 
 def rows(args: argparse.Namespace) -> Rows:
     """All networks, made if they are not there yet."""
-    cache, steps = args.cache, args.steps
-    original = trained(cache, "original", steps)
+    cache, steps, batch = args.cache, args.steps, ("--batch", str(args.batch))
+    original = trained(cache, "original", steps, *batch)
     found = {"original": (Trained(original),)}
 
-    def compressed(task: str, speedup: float, *words: str) -> Trained:
+    def compressed(task: str, speedup: float, *words: str, teacher: Path = original) -> Trained:
         plan = planned(cache, original, task, speedup)
-        told = ["--weights", str(original), "--teacher", str(original), "--plan", str(plan), *words]
-        return Trained(trained(cache, f"{task}-{speedup:g}x", steps, *told), original, plan)
+        told = ["--weights", str(teacher), "--teacher", str(teacher), "--plan", str(plan), *words, *batch]
+        name = f"{task}-{speedup:g}x" + (f"-{teacher.stem}" if teacher != original else "")
+        return Trained(trained(cache, name, steps, *told), teacher, plan)
+
+    def halves(speedups: Iterable[float], *words: str, teacher: Path = original) -> tuple[Trained, ...]:
+        return tuple(
+            compressed(task, speedup, "--range", *map(str, part), *words, teacher=teacher)
+            for (task, part), speedup in zip(RANGES.items(), speedups, strict=True)
+        )
 
     for speedup in args.speedup:
         found[f"compressed {speedup:g}x"] = (compressed("task", speedup, *WEIGHED),)
     if args.ranges:
-        halves = zip(RANGES.items(), args.ranges, strict=True)
-        name = f"two plans {' '.join(f'{speedup:g}x' for speedup in args.ranges)}"
-        found[name] = tuple(compressed(task, speedup, "--range", *map(str, part)) for (task, part), speedup in halves)
+        found[f"two plans {listed(args.ranges)}"] = halves(args.ranges)
     if not args.no_control:
-        start = ["--weights", str(original), "--start", str(original)]
-        found["original trained on"] = (Trained(trained(cache, "control", steps, *start)),)
+        start = ["--weights", str(original), "--start", str(original), *batch]
+        control = trained(cache, "control", steps, *start)
+        found["original trained on"] = (Trained(control),)
+        if speedups := args.ranges_trained_on:
+            found[f"two plans {listed(speedups)} of the one trained on"] = halves(speedups, *WEIGHED, teacher=control)
     return found
+
+
+def listed(speedups: Iterable[float]) -> str:
+    """Speed-ups in the name of a row."""
+    return " ".join(f"{speedup:g}x" for speedup in speedups)
 
 
 def samples(args: argparse.Namespace, name: str, made_of: tuple[Trained, ...], sampler: str) -> dict[str, Any]:
@@ -233,7 +248,9 @@ def arguments(given: Iterable[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "diffusion", help="where everything is kept")
     parser.add_argument("--speedup", type=float, nargs="*", default=[1.5])
     parser.add_argument("--ranges", type=float, nargs=2, help="two plans too, of these speed-ups")
-    parser.add_argument("--steps", type=int, default=10_000, help="of each training, 128 images each")
+    parser.add_argument("--ranges-trained-on", type=float, nargs=2, help="likewise, of the original trained on")
+    parser.add_argument("--steps", type=int, default=10_000, help="of each training")
+    parser.add_argument("--batch", type=int, default=128, help="images of a step")
     parser.add_argument("--no-control", action="store_true", help="do not train the original on")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS, help="kind:steps:seed:samples")
     parser.add_argument("--time", action="store_true", help="measure latencies, again")

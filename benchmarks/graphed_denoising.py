@@ -1,8 +1,9 @@
-"""Long training and sampling of the denoising U-Net on a GPU, which ``diffusion.py`` has no days for.
+"""Long training and sampling of the denoising U-Net, which ``diffusion.py`` has no days for.
 
-The network is small, and a step of it is mostly waiting for kernels to start; here it is one CUDA graph. What is
-minimised is what ``trt_layermerge.training.denoising`` does, or the same against what a teacher says of the noisy
-image: the mean of all noises that it may hold, where the one that was drawn is that and chance.
+The network is small, and on a GPU a step of it is mostly waiting for kernels to start; there it is one CUDA graph, on a
+CPU it is run as it is written. A training that was stopped goes on from what was last written of it. What is minimised
+is what ``trt_layermerge.training.denoising`` does, or the same against what a teacher says of the noisy image: the mean
+of all noises that it may hold, where the one that was drawn is that and chance.
 
     python benchmarks/graphed_denoising.py train NAME --out FOLDER [--model FILE:FUNCTION] [--weights FILE]
         [--plan PLAN] [--start FILE] [--teacher FILE] [--range FIRST END] [--seconds S] [--steps N]
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from frechet import EXAMPLE, features_of
+from gpu_noise import normal
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,21 +43,29 @@ from trt_layermerge.training.load_task import load_task
 
 CALIBRATION = 256
 """Samples that fits are solved on: but a start, for what is trained for so long."""
-AT_ONCE = 2500
+AT_ONCE = 2000
+"""Samples that follow from one seed."""
+IN_CACHE = 64
+"""Samples that a CPU evaluates together, whose activations it need not fetch from memory."""
 EVERY_SECONDS = 15.0
 """Between two times that the weights are written."""
 
 
 def built(
-    model: str, weights: Path | None, plan: Path | None, device: torch.device, trained: Path | None = None
+    model: str,
+    weights: Path | None,
+    plan: Path | None,
+    device: torch.device,
+    trained: Path | None = None,
+    drawn: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A network in evaluation mode, with a plan executed if there is one, and weights of a training since."""
+    """A network in evaluation mode, with a plan executed for these time steps if there is one, and weights since."""
     network = load_network(model, weights)
     module: nn.Module = network.module
     if plan is not None:
         by_key = {choice.key: choice for choice in choices_of(network, Limits(max_kernel=7))}
         choices = [by_key[item["key"]] for item in json.loads(plan.read_bytes())["items"]]
-        data = [inputs for inputs, _ in first(denoising().calibration_batches(), 32 if trained else CALIBRATION)]
+        data = [inputs for inputs, _ in first(denoising(drawn).calibration_batches(), 32 if trained else CALIBRATION)]
         module = execute_on(device, network, choices, data).merged
     if trained is not None:
         module.load_state_dict(load_file(trained))
@@ -99,13 +109,16 @@ class GraphedTraining:
             self.trained, lr=self.rate if graphed else 0.0, capturable=graphed, fused=graphed
         )
         self.step: Callable[[], None] = self._step
-        if graphed:
-            self._capture()
+        self._capture() if graphed else self._step()  # at a rate of 0, so that nothing is learned yet
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        self.total.zero_()
 
     def _capture(self) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # at a rate of 0, so that nothing is learned yet
+        with torch.cuda.stream(stream):
             for _ in range(3):
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
@@ -113,10 +126,6 @@ class GraphedTraining:
         with torch.cuda.graph(self.graph):
             self._step()
         self.step = self.graph.replay
-        for state in self.optimizer.state.values():
-            for value in state.values():
-                value.zero_()
-        self.total.zero_()
 
     def _step(self) -> None:
         which = torch.randint(len(self.images), (self.batch,), device=self.device)
@@ -154,12 +163,26 @@ class GraphedTraining:
         pairs = zip(self.trained, self.averages, strict=True)
         return found | {names[id(one)]: value.cpu().contiguous() for one, value in pairs}
 
+    def kept(self) -> list[Tensor]:
+        """All that a later step begins with, where it is in memory: a graph knows no other place."""
+        moments = [value for one in self.trained for value in self.optimizer.state[one].values()]
+        return [*self.model.state_dict().values(), *self.averages, *moments]
+
+    @torch.no_grad()
+    def go_on(self, kept: Sequence[Tensor]) -> None:
+        """From what another run kept."""
+        for ours, value in zip(self.kept(), kept, strict=True):
+            ours.copy_(value)
+
 
 def train(args: argparse.Namespace) -> None:
     """Train until the steps or the seconds are over; weights and what is known are written as it goes."""
-    began, task = time.monotonic(), denoising(None if args.range is None else tuple(args.range))
+    began, drawn = time.monotonic(), None if args.range is None else tuple(args.range)
+    task = denoising(drawn)
     torch.manual_seed(args.torch_seed)
-    model = built(args.model, args.weights, args.plan, args.device, args.start)
+    checkpoint = args.out / f"{args.name}.checkpoint"
+    start = args.out / f"{args.name}.safetensors" if checkpoint.exists() else args.start
+    model = built(args.model, args.weights, args.plan, args.device, start, drawn)
     teacher = None if args.teacher is None else built(args.model, args.teacher, None, args.device)
     for one in () if teacher is None else teacher.parameters():
         one.requires_grad_(False)
@@ -168,6 +191,13 @@ def train(args: argparse.Namespace) -> None:
     begin = written = time.monotonic()
     known: list[dict[str, float]] = []
     number = at = 0
+    if checkpoint.exists():
+        kept = torch.load(checkpoint)
+        run.go_on(kept["tensors"])
+        number = at = kept["number"]
+        known = kept["known"]
+        torch.set_rng_state(kept["random"])
+        begin, began = (clock - known[-1]["seconds"] for clock in (begin, began))
     while number < args.steps:
         elapsed = time.monotonic() - began
         share = max(number / args.steps, elapsed / args.seconds if args.cooled else 0.0)
@@ -182,6 +212,9 @@ def train(args: argparse.Namespace) -> None:
             known.append({"steps": number, "seconds": time.monotonic() - begin, "loss": loss})
             run.total.zero_()
             _write(args, run, known)
+            with replacing(checkpoint) as neighbour:
+                state = {"tensors": run.kept(), "number": number, "known": known, "random": torch.get_rng_state()}
+                torch.save(state, neighbour)
             written, at = time.monotonic(), number
     known.append({"steps": number, "seconds": time.monotonic() - begin, "loss": float(run.total) / max(1, number - at)})
     _write(args, run, known)
@@ -214,10 +247,14 @@ def made(models: Sequence[nn.Module], sampler: str, count: int, seed: int, devic
     generator = torch.Generator(device).manual_seed(seed)
     scheduler = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}[kind](num_train_timesteps=1000)
     scheduler.set_timesteps(int(steps))
-    images = torch.randn(count, 1, 28, 28, generator=generator, device=device)
+    if device.type == "cuda":
+        images = torch.randn(count, 1, 28, 28, generator=generator, device=device)
+    else:  # the same numbers
+        images = torch.from_numpy(normal(count * 28 * 28, seed)).view(count, 1, 28, 28)
     for now in scheduler.timesteps.tolist():
         model = models[now * len(models) // 1000]
-        noise = model(images, torch.full((count,), now, device=device))
+        parts = images.split(count if device.type == "cuda" else IN_CACHE)
+        noise = torch.cat([model(part, torch.full((len(part),), now, device=device)) for part in parts])
         images = scheduler.step(noise, now, images, generator=generator).prev_sample
     return images
 
@@ -296,7 +333,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> None:
     """Train, or sample."""
     args = arguments(given)
-    torch.set_num_threads(2)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.what == "train":
         args.plan = args.plan[0] if args.plan else None

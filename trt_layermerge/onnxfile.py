@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from trt_layermerge.errors import ModelError, said
+from trt_layermerge.probe import DAMAGED
 
 OPSET = 18
 """Old enough for TensorRT 10 and ONNX Runtime 1.14, new enough for what torch emits."""
@@ -26,21 +27,30 @@ def read_onnx(model: Path | bytes | onnx.ModelProto, *, weights: bool = True) ->
     Raises:
         ModelError: It is not ONNX, or its weights lie where they may not.
     """
-    where = f"file {model}" if isinstance(model, Path) else "the model"
+    where = named_model(model)
     if isinstance(model, Path) and model.exists() and not model.is_file():  # a pipe, a device without an end
-        raise ModelError(f"{where} cannot be read as ONNX: it is no file")
+        raise ModelError(f"{where} cannot be read as ONNX: it is no file", hint="give the path of the model's file")
     try:
         if isinstance(model, Path):
             proto = onnx.load(model, format="protobuf", load_external_data=weights)
         else:
             proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{where} cannot be read as ONNX: {said(error)}") from error
+    except OSError as error:
+        raise ModelError(f"{where} cannot be read as ONNX: {error.strerror}", hint="give a file of yours") from error
+    except onnx.checker.ValidationError as error:  # of where weights lie
+        raise ModelError(f"{where} cannot be read as ONNX: {said(error)}", hint=DAMAGED) from error
+    except (ValueError, RuntimeError, DecodeError) as error:
+        raise ModelError(f"{where} cannot be read as ONNX: it is something else, or cut short", hint=DAMAGED) from error
     if not proto.graph.node:
-        raise ModelError(f"{where} is not an ONNX model: it has no graph")
+        raise ModelError(f"{where} is not an ONNX model: it has no graph", hint=DAMAGED)
     if weights and any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         raise ModelError(f"{where} keeps weights in another file", hint="give the path of the model's file")
     return proto
+
+
+def named_model(model: Path | bytes | onnx.ModelProto) -> str:
+    """What messages call a model: the file that it is read from, where there is one."""
+    return f"file {model}" if isinstance(model, Path) else "the model"
 
 
 def weight_files(path: Path) -> list[str]:
@@ -54,11 +64,14 @@ def weight_files(path: Path) -> list[str]:
     return sorted({entry.value for entry in told if entry.key == "location"})
 
 
-def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = False) -> onnx.ModelProto:
+def infer_types(
+    model: onnx.ModelProto, where: str = "the model", *, strict: bool = False, values: bool = False
+) -> onnx.ModelProto:
     """A model with the types and shapes that follow from those of its inputs.
 
     Args:
         model: The model; it is left as it is.
+        where: What to call it in messages.
         strict: Whether a node that nothing can be inferred of is an error.
         values: Whether to follow shapes that are computed.
 
@@ -68,7 +81,9 @@ def infer_types(model: onnx.ModelProto, *, strict: bool = False, values: bool = 
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=values)
     except (ValueError, RuntimeError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"the shapes and types of the model contradict each other: {said(error)}") from error
+        raise ModelError(
+            f"the shapes and types of {where} contradict each other: {said(error)}", hint=DAMAGED
+        ) from error
 
 
 def initial_values(graph: onnx.GraphProto, where: str = "the model") -> dict[str, NDArray[Any]]:
@@ -85,7 +100,7 @@ def initial_values(graph: onnx.GraphProto, where: str = "the model") -> dict[str
             raise ModelError(
                 f"{where} is malformed: {one.name!r} has the shape {list(one.dims)} and the data type {one.data_type}, "
                 "which what it holds does not fit",
-                hint="the file is damaged; export the model again",
+                hint=DAMAGED,
             ) from error
     return found
 

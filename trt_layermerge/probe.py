@@ -7,8 +7,8 @@ in memory and time; here it is one message. What went well there is done again h
 from __future__ import annotations
 
 import json
+import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trt_layermerge.children import child_command, child_environment
+from trt_layermerge.children import child_command, child_environment, ending
 from trt_layermerge.errors import InputError, LayerMergeError, ModelError, said
+
+_LOG = logging.getLogger(__name__)
 
 MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
 """Bytes that the process may take beyond what its libraries take, and those for each byte of the file."""
@@ -25,8 +27,8 @@ MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
 SECONDS, BYTES_PER_SECOND = 60.0, 20e6
 """Of time, and of the file that it takes a second more for."""
 
-
-_DAMAGED = "the file is damaged, or was made to do this; export the model again"
+DAMAGED = "the file is damaged, or no exporter has written it; export the model again"
+"""What to do about a model's file that cannot be read."""
 
 
 def probe(function: Callable[[str], object], path: Path, seconds: float = SECONDS) -> None:
@@ -57,25 +59,18 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
         raise _refused(path, f"it took more than {error.timeout:.0f} s") from error
     answer = _answer(ran.stdout)
     if answer is None:
-        raise _refused(path, _ending(ran.returncode))
+        raise _refused(path, f"reading it {ending(ran.returncode)}")
     if "message" in answer:
+        if answer.get("cause"):
+            _LOG.debug("%s: %s", path, answer["cause"])
         raise ModelError(answer["message"], hint=answer["hint"])
 
 
 def _refused(path: Path, why: str) -> ModelError:
     return ModelError(
         f"{path} cannot be read: in a process of its own, {why}",
-        hint=_DAMAGED,
+        hint=DAMAGED,
     )
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"reading it ended with exit code {code}"
-    try:
-        return f"reading it crashed ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"reading it crashed (signal {-code})"
 
 
 def _answer(said: bytes) -> dict[str, Any] | None:
@@ -108,9 +103,10 @@ def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str,
     except (InputError, LayerMergeError) as error:
         return {"message": error.message, "hint": error.hint}
     except MemoryError:
-        return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": None}
+        return {"message": f"{path} cannot be read: it takes more than {memory >> 20} MiB of memory", "hint": DAMAGED}
     except Exception as error:  # of the libraries' many own kinds
-        return {"message": f"{path} cannot be read: what reads it fails ({said(error)})", "hint": _DAMAGED}
+        cause = f"{type(error).__name__}: {said(error)}"
+        return {"message": f"{path} cannot be read: what reads it fails", "hint": DAMAGED, "cause": cause}
     return {}
 
 

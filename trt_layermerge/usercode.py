@@ -12,7 +12,7 @@ import os
 import signal
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -71,10 +71,10 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             return
         if self._interrupted:
             raise KeyboardInterrupt from error
-        lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
         if not isinstance(error, LayerMergeError):
-            raise self._kind(f"{self._what}: {_words(error)}{_place(error, lines)}") from error
-        if lines[-1][0] != __file__ and (place := _place(error, lines)):  # of ours, on behalf of the user's code
+            raise self._kind(f"{self._what}: {_words(error)}{place_of(error)}") from error
+        *_, (last, _) = walk_tb(error.__traceback__)
+        if last.f_code.co_filename != __file__ and (place := place_of(error)):  # of ours, for the user's code
             raise self._kind(f"{error.message}{place}", hint=error.hint) from error
 
 
@@ -134,9 +134,10 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
 
 
-def _place(error: BaseException, lines: Sequence[tuple[str, int]]) -> str:
-    """Where the user's code came to the error: neither in this package nor in what is installed; empty if nowhere."""
+def place_of(error: BaseException) -> str:
+    """Where the user's code came to an error: neither in this package nor in what is installed; empty if nowhere."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f" ({error.filename}, line {error.lineno})"
+    lines = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     own = [(file, line) for file, line in lines if file[:1] != "<" and not file.startswith(_NOT_THE_USERS)]
     return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""

@@ -30,6 +30,11 @@ class Rung(ABC):
         """Names all rungs that are known to have its shapes; by default itself alone."""
         return self.name
 
+    @property
+    def trainable(self) -> Rung:
+        """The same as it is where training follows."""
+        return self
+
     @abstractmethod
     def shape(self, bench: Bench) -> nn.Module:
         """What is timed: in evaluation mode, its weights any."""

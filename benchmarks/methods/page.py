@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 
 from .cases import CASES, ROOT
 from .registry import METHODS
+from .standings import Group, Row, SeedSpread, grouped, mean_and_spread, points_gained, side_by_side, why_not
 
 DOCS, RESULTS, PICTURES = ROOT / "docs", ROOT / "benchmarks" / "results", ROOT / "docs" / "results"
 MARKED = "<!-- {name}: made by benchmarks.methods -->\n{text}<!-- end of {name} -->\n"
@@ -55,20 +55,25 @@ def section(name: str, results: Mapping[str, Any]) -> Iterator[str]:
     yield f"![Accuracy against latency of {CASES[name].title}](results/{name}.svg)"
     yield ""
     yield f"The original: {original['latency_ms']:.3f} ms, {original['accuracy']:.2%}. {results['about']}"
-    groups = grouped(results["rows"])
     places = sorted({row["trained_on"] for row in results["rows"] if row.get("trained_on", "CPU") != "CPU"})
     if places:
         yield f"Rows without CPU minutes were made on: {', '.join(places)}, in float32 without TF32."
+    groups, before = grouped(results["rows"]), original["accuracy"]
+    if (spread := SeedSpread.of(groups)) is not None:
+        yield (
+            f"Seeds of one network lie {spread.points:.2f} points apart (standard deviation over all trained rows, "
+            f"{spread.degrees} degrees of freedom); *more than chance* is beyond two standard errors by that."
+        )
     for trained in (True, False):
-        chosen = {key: rows for key, rows in groups.items() if (key[2] is not None) == trained}
+        chosen = {key: rows for key, rows in groups.items() if key[2] == trained}
         if chosen:
-            yield ""
-            yield f"**{'Fine-tuned' if trained else 'Without any training'}**"
-            yield ""
-            yield from table(chosen, original["accuracy"])
+            yield from ("", f"**{'Fine-tuned' if trained else 'Without any training'}**: percentage points", "")
+            yield from side_by_side(groups, before, trained=trained)
+            yield from ("", "Each row:", "")
+            yield from table(chosen, before)
 
 
-def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], before: float) -> Iterator[str]:
+def table(groups: Mapping[Group, Sequence[Row]], before: float) -> Iterator[str]:
     """Rows of equal method and budget as one, over their seeds."""
     yield "| asked for | method | measured | points, each seed | mean | prediction | CPU min | setting |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -76,49 +81,38 @@ def table(groups: Mapping[tuple[float, str, Any], Sequence[Mapping[str, Any]]], 
         groups.items(), key=lambda one: (one[0][0], list(METHODS).index(one[0][1]))
     ):
         first, title = rows[0], METHODS[method].title
-        if "accuracy" not in first:
-            fastest = first.get("unreachable", 0.0)
-            why = f"not reached: {fastest:.2f}x" if fastest else "none" if "unreachable" in first else "failed"
+        if why := why_not(first):
             yield f"| {budget:g}x | {title} | {why} | | | | | |"
             continue
         asked = "" if METHODS[method].converts is not None else f"{budget:g}x"
-        points = [100 * (row["accuracy"] - before) for row in rows]
-        spread = f" ± {stdev(points):.2f}" if len(points) > 1 else ""
+        lost = points_gained(rows, before)
         yield (
             f"| {asked} | {title} | {_measured(first)} "
-            f"| {', '.join(f'{one:+.2f}' for one in points)} | {mean(points):+.2f}{spread} "
+            f"| {', '.join(f'{one:+.2f}' for one in lost)} | {mean_and_spread(lost)} "
             f"| {_error(first)} | {_cost(rows)} | {first['setting']} |"
         )
 
 
-def _measured(row: Mapping[str, Any]) -> str:
+def _measured(row: Row) -> str:
     """How fast a row's network is, with its interval; one that is not timed yet as it was before it was trained."""
     if "speedup" not in row:
         return f"{row['aimed']:.2f}x before training" if "aimed" in row else "not timed yet"
     return f"{row['speedup']:.2f}x ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
 
 
-def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
+def _cost(rows: Sequence[Row]) -> str:
     """Processor minutes of a row, where a processor did it."""
     here = [row["cpu_seconds"] for row in rows if row.get("trained_on", "CPU") == "CPU"]
     return f"{mean(here) / 60:.1f}" if here else ""
 
 
-def _error(row: Mapping[str, Any]) -> str:
+def _error(row: Row) -> str:
     """How much faster than predicted."""
     return f"{row['speedup'] / row['predicted'] - 1:+.1%}" if row.get("predicted") and "speedup" in row else ""
 
 
-def grouped(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[float, str, Any], list[Mapping[str, Any]]]:
-    """Rows by budget, method, and whether they are trained; those of one network alone, for seeds pick the same."""
-    found: dict[tuple[float, str, Any], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        found[row["budget"], row["method"], None if row["seed"] is None else True].append(row)
-    return found
-
-
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Accuracy against latency, as SVG: the mean of the seeds of each trained network."""
+    """Accuracy against latency, as SVG: mean and standard deviation of the seeds of each trained network."""
     path.parent.mkdir(exist_ok=True)
     with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(8, 5), layout="constrained")
@@ -126,12 +120,14 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         original = results["original"]
         axes.plot(original["latency_ms"], 100 * original["accuracy"], "k*", markersize=10, label="original")
         for method, title in ((name, one.title) for name, one in METHODS.items()):
-            points = sorted(_points(results["rows"], method, original["latency_ms"]))
-            if points:
+            found = sorted(_networks(results["rows"], method, original["latency_ms"]))
+            if found:
                 line = "-" if METHODS[method].settings and method.startswith(("joint", "torch")) else ""
-                axes.plot(
-                    *zip(*points, strict=True), line, marker="o", markersize=4, color=COLOURS[method], label=title
-                )
+                ms, accuracy, spread = zip(*found, strict=True)
+                axes.errorbar(
+                    ms, accuracy, spread if any(spread) else None, linestyle=line, marker="o", markersize=4,
+                    elinewidth=0.8, capsize=2, color=COLOURS[method], label=title,
+                )  # fmt: skip
         axes.set_xlabel("latency, ms, of the original's in one run")
         axes.set_ylabel("test accuracy, %")
         axes.grid(True, linewidth=0.4)
@@ -139,9 +135,10 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _points(rows: Sequence[Mapping[str, Any]], method: str, original_ms: float) -> Iterator[tuple[float, float]]:
-    """Latency and accuracy of a method's networks; those much slower than the original would squeeze the rest."""
+def _networks(rows: Sequence[Row], method: str, original_ms: float) -> Iterator[tuple[float, float, float]]:
+    """Latency, accuracy and its spread; networks that are much slower than the original would squeeze the rest."""
     mine = [row for row in rows if row["method"] == method and row["seed"] is not None]
     mine = [row for row in mine if row.get("speedup", 0.0) > SLOWEST]
     for group in grouped(mine).values():
-        yield original_ms / group[0]["speedup"], 100 * mean(row["accuracy"] for row in group)
+        found = points_gained(group)
+        yield original_ms / group[0]["speedup"], mean(found), stdev(found) if len(found) > 1 else 0.0

@@ -60,6 +60,11 @@ class PlannedRung(Rung):
         """What fades while it trains ends as what went before."""
         return self.name.replace("-decoupled", "-linearised")
 
+    @property
+    def trainable(self) -> PlannedRung:
+        """Solved so that it can be trained."""
+        return replace(self, strength=replace(self.strength, trains=True))
+
     def shape(self, bench: Bench) -> nn.Module:
         """The plan executed on a few images."""
         network, few = bench.widest.network, bench.calibration(FEW)
@@ -69,7 +74,7 @@ class PlannedRung(Rung):
         """Executed, with norms to train with; or with all that goes still in it."""
         if self.way != "merged":
             return decouple(bench.widest.network, self.plan.choices)
-        path = bench.folder / "starts" / f"{self.name}.safetensors"
+        path = bench.folder / "starts" / f"{self.name}{'-trains' * self.strength.trains}.safetensors"
         if not path.exists():
             made = self._trainable(bench, bench.calibration(bench.widest.job.fit_samples))
             path.parent.mkdir(exist_ok=True)

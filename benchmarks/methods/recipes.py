@@ -117,7 +117,7 @@ def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int
 def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | None) -> dict[str, Any]:
     bench, began = maker.bench, time.monotonic()
     torch.manual_seed(seed)
-    start, recipe = rung.start(bench), replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
+    start, recipe = rung.trainable.start(bench), replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
     student, teacher, inner = start, fold_norms(bench.widest.network.module), variant.changes.get("inner", 0.0)
     if inner and isinstance(rung, PlannedRung):
         assert isinstance(start, fx.GraphModule)

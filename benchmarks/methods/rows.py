@@ -177,7 +177,7 @@ class Maker:
 
     def _delivered(self, rung: Rung, recipe: Recipe | None, checkpoint: Path) -> nn.Module:
         """What a network is when it is trained, if it is."""
-        bench, model = self.bench, rung.start(self.bench)
+        bench, model = self.bench, (rung if recipe is None else rung.trainable).start(self.bench)
         if recipe is not None:
             recipe = rung.recipe(recipe)
             with bench.teacher(recipe.seed) as teacher:

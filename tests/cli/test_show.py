@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
+import click
 import pytest
 
-from trt_layermerge.cli.show import LINE_SECONDS, Lines
+from trt_layermerge.cli.show import LINE_SECONDS, Lines, keep_output, print_json
 from trt_layermerge.progress import Step, minutes
 
 
@@ -32,6 +36,22 @@ def test_where_nothing_is_drawn_a_stage_is_a_line_when_it_ends_and_one_a_minute(
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (120, "2 min"), (7200, "2.0 h")])
 def test_durations_as_people_say_them(seconds: float, text: str) -> None:
     assert minutes(seconds) == text
+
+
+def test_standard_output_is_ours_alone_whatever_writes_to_its_descriptor(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", os.fdopen(1, "w", closefd=False))
+    with click.Context(click.Command("it")) as context:
+        keep_output(context, click.Option(["--json"]), True)
+        print("from Python")
+        os.write(1, b"from C\n")
+        subprocess.run(["echo", "from a child"], check=True)
+        print_json([1])
+    print("behind it", flush=True)
+    out, err = capfd.readouterr()
+    assert out == "[\n  1\n]\nbehind it\n"
+    assert {"from C", "from a child"} <= set(err.splitlines())
 
 
 def test_no_bar_is_drawn_into_a_file(run: Any, desk: Any) -> None:

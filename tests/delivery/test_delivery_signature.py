@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trt_layermerge.delivery import engines
+from trt_layermerge.delivery import verified_engine
 from trt_layermerge.delivery.delivery_signature import (
     PublicKey,
     SigningKey,
@@ -75,7 +75,7 @@ def no_engine_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("an engine is about to be loaded")
 
-    monkeypatch.setattr(engines, "fitting_runtime", load)
+    monkeypatch.setattr(verified_engine, "fitting_runtime", load)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)

@@ -68,6 +68,20 @@ def test_what_cannot_be_expressed_is_told_in_a_line_and_leaves_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+class OfEachSample(nn.Module):
+    """Has a filter for each sample, which is a number of groups that ONNX cannot leave open."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, *_ = x.shape
+        filters = x.mean((2, 3)).reshape(batch * channels, 1, 1, 1)
+        return nn.functional.conv2d(x.reshape(1, -1, *x.shape[2:]), filters, groups=batch * channels).reshape(x.shape)
+
+
+def test_the_operator_that_stands_in_the_way_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot be written as ONNX: .*\(at torch.ops.aten.conv2d.default\)$"):
+        export_onnx(OfEachSample(), (2, 6, 6), tmp_path / "n.onnx")
+
+
 class NearlyNeutral(nn.Module):
     """Adds what keeps a logarithm finite, and has other constants that are next to nothing, or to 1."""
 

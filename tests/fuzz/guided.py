@@ -52,7 +52,8 @@ def guided(folder: Path, inputs: int, only: list[str]) -> bool:
         ran = subprocess.run([*command, "--apart", form.name, str(place)], capture_output=True, check=False)
         lines = ran.stdout.decode(errors="replace").splitlines()
         found: dict[str, int] = json.loads(lines[-1]) if ran.returncode == 0 else {}
-        faults, kept = len(list((place / "faults").iterdir())), len(list((place / "corpus").iterdir()))
+        faults = sum(one.suffix != ".txt" for one in (place / "faults").iterdir())  # which says why, beside an input
+        kept = len(list((place / "corpus").iterdir()))
         told = (found.get("inputs", "?"), found.get("read", "?"), kept, faults, int(ran.returncode != 0))
         print(row.format(form.name, *told), flush=True)
         if faults or ran.returncode:

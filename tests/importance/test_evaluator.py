@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.choice import Choice, Kind
-from trt_layermerge.errors import TaskError
+from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance import evaluator
-from trt_layermerge.importance.evaluator import WORST_LOSS, Evaluator, first, within
+from trt_layermerge.importance.evaluator import WORST_LOSS, Evaluator, first, require_finite, within
 from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.training.evaluate import Score
@@ -93,6 +93,17 @@ def test_a_loss_that_is_not_finite_comes_last(before: float) -> None:
     finite = [before, 2 * abs(before), 999 * abs(before)]
     assert [within(loss, before) for loss in finite] == finite
     assert within(nan, before) == within(inf, before) == within(-inf, before) > max(finite)
+
+
+def test_targets_that_are_not_finite_are_named(network: Network) -> None:
+    inputs, targets = batch(5, 0)
+    odd = torch.zeros_like(targets, dtype=torch.float32)
+    odd[0] = nan
+    words = r"task 'raw': batch 2 of held_out_batches yields targets \[5.*\] of which \d+ are nan or infinite"
+    with pytest.raises(TaskError, match=words):
+        require_finite(Score(nan, 1.0, 10), network, Raw(), [(inputs, targets), (inputs, odd)])
+    with pytest.raises(ModelError, match="has a loss of nan"):
+        require_finite(Score(nan, 1.0, 5), network, Raw(), [(inputs, targets)])
 
 
 @pytest.mark.parametrize("after", [nan, inf, 1e30])

@@ -25,6 +25,7 @@ from trt_layermerge.importance.table import ImportanceTable
 from trt_layermerge.merging import patches
 from trt_layermerge.merging.algebra import to_module
 from trt_layermerge.merging.fitting import NormalEquations
+from trt_layermerge.merging.heads import HEAD_RIDGE
 from trt_layermerge.merging.linear import folded
 from trt_layermerge.merging.rewrite import rewrite
 from trt_layermerge.merging.sequential import prior_of
@@ -156,7 +157,7 @@ def linear_source(module):
 
 def solve(linear, features, wanted):
     """Ridge regression as least squares: one more row for each weight that is drawn to what it was."""
-    strength = (evaluator.HEAD_RIDGE * features.square().sum(0).mean()).sqrt()
+    strength = (HEAD_RIDGE * features.square().sum(0).mean()).sqrt()
     drawn = torch.cat([strength * torch.eye(features.shape[1]), torch.zeros(features.shape[1], 1)], 1)
     system = torch.cat([torch.cat([features, torch.ones(len(features), 1)], 1), drawn])
     solution = torch.linalg.lstsq(system, torch.cat([wanted, strength * linear.weight.T])).solution

@@ -86,6 +86,26 @@ def test_no_frame_is_above_the_limit():
         assert Frame(geometry, ()).bytes <= MOST_EQUATIONS
 
 
+@pytest.mark.parametrize(("channels", "outputs"), [(8, (8, 8)), (12, (300, 40, 8))])
+def test_what_equations_hold_once_all_is_solved_is_what_their_frame_says(channels, outputs):
+    """Of one matrix and of those for the kernels inside it, with their factors, and of the right sides."""
+    full = Geometry(channels, 1, (7, 7), padding=(3, 3, 3, 3))
+    equations = NormalEquations(full, len(outputs))
+    equations.add(torch.randn(2, channels, 20, 20), [torch.randn(2, count, 20, 20) for count in outputs])
+    for index, count in enumerate(outputs):
+        for size in (1, 3, 5, 7):
+            equations.solve(replace(full.middle(size), out_channels=count), of=index)
+    held = {}
+    for tensor in (
+        equations.gram,
+        *equations.cross,
+        *(t for s in equations._solvers.values() for t in (s.gram, s.factor)),
+    ):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    said = Frame(full, (), outputs=sum(outputs)).bytes
+    assert 0.95 * said <= sum(held.values()) <= said
+
+
 def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):
     """What is small enough is solved as ever; what is not, from patches, drawn to it as strongly as is best."""
     members = places(network)

@@ -167,11 +167,14 @@ def test_a_shift_of_a_single_image_is_that_of_all():
     assert distance(one.solve(geometry).convolution, all_.solve(geometry).convolution) < 1e-12
 
 
-def test_patches_are_unfolded_in_parts():
+@pytest.mark.parametrize(("limit", "most"), [("AT_ONCE", 7), ("UNFOLDED_BYTES", 12 * 19 * 7)])
+def test_patches_are_unfolded_in_parts(limit, most):
+    """Of so many at most; or of as many as there is memory for in 32 and 64 bits: each has 18 numbers, and a 1."""
     geometry = Geometry(2, 3, (3, 3), padding=(1, 1, 1, 1))
     x = noise(geometry)
     whole = fit(geometry, x, of(geometry)(x).relu())
-    with mock.patch.object(patches, "AT_ONCE", 7):
+    with mock.patch.object(patches, limit, most):
+        assert {len(part) for part in patches.in_parts(torch.zeros(21, 3, dtype=torch.long), 19)} == {7}
         parts = fit(geometry, x, of(geometry)(x).relu())
     assert distance(whole.convolution, parts.convolution) < 1e-12
 

@@ -19,6 +19,20 @@ def test_a_head_learns_what_is_wanted_of_it() -> None:
     torch.testing.assert_close(linear.bias, teacher.bias)
 
 
+def test_a_head_of_features_that_are_alike_stays_calm() -> None:
+    """Whatever is left out or rounded of what it reads: its weights do not grow to cancel each other."""
+    torch.manual_seed(0)
+    teacher, mixed = nn.Linear(200, 10), torch.randn(8, 200)
+    features = (torch.randn(256, 8) @ mixed).relu() + 0.01 * torch.randn(256, 200)
+    linear, wanted = copy.deepcopy(teacher), teacher(features) + torch.randn(256, 10)
+    solve_head(linear, [(features, wanted)])
+    assert linear.weight.norm() < 5 * teacher.weight.norm()
+    dropped = nn.functional.dropout(features, 0.2)
+    noise, before = ((one(dropped) - one(features)).std() for one in (linear, teacher))
+    assert noise < 5 * before
+    assert (linear(features) - wanted).square().mean() < 0.9 * (teacher(features) - wanted).square().mean()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_head_of_a_broken_network_stays_as_it_is(value: float) -> None:
     linear = nn.Linear(4, 3)

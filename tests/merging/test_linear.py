@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain as joined
 from itertools import combinations
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from trt_layermerge.blocks.candidates import blocks_of
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import lower
+from trt_layermerge.merging import linear
 from trt_layermerge.merging.linear import LinearisedBlock, called, folded
 
 
@@ -43,6 +45,22 @@ def test_linearised_block_is_the_merged_convolution(networks, data):
         assert actual.shape == expected.shape
         assert actual.shape[1:] == chain.shape(block.end)
         assert (actual - expected).abs().max() <= 1e-10 * expected.abs().max().clamp_min(1)
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_map_may_be_made_of_a_few_inputs_at_a_time(networks, data):
+    """What the taps of one input are does not depend on the others."""
+    network = data.draw(networks)
+    chain = data.draw(st.sampled_from(network.chains))
+    block = data.draw(st.sampled_from(list(blocks_of(chain, 6))))
+    one = composed(chain, block, kept_sets(chain, block)[-1])
+    whole = folded(network.module, one)
+    with mock.patch.object(linear, "MOST_NUMBERS", data.draw(st.sampled_from([1, 3000]))):
+        parts = folded(network.module, one)
+    assert parts.geometry == whole.geometry
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-12, atol=1e-12)
+    assert torch.equal(parts.bias, whole.bias)
 
 
 @given(data=st.data())

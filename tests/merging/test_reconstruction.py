@@ -136,6 +136,26 @@ def test_a_norm_stays_and_its_statistics_are_those_of_what_reaches_it(network, b
         torch.testing.assert_close(norm(reached), evaluated, rtol=5e-2, atol=5e-2)
 
 
+def test_filters_in_front_of_a_norm_do_not_become_shorter(quick, batches):
+    """Or one step would turn them much further than it did in the original's training."""
+    torch.manual_seed(0)
+    source = Net()
+    with torch.no_grad():
+        source.c.weight.mul_(20)  # which the norm takes back
+        source.norm.running_var.fill_(40)
+    length, long = source.c.weight.flatten(1).norm(dim=1).median(), quick(source, (4, 9, 9))
+    merged = execute(long, plan(long), batches, strength=LAYERS).merged
+    lengths = merged.get_parameter("c.weight").flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, length.expand_as(lengths))
+
+
+def test_where_training_follows_the_classifier_is_nearer_to_what_it_was(network, batches):
+    was = network.module.get_parameter("head.weight")
+    made = [execute(network, plan(network), batches, strength=Strength(trains=one)).merged for one in (True, False)]
+    nearer, farther = (torch.dist(one.get_parameter("head.weight"), was) for one in made)
+    assert 0 < nearer < farther
+
+
 class Unusual(nn.Module):
     """Behind the first two layers: a dilated one, one that is called twice, and a classifier without bias."""
 

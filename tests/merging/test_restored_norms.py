@@ -65,6 +65,23 @@ def test_in_training_mode_the_calibration_data_sees_the_same_function(quick, ima
         torch.testing.assert_close(merged.train()(x), before, rtol=1e-3, atol=1e-4)
 
 
+def test_filters_are_no_shorter_than_those_of_the_last_layer(quick, images):
+    torch.manual_seed(0)
+    source, x = normed(4), images(16, (4, 9, 9))
+    for number, layer in enumerate(source):
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data *= 20 + number  # which the norm takes back
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_var.fill_(400)
+    network = quick(source, (4, 9, 9))
+    merged = execute(network, fits(4), [x]).merged
+    restore_norms(merged, network, fits(4), [x])
+    found = [part.weight.flatten(1).norm(dim=1) for part in merged.modules() if isinstance(part, nn.Conv2d)]
+    wanted = [source[last].weight.flatten(1).norm(dim=1).median() for last in (3, 9)]
+    for lengths, length in zip(found, wanted, strict=True):
+        torch.testing.assert_close(lengths, length.expand_as(lengths))
+
+
 def test_what_had_no_norms_gets_none_and_without_data_nothing_is_known(quick, images):
     torch.manual_seed(0)
     plain = quick(nn.Sequential(*(part for part in normed(4) if not isinstance(part, nn.BatchNorm2d))), (4, 9, 9))
@@ -91,7 +108,7 @@ def test_fits_train_at_a_rate_at_which_they_break_without_norms(quick, task, tmp
         for _ in range(30):  # statistics of its own data, as a trained network has them
             for inputs, _ in task.calibration_batches():
                 source(inputs)
-    network, recipe = quick(source, (4, 9, 9)), Recipe(epochs=2, lr=1.0, warmup=0.0)
+    network, recipe = quick(source, (4, 9, 9)), Recipe(epochs=2, lr=0.2, warmup=0.0)
     calibration = [inputs for inputs, _ in task.calibration_batches()]
     losses = {}
     for name in ("bare", "normed"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.merging import ridge
-from trt_layermerge.merging.ridge import Dual, Primal
+from trt_layermerge.merging.ridge import Dual, Primal, factored
 
 
 @settings(max_examples=30)
@@ -49,6 +49,18 @@ def test_dual_and_primal_agree(groups, samples, unknowns, strength, seed):
     gradient = whole.transpose(1, 2) @ (targets - whole @ first) - penalty
     assert gradient.abs().max() < 1e-6 * (1 + cross.abs().max())
     assert torch.equal(patches, kept)
+
+
+@given(groups=st.integers(1, 3), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_a_system_is_factored_where_it_lies(groups, size, seed):
+    """Large ones would not fit in memory twice; the factor is LAPACK's to the last bit."""
+    rows = torch.randn(groups, 2 * size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    system = rows.mT @ rows
+    system = (system + system.mT) / 2
+    expected, place = torch.linalg.cholesky(system), system.data_ptr()
+    factor, sound = factored(system)
+    assert sound and factor.data_ptr() == place and torch.equal(factor, expected)
+    assert not factored(-torch.eye(size, dtype=torch.float64)[None])[1]
 
 
 def test_patches_of_zeros_leave_the_prior_and_fit_the_mean():

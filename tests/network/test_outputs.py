@@ -108,6 +108,34 @@ def test_several_outputs_are_exported_built_and_verified_by_name(
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
 
 
+class Beside(Returning):
+    """Returns an input, or a parameter, as it is or computed, beside what it computes of the input."""
+
+    def __init__(self, of: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__(lambda y, _: y)
+        self.of = of
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x), self.of(self, x)
+
+
+@pytest.mark.parametrize("of", [lambda m, x: x, lambda m, x: x[:]])
+def test_an_input_may_be_an_output(of: Callable[[Any, Tensor], Any], tmp_path: Path) -> None:
+    network = trace("net", Beside(of).eval(), (3, 8, 8))
+    export_onnx(network.module, network.inputs, tmp_path / "net.onnx")
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["input", "output_0", "output_1"]
+    engine = OnnxRuntime().build(tmp_path / "net.onnx", BuildOptions(), batched_shapes(network.inputs, 2))
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(run_outputs(engine, x)["output_1"], x)
+
+
+@pytest.mark.parametrize("of", [lambda m, x: m.head.weight, lambda m, x: m.head.weight.exp()])
+def test_what_no_input_decides_is_no_output(of: Callable[[Any, Tensor], Any]) -> None:
+    with pytest.raises(ModelError, match="no tensor that depends on its input"):
+        trace("net", Beside(of).eval(), (3, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("hold", "message"),
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trt_layermerge.errors import ExitCode, ModelError
-from trt_layermerge.network.network import trace
+from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.trace import normal_form
 
 
@@ -212,6 +213,79 @@ def test_what_cannot_be_traced_is_one_message(
     assert caught.value.exit_code == ExitCode.BAD_INPUT and len(str(caught.value)) < 900
     assert source.training and source.a.training
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_module_may_have_a_train_of_its_own_that_returns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n"
+        "    def train(self, mode=True):\n        super().train(mode)\n"
+        "def model():\n    return Net(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))\n"
+    )
+    network = load_network(str(path), None, (4, 8, 8))
+    assert [layer.name for chain in network.chains for layer in chain.layers] == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("class", "a-b c", "None"), ["class_", "a-b c", "None_"]),
+        (("graph", "code", "meta"), ["graph_", "code_", "meta_"]),
+        (("_graph", 'q"\\x', "self"), ["_graph_", "q__x", "self_"]),
+        (("class", "class_", "input"), ["class__", "class_", "input"]),
+    ],
+)
+def test_a_layer_may_be_called_what_code_cannot_call_it(names: tuple[str, ...], expected: list[str]) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        for name in names:
+            x = m._modules[name](x).relu() * m._parameters["lambda"]
+        return x
+
+    source = Net(forward)
+    for name in names:
+        source.add_module(name, conv(padding=1))
+    source.register_parameter("lambda", nn.Parameter(torch.tensor([1.5])))
+    network = trace("net", source, (4, 8, 8))
+    assert [layer.name for chain in network.chains for layer in chain.layers] == expected
+
+
+def test_a_random_slope_is_its_mean_in_evaluation() -> None:
+    module = normal_form(Net(lambda m, x: m.r(m.a(x)), a=conv(), r=nn.RReLU(0.1, 0.3)), (4, 8, 8))
+    (slope,) = (part.negative_slope for part in module.modules() if isinstance(part, nn.LeakyReLU))
+    assert slope == pytest.approx(0.2)
+
+
+def test_what_a_source_writes_into_its_input_stays_there() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x.sub_(0.5).mul_(4)
+        return m.a(x)
+
+    normal_form(Net(forward, a=conv()), (4, 8, 8))
+
+
+HINTS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "a decision": (
+        lambda: Net(lambda m, x: m.a(x) if x.mean() > 0 else x, a=conv()),
+        r"\(\S*test_trace.py, line \d+\)",
+        "must not depend on values",
+    ),
+    "another type": (lambda: Net(lambda m, x: m.a(x.half()), a=conv()), "(?i)half", "weights are float32 here"),
+    "a script": (lambda: torch.jit.trace(conv().eval(), torch.zeros(1, 4, 8, 8)), "ScriptModule", "return the module"),
+    "a fixed batch": (
+        lambda: torch.export.export(conv(), (torch.zeros(2, 4, 8, 8),)).module(),
+        "GraphModule",
+        "any batch size",
+    ),
+    "no values": (lambda: conv().to("meta"), "meta", "have no values"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize(("make", "message", "hint"), HINTS.values(), ids=HINTS.keys())
+def test_what_stands_in_the_way_is_said_with_its_remedy(make: Callable[[], nn.Module], message: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        normal_form(make(), (4, 8, 8))
+    assert hint in str(caught.value.hint)
 
 
 def test_what_does_nothing_is_left_out() -> None:

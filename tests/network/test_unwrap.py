@@ -80,6 +80,19 @@ def test_it_is_the_network_inside_in_float32(make: Callable[[], nn.Module], note
     assert all(source.state_dict()[name].dtype == value.dtype for name, value in before.items())
 
 
+@pytest.mark.parametrize("end", ["", ".module()"])
+def test_an_exported_program_is_a_network(end: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\nINPUT_SHAPE = (3, 8, 8)\n"
+        "def model():\n    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)).eval()\n"
+        "    shapes = ({0: torch.export.Dim.AUTO},)\n"
+        f"    return torch.export.export(net, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=shapes){end}\n"
+    )
+    network = load_network(str(path))
+    assert [layer.name for chain in network.chains for layer in chain.layers] == ["0", "2"]
+
+
 def test_what_is_ours_is_changed_in_place() -> None:
     module = weight_norm(nn.Conv2d(3, 4, 3).half())  # holds a tensor that cannot be copied
     assert unwrapped(module, own=True) == (module, ("cast from float16 to float32",))

@@ -54,7 +54,8 @@ def test_which_activations_are_offered_decides_the_plan() -> None:
 
 
 def test_the_papers_methods_know_no_fits() -> None:
-    assert JOB.strength == Strength()
+    assert replace(JOB, recipe=None).strength == Strength()
+    assert JOB.strength == Strength(trains=True)
     assert replace(JOB, method="layermerge").strength == PAPERS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -165,15 +166,17 @@ def test_what_is_read_and_compared_is_told_before(job_of: JobOf) -> None:
     assert {"stage": "fine-tune", "what": "2 steps of 32 images"}.items() <= job_plan(session)[-2].items()
 
 
-def test_importances_belong_to_data_steps_and_distances(job_of: JobOf) -> None:
+def test_importances_belong_to_data_steps_and_distances(job_of: JobOf, samples: Path, tmp_path: Path) -> None:
     whole = job_of("three")
     ways = [
         whole,
         replace(whole, comparing=Comparing(Preprocessing(mean=(0.5,)))),
         replace(whole, comparing=Comparing(distances=(("map", "logits"),))),
     ]
-    assert len({open_session(job).fingerprint for job in ways}) == 3
-    assert open_session(whole).fingerprint == open_session(replace(whole, recipe=None)).fingerprint
+    first, *others = (open_session(job).fingerprint for job in ways)
+    assert len({first, *others}) == 3
+    moved = shutil.copy(samples, tmp_path / samples.name)
+    assert open_session(replace(whole, recipe=None, task=Path(moved))).fingerprint == first
 
 
 def test_steps_are_for_tasks_without_labels(job_of: JobOf) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import TaskError
 from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.network import trace
 from trt_layermerge.training.checked_task import CheckedTask
 from trt_layermerge.training.task import Classification, Regression, Shareable, metric_name
 
@@ -82,6 +83,24 @@ def test_a_batch_that_turns_wrong_later_is_named(
     with pytest.raises(TaskError, match=f"task 'odd': batch 3 of {data}.* {words}") as caught:
         read(changing(task, made), data)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize(("wrong", "span"), [(4, "0 to 4"), (-1, "-1 to 3")])
+def test_labels_of_no_class_are_named_where_they_come(task: Classification, data: str, wrong: int, span: str) -> None:
+    network = trace("net", nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (2, 4, 4))
+
+    def labels(*values: int) -> CheckedTask:
+        made = Changing("odd", task.train, task.train, 4, 16, 16, made=lambda x, y: (x, torch.tensor(values)))
+        return CheckedTask(made).for_network(network, torch.device("cpu"))
+
+    read(labels(0, 3, -100, 1), data)  # the third stands for no label
+    if data == "calibration_batches":  # fits need none
+        read(labels(0, 3, wrong, 1), data)
+        return
+    words = f"task 'odd': batch 3 of {data} yields labels from {span}; the network has 4 classes, 0 to 3"
+    with pytest.raises(TaskError, match=words):
+        read(labels(0, 3, wrong, 1), data)
 
 
 def test_tensors_of_inference_mode_and_of_graphs_can_be_trained_on(task: Classification) -> None:

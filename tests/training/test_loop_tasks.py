@@ -32,6 +32,22 @@ def test_a_loss_that_is_none_at_any_rate_stops_before_it_spoils_the_weights(
     assert not checkpoint.exists()
 
 
+def test_targets_that_make_a_loss_no_number_are_told(
+    task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path
+) -> None:
+    class Regressed(Classification):
+        def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+            for images, labels in super().training_batches(seed=seed, epoch=epoch, first_step=first_step):
+                yield images, labels.float() / (labels > 0)
+
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            return (output.mean(1) - target).square().mean()
+
+    regressed = Regressed("regressed", task.train, task.test, batch_size=20, held_out=1)
+    with pytest.raises(InputError, match=r"; its batch has targets \[20\] of which \d+ are nan or infinite"):
+        fine_tune(make_model(), regressed, recipe, checkpoint=tmp_path / "run.checkpoint")
+
+
 @pytest.mark.parametrize("average", [0.0, 0.5])
 def test_a_run_that_diverges_is_the_run_at_half_the_rate_and_says_so(
     task: Classification, recipe: Recipe, make_model: MakeModel, tmp_path: Path, average: float

@@ -57,12 +57,17 @@ class Composition:
     @cached_property
     def geometry(self) -> Geometry:
         """The one convolution that they make, idle taps cropped."""
+        return self.uncropped.cropped(self.chain.shape(self.block.start)[1:])
+
+    @cached_property
+    def uncropped(self) -> Geometry:
+        """The one convolution that they make, with all its taps."""
         whole: Geometry = self.interpret(
             identity=lambda channels: Geometry(channels, channels, (1, 1), groups=channels),
             layer=lambda layer: layer.geometry,
             skip=_geometry_of,
         )
-        return whole.cropped(self.chain.shape(self.block.start)[1:])
+        return whole
 
     @cached_property
     def tensors(self) -> frozenset[int]:

@@ -10,6 +10,7 @@ from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.limits import Limits
 from trt_layermerge.network.nesting import Nesting
 from trt_layermerge.network.network import Network
+from trt_layermerge.network.placing import called_module
 
 
 def convolutions(network: Network) -> frozenset[str]:
@@ -84,5 +85,5 @@ def _why_no_region(smallest: int | None, limits: Limits) -> str:
 
 
 def _is_convolution(network: Network, node: fx.Node) -> bool:
-    part = network.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(network.module, node)
     return isinstance(part, nn.Conv2d | nn.ConvTranspose2d)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -101,9 +102,31 @@ def screen() -> Iterator[Callback]:
 def keep_output(ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:
     """Keep standard output for ``print_text``: what else is printed, by the user's files too, goes to the other one."""
     if wanted and STDOUT not in ctx.meta:
-        ctx.meta[STDOUT] = sys.stdout
-        ctx.with_resource(redirect_stdout(sys.stderr))
+        ctx.meta[STDOUT] = ctx.with_resource(_for_us_alone())
     return wanted
+
+
+@contextmanager
+def _for_us_alone() -> Iterator[TextIO]:
+    """Standard output as a stream of its own: what C libraries and children write to its descriptor goes elsewhere."""
+    shown = sys.stdout
+    with redirect_stdout(sys.stderr):
+        try:
+            shown.flush()
+            ours = os.dup(shown.fileno()) if shown.fileno() == 1 and os.fstat(2) else None
+        except (OSError, ValueError):  # a stream in memory, or none
+            ours = None
+        if ours is None:
+            yield shown
+            return
+        os.dup2(2, 1)
+        stream = os.fdopen(ours, "w", encoding=shown.encoding, errors=shown.errors)
+        try:
+            yield stream
+        finally:
+            os.dup2(ours, 1)
+            with suppress(OSError):  # which was told when it was written to
+                stream.close()
 
 
 def print_json(value: Any) -> None:

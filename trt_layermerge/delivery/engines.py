@@ -14,13 +14,12 @@ from trt_layermerge.delivery.engine_manifest import (
     read_engine_manifest,
     write_engine_manifest,
 )
-from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import git_state, hashes, timing_cache_hash
-from trt_layermerge.delivery.strictness import require_strict
+from trt_layermerge.delivery.verified_engine import verified_engine
 from trt_layermerge.errors import ModelError
 from trt_layermerge.files import sha256
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
-from trt_layermerge.onnxfile import initial_values, read_onnx, weight_files
+from trt_layermerge.onnxfile import initial_values, named_model, read_onnx, weight_files
 from trt_layermerge.runtimes.base import BuildOptions, Device, Runtime, Shape
 from trt_layermerge.runtimes.graph_precision import graph_precision, require_precision
 from trt_layermerge.runtimes.registry import get_runtime
@@ -50,7 +49,7 @@ def try_model(path: str) -> None:
     """
     proto = read_onnx(Path(path))
     require_bounded(proto, path)
-    graph_precision(proto)
+    graph_precision(proto, path)
     initial_values(proto.graph, path)
     with suppress(ModelError):
         get_runtime("onnxruntime").build(proto, BuildOptions())
@@ -83,7 +82,7 @@ def build_engine(
         ModelError: The model cannot be built, or is not written in the precision that the options name.
         RuntimeNotAvailableError: The runtime or its device is not here.
     """
-    require_precision(read_onnx(model), options.precision)
+    require_precision(read_onnx(model), options.precision, named_model(model))
     source = sha256(model)
     engine = runtime.build(model, options, shapes)
     engine.save(output)
@@ -121,12 +120,6 @@ def verify_built(path: Path, *, strict: bool = False, signed_by: PublicKey | Non
         RuntimeNotAvailableError: Its runtime is not here.
     """
     manifest = read_engine_manifest(path, signed_by)
-    for name, expected in manifest.files.items():
-        check_file(path.parent / name, expected)
-    if strict:
-        require_strict(path, manifest, signed_by)
-    device = manifest.device
-    options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
-    runtime = fitting_runtime(path, device, options, f"build it here, from {manifest.onnx}")
-    engine = runtime.load(path.parent / manifest.engine, options)
+    hint = f"build it here, from {manifest.onnx}"
+    engine = verified_engine(path, manifest, hint, strict=strict, signed_by=signed_by)
     return BuiltEngine(manifest, len(manifest.files), engine.describe())

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -42,7 +43,17 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
             _program(module.eval(), as_inputs(given)).save(neighbour, external_data=False)
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}") from error
+            raise ModelError(f"the network cannot be written as ONNX: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """What torch's exporter fails at: it says of itself that it fails, and in the causes of that at what and why."""
+    operator = None
+    while error.__cause__ is not None:
+        found = re.search(r"translating node .*target=([\w.]+)", str(error))
+        operator, error = found[1] if found else operator, error.__cause__
+    words = str(error).strip().splitlines() or [type(error).__name__]
+    return words[0] if operator is None else f"{words[0]} (at {operator})"
 
 
 def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgram:
@@ -63,7 +74,7 @@ def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgr
         assert program is not None
         _keep_small_terms(program)
         program.optimize()
-    _name_outputs(program, output_names(module))
+    _name_ends(program, [item.name for item in inputs], output_names(module))
     _leave_names_to_the_ends(program)
     return program
 
@@ -95,12 +106,20 @@ _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
 """Operations, and what makes nothing of them."""
 
 
-def _name_outputs(program: torch.onnx.ONNXProgram, names: Sequence[str]) -> None:
-    """Name outputs once more: the optimiser gives one value that is several of them a copy, under a name of its own.
+def _name_ends(program: torch.onnx.ONNXProgram, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name inputs and outputs once more: the optimiser gives one value that is several of them a copy with a new name.
 
-    What a module returns beyond its names, torch has named.
+    An input that is returned is an output as a copy. What a module returns beyond its names, torch has named.
     """
-    for value, name in zip(program.model.graph.outputs, names, strict=False):
+    graph = program.model.graph
+    for index, value in enumerate(graph.outputs):
+        if value.is_graph_input():
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
+    ends = (*graph.inputs[: len(inputs)], *graph.outputs[: len(outputs)])
+    for value, name in zip(ends, (*inputs, *outputs), strict=True):
         value.name = name
 
 

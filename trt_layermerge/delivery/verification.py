@@ -15,16 +15,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trt_layermerge.delivery.delivery_signature import PublicKey
-from trt_layermerge.delivery.integrity import check_file, fitting_runtime
 from trt_layermerge.delivery.manifest import Manifest, read_manifest
-from trt_layermerge.delivery.strictness import require_strict
+from trt_layermerge.delivery.verified_engine import verified_engine
 from trt_layermerge.errors import InputError, VerificationError
 from trt_layermerge.files import write_bytes
 from trt_layermerge.merging.proof import relative_error
 from trt_layermerge.network.inputs import Values, as_tuple
 from trt_layermerge.network.outputs import OUTPUT, output_names
 from trt_layermerge.precision.tolerance import OUTPUT_TOLERANCE
-from trt_layermerge.runtimes.base import BuildOptions, Engine
+from trt_layermerge.runtimes.base import Engine
 from trt_layermerge.training.task import Batch
 
 _INPUTS, _OUTPUTS = "inputs", "outputs"
@@ -132,17 +131,10 @@ def verify_delivery(path: Path, *, strict: bool = False, signed_by: PublicKey | 
         RuntimeNotAvailableError: Its runtime is not here.
     """
     manifest = read_manifest(path, signed_by)
-    for name, expected in manifest.files.items():
-        check_file(path.parent / name, expected)
-    if strict:
-        require_strict(path, manifest, signed_by)
-    device = manifest.device
-    options = BuildOptions(threads=device.threads, precision=device.precision, batches=manifest.batches)
     hint = f"build it here: trt-layermerge build {path.parent / manifest.onnx} --batch {manifest.batch}"
-    runtime = fitting_runtime(path, device, options, hint)
-    engine = runtime.load(path.parent / manifest.engine, options)
+    engine = verified_engine(path, manifest, hint, strict=strict, signed_by=signed_by)
     inputs, outputs = _read_checks(path.parent / manifest.checks, engine)
-    error = _compare(engine, inputs, outputs, device.precision, "the recorded outputs of the PyTorch network")
+    error = _compare(engine, inputs, outputs, manifest.device.precision, "the recorded outputs of the PyTorch network")
     return Verification(manifest, len(manifest.files), error, len(inputs[0]))
 
 

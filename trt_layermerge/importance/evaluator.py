@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from trt_layermerge.blocks.choice import Choice
 from trt_layermerge.blocks.lowering import input_of
 from trt_layermerge.blocks.sized_choices import NarrowedGroup
-from trt_layermerge.errors import ModelError
+from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance.table import ImportanceRow
 from trt_layermerge.merging.fold import fold_in_place, fold_norms
 from trt_layermerge.merging.heads import Head, heads_of, solve_head
@@ -34,7 +34,7 @@ from trt_layermerge.network.network import Network
 from trt_layermerge.resources.memory import MOST_ACTIVATIONS
 from trt_layermerge.training.evaluate import Score, score
 from trt_layermerge.training.task import Batch, Scoring
-from trt_layermerge.training.task_check import checked_batches
+from trt_layermerge.training.task_check import checked_batches, odd_targets
 
 Sample = tuple[tuple[Tensor, ...], Values]
 """A batch: what the network takes, input by input, and the targets."""
@@ -43,8 +43,8 @@ WORST_LOSS = 1e6
 """Stands for a loss that is not finite, and with a minus for such an accuracy: tables hold numbers only. See ``worst``
 for losses that are of this size in themselves."""
 
-HEAD_RIDGE, IMAGES_PER_FEATURE = 1e-2, 3
-"""Of classifiers: how strongly they are drawn to what they were, and the fewest images that they are solved on."""
+IMAGES_PER_FEATURE = 3
+"""Of classifiers: the fewest images that they are solved on."""
 
 
 class Evaluator:
@@ -76,12 +76,20 @@ class Evaluator:
         device = device_of(network.module)
         given = (_laid_out(moved(inputs, device)) for inputs, _ in self.held_out)
         self.before = self.score(fold_norms(network.module).to(memory_format=torch.channels_last), given)
-        require_finite(self.before, network, task)
-        self._evaluated = _Kept(network, [inputs for inputs, _ in self.held_out], memory // 2)
+        require_finite(self.before, network, task, self.held_out)
+        evaluated = [inputs for inputs, _ in self.held_out]
         batches = list(joined_batches(inputs for inputs, _ in calibration))
         self._norms = norm_inputs(network.module, (moved(inputs, device) for inputs in batches))
-        self._calibration = _Kept(network, batches, memory // 2)
+        self._evaluated, self._calibration = _Kept(network, evaluated), _Kept(network, batches)
+        self.keep_within(memory)
         self._heads = {head: self._made_at(head) for head in self._solvable()}
+
+    def keep_within(self, memory: int) -> None:
+        """Keep so many bytes of activations at most from now on."""
+        both = (self._evaluated, self._calibration)
+        images = sum(one.images for one in both)
+        for one in both:
+            one.keep_within(memory * one.images // max(1, images))
 
     def changed(self, choice: Choice, replacement: nn.Module | None) -> Score:
         """Score of the network with one block replaced."""
@@ -115,7 +123,7 @@ class Evaluator:
                 features = up_to(tail, [source.name])
                 with torch.no_grad():
                     given = (features(*values)[0] for values in self._calibration.at(names))
-                    solve_head(linear, zip(given, wanted, strict=True), HEAD_RIDGE)
+                    solve_head(linear, zip(given, wanted, strict=True))
 
     def _solvable(self) -> Iterator[Head]:
         """The linear layers that there are images enough for."""
@@ -135,7 +143,8 @@ class Evaluator:
         """Score of a module that takes ``values`` in place of the held-out inputs."""
         with torch.inference_mode():
             outputs = ((module(*given), target) for given, (_, target) in zip(values, self.held_out, strict=True))
-            return score(((output, _beside(output, target)) for output, target in outputs), self.task)
+            beside = ((output, _beside(output, target)) for output, target in outputs)
+            return score(beside, self.task, "held_out_batches")
 
     def row(
         self, choice: Choice | NarrowedGroup, after: Score, unexplained: float | None, seconds: float
@@ -169,11 +178,20 @@ def _laid_out(values: Iterable[Tensor]) -> list[Tensor]:
 class _Kept:
     """Values inside a network for some batches, kept between choices that ask for the same ones, in any thread."""
 
-    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]], memory: int) -> None:
-        self.network, self.batches, self.memory = network, batches, memory
+    def __init__(self, network: Network, batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self.network, self.batches, self.memory = network, batches, 0
+        self.images = sum(map(samples_in, batches))
         self._names: tuple[str, ...] | None = None
         self._values: Iterable[list[Tensor]] = []
+        self._bytes = 0  # of the values, whether they are kept or not
         self._lock = Lock()
+
+    def keep_within(self, memory: int) -> None:
+        """Keep so much at most; what is kept and is more goes."""
+        with self._lock:
+            if (self._bytes <= self.memory) != (self._bytes <= memory):
+                self._names, self._values = None, []
+            self.memory = memory
 
     def at(self, names: tuple[str, ...]) -> Iterable[list[Tensor]]:
         """The values of some nodes, batch by batch."""
@@ -181,7 +199,8 @@ class _Kept:
             if names != self._names:  # seldom: choices come sorted by their blocks
                 self._values = []  # before the next ones take their memory
                 known = _Known(self.network, names, self.batches)
-                self._names, self._values = names, list(known) if known.bytes <= self.memory else known
+                self._names, self._bytes = names, known.bytes
+                self._values = list(known) if known.bytes <= self.memory else known
             return self._values
 
 
@@ -207,13 +226,27 @@ class _Known:
                 yield _laid_out(head(*moved(inputs, device)))
 
 
-def require_finite(before: Score, network: Network, task: Scoring) -> None:
+def require_finite(before: Score, network: Network, task: Scoring, held_out: Iterable[Sample]) -> None:
     """See that a network's score is a number before any change.
 
+    Args:
+        before: The score.
+        network: Whose it is.
+        task: Whose loss and metric it is of.
+        held_out: The data.
+
     Raises:
-        ModelError: It is not.
+        TaskError: It is not, and targets are not finite; the message says of which batch.
+        ModelError: It is not, and they are.
     """
     if not (isfinite(before.loss) and isfinite(before.accuracy)):
+        for number, (_, target) in enumerate(held_out, 1):
+            if odd := odd_targets(target):
+                raise TaskError(
+                    f"task {task.name!r}: batch {number} of held_out_batches yields {odd}, and the loss of "
+                    f"{network.name} is {before.loss}, its metric {before.accuracy}",
+                    hint="leave such samples out, or let loss and metric pass over such targets",
+                )
         raise ModelError(
             f"{network.name} has a loss of {before.loss} and a metric of {before.accuracy} on the held-out data of "
             f"task {task.name!r}, before any change",

@@ -43,17 +43,25 @@ class Frame:
         geometry: The largest kernel that any of them may be fitted with; its ``out_channels`` say nothing.
         places: The blocks, and what activations are added behind them.
         shifts: What is added to the result of each.
+        outputs: Channels of the blocks' results, of all together.
     """
 
     geometry: Geometry
     places: tuple[Place, ...]
     shifts: tuple[Shift, ...] = ()
+    outputs: int = 0
 
     @property
     def bytes(self) -> int:
-        """Memory of the matrix and of the factors for the kernels inside; of the patches that are kept, with theirs."""
+        """Memory of the matrix, of those for the kernels inside, and of all their factors; of right sides.
+
+        Of kernels that are too large for a matrix, of the patches that are kept, with their products and factors.
+        """
         groups, part, beside = self.geometry.groups, formed_part(self.geometry), channels_of(self.shifts)
-        formed = 0 if part is None else 8 * groups * (unknowns_of(part) + beside) ** 2 * 5 // 2
+        formed = 0
+        if part is not None:
+            size = unknowns_of(part) + beside + 1
+            formed = 8 * size * (groups * size * 8 // 3 + self.outputs)  # 1, 3, 5, 7: all are 1.3 times the largest
         if part == self.geometry:
             return formed
         return formed + groups * (12 * MOST_KEPT * (unknowns_of(self.geometry) + beside) + 8 * MOST_KEPT**2 * 6)
@@ -67,12 +75,15 @@ def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> lis
         places: The blocks.
         max_kernel: The largest kernel that they may be fitted with.
     """
-    found: dict[tuple[Geometry, tuple[Shift, ...]], list[Place]] = {}
+    found: dict[tuple[Geometry, tuple[Shift, ...]], dict[Place, int]] = {}
     for place in places:
         *_, largest = fit_geometries(network, place, max_kernel)
         shifts = _lowered(network, place).shifts
-        found.setdefault((replace(largest, out_channels=largest.groups), shifts), []).append(place)
-    return [Frame(geometry, tuple(members), shifts) for (geometry, shifts), members in found.items()]
+        members = found.setdefault((replace(largest, out_channels=largest.groups), shifts), {})
+        members[place] = largest.out_channels
+    return [
+        Frame(geometry, tuple(members), shifts, sum(members.values())) for (geometry, shifts), members in found.items()
+    ]
 
 
 def _lowered(network: Network, place: Place) -> Lowering:

@@ -50,7 +50,7 @@ def gate_rows(request: EstimationRequest, how: Gates, progress: Progress) -> Ite
     data = list(first(task.held_out_batches(), request.samples.held_out))
     # Computed as what follows is, so that gates which are closed already cost exactly nothing.
     before = evaluate(trained, data, task)
-    require_finite(before, network, task)
+    require_finite(before, network, task, data)
     for choice in request.choices:
         began = time.monotonic()
         with closed(trained, inner_layers(network.chains[choice.block.chain], choice.block)):

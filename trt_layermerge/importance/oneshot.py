@@ -108,9 +108,12 @@ def _in_portions(request: EstimationRequest, prepared: Prepared, at_once: int) -
         coming: Future[_Equations] | None = None
         for portion, following in pairwise((*todo, None)):
             assert portion is not None
+            together = beside and following and portion.bytes + following.bytes <= most
+            held = portion.bytes + (following.bytes if following and together else 0)
+            prepared.evaluator.keep_within(prepared.room.beside(held))
             equations = portion.accumulated(prepared.calibration, passes) if coming is None else coming.result()
             coming = None
-            if beside and following and portion.bytes + following.bytes <= most:
+            if beside and following and together:
                 coming = beside.submit(following.accumulated, prepared.calibration, passes)
             for row in _rows(prepared.evaluator, portion.choices, equations, at_once, pool):
                 request.memory.keep()

@@ -83,6 +83,14 @@ def identity(channels: int, dtype: torch.dtype = torch.float64, device: torch.de
     return Convolution(geometry, weight, weight.new_zeros(channels))
 
 
+def selecting(
+    channels: int, some: range, dtype: torch.dtype = torch.float64, device: torch.device = CPU
+) -> Convolution:
+    """The convolution that puts its inputs in the place of some channels, and zeros in that of all others: 1x1."""
+    weight = torch.eye(channels, dtype=dtype, device=device)[:, some.start : some.stop, None, None]
+    return Convolution(Geometry(len(some), channels, (1, 1)), weight, weight.new_zeros(channels))
+
+
 def averaging(
     pool: nn.AvgPool2d, channels: int, dtype: torch.dtype = torch.float64, device: torch.device = CPU
 ) -> Convolution:

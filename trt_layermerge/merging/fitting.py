@@ -95,7 +95,7 @@ class NormalEquations:
         positions = all_positions(targets[0]) if positions is None else positions
         view, groups = windows(inputs, self.geometry), self.geometry.groups
         self.gram = self.gram.to(inputs.device)
-        for some in in_parts(positions):
+        for some in in_parts(positions, self.gram.shape[1]):
             patches = _with_ones(beside_shifts(at(view, some, groups), shifts, some))
             add_products(self.gram, patches)
             for index, target in enumerate(targets):

@@ -7,8 +7,7 @@ import copy
 from torch import fx, nn
 
 from trt_layermerge.merging.algebra import from_modules, identity, normalised, to_module
-from trt_layermerge.merging.rewrite import tidy
-from trt_layermerge.network.placing import reader_counts
+from trt_layermerge.network.placing import called_module, reader_counts, shaken
 
 
 def fold_norms(module: fx.GraphModule) -> fx.GraphModule:
@@ -27,7 +26,7 @@ def fold_in_place(module: fx.GraphModule) -> fx.GraphModule:
         module.set_submodule(str(conv.target), with_norm(source, norm_module))
         norm.replace_all_uses_with(conv)
         module.graph.erase_node(norm)
-    return tidy(module).eval()
+    return shaken(module).eval()
 
 
 def with_norm(conv: nn.Module, norm: nn.Module) -> nn.Module:
@@ -50,14 +49,10 @@ def norm_pairs(module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
     readers = reader_counts(module)
     pairs = []
     for norm in module.graph.nodes:
-        if not _is(module, norm, nn.BatchNorm2d) or readers[str(norm.target)] > 1:
+        if not isinstance(called_module(module, norm), nn.BatchNorm2d) or readers[str(norm.target)] > 1:
             continue
         conv = norm.all_input_nodes[0]
         alone = len(conv.users) == 1 and readers[str(conv.target)] == 1
-        if alone and (_is(module, conv, nn.Conv2d) or _is(module, conv, nn.ConvTranspose2d)):
+        if alone and isinstance(called_module(module, conv), nn.Conv2d | nn.ConvTranspose2d):
             pairs.append((conv, norm))
     return pairs
-
-
-def _is(module: fx.GraphModule, node: fx.Node, kind: type[nn.Module]) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kind)

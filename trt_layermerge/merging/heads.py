@@ -14,7 +14,12 @@ from jaxtyping import Int
 from torch import Tensor, fx, nn
 
 from trt_layermerge.merging.patches import LARGEST_SYSTEM
-from trt_layermerge.merging.ridge import RIDGE, Primal
+from trt_layermerge.merging.ridge import Primal
+from trt_layermerge.network.placing import called_module
+
+HEAD_RIDGE = 1e-2
+"""Ridge term, in mean squares of a feature. Features are alike and images few: with less, weights are large and cancel
+each other. That is nearer to what is wanted, but neither dropout nor a step of training leaves them balanced."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def heads_of(module: fx.GraphModule) -> Iterator[Head]:
     times = Counter(str(node.target) for node in calls)
     behind: set[fx.Node] = set()
     for node in module.graph.nodes:
-        part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        part = called_module(module, node)
         if isinstance(part, nn.Linear) and part.bias is not None and times[str(node.target)] == 1:
             (source,) = node.all_input_nodes
             if source in behind and part.in_features <= LARGEST_SYSTEM:
@@ -55,7 +60,7 @@ def heads_of(module: fx.GraphModule) -> Iterator[Head]:
 def solve_head(
     linear: nn.Linear,
     pairs: Iterable[tuple[Tensor, Tensor]],
-    ridge: float = RIDGE,
+    ridge: float = HEAD_RIDGE,
     reads: Int[Tensor, " features"] | None = None,
 ) -> None:
     """Give a linear layer the weights that best make wanted outputs of its inputs, drawn to those that it has.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import TypeVar
 
@@ -17,12 +18,23 @@ from torch.nn import functional as F
 
 from trt_layermerge.blocks.composition import Composition
 from trt_layermerge.blocks.lowering import Lowering
-from trt_layermerge.merging.algebra import Convolution, averaging, cropped, from_modules, identity, normalised
+from trt_layermerge.merging.algebra import (
+    Convolution,
+    averaging,
+    cropped,
+    from_modules,
+    identity,
+    normalised,
+    selecting,
+)
 from trt_layermerge.merging.modules import Normed
 from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.device import device_of
 from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
+
+MOST_NUMBERS = 1 << 25
+"""Of all the maps that one is made of; no more are made at a time."""
 
 _Name = TypeVar("_Name", int, str)
 """What tensors are called: numbers in a chain, nodes in a region."""
@@ -44,12 +56,38 @@ def folded(module: fx.GraphModule, composed: Composition, dtype: torch.dtype = t
         assert norm is not None
         return normalised(identity(channels, dtype, device), norm)
 
-    whole: Convolution = composed.interpret(
-        identity=lambda channels: identity(channels, dtype, device),
-        layer=weights,
-        skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
-    )
-    return cropped(whole, composed.chain.shape(composed.block.start)[1:])
+    def made(start: Convolution) -> Convolution:
+        whole: Convolution = composed.interpret(
+            identity=lambda _: start,
+            layer=weights,
+            skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
+        )
+        return cropped(whole, size)
+
+    channels, *size_of_input = composed.chain.shape(composed.block.start)
+    size, at_once = (size_of_input[0], size_of_input[1]), _inputs_at_once(composed)
+    if at_once >= channels:
+        return made(identity(channels, dtype, device))
+    geometry = composed.geometry
+    weight = torch.empty(geometry.out_channels, channels, *geometry.kernel, dtype=dtype, device=device)
+    for first in range(0, channels, at_once):
+        some = range(first, min(first + at_once, channels))
+        part = made(selecting(channels, some, dtype, device))
+        weight[:, some.start : some.stop] = part.weight
+    return replace(part, geometry=geometry, weight=weight)
+
+
+def _inputs_at_once(composed: Composition) -> int:
+    """How many inputs a map is made of at a time, where all of it would take much memory before it is cropped.
+
+    Behind strides its taps are many, and few of them are left on a small image: MobileNetV2's last twelve layers have
+    15x15, of which 7x7 meet an image of 4x4.
+    """
+    whole = composed.uncropped
+    if whole.groups > 1:
+        return whole.in_channels
+    outputs = whole.out_channels + sum(layer.geometry.out_channels for layer in composed.layers)
+    return max(1, MOST_NUMBERS // (outputs * whole.kernel[0] * whole.kernel[1]))
 
 
 def normed(module: fx.GraphModule, lowered: Lowering, block: nn.Module) -> nn.Module:

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, fx, nn
 
-from trt_layermerge.merging.rewrite import stands_for, tidy
+from trt_layermerge.merging.rewrite import stands_for
 from trt_layermerge.network.channel_group import ChannelGroup
 from trt_layermerge.network.channel_groups import find_channel_groups
-from trt_layermerge.network.placing import operator_name
+from trt_layermerge.network.placing import consumer, operator_name, shaken
 
 Kept = Mapping[ChannelGroup, Sequence[int]]
 """Which channels of a group stay; a group that is not in it stays whole."""
@@ -47,11 +47,11 @@ def narrow(module: fx.GraphModule, kept: Kept) -> fx.GraphModule:
         for name in group.nodes:
             _narrow_result(module, nodes[name], group.channels, channels)
         for name in group.consumers:
-            part = _consumer(module, nodes[name])
+            part = consumer(module, nodes[name])
             taken = entries_of(channels, group.channels, part.weight.shape[1])
             _take(part, ("weight",), 1, taken)
             setattr(part, "in_channels" if isinstance(part, nn.Conv2d) else "in_features", len(taken))
-    return tidy(module)
+    return shaken(module)
 
 
 def masked(module: fx.GraphModule, kept: Kept) -> fx.GraphModule:
@@ -64,7 +64,7 @@ def masked(module: fx.GraphModule, kept: Kept) -> fx.GraphModule:
     nodes = {node.name: node for node in module.graph.nodes}
     for group, channels in _here(module, kept):
         for name in group.consumers:
-            part = _consumer(module, nodes[name])
+            part = consumer(module, nodes[name])
             dropped = torch.ones(part.weight.shape[1], dtype=torch.bool)
             dropped[entries_of(channels, group.channels, part.weight.shape[1])] = False
             with torch.no_grad():
@@ -95,12 +95,6 @@ def _here(module: fx.GraphModule, kept: Kept) -> Iterator[tuple[ChannelGroup, tu
             elif found.setdefault(of[name], stay) != stay:
                 raise ValueError(f"{name} has the channels of two groups, of which different ones stay")
     return ((group, stay) for group, stay in found.items() if len(stay) < group.channels)
-
-
-def _consumer(module: fx.GraphModule, node: fx.Node) -> nn.Conv2d | nn.Linear:
-    part = module.get_submodule(str(node.target))
-    assert isinstance(part, nn.Conv2d | nn.Linear)
-    return part
 
 
 def _narrow_result(module: fx.GraphModule, node: fx.Node, of: int, channels: Sequence[int]) -> None:

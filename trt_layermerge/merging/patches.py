@@ -31,8 +31,8 @@ MOST_KEPT = 4096
 KEPT_PER_UNKNOWN, KEPT_BYTES = 40, 512 << 20
 """Patches for each unknown where they are kept in memory, and the most memory that they may take, as float32."""
 
-AT_ONCE = 4096
-"""Patches unfolded at a time, which bounds the memory that it takes."""
+AT_ONCE, UNFOLDED_BYTES = 4096, 128 << 20
+"""Most patches that are unfolded at a time, and what they may take, in float32 and float64 beside each other."""
 
 
 def unknowns_of(geometry: Geometry) -> int:
@@ -128,9 +128,9 @@ def beside_shifts(
     return torch.cat([patches, *(value.expand(len(patches), -1, -1) for value in values)], 2)
 
 
-def in_parts(positions: Int[Tensor, "samples 3"]) -> Iterator[Tensor]:
-    """The positions, so many at a time that what they are unfolded to does not take much memory."""
-    yield from torch.split(positions, AT_ONCE)
+def in_parts(positions: Int[Tensor, "samples 3"], numbers: int) -> Iterator[Tensor]:
+    """The positions, so many at a time that patches of so many numbers do not take much memory."""
+    yield from torch.split(positions, max(1, min(AT_ONCE, UNFOLDED_BYTES // (12 * numbers))))
 
 
 def part_of(geometry: Geometry, full: Geometry) -> Int[Tensor, " unknowns"]:

@@ -26,6 +26,7 @@ from trt_layermerge.network.device import device_of, moved
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.padding import geometry_of
+from trt_layermerge.network.placing import called_module, consumer
 from trt_layermerge.network.units import sole_user
 
 GRAM_MEMORY = 1 << 30
@@ -80,13 +81,7 @@ def _views(module: fx.GraphModule, groups: Sequence[ChannelGroup]) -> dict[str, 
     """How each consumer of some groups looks at what it reads."""
     consumers = {name for group in groups for name in group.consumers}
     nodes = [node for node in module.graph.nodes if node.name in consumers]
-    return {node.name: View(node.all_input_nodes[0].name, _seen(_part(module, node))) for node in nodes}
-
-
-def _part(module: fx.GraphModule, node: fx.Node) -> nn.Conv2d | nn.Linear:
-    part = module.get_submodule(str(node.target))
-    assert isinstance(part, nn.Conv2d | nn.Linear)
-    return part
+    return {node.name: View(node.all_input_nodes[0].name, _seen(consumer(module, node))) for node in nodes}
 
 
 def _seen(part: nn.Conv2d | nn.Linear) -> Geometry:
@@ -108,7 +103,7 @@ def _gathered(
     for group in groups:
         readings = {}
         for name in group.consumers:
-            rows = _rows(_part(module, nodes[name]), group.channels, views[name].geometry)
+            rows = _rows(consumer(module, nodes[name]), group.channels, views[name].geometry)
             readings[name] = Reading(*moments[views[name]], rows, _scale(module, nodes[name], rows))
         yield group, readings
 
@@ -142,7 +137,7 @@ def _add(total: Tensor, values: Tensor, geometry: Geometry, samples: int, seed: 
     shape = (len(images), 1, *geometry.output_size((images.shape[2], images.shape[3])))
     positions = sample_positions(shape, samples, torch.Generator().manual_seed(seed))
     view = windows(images, geometry)
-    for some in in_parts(positions):
+    for some in in_parts(positions, len(total[0])):
         patches = at(view, some, 1).double()
         add_products(total, torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2))
 
@@ -158,9 +153,8 @@ def write_corrected(module: fx.GraphModule, name: str, reading: Reading, kept: S
     What its bias needs goes into a norm behind it, if there is one.
     """
     (node,) = (node for node in module.graph.nodes if node.name == name)
-    part, norm = module.get_submodule(str(node.target)), _norm_behind(module, node)
+    part, norm = consumer(module, node), _norm_behind(module, node)
     weight, shift = corrected(reading, kept)
-    assert isinstance(part, nn.Conv2d | nn.Linear)
     shift = shift.reshape(len(part.weight), -1).sum(1)
     with torch.no_grad():
         part.weight.copy_(_from_rows(weight, part))
@@ -193,13 +187,13 @@ def _from_rows(rows: Tensor, part: nn.Conv2d | nn.Linear) -> Tensor:
 def _norm_behind(module: fx.GraphModule, node: fx.Node) -> nn.BatchNorm2d | None:
     """The batch norm that alone reads a consumer's result."""
     user = sole_user(node)
-    called = None if user is None or user.op != "call_module" else module.get_submodule(str(user.target))
-    return called if isinstance(called, nn.BatchNorm2d) else None
+    norm = None if user is None else called_module(module, user)
+    return norm if isinstance(norm, nn.BatchNorm2d) else None
 
 
 def _scale(module: fx.GraphModule, node: fx.Node, rows: Tensor) -> Tensor:
     """What a norm behind a consumer multiplies its outputs by, those of each tap in a row."""
-    norm, outputs = _norm_behind(module, node), len(_part(module, node).weight)
+    norm, outputs = _norm_behind(module, node), len(consumer(module, node).weight)
     scale = torch.ones(outputs, dtype=torch.float64, device=rows.device)
     if norm is not None and norm.running_var is not None:
         scale = (norm.running_var.double() + norm.eps).rsqrt()

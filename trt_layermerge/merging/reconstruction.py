@@ -18,13 +18,15 @@ from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower,
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
+from trt_layermerge.merging.filter_lengths import filter_length, lengthening
 from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
-from trt_layermerge.merging.heads import heads_of, solve_head
+from trt_layermerge.merging.heads import HEAD_RIDGE, heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs
 from trt_layermerge.merging.patches import formed_part
 from trt_layermerge.merging.readings import readings_of, write_corrected
 from trt_layermerge.merging.responses import CLIPPED, Responses, fit_responses, predicted
+from trt_layermerge.merging.ridge import RIDGE
 from trt_layermerge.merging.width import Width
 from trt_layermerge.network.chain import Layer, Unit
 from trt_layermerge.network.cut import up_to
@@ -41,6 +43,7 @@ class Strength:
         ridge: Choose each ridge on patches that are not solved on.
         layers: Solve the layers that are kept again, behind the first change.
         head: Solve linear layers behind the convolutions again.
+        trains: Draw those linear layers to what they were: training follows, which they have to bear (``HEAD_RIDGE``).
         norms: Correct statistics of batch norms. Layers that are re-solved have had it done for their own, and
             what is solved behind other norms has made up for them: it is for plans without the above.
     """
@@ -49,6 +52,7 @@ class Strength:
     ridge: bool = True
     layers: bool = True
     head: bool = True
+    trains: bool = False
     norms: bool = False
 
 
@@ -142,7 +146,7 @@ class Reconstruction:
             width = self.runs.width(Geometry(linear.in_features, linear.out_features, (1, 1)), head.source, head.name)
             with torch.no_grad():
                 pairs = zip((student(*batch)[0] for batch in self.runs.batches()), teacher, strict=True)
-                solve_head(linear, pairs, reads=width.inputs)
+                solve_head(linear, pairs, HEAD_RIDGE if self.strength.trains else RIDGE, width.inputs)
             linearised.get_submodule(head.target).load_state_dict(linear.state_dict())
 
     def _fit(
@@ -243,25 +247,28 @@ def not_finite(choice: Choice) -> ModelError:
 def _write_back(module: fx.GraphModule, layer: Unit, fitted: Convolution, responses: Responses, width: Width) -> None:
     """Give a layer new weights, those that are left of it.
 
-    The convolution gets them as they are. A norm behind it gets the statistics of what now reaches it, re-estimated,
-    and a scale and shift that undo them: its training mode then starts from what its evaluation mode computes.
+    The convolution gets them as they are, or in front of a norm with filters no shorter than they were. The norm
+    gets the statistics of what now reaches it, re-estimated, and a scale and shift that undo them and the lengths: its
+    training mode then starts from what its evaluation mode computes.
     """
     assert layer.conv is not None
     conv, bias = called(module, layer.conv), fitted.bias
     assert isinstance(conv, nn.Conv2d)
     stay = width.outputs.to(bias.device)
     with torch.no_grad():
-        conv.weight.copy_(width.whole(fitted, layer.geometry).weight)
         if layer.norm is not None:
-            plain = replace(fitted, bias=torch.zeros_like(bias))
-            variance, mean = _statistics(plain, responses)
+            scales = lengthening(filter_length(conv.weight), fitted.weight)
+            fitted = replace(fitted, weight=fitted.weight * scales[:, None, None, None].to(fitted.weight))
+            variance, mean = _statistics(replace(fitted, bias=torch.zeros_like(bias)), responses)
             norm = called(module, layer.norm)
             assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
             norm.running_mean[stay] = mean.to(norm.running_mean)
             norm.running_var[stay] = variance.to(norm.running_var)
-            norm.weight[stay] = (norm.running_var[stay].double() + norm.eps).sqrt().to(norm.weight)
-            norm.bias[stay] = (bias + norm.running_mean[stay].double()).to(norm.bias)
+            undone = (norm.running_var[stay].double() + norm.eps).sqrt() / scales
+            norm.weight[stay] = undone.to(norm.weight)
+            norm.bias[stay] = (bias + norm.running_mean[stay].double() / scales).to(norm.bias)
             bias = torch.zeros_like(bias)
+        conv.weight.copy_(width.whole(fitted, layer.geometry).weight)
         if conv.bias is None and layer.norm is None:
             conv.bias = nn.Parameter(conv.weight.new_zeros(len(conv.weight)))
         if conv.bias is not None:

@@ -3,18 +3,20 @@
 A convolution that takes the place of several with batch norms has none, and does not train at the rates that those were
 trained at: it diverges. Here each gets a norm behind it that computes nothing, as RepVGG has it in training (Ding et
 al., arXiv 2101.03697); ``fold_norms`` folds it after training as it does any other, so that what is delivered is the
-same convolution.
+same convolution. Its filters are no shorter than those of the block's last layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.blocks.choice import Choice, Kind
 from trt_layermerge.blocks.lowering import layers_of
+from trt_layermerge.merging.filter_lengths import filter_length, lengthening
 from trt_layermerge.merging.linear import called
 from trt_layermerge.merging.norms import channel_moments
 from trt_layermerge.merging.rewrite import module_name
@@ -38,26 +40,43 @@ def restore_norms(
         batches: Calibration data, ``[batch, ...]`` for each input; without any, nothing is done.
     """
     wanted = {module_name(choice.block): choice for choice in choices if choice.kind in (Kind.FIT, Kind.MERGE)}
-    found: dict[fx.Node, nn.BatchNorm2d] = {}
+    found: dict[fx.Node, _Trained] = {}
     for node in module.graph.nodes:
         choice = wanted.get(str(node.target)) if node.op == "call_module" else None
-        norm = None if choice is None else _last_norm(network, choice)
-        if norm is not None and isinstance(module.get_submodule(str(node.target)), nn.Conv2d):
-            found[node] = norm
+        last = None if choice is None else _last_trained(network, choice)
+        if last is not None and isinstance(module.get_submodule(str(node.target)), nn.Conv2d):
+            found[node] = last
     data = [batch for batch in batches if samples_in(batch)]
     if not found or not data:
         return
     statistics = _statistics(module, found, data)
-    for node, norm in found.items():
-        _insert(module, node, norm, *statistics[node])
+    for node, last in found.items():
+        _insert(module, node, last, *statistics[node])
     module.recompile()
 
 
-def _last_norm(network: Network, choice: Choice) -> nn.BatchNorm2d | None:
-    """The last batch norm of a block's layers, whose settings the new one takes."""
+@dataclass(frozen=True)
+class _Trained:
+    """What a layer with a batch norm is trained with.
+
+    Attributes:
+        norm: Its settings are taken.
+        length: Of the filters in front of it; 0 where that is not known.
+    """
+
+    norm: nn.BatchNorm2d
+    length: float
+
+
+def _last_trained(network: Network, choice: Choice) -> _Trained | None:
+    """Of the last batch norm of a block's layers."""
     layers = [network.chains[chain].layers[index - 1] for chain, index in layers_of(network, choice.block)]
-    norms = [called(network.module, layer.norm) for layer in layers if layer.norm is not None]
-    return next((norm for norm in reversed(norms) if isinstance(norm, nn.BatchNorm2d)), None)
+    for layer in reversed(layers):
+        norm = None if layer.norm is None else called(network.module, layer.norm)
+        if isinstance(norm, nn.BatchNorm2d):
+            conv = None if layer.conv is None else called(network.module, layer.conv)
+            return _Trained(norm, filter_length(conv.weight) if isinstance(conv, nn.Conv2d) else 0.0)
+    return None
 
 
 def _statistics(
@@ -89,17 +108,19 @@ def _statistics(
     return {node: (mean, (square - mean.square()).clamp_min(0)) for node, (mean, square) in means.items()}
 
 
-def _insert(module: fx.GraphModule, node: fx.Node, like: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+def _insert(module: fx.GraphModule, node: fx.Node, last: _Trained, mean: Tensor, variance: Tensor) -> None:
     """A norm behind a convolution that undoes its own statistics and adds the bias, which the convolution gives up."""
-    conv = module.get_submodule(str(node.target))
+    conv, like = module.get_submodule(str(node.target)), last.norm
     assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     norm = nn.BatchNorm2d(conv.out_channels, like.eps, like.momentum).to(conv.weight).eval()
     assert norm.running_mean is not None and norm.running_var is not None
     with torch.no_grad():
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
-        norm.bias.copy_(conv.bias.double() + norm.running_mean.double())
+        scales = lengthening(last.length, conv.weight)
+        conv.weight.mul_(scales[:, None, None, None])
+        norm.running_mean.copy_(mean * scales)
+        norm.running_var.copy_(variance * scales.square())
+        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt() / scales)
+        norm.bias.copy_(conv.bias.double() + norm.running_mean.double() / scales)
     conv.bias = None
     target = f"{node.target}_norm"
     module.add_submodule(target, norm)

@@ -11,6 +11,7 @@ from torch import fx, nn
 from trt_layermerge.blocks.choice import Block, Choice, Kind
 from trt_layermerge.blocks.lowering import Lowering, lowered_in
 from trt_layermerge.network.network import Network
+from trt_layermerge.network.placing import shaken
 
 STANDS_FOR = "stands_for"
 """Under this name, the ``meta`` of a node tells which nodes of the original it has taken the place of."""
@@ -42,14 +43,7 @@ def rewrite(network: Network, modules: Mapping[Choice, nn.Module | None], *, sha
     for choice in sorted(modules, key=lambda choice: choice.block, reverse=True):
         if choice.kind is not Kind.KEEP:
             _replace(module, lowered_in(network, choice), module_name(choice.block), modules[choice])
-    return tidy(module)
-
-
-def tidy(module: fx.GraphModule) -> fx.GraphModule:
-    """A module with only those nodes and submodules that its output depends on."""
-    module.graph.eliminate_dead_code()
-    module.graph.lint()
-    return fx.GraphModule(module, module.graph)
+    return shaken(module)
 
 
 def _replace(module: fx.GraphModule, lowered: Lowering, name: str, replacement: nn.Module | None) -> None:

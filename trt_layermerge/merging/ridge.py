@@ -47,6 +47,14 @@ def mirror(gram: Float[Tensor, "groups unknowns unknowns"]) -> None:
         gram[:, last:, first:last] = gram[:, first:last, last:].transpose(1, 2)
 
 
+def factored(system: Float[Tensor, "groups unknowns unknowns"]) -> tuple[Tensor, bool]:
+    """The lower Cholesky factor of a symmetric system, in its memory, and whether there is one."""
+    factor = system.mT  # its columns lie as LAPACK wants them, or there would be a copy
+    failed = torch.empty(len(system), dtype=torch.int32, device=system.device)
+    torch.linalg.cholesky_ex(factor, out=(factor, failed))
+    return factor, not failed.any()
+
+
 class Primal:
     """``(A + r I) W = B + r W_prior`` with ``A = P^T P`` and ``B = P^T T``: as many equations as unknowns.
 
@@ -60,8 +68,7 @@ class Primal:
         weight = (ridge * diagonal.mean(1, keepdim=True)).clamp_min(torch.finfo(gram.dtype).tiny)
         self.ridge = torch.cat([weight.expand_as(diagonal), torch.zeros_like(weight)], 1)
         self.gram = gram
-        self.factor, failed = torch.linalg.cholesky_ex(self.system)
-        self.sound = not failed.any()
+        self.factor, self.sound = factored(self.system)
 
     @property
     def system(self) -> Float[Tensor, "groups unknowns unknowns"]:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Values, as_tuple
+from trt_layermerge.network.outputs import output_node
 from trt_layermerge.network.placing import operator_name
 
 SOURCE_TOLERANCE = 1e-4
@@ -90,7 +91,7 @@ def _mixed(name: str, module: fx.GraphModule, example: tuple[Tensor, ...]) -> Mo
     """
     alone, both = (_NodeByNode(module).values(*x) for x in ([value[:1] for value in example], example))
     batched = [node for node in module.graph.nodes if node.meta.get("multiple")]
-    returned = next(node for node in module.graph.nodes if node.op == "output").all_input_nodes
+    returned = output_node(module.graph).all_input_nodes
     guilty = next(node for node in (*batched, *returned) if not _first_agrees(alone[node], both[node]))
     return ModelError(
         f"{name} does not compute each sample of a batch by itself: from {operator_name(guilty)} in "

@@ -194,11 +194,6 @@ class Chain:
         """Node of tensor ``index``, from 0."""
         return self.input if index == 0 else self.layers[index - 1].output
 
-    def read_by(self, index: int) -> str:
-        """Node of what the convolution of a layer takes: the tensor before it, or that behind the layer's pre-norm."""
-        pre_norm = self.layers[index - 1].pre_norm
-        return self.tensor(index - 1) if pre_norm is None else pre_norm.output
-
     def shape(self, index: int) -> ImageShape:
         """ImageShape of tensor ``index``."""
         return self._shapes[index]

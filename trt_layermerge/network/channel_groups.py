@@ -15,7 +15,7 @@ from torch import fx, nn
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.channel_group import ChannelGroup, FixedChannels
-from trt_layermerge.network.placing import operator_name, reader_counts
+from trt_layermerge.network.placing import called_module, operator_name, reader_counts
 from trt_layermerge.network.units import SHARED
 
 POINTWISE = ("add", "sub", "mul", "div", "maximum", "minimum")
@@ -173,7 +173,7 @@ class _Finder:
         yield from dict.fromkeys(self.of.values())
 
     def _visit(self, node: fx.Node) -> None:
-        part = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        part = called_module(self.module, node)
         read = [source for source in node.all_input_nodes if source in self.of]
         if node.op == "output":
             self._fix(read, RETURNED)

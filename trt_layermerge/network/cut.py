@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 
 from torch import fx
 
+from trt_layermerge.network.outputs import output_node
+
 
 def up_to(module: fx.GraphModule, names: Sequence[str]) -> fx.GraphModule:
     """The part of a graph that computes the named values; it returns them as a tuple and shares all weights."""
@@ -43,18 +45,17 @@ def between(module: fx.GraphModule, start: str, end: str) -> fx.GraphModule:
     Requires: every path to ``end`` leads through ``start``.
     """
     part, _ = onward(up_to(module, [end]), {start})
-    (output,) = (node for node in part.graph.nodes if node.op == "output")
-    output.args = output.args[0]
+    output = output_node(part.graph)
+    output.args = tuple(output.all_input_nodes)
     part.recompile()
     return part
 
 
 def _frontier(graph: fx.Graph, known: Collection[str]) -> list[fx.Node]:
     """The known values from which the output can be computed, in order of execution."""
-    (output,) = (node for node in graph.nodes if node.op == "output")
     seen: set[fx.Node] = set()
     frontier: set[fx.Node] = set()
-    todo = [output]
+    todo = [output_node(graph)]
     while todo:
         for node in todo.pop().all_input_nodes:
             if node.name in known and node.op != "get_attr":
@@ -66,8 +67,7 @@ def _frontier(graph: fx.Graph, known: Collection[str]) -> list[fx.Node]:
 
 
 def _set_output(graph: fx.Graph, results: tuple[fx.Node, ...]) -> None:
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    graph.erase_node(output)
+    graph.erase_node(output_node(graph))
     graph.output(results)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from trt_layermerge.errors import ModelError, said
+from trt_layermerge.usercode import place_of
 
 
 def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
@@ -27,16 +30,52 @@ def exported(source: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
     """
     try:
         with hushed(), torch.no_grad():  # or what the source does without gradients would be a graph of its own
-            program = torch.export.export(source, example, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in example))
+            program = torch.export.export(source, example, dynamic_shapes=_open_batches(source, len(example)))
             return program.run_decompositions({}) if _reads_what_was_overwritten(program.graph) else program
     except Exception as error:  # whatever the user's forward() raises, and torch.export's many own kinds
-        message = said(error)
-        shapes = ", ".join(str(tuple(value.shape)) for value in example)
-        raise ModelError(
-            f"cannot trace {type(source).__name__} for an input of {shapes}: {message}",
-            hint="check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares "
-            "beside the factory, and any batch size, as x.shape[0], not as len(x)",
-        ) from error
+        raise untraceable(source, example, error) from error
+
+
+def _open_batches(source: nn.Module, inputs: int) -> tuple[Any, ...]:
+    """What is open in each of so many inputs, those together that ``forward()`` takes as ``*args``."""
+    batches = [{0: Dim.DYNAMIC}] * inputs
+    parameters = inspect.signature(source.forward).parameters.values()
+    named = sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
+    rest = any(one.kind is one.VAR_POSITIONAL for one in parameters) and inputs > named
+    return (*batches[:named], tuple(batches[named:])) if rest else tuple(batches)
+
+
+def untraceable(source: nn.Module, example: tuple[Tensor, ...], error: Exception) -> ModelError:
+    """What to say of an error that ``forward()`` or torch raised."""
+    message = said(error)
+    shapes = ", ".join(str(tuple(value.shape)) for value in example)
+    return ModelError(
+        f"cannot trace {type(source).__name__} for an input of {shapes}: {message}{place_of(error)}",
+        hint=next((hint for sign, hint in _HINTS.items() if sign in message), _USUAL_HINT),
+    )
+
+
+_USUAL_HINT = (
+    "check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares beside the "
+    "factory, and any batch size, as x.shape[0], not as len(x)"
+)
+_HINTS = {
+    "data-dependent": "what is computed must not depend on values of the input: no if, while, float() or int() of a "
+    "tensor; torch.where() chooses between tensors",
+    "specialized it to be a constant": "forward() must take any batch size: x.shape[0], not len(x) or a number; a "
+    "program of torch.export needs dynamic_shapes",
+    "ScriptModule": "return the module that torch.jit was given, not what it made of it",
+    "should be the same": (
+        _TYPES := "weights are float32 here, and so must be what they meet: take .half(), .bfloat16() and "
+        "autocast out of forward(), or write x.to(self.conv.weight.dtype)"
+    ),
+    "scalar type": _TYPES,
+    "same datatype": _TYPES,
+    "same dtype": _TYPES,
+    "CUDA": "leave the choice of a device to --device: take .cuda() and device= out of forward()",
+    "meta": "weights on the meta device have no values: make the model on the CPU",
+}
+"""What to do, by words of torch's messages."""
 
 
 def _reads_what_was_overwritten(graph: fx.Graph) -> bool:

@@ -15,6 +15,7 @@ from torch import fx, nn
 from trt_layermerge.network.chain import ImageShape
 from trt_layermerge.network.geometry import Geometry, Pair, Sides
 from trt_layermerge.network.padding import geometry_of
+from trt_layermerge.network.placing import called_module
 from trt_layermerge.network.pooling import pooling_geometry
 
 POINT = Geometry(1, 1, (1, 1))
@@ -76,7 +77,7 @@ def _seen(module: fx.GraphModule, node: fx.Node, seen: dict[fx.Node, Geometry | 
 
 def _window(module: fx.GraphModule, node: fx.Node) -> Geometry | None:
     """The window of a convolution or pooling, of one channel; ``None`` for all else."""
-    part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    part = called_module(module, node)
     if isinstance(part, nn.Conv2d):
         return replace(geometry_of(part), in_channels=1, out_channels=1, groups=1)
     if isinstance(part, nn.AvgPool2d):

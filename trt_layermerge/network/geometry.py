@@ -101,6 +101,9 @@ class Geometry:
         ``padding = sum_l p_l prod_{m<l} s_m`` (design, section 3). Grouped with anything else becomes the smallest
         grouping that holds both: the mid channels fall into blocks of ``lcm(M / g1, M / g2)``, which are
         ``gcd(g1, g2)`` blocks. Dilation is written out into the kernel.
+
+        Raises:
+            ValueError: The second does not read as many channels as this one makes.
         """
         if self.out_channels != second.in_channels:
             raise ValueError(f"cannot compose {self.out_channels} channels with {second.in_channels}")

@@ -218,6 +218,10 @@ def _hardtanh(low: float = -1.0, high: float = 1.0) -> nn.Module:
     return nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high)
 
 
+def _rrelu(low: float = 1 / 8, high: float = 1 / 3, *_: Any) -> nn.Module:
+    return nn.LeakyReLU((low + high) / 2)  # what evaluation makes of it
+
+
 def _gelu(approximate: Literal["none", "tanh"] = "none") -> nn.Module:
     return nn.GELU(approximate)
 
@@ -244,6 +248,7 @@ MODULE_RULES: dict[Any, ModuleRule] = {
     aten.tanh.default: _free(nn.Tanh),
     aten.mish.default: _free(nn.Mish),
     aten.leaky_relu.default: _free(nn.LeakyReLU),
+    aten.rrelu.default: _free(_rrelu),
     aten.hardtanh.default: _free(_hardtanh),
     aten.gelu.default: _free(_gelu),
     aten.elu.default: _elu,

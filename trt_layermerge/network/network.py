@@ -17,7 +17,7 @@ from trt_layermerge.network.channel_group import ChannelGroup, FixedChannels
 from trt_layermerge.network.channel_groups import find_channel_groups
 from trt_layermerge.network.discover import find_chains
 from trt_layermerge.network.inputs import Input, as_inputs, resized
-from trt_layermerge.network.outputs import output_names
+from trt_layermerge.network.outputs import output_names, output_node
 from trt_layermerge.network.region import Gap, Region
 from trt_layermerge.network.regions import find_regions
 from trt_layermerge.network.source import load_source
@@ -64,6 +64,12 @@ class Network:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample of its first input, without the batch."""
         return self.inputs[0].shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one sample of its first output, without the batch; empty where it is not always the same."""
+        shape: tuple[int, ...] = output_node(self.module.graph).all_input_nodes[0].meta.get("shape", ())
+        return shape
 
     @property
     def layers(self) -> tuple[Layer, ...]:

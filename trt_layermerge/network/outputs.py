@@ -81,16 +81,18 @@ def let_export_return(result: Any) -> None:
 
 def name_outputs(module: fx.GraphModule, names: tuple[str, ...]) -> None:
     """Give a normal form the names of its outputs; copies of it have them too."""
-    _output_node(module).meta[_NAMES] = names
+    output_node(module.graph).meta[_NAMES] = names
 
 
 def output_names(module: nn.Module) -> tuple[str, ...]:
     """The names of a network's outputs, in order; of one that is no normal form, ``output``."""
-    names: tuple[str, ...] = _output_node(module).meta.get(_NAMES, ()) if isinstance(module, fx.GraphModule) else ()
+    held = output_node(module.graph).meta if isinstance(module, fx.GraphModule) else {}
+    names: tuple[str, ...] = held.get(_NAMES, ())
     return names or (OUTPUT,)
 
 
-def _output_node(module: fx.GraphModule) -> fx.Node:
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The node by which a graph returns what it does."""
     node: fx.Node
-    (node,) = (node for node in module.graph.nodes if node.op == "output")
+    (node,) = (node for node in graph.nodes if node.op == "output")
     return node

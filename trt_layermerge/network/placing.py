@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from keyword import iskeyword
 
 from torch import Tensor, fx, nn
+
+RESERVED = frozenset({*dir(fx.GraphModule(nn.Module(), fx.Graph())), "self"})
+"""What modules and traced ones have already; these have more than the modules of a source."""
+
+
+def writable(path: str, taken: Container[str]) -> str:
+    """A path that the code can be written with that torch.fx makes of a graph, as near to the given one as can be.
+
+    Args:
+        path: Dotted; words of Python, quotes and, in front, names of what a graph's module has itself are changed.
+        taken: Paths that it must not become.
+    """
+    first, *others = path.split(".")
+    parts = [f"{first}_" if first in RESERVED else first, *others]
+    parts = [f"{part}_" if iskeyword(part) else re.sub(r'["\\\n\r]', "_", part) for part in parts]
+    result = ".".join(parts)
+    while result != path and result in taken:
+        result += "_"
+    return result
 
 
 def found(root: nn.Module, path: str) -> nn.Module | None:
@@ -67,6 +88,18 @@ def free_path(root: nn.Module, wanted: str) -> str:
 def operator_name(node: fx.Node) -> str:
     """The name of what a node calls, as people say it: ``conv2d``, or the path of a module."""
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
+def called_module(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls, if it calls one."""
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def consumer(root: nn.Module, node: fx.Node) -> nn.Conv2d | nn.Linear:
+    """The layer that a node calls, of one that reads all channels of a group."""
+    part = called_module(root, node)
+    assert isinstance(part, nn.Conv2d | nn.Linear)
+    return part
 
 
 def shaken(module: fx.GraphModule) -> fx.GraphModule:

@@ -15,6 +15,7 @@ from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.chain import Chain
 from trt_layermerge.network.footprint import footprint
 from trt_layermerge.network.nesting import Nesting, is_image
+from trt_layermerge.network.placing import called_module
 from trt_layermerge.network.region import ChainPosition, Gap, Region
 from trt_layermerge.network.structure import structure_of
 
@@ -130,7 +131,7 @@ class _Finder:
         return before, name
 
     def _part(self, node: fx.Node) -> nn.Module | None:
-        return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return called_module(self.module, node)
 
 
 def _owned(chains: Sequence[Chain]) -> Iterator[str]:

@@ -7,6 +7,7 @@ for it. The result owns a copy of all parameters and never writes in place.
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from trt_layermerge.network.module_rules import (
     Parameter,
     out_of_place,
 )
-from trt_layermerge.network.placing import attach, found, shaken
+from trt_layermerge.network.placing import attach, found, shaken, writable
 
 NATIVE_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 """What torch makes of a batch norm where it replaces writes by values; its first result is the norm's."""
@@ -125,7 +126,8 @@ class _Rewriter:
             return target
         description = repr(call.module)
         if call.owner not in self.placed:
-            target = call.owner or self._free_name(node)  # no owner's name: the source itself is the layer
+            # no owner's name: the source itself is the layer
+            target = writable(call.owner, self.sources) if call.owner else self._free_name(node)
             self._load(call)
             attach(self.root, target, call.module)
             self.placed[call.owner] = target, description
@@ -156,6 +158,7 @@ class _Rewriter:
         module = self.sources.get(base)
         if own := module is None or any(module.children()) or bool(module.state_dict()) or not base:
             base = ".".join(filter(None, (base, out_of_place(node.target).__name__.partition(".")[0])))
+        base = writable(base, self.sources)
         name, count = base, 0
         while found(self.root, name) is not None or (own and name in self.sources):
             count += 1
@@ -165,33 +168,36 @@ class _Rewriter:
     def _attributes(self, args: Any) -> Any:
         """Arguments with parameters of the source as attributes of the graph."""
         if isinstance(args, Parameter):
-            self._hold(args)
-            return self.graph.get_attr(args.name)
+            return self.graph.get_attr(self._hold(args))
         if isinstance(args, dict):
             return {key: self._attributes(value) for key, value in args.items()}
         if isinstance(args, (list, tuple)):
             return type(args)(self._attributes(value) for value in args)
         return args
 
-    def _hold(self, entry: Parameter) -> None:
-        owner, _, name = entry.name.rpartition(".")
+    def _hold(self, entry: Parameter) -> str:
+        """Where a parameter of the source lies."""
+        path = writable(entry.name, self.program.state_dict)
+        owner, _, name = path.rpartition(".")
         if owner and found(self.root, owner) is None:
             attach(self.root, owner, nn.Module())
         holder = self.root.get_submodule(owner)
         if hasattr(holder, name):
-            return
+            return path
         value = entry.value.detach().clone()
         if isinstance(entry.value, nn.Parameter):
             holder.register_parameter(name, nn.Parameter(value, requires_grad=entry.value.requires_grad))
         else:
             holder.register_buffer(name, value, persistent=entry.name in self.program.state_dict)
+        return path
 
     def _output(self) -> None:
         (node,) = (node for node in self.program.graph.nodes if node.op == "output")
         specs = self.program.graph_signature.output_specs
         given = [arg for arg, spec in zip(node.args[0], specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
         results = [self.values[arg] if isinstance(arg, fx.Node) else arg for arg in given if arg is not None]
-        if not results or not all(isinstance(result, fx.Node) for result in results):
+        inputs = {node for node in self.graph.nodes if node.op == "placeholder"}
+        if not results or not all(isinstance(result, fx.Node) and _reaches(result, inputs) for result in results):
             raise ModelError(
                 "the model returns what is no tensor that depends on its input",
                 hint="wrap it in a module whose forward() returns the tensors that matter",
@@ -206,6 +212,16 @@ class _Rewriter:
             new.meta["multiple"] = _multiple(value.shape[0]) if value.dim() else None
             new.meta["source"] = _source_name(old)
         return new
+
+
+def _reaches(node: fx.Node, inputs: Collection[fx.Node]) -> bool:
+    """Whether a node is computed from some of these, or is one."""
+    todo, seen = [node], {node}
+    while todo and not seen.intersection(inputs):
+        new = set(todo.pop().all_input_nodes) - seen
+        seen |= new
+        todo += new
+    return bool(seen.intersection(inputs))
 
 
 def _result(node: fx.Node) -> Any:

@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.extras import install_hint
 from trt_layermerge.network.inputs import INPUT, Input
-from trt_layermerge.network.unwrap import unwrapped
+from trt_layermerge.network.unwrap import in_evaluation, unwrapped
 from trt_layermerge.network.weights_file import load_weights
 from trt_layermerge.probe import probe
 from trt_layermerge.usercode import user_code
@@ -68,7 +69,7 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     shape: tuple[int, ...] | None
     content, inputs, input_name = "", tuple[Input, ...](), INPUT
     if spec.endswith(".onnx"):
-        module, shape, content, input_name = _onnx(Path(spec))
+        module, shape, content, inputs, input_name = _onnx(Path(spec))
     elif kind == "torchvision":
         module, shape = _torchvision(name)
     elif kind == "timm":
@@ -78,7 +79,8 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
     module, notes = unwrapped(module, own=True)
     if weights is not None:
         notes += load_weights(module, weights)
-    return Source(spec, module.eval(), shape, content, inputs, input_name, notes)
+    module = _guarded(f"put {spec} into evaluation mode", lambda: in_evaluation(module))
+    return Source(spec, module, shape, content, inputs, input_name, notes)
 
 
 def _torchvision(name: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -104,20 +106,25 @@ def try_onnx(path: str) -> None:
     Raises:
         ModelError: It cannot be.
     """
-    module, shape, *_ = _onnx_here(Path(path))
-    if shape is not None:
+    module, shape, _, inputs, _ = _onnx_here(Path(path))
+    shapes = [item.shape for item in inputs] or ([shape] if shape is not None else [])
+    if shapes:
         with torch.no_grad():
-            module.eval()(torch.zeros(2, *shape))
+            module.eval()(*(torch.zeros(2, *one) for one in shapes))
 
 
-def _onnx(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]:
+_Onnx = tuple[nn.Module, tuple[int, ...] | None, str, tuple[Input, ...], str]
+"""A network, the shape of its first input where the file tells it, its content, its inputs if several, and a name."""
+
+
+def _onnx(path: Path) -> _Onnx:
     if not path.is_file():
         raise ModelError(f"there is no model file {path}")
     probe(try_onnx, path)
     return _onnx_here(path)
 
 
-def _onnx_here(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]:
+def _onnx_here(path: Path) -> _Onnx:
     from trt_layermerge.network.onnx_import.onnx_graph import read_graph  # seconds that other specs need not wait for
     from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
     from trt_layermerge.network.onnx_import.size_limits import require_bounded
@@ -127,8 +134,17 @@ def _onnx_here(path: Path) -> tuple[nn.Module, tuple[int, ...] | None, str, str]
     require_bounded(proto, str(path))
     content = hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
     graph = read_graph(proto, str(path))
-    shape = tuple(size for size in graph.shape if size is not None)
-    return OnnxNetwork(graph, str(path)), shape if len(shape) == len(graph.shape) else None, content, graph.inputs[0]
+    known = [tuple(size for size in shape if size is not None) for shape in graph.shapes]
+    open_ones = [name for name, shape, sizes in zip(graph.inputs, graph.shapes, known, strict=True) if shape != sizes]
+    module = OnnxNetwork(graph, str(path))
+    if len(known) == 1:
+        return module, None if open_ones else known[0], content, (), graph.inputs[0]
+    if open_ones:
+        raise ModelError(
+            f"{path} takes {len(known)} inputs and leaves sizes of {', '.join(open_ones)} open",
+            hint="fix them in the file: python -m onnxruntime.tools.make_dynamic_shape_fixed",
+        )
+    return module, None, content, tuple(map(Input, graph.inputs, known)), graph.inputs[0]
 
 
 def _optional(name: str) -> Any:
@@ -166,6 +182,7 @@ def _factory(spec: str) -> tuple[nn.Module, tuple[int, ...] | None, tuple[Input,
             hint=f"did you mean {', '.join(close)}?" if close else f"it defines {', '.join(callables) or 'none'}",
         )
     module = _guarded(f"run {spec}", factory)
+    module = module.module() if isinstance(module, ExportedProgram) else module
     if not isinstance(module, nn.Module):
         raise ModelError(f"{spec} returned {type(module).__name__}, not a torch.nn.Module")
     inputs = _declared_inputs(location, getattr(scope, "INPUTS", None))

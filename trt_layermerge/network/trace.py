@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trt_layermerge.network.agreement import require_agreement
-from trt_layermerge.network.exporting import exported, hushed
+from trt_layermerge.network.exporting import exported, hushed, untraceable
 from trt_layermerge.network.inputs import Input, as_inputs, examples
 from trt_layermerge.network.outputs import let_export_return, name_outputs, named_outputs
 from trt_layermerge.network.padding import absorb_padding
@@ -24,6 +24,7 @@ from trt_layermerge.network.passes.channel_maps import fold_channel_maps
 from trt_layermerge.network.passes.computed_filters import compute_filters
 from trt_layermerge.network.passes.constant_borders import shift_constant_borders
 from trt_layermerge.network.rewriting import with_modules
+from trt_layermerge.network.unwrap import in_evaluation
 
 PASSES: tuple[Callable[[fx.GraphModule], fx.GraphModule], ...] = (
     infer_batch_sizes,
@@ -61,13 +62,12 @@ def normal_form(source: nn.Module, given: Sequence[int] | Sequence[Input]) -> fx
 
 
 def _outputs(source: nn.Module, example: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """What the source returns, by name; nothing where it fails, which ``torch.export`` has words for."""
+    """What the source returns, by name."""
     try:
         with torch.no_grad(), hushed():
-            result: Any = source(*example)
-    except Exception:  # whatever the user's forward() raises
-        exported(source, example)  # raises the same, with what is to be said of it
-        raise
+            result: Any = source(*(value.clone() for value in example))  # which it may write into
+    except Exception as error:  # whatever the user's forward() raises
+        raise untraceable(source, example, error) from error
     let_export_return(result)
     names = getattr(source, "output_names", None)  # a file has names for what it returns
     found = named_outputs(result)
@@ -78,7 +78,7 @@ def _outputs(source: nn.Module, example: tuple[Tensor, ...]) -> dict[str, Tensor
 def _evaluating(source: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; every module gets back the flag that it had."""
     flags = [(module, module.training) for module in source.modules()]
-    source.eval()
+    in_evaluation(source)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from torch import fx, nn
 from trt_layermerge.network.chain import Unit
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.network.padding import geometry_of
-from trt_layermerge.network.placing import reader_counts
+from trt_layermerge.network.placing import called_module, reader_counts
 from trt_layermerge.network.pooling import pooling_geometry, why_no_convolution
 from trt_layermerge.network.pre_norms import shift_of
 
@@ -33,7 +33,7 @@ class Units:
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls, if it calls one."""
-        return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return called_module(self.root, node)
 
     def firsts(self) -> Iterator[fx.Node]:
         """Every node that could be the first of a unit, in order of execution, usable or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from itertools import chain
 
 import torch
@@ -18,6 +19,16 @@ _WRAPPERS: dict[type[nn.Module], str] = {
     OptimizedModule: "_orig_mod",
 }
 """Modules that compute what another one does, and where they hold it."""
+
+
+def in_evaluation(module: nn.Module) -> nn.Module:
+    """The same module in evaluation mode, whatever a ``train()`` of its own returns.
+
+    One that was exported is in the mode that it was exported in, and knows no other.
+    """
+    with suppress(NotImplementedError):
+        module.eval()
+    return module
 
 
 def unwrapped(module: nn.Module, *, own: bool = False) -> tuple[nn.Module, tuple[str, ...]]:

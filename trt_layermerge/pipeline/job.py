@@ -139,10 +139,10 @@ class Job:
 
     @property
     def strength(self) -> Strength:
-        """What the fits of a plan make use of: everything, unless the method knows no fits at all."""
+        """What the fits of a plan make use of: all that training bears, but of a method that knows no fits."""
         from trt_layermerge.merging.reconstruction import PAPERS, Strength
 
-        return Strength() if self.planner.fits or self.planner.narrows else PAPERS
+        return Strength(trains=self.recipe is not None) if self.planner.fits or self.planner.narrows else PAPERS
 
     @property
     def importance_file(self) -> Path:

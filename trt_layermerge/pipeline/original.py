@@ -14,6 +14,7 @@ from trt_layermerge.merging.proof import NETWORK_TOLERANCE, relative_error
 from trt_layermerge.network.inputs import Values, as_tuple, batched_shapes
 from trt_layermerge.network.network import Network
 from trt_layermerge.network.outputs import named_outputs
+from trt_layermerge.network.unwrap import in_evaluation
 from trt_layermerge.runtimes.base import BuildOptions
 from trt_layermerge.runtimes.registry import get_runtime
 
@@ -39,7 +40,8 @@ def write_original(network: Network, inputs: Values, path: Path) -> None:
     shapes = batched_shapes(network.inputs, len(given[0]))
     outputs = run_outputs(get_runtime(COMPARED_WITH).build(path, BuildOptions(), shapes), given)
     with torch.no_grad():
-        expected = named_outputs(network.source.eval()(*given)).values()
+        copies = (value.clone() for value in given)  # which a source may write into
+        expected = named_outputs(in_evaluation(network.source)(*copies)).values()
     for (name, actual), one in zip(outputs.items(), expected, strict=True):
         error = relative_error(actual, one) if actual.shape == one.shape else float("inf")
         if error > NETWORK_TOLERANCE:

@@ -120,6 +120,8 @@ class Session:
     def _fingerprint(self, job: Job) -> str:
         inputs = [asdict(item) for item in self.network.inputs]
         content = "" if self.task is None else content_of(self.task)
+        if self.comparison is not None:
+            job = replace(job, task=None)  # which is named by where samples lie; what they are is the content
         return job.fingerprint(self.network.weights_hash, self.device, inputs, content)
 
     @cached_property

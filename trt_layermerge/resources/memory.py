@@ -60,6 +60,10 @@ class Room:
     activations: int
     passes: int
 
+    def beside(self, equations: int) -> int:
+        """Bytes for activations while equations take so many: what these leave of their own room, too."""
+        return min(MOST_ACTIVATIONS, self.activations + max(0, self.equations - equations))
+
 
 @dataclass(frozen=True)
 class MemoryLimit:
@@ -95,12 +99,15 @@ class MemoryLimit:
         return cls(resident() + int(USUAL_SHARE * free_memory()))
 
     def room(self, need: Need) -> Room:
-        """What is left of the limit now, divided: first what is needed, then half of the rest for equations."""
+        """What is left of the limit now, divided: first what is needed, then half of the rest for equations.
+
+        Activations that are not kept are computed again for every choice, and get more than passes do.
+        """
         rest = max(0, self.bytes - resident() - RESERVE - need.equations - need.passes)
         return Room(
             max(need.equations, min(MOST_EQUATIONS, need.equations + rest // 2)),
-            min(MOST_ACTIVATIONS, rest // 4),
-            need.passes + rest // 4,
+            min(MOST_ACTIVATIONS, rest * 3 // 8),
+            need.passes + rest // 8,
         )
 
     def keep(self) -> None:

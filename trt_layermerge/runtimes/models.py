@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 import onnx
 
 from trt_layermerge.errors import ModelError
-from trt_layermerge.onnxfile import inputs_of
+from trt_layermerge.onnxfile import infer_types, inputs_of
 from trt_layermerge.runtimes.base import Shape
+
+_SHAPES = "give the shapes of the inputs that the model says, batch included"
 
 
 def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
@@ -21,7 +23,7 @@ def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mod
     result.CopyFrom(model)
     inputs = inputs_of(result.graph)
     if unknown := sorted(shapes.keys() - inputs.keys()):
-        raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs)}")
+        raise ModelError(f"the model has no input {unknown[0]!r}, only {', '.join(inputs) or 'none'}", hint=_SHAPES)
     for name, value in inputs.items():
         _fix(value, shapes.get(name))
     return result
@@ -30,6 +32,36 @@ def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.Mod
 def shapes_of(values: Iterable[onnx.ValueInfoProto]) -> dict[str, Shape]:
     """Shapes of inputs or outputs, by name; 0 stands for an open dimension."""
     return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
+
+
+def inferred(model: onnx.ModelProto, where: str = "the model") -> onnx.ModelProto:
+    """A model with the shapes of all its tensors, as far as they follow from those of its inputs.
+
+    Raises:
+        ModelError: The model contradicts itself.
+    """
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return infer_types(bare, where, values=True)
+
+
+def output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of the outputs of a model whose inputs are fixed.
+
+    Raises:
+        ModelError: One is still open.
+    """
+    shapes = shapes_of(inferred(model).graph.output)
+    for name, shape in shapes.items():
+        if not all(shape):
+            raise ModelError(
+                f"the shape {shape} of output {name!r} cannot be known before the model runs",
+                hint="export it with fixed shapes",
+            )
+    return shapes
 
 
 def shape_ranges(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:
@@ -56,8 +88,10 @@ def _fix(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
     known = tuple(dimension.dim_value for dimension in dimensions)
     wanted = known if shape is None else shape
     if len(wanted) != len(known) or any(have not in (0, want) for have, want in zip(known, wanted, strict=True)):
-        raise ModelError(f"input {value.name!r} of shape {known} cannot take {wanted} (0 stands for an open dimension)")
+        raise ModelError(
+            f"input {value.name!r} of shape {known} cannot take {wanted} (0 stands for an open dimension)", hint=_SHAPES
+        )
     if not all(wanted):
-        raise ModelError(f"input {value.name!r} has an open shape {wanted}", hint="give the shape, batch included")
+        raise ModelError(f"input {value.name!r} has an open shape {wanted}", hint=_SHAPES)
     for dimension, size in zip(dimensions, wanted, strict=True):
         dimension.dim_value = size

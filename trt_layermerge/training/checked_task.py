@@ -12,8 +12,15 @@ from torch import Tensor
 from trt_layermerge.errors import TaskError, legible
 from trt_layermerge.network.inputs import Input, each
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.task import Batch, Expecting, Regression, Shareable, Task, Unlabelled
-from trt_layermerge.training.task_check import Checked, asking, check_task, checked_batches, described_value
+from trt_layermerge.training.task import Batch, Classification, Expecting, Regression, Shareable, Task, Unlabelled
+from trt_layermerge.training.task_check import (
+    Checked,
+    asking,
+    check_task,
+    checked_batches,
+    described_value,
+    require_labels,
+)
 from trt_layermerge.training.task_identity import identity_of
 from trt_layermerge.training.unlabelled.unlabelled_task import Agreement
 from trt_layermerge.usercode import user_code
@@ -30,14 +37,15 @@ class CheckedTask:
     Args:
         task: The user's.
         inputs: What the network takes, once that is known.
+        classes: How many classes the network has, where the task's labels are numbers of them.
         source: Hash of its code, where there is a file of it.
 
     Raises:
         TaskError: It has no name.
     """
 
-    def __init__(self, task: Task, inputs: Sequence[Input] = (), source: str = "") -> None:
-        self.given, self._inputs, self._source = task, tuple(inputs), source
+    def __init__(self, task: Task, inputs: Sequence[Input] = (), source: str = "", classes: int | None = None) -> None:
+        self.given, self._inputs, self._source, self._classes = task, tuple(inputs), source, classes
         with user_code("the task's name", TaskError):
             self.name = task.name
         if not isinstance(self.name, str):
@@ -64,12 +72,12 @@ class CheckedTask:
         if isinstance(given, Agreement):
             check_task(given, network.inputs)  # before the network is run on its data
             given = given.compared_with(network, device)
-        return CheckedTask(given, network.inputs, self._source)
+        return CheckedTask(given, network.inputs, self._source, _classes(given, network))
 
     def as_trained(self, batch_size: int | None, temperature: float) -> CheckedTask:
         """The same task in batches of another size and with softened distances, if it has no labels."""
         given = self.given.as_trained(batch_size, temperature) if isinstance(self.given, Agreement) else self.given
-        return CheckedTask(given, self._inputs, self._source)
+        return CheckedTask(given, self._inputs, self._source, self._classes)
 
     def _expected_loss(self, output: Tensor, original: Tensor) -> Tensor:
         assert isinstance(self.given, Expecting)
@@ -79,7 +87,7 @@ class CheckedTask:
     def _shared(self, rank: int, size: int) -> Task:
         assert isinstance(self.given, Shareable)
         with asking(self, "shared"):
-            return CheckedTask(self.given.shared(rank, size), self._inputs, self._source)
+            return CheckedTask(self.given.shared(rank, size), self._inputs, self._source, self._classes)
 
     @cached_property
     def content(self) -> str:
@@ -96,29 +104,26 @@ class CheckedTask:
 
     def training_batches(self, *, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The task's."""
-        task = self.given
-        yield from checked_batches(
-            self,
-            "training_batches",
-            lambda: task.training_batches(seed=seed, epoch=epoch, first_step=first_step),
-            self._inputs,
-            first_step,
-        )
+        return self._checked("training_batches", skipped=first_step, seed=seed, epoch=epoch, first_step=first_step)
 
     def calibration_batches(self) -> Iterator[Batch]:
         """The task's."""
-        yield from map(_copied, self._checked("calibration_batches"))
+        return map(_copied, self._checked("calibration_batches"))
 
     def held_out_batches(self) -> Iterator[Batch]:
         """The task's."""
-        yield from map(_copied, self._checked("held_out_batches"))
+        return map(_copied, self._checked("held_out_batches"))
 
     def test_batches(self) -> Iterator[Batch]:
         """The task's."""
-        yield from self._checked("test_batches")
+        return self._checked("test_batches")
 
-    def _checked(self, data: str) -> Iterator[Checked]:
-        return checked_batches(self, data, lambda: getattr(self.given, data)(), self._inputs)
+    def _checked(self, data: str, skipped: int = 0, **asked: int) -> Iterator[Checked]:
+        batches = checked_batches(self, data, lambda: getattr(self.given, data)(**asked), self._inputs, skipped)
+        for number, (inputs, target) in enumerate(batches, skipped + 1):
+            if self._classes is not None and data != "calibration_batches":  # which may have none: fits need no labels
+                require_labels(target, self._classes, self, f"batch {number} of {data}")
+            yield inputs, target
 
     def loss(self, output: Any, target: Any) -> Tensor:
         """The task's."""
@@ -139,6 +144,13 @@ def expects(task: Task) -> bool:
         return next((number for number, own in enumerate(known) if name in own), len(known))
 
     return isinstance(task, Expecting) and place("expected_loss") <= min(place("loss"), len(known) - 1)
+
+
+def _classes(task: Task, network: Network) -> int | None:
+    """The classes of a network whose outputs are compared with labels by the ready-made loss, which takes no others."""
+    if len(network.outputs) > 1 or getattr(type(task), "loss", None) is not Classification.loss:
+        return None
+    return next(iter(network.output_shape), None)
 
 
 def content_of(task: Task) -> str:

@@ -53,6 +53,5 @@ def require_logits(network: Network, task: Task, who: str, hint: str) -> None:
         raise UsageError(f"{who}, and {network.name} returns several tensors: which are logits is not known", hint=hint)
     if isinstance(task, Regression):
         raise UsageError(f"{who}, and the outputs of task {task.name!r} are no logits", hint=hint)
-    (output,) = (node for node in network.module.graph.nodes if node.op == "output")
-    if (*output.all_input_nodes[0].meta["shape"], 1)[0] < 2:
+    if (*network.output_shape, 1)[0] < 2:
         raise UsageError(f"{who}, and the network has one output a sample: no logits of several classes", hint=hint)

@@ -69,16 +69,21 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
         return score(outputs(), task)
 
 
-def score(outputs: Iterable[tuple[Values, Values]], task: Scoring) -> Score:
+def score(outputs: Iterable[tuple[Values, Values]], task: Scoring, data: str = "the data to evaluate on") -> Score:
     """Score outputs of a model, ``[batch, ...]`` each, paired with their targets on the same device.
+
+    Args:
+        outputs: Of each batch.
+        task: Whose loss and metric they are.
+        data: What the data set is called in messages.
 
     Raises:
         TaskError: There are none, or the metric is not one number a sample.
     """
     loss, quality, samples = 0.0, 0.0, 0
-    for output, target in outputs:
+    for number, (output, target) in enumerate(outputs, 1):
         count = samples_in(target)
-        with torch.inference_mode(), asking(task, "loss or metric"):
+        with torch.inference_mode(), asking(task, f"loss or metric of batch {number} of {data}"):
             metric = task.metric(output, target)
             if metric.shape != (count,):
                 raise TaskError(
@@ -99,7 +104,7 @@ def final_accuracy(outputs: Iterable[tuple[Values, Values]], task: Scoring) -> f
     Raises:
         TaskError: It is no number; or see ``score``.
     """
-    accuracy = score(outputs, task).accuracy
+    accuracy = score(outputs, task, "test_batches").accuracy
     if not isfinite(accuracy):
         raise TaskError(
             f"task {task.name!r}: the metric is {accuracy} on the test data",

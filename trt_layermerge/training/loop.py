@@ -25,7 +25,7 @@ from trt_layermerge.network.inputs import each, samples_in
 from trt_layermerge.progress import Progress, silent
 from trt_layermerge.resources.heap import heap_kept
 from trt_layermerge.resources.threads import thread_beside
-from trt_layermerge.training.checkpoint import Checkpoint, Identity, Position, described, digest
+from trt_layermerge.training.checkpoint import Checkpoint, Position
 from trt_layermerge.training.decoupling import fade
 from trt_layermerge.training.evaluate import fix_norms, in_mode
 from trt_layermerge.training.gating import hold
@@ -36,11 +36,12 @@ from trt_layermerge.training.objective import Objective, with_precision
 from trt_layermerge.training.process_group import ProcessGroup
 from trt_layermerge.training.process_group import group as whole_group
 from trt_layermerge.training.recipe import Recipe
+from trt_layermerge.training.run_identity import identity_of_run
 from trt_layermerge.training.seeds import mixed_seed
 from trt_layermerge.training.state import Average, make_optimizer, momenta_of, remember
 from trt_layermerge.training.strides import Unstrided
 from trt_layermerge.training.task import Shareable, Task, Unlabelled
-from trt_layermerge.training.task_check import Checked, checked_batches, require_steps
+from trt_layermerge.training.task_check import Checked, checked_batches, odd_targets, require_steps
 from trt_layermerge.training.teaching import Part, Teaching
 
 __all__ = ["Progress", "Recipe", "TrainingResult", "fine_tune"]
@@ -171,7 +172,7 @@ class _Run:
         self.epoch_steps = task.steps_per_epoch
         self.steps = recipe.steps_of(self.epoch_steps)
         self.epochs = -(-self.steps // self.epoch_steps)
-        self.identity = _identity(model, teacher, task, recipe, group)
+        self.identity = identity_of_run(model, teacher, task, recipe, group)
         self.initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.wrapped = group.wrapped(model)
         self.objective = Objective(model, self.wrapped, teacher, self.task, recipe)
@@ -301,7 +302,7 @@ class _Run:
         if self.step == 0:
             self.first_loss = value
         if not (math.isfinite(value) and value <= DIVERGED * max(1.0, self.first_loss)):
-            raise self._diverged(value)
+            raise self._diverged(value, batch)
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -339,11 +340,12 @@ class _Run:
     def _lr(self) -> float:
         return self.recipe.lr_at(self.step, self.steps) * 0.5**self.backoffs
 
-    def _diverged(self, loss: float) -> DivergedError:
+    def _diverged(self, loss: float, batch: Sequence[Part]) -> DivergedError:
+        odd = "; its batch has ".join(["", *filter(None, (odd_targets(part.target) for part in batch))])
         tries = f", after {self.backoffs} tries at higher rates" if self.backoffs else ""
         return DivergedError(
             f"the training loss is {loss:.3g} at step {self.step} of {self.steps}, "
-            f"learning rate {self._lr():.3g}{tries}",
+            f"learning rate {self._lr():.3g}{tries}{odd}",
             hint=f"lower lr (it is {self.recipe.lr:g}), set clip_norm, or look for values in the data that are not "
             f"numbers; then delete {self.path}",
         )
@@ -378,25 +380,3 @@ class _Run:
     def _position(self, finished: bool) -> Position:
         scaler = self.scaler.state_dict()
         return Position(self.step, tuple(self.losses), self.running, finished, scaler, self.first_loss, self.backoffs)
-
-
-def _identity(model: nn.Module, teacher: nn.Module | None, task: Task, recipe: Recipe, group: ProcessGroup) -> Identity:
-    """Everything the result depends on."""
-    numbers = {
-        f"recipe {field}": str(value) if isinstance(value, tuple) else value
-        for field, value in recipe.result_fields().items()
-    }
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    tensors = {
-        f"tensor {name}": described(tensor) + (" frozen" if name in frozen else "")
-        for name, tensor in model.state_dict().items()
-    }
-    return {
-        "task": task.name,
-        "steps per epoch": task.steps_per_epoch,
-        "processes": group.size,
-        **numbers,
-        **tensors,
-        "initial weights": digest(model.state_dict()),
-        "teacher": None if teacher is None else digest(teacher.state_dict()),
-    }

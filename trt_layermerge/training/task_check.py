@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from trt_layermerge.errors import TaskError
-from trt_layermerge.network.inputs import Input, Values, as_inputs, each
+from trt_layermerge.network.inputs import Input, Values, as_inputs, as_tuple, each
 from trt_layermerge.network.plain import oddity
 from trt_layermerge.training.task import Scoring, Task, Unlabelled
 from trt_layermerge.usercode import user_code
 
 Checked = tuple[tuple[Tensor, ...], Values]
 """A batch that went through the gate: one tensor for each of the network's inputs, and the targets."""
+
+NO_LABEL = -100
+"""What ``torch.nn.functional.cross_entropy`` passes over."""
 
 DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
@@ -66,6 +69,30 @@ def require_batch(value: object, task: Task | None, what: str, wanted: Sequence[
     if wanted:
         _require_inputs(given, wanted, says)
     return tuple(map(_ordinary, given)), _ordinary(target) if isinstance(target, Tensor) else each(targets, _ordinary)
+
+
+def odd_targets(target: Values) -> str:
+    """How many numbers of a batch's targets are not finite, in words; empty where all are.
+
+    It is no fault in itself, for a loss may pass over what has no label; it is asked for where a loss is no number.
+    """
+    odd = [(values, int((~values.isfinite()).sum())) for values in as_tuple(target)]
+    return ", ".join(f"targets {list(v.shape)} of which {count} are nan or infinite" for v, count in odd if count)
+
+
+def require_labels(target: Values, classes: int, task: Scoring, which: str) -> None:
+    """See that labels are among the classes of a network, or -100, which stands for none.
+
+    Raises:
+        TaskError: One is not; the message says of which batch, and from where to where they go.
+    """
+    for values in as_tuple(target):
+        if not values.is_floating_point() and not _within(values[values != NO_LABEL], classes):
+            raise TaskError(
+                f"{_named(task)}: {which} yields labels from {values.min()} to {values.max()}; the network has "
+                f"{classes} classes, 0 to {classes - 1}",
+                hint="number the classes as the network's outputs are, or take a network that has them all",
+            )
 
 
 def _of_samples(rows: int, samples: int, task: Task | None) -> bool:

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
 
 from tests.network.onnx_import.models import assert_same, imported, make, one, runtime
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.errors import ExitCode, ModelError
 from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.onnx_import.onnx_graph import read_graph
+from trt_layermerge.probe import DAMAGED
 
+RNG = np.random.default_rng(1)
 KERNEL = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
 node = helper.make_node
 
@@ -34,6 +38,7 @@ def with_input(change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
 
 
 def two_inputs(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
 
 
@@ -62,7 +67,8 @@ def control_flow() -> onnx.ModelProto:
 
 
 BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
-    "two inputs": (lambda: with_input(two_inputs), "takes 2 inputs (x, mask); one is needed"),
+    "two inputs": (lambda: with_input(two_inputs), "takes inputs of several batches (1, 2): the first size of each"),
+    "no inputs": (lambda: with_input(lambda model: model.graph.ClearField("input")), "net.onnx"),
     "bytes": (lambda: with_input(of_bytes), "input 'x' of net.onnx is uint8 of shape [?x3x8x10]"),
     "one number": (lambda: one("Relu", shape=()), "input 'x' of net.onnx is float of shape []; a batch of floats is"),
     "control flow": (control_flow, "has control flow: If node 'choice' holds a graph of its own"),
@@ -73,16 +79,24 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "has none of ONNX's own operators",
     ),
     "unsupported": (
-        lambda: make([node("ArgMax", ["x"], ["y"], name="winner")]),
-        "operators that are not supported: ArgMax node 'winner'\n  hint: supported, of ONNX's own domain: Abs, Add",
+        lambda: make([node("Hardmax", ["x"], ["y"], name="winner")]),
+        "operators that are not supported: Hardmax node 'winner'\n  hint: supported, of ONNX's own domain: Abs, Acos",
+    ),
+    "quantised": (
+        lambda: make([node("QuantizeLinear", ["x", "s"], ["y"], name="q")], {"s": np.float32(0.1)}),
+        "QuantizeLinear node 'q'\n  hint: it is quantised; give the network of floats",
+    ),
+    "a choice of boxes": (
+        lambda: make([node("NonZero", ["x"], ["y"], name="n")]),
+        "NonZero node 'n'\n  hint: let the network end before that",
     ),
     "of another domain": (
         lambda: make([node("FusedConv", ["x", "w"], ["y"], name="f", domain="com.microsoft")], {"w": KERNEL}),
         "not supported: com.microsoft::FusedConv node 'f'",
     ),
     "many unsupported": (
-        lambda: make([node("Tan", [a], [b]) for a, b in ("xa", "ab", "bc", "cd", "dy")]),
-        "Tan node 'a', Tan node 'b', Tan node 'c' and 2 more",
+        lambda: make([node("Hardmax", [a], [b]) for a, b in ("xa", "ab", "bc", "cd", "dy")]),
+        "Hardmax node 'a', Hardmax node 'b', Hardmax node 'c' and 2 more",
     ),
     "weights of no type": (
         held(data_type=0),
@@ -98,8 +112,10 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "no output": (lambda: make([node("Relu", ["x"], ["z"])]), "malformed: nothing computes its output 'y'"),
     "computed weights": (
-        lambda: make([node("Relu", ["x"], ["k"]), node("Conv", ["x", "k"], ["y"], name="c")]),
-        "Conv node 'c' cannot be read: its weights are not constant, but computed",
+        lambda: make(
+            [node("ReduceMax", ["x"], ["k"]), node("InstanceNormalization", ["x", "k", "k"], ["y"], name="c")]
+        ),
+        "InstanceNormalization node 'c' cannot be read: its weights are not constant, but computed",
     ),
     "groups that do not fit": (lambda: conv_model(group=3), "Conv node 'it' cannot be computed"),
     "an output that is not computed": (
@@ -126,14 +142,16 @@ def test_what_cannot_be_read_is_one_message(model: Callable[[], onnx.ModelProto]
     with pytest.raises(ModelError) as caught:
         imported(model())(torch.zeros(2, 3, 8, 10))
     assert message in str(caught.value) and caught.value.exit_code == ExitCode.BAD_INPUT
+    assert "net.onnx" in caught.value.message and caught.value.hint, "of which file, and what to do"
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, 200, -5])
 def test_a_cut_file_is_one_message(tmp_path: Path, keep: int) -> None:
     data = conv_model().SerializeToString()
     (tmp_path / "cut.onnx").write_bytes(data[:keep])
-    with pytest.raises(ModelError, match=r"cut\.onnx"):
+    with pytest.raises(ModelError, match=r"cut\.onnx") as caught:
         load_network(str(tmp_path / "cut.onnx"))
+    assert caught.value.hint == DAMAGED
 
 
 def test_weights_outside_of_the_file_stay_in_its_folder(tmp_path: Path) -> None:
@@ -307,6 +325,50 @@ def test_what_becomes_images_inside_may_come_as_anything(tmp_path: Path, batch: 
     expected = [runtime(model, part.numpy()) for part in sound.split(3 if batch == "n" else 1)]
     with torch.no_grad():
         np.testing.assert_allclose(network.module(sound).numpy(), np.concatenate(expected), atol=1e-5)
+
+
+def test_weights_that_are_kept_in_eight_bits_are_weights() -> None:
+    kept = RNG.integers(-127, 127, (4, 3, 3, 3)).astype(np.int8)
+    weights = {"q": kept, "s": np.full(4, 0.02, np.float32), "z": np.zeros(4, np.int8)}
+    nodes = [node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=0), node("Conv", ["x", "w"], ["y"])]
+    assert_same(make(nodes, weights, opset=13))
+
+
+def two_images() -> onnx.ModelProto:
+    """Of an image, a depth and a size that nothing reads, as detectors have one."""
+    weights = {"w": RNG.standard_normal((4, 4, 3, 3)).astype(np.float32)}
+    nodes = [node("Concat", ["x", "depth"], ["z"], axis=1), node("Conv", ["z", "w"], ["r"]), node("Relu", ["r"], ["y"])]
+    model = make(nodes, weights, (1, 3, 8, 10))
+    for name, shape in (("depth", [1, 1, 8, 10]), ("im_shape", [1, 2])):
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    return model
+
+
+def test_several_inputs_keep_their_names_and_order(tmp_path: Path) -> None:
+    model = two_images()
+    onnx.save(model, tmp_path / "in.onnx")
+    network = load_network(str(tmp_path / "in.onnx"))
+    assert [(item.name, item.shape) for item in network.inputs] == [
+        ("x", (3, 8, 10)),
+        ("depth", (1, 8, 10)),
+        ("im_shape", (2,)),
+    ]
+    export_onnx(network.module, network.inputs, tmp_path / "out.onnx")
+    assert [value.name for value in onnx.load(tmp_path / "out.onnx").graph.input] == ["x", "depth", "im_shape"]
+    feeds = {item.name: item.example(1).numpy() for item in network.inputs}
+    expected, found = (
+        ort.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+        for name in ("in", "out")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_sizes_that_one_of_several_inputs_leaves_open_are_named(tmp_path: Path) -> None:
+    model = two_images()
+    model.graph.input[1].type.tensor_type.shape.dim[2].dim_param = "height"
+    onnx.save(model, tmp_path / "in.onnx")
+    with pytest.raises(ModelError, match="takes 3 inputs and leaves sizes of depth open"):
+        load_network(str(tmp_path / "in.onnx"))
 
 
 def test_numbers_beyond_32_bits_in_a_header_are_no_matter() -> None:

@@ -81,6 +81,7 @@ def test_any_average_pooling(geometry: dict[str, Any], ceil: bool, count: bool) 
 
 
 PLACES = ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]
+PLACE = "coordinate_transformation_mode"
 ROUNDINGS = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
@@ -111,9 +112,169 @@ def test_smooth_resizing_to_any_size(place: str, mode: str, size: int) -> None:
     assert_same(one("Resize", None, None, sizes, mode=mode, coordinate_transformation_mode=place))
 
 
+@given(
+    st.sampled_from([*PLACES, "half_pixel_symmetric"]), st.sampled_from(["linear", "cubic"]), st.integers(2, 21),
+    st.integers(2, 21), st.booleans(), st.sampled_from([-0.75, -0.5]),
+)  # fmt: skip
+def test_smooth_resizing_whatever_pytorch_has(
+    place: str, mode: str, height: int, width: int, outside: bool, coefficient: float
+) -> None:
+    more = {"exclude_outside": int(outside), "cubic_coeff_a": coefficient} if mode == "cubic" else {}
+    sizes = np.array([2, 3, height, width], np.int64)
+    assert_same(one("Resize", None, None, sizes, mode=mode, opset=19, **{PLACE: place}, **more))
+
+
+@pytest.mark.parametrize(("mode", "scale"), [("linear", 0.5), ("linear", 0.3), ("cubic", 0.5), ("linear", 2.0)])
+def test_resizing_without_aliases(mode: str, scale: float) -> None:
+    scales = np.array([1, 1, scale, scale], np.float32)
+    assert_same(one("Resize", None, scales, mode=mode, antialias=1, shape=("batch", 3, 20, 40)))
+
+
+transposed = st.fixed_dictionaries(
+    {
+        "strides": st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        "dilations": st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        "group": st.sampled_from([1, 2]),
+    }
+)
+paddings = st.one_of(
+    st.fixed_dictionaries({"pads": st.tuples(*[st.integers(0, 2)] * 4)}),
+    st.fixed_dictionaries({"auto_pad": st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID"])}),
+    st.fixed_dictionaries({"output_shape": st.tuples(st.integers(11, 13), st.integers(11, 13))}),
+)
+
+
+@given(transposed, paddings)
+def test_any_transposed_convolution(geometry: dict[str, Any], padding: dict[str, Any]) -> None:
+    if "output_shape" in padding:
+        geometry = {**geometry, "strides": (2, 2), "dilations": (1, 1)}
+    weight = floats(4, 4 // geometry["group"], 3, 3)
+    assert_same(one("ConvTranspose", weight, floats(4), shape=("batch", 4, 6, 6), **geometry, **padding))
+
+
+def as_floats(op: str, **attributes: Any) -> onnx.ModelProto:
+    """What returns whole numbers."""
+    nodes = [helper.make_node(op, ["x"], ["i"], **attributes), helper.make_node("Cast", ["i"], ["c"], to=1)]
+    return make([*nodes, helper.make_node("Mul", ["c", "x"], ["y"])])
+
+
+def chosen(op: str, then: str = "") -> onnx.ModelProto:
+    """What returns truth values, of a comparison or of one of its results, decides between two images."""
+    more = {"Not": [helper.make_node("Not", ["d"], ["c"])], "": [helper.make_node("Identity", ["d"], ["c"])]}
+    both = [helper.make_node("Greater", ["x", "z"], ["e"]), helper.make_node(then, ["d", "e"], ["c"])] if then else []
+    nodes = [helper.make_node(op, ["x", "w"], ["d"]), *more.get(then, both)]
+    return make([*nodes, helper.make_node("Where", ["c", "x", "w"], ["y"])], {"w": f32(0.3), "z": f32(-0.2)})
+
+
+def recurrent(gates: int, directions: int) -> tuple[np.ndarray, ...]:
+    """Weights of 7 inputs and 5 states, and biases."""
+    rows = gates * 5
+    return floats(directions, rows, 7), floats(directions, rows, 5), floats(directions, 2 * rows)
+
+
 C3 = (3,)
 CASES: dict[str, onnx.ModelProto] = {
     "Abs": one("Abs"),
+    "Acos": make([helper.make_node("Tanh", ["x"], ["z"]), helper.make_node("Acos", ["z"], ["y"])]),
+    "Asin": make([helper.make_node("Tanh", ["x"], ["z"]), helper.make_node("Asin", ["z"], ["y"])]),
+    "Atan": one("Atan"),
+    "ArgMax": as_floats("ArgMax", axis=1),
+    "ArgMin": as_floats("ArgMin", axis=-1),
+    "Conv, of sound": one("Conv", floats(4, 3, 5), floats(4), shape=("batch", 3, 9), pads=[2, 1]),
+    "Conv, of volumes": one("Conv", floats(4, 3, 3, 3, 3), shape=("batch", 3, 6, 5, 4), pads=[1] * 6, strides=[2] * 3),
+    "Conv, one channel": one("Conv", floats(1, 3, 5), floats(1), shape=("batch", 3, 9), auto_pad="SAME_LOWER"),
+    "ConstantOfShape": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("ConstantOfShape", ["s"], ["c"], value=helper.make_tensor("v", 1, [1], [0.5])),
+            helper.make_node("Add", ["x", "c"], ["y"]),
+        ]
+    ),
+    "ConstantOfShape, of sizes": make(
+        [
+            helper.make_node("Shape", ["x"], ["s"], start=1),
+            helper.make_node("Shape", ["s"], ["r"]),
+            helper.make_node("ConstantOfShape", ["r"], ["n"], value=helper.make_tensor("v", 7, [1], [-1])),
+            helper.make_node("Neg", ["n"], ["p"]),
+            helper.make_node("Mul", ["s", "p"], ["t"]),
+            helper.make_node("Concat", ["f", "t"], ["u"], axis=0),
+            helper.make_node("Reshape", ["x", "u"], ["y"]),
+        ],
+        {"f": ints(-1)},
+    ),
+    "Cosh": one("Cosh"),
+    "CumSum": one("CumSum", np.array(2)),
+    "Einsum": one("Einsum", floats(5, 3), equation="bchw,oc->bohw"),
+    "GRU": one(
+        "GRU", *recurrent(3, 2), shape=("batch", 2, 7), hidden_size=5, direction="bidirectional", linear_before_reset=1
+    ),
+    "LSTM": one("LSTM", *recurrent(4, 2), shape=("batch", 2, 7), hidden_size=5, direction="bidirectional"),
+    "LSTM, its activations by name": one(
+        "LSTM",
+        *recurrent(4, 1),
+        shape=("batch", 2, 7),
+        hidden_size=5,
+        activations=["Sigmoid", "Tanh", "Tanh"],
+        direction="forward",
+    ),
+    "LSTM, backwards": one("LSTM", *recurrent(4, 1)[:2], shape=("batch", 2, 7), hidden_size=5, direction="reverse"),
+    "LSTM, a state": one(
+        "LSTM", *recurrent(4, 1), None, floats(1, 2, 5), floats(1, 2, 5), shape=("batch", 2, 7), hidden_size=5
+    ),
+    "RNN": one("RNN", *recurrent(1, 1), shape=("batch", 2, 7), hidden_size=5),
+    "GatherElements": one("GatherElements", np.full((2, 2, 8, 10), -1), axis=1),
+    "Gather, a matrix": one("Gather", np.array([[2, 0], [1, -1]]), axis=1),
+    "Gather, computed": make(
+        [helper.make_node("ArgMax", ["x"], ["i"], axis=1, keepdims=0), helper.make_node("Gather", ["w", "i"], ["y"])],
+        {"w": floats(3, 4)},
+    ),
+    "GreaterOrEqual": chosen("GreaterOrEqual"),
+    "LessOrEqual": chosen("LessOrEqual"),
+    "GridSample": make(
+        [helper.make_node("Tanh", ["x"], ["g"]), helper.make_node("GridSample", ["w", "g"], ["y"], mode="bilinear")],
+        {"w": floats(2, 3, 5, 6)},
+        shape=("batch", 4, 4, 2),
+    ),
+    "LpNormalization": one("LpNormalization", axis=1, p=1, opset=18),
+    "Mean": one("Mean", floats(3, 1, 1), floats(1, 1, 10)),
+    "MeanVarianceNormalization": one("MeanVarianceNormalization"),
+    "Mod": one("Mod", f32(0.7), fmod=1),
+    "Not": chosen("Less", "Not"),
+    "Or": chosen("Less", "Or"),
+    "Xor": chosen("Less", "Xor"),
+    "ReduceL1": one("ReduceL1", ints(1)),
+    "ReduceL2": one("ReduceL2", ints(1), keepdims=0),
+    "ReduceLogSum": make(
+        [helper.make_node("Exp", ["x"], ["z"]), helper.make_node("ReduceLogSum", ["z", "w"], ["y"])], {"w": ints(1)}
+    ),
+    "ReduceLogSumExp": one("ReduceLogSumExp", ints(2, 3)),
+    "ReduceSumSquare": one("ReduceSumSquare", opset=11, axes=[2]),
+    "Resize, one axis": one("Resize", None, None, ints(15), axes=[3], mode="linear"),
+    "Resize, of sound": one("Resize", None, None, ints(2, 3, 15), mode="linear", shape=("batch", 3, 9)),
+    "Resize, in proportion": one(
+        "Resize", None, None, ints(20, 16), axes=[2, 3], mode="linear", keep_aspect_ratio_policy="not_larger"
+    ),
+    "Round": one("Round"),
+    "Shrink": one("Shrink", lambd=0.3, bias=0.1),
+    "Sign": one("Sign"),
+    "Sinh": one("Sinh"),
+    "Slice, backwards": one("Slice", ints(-1, 6), ints(-9, 1), ints(1, 2), ints(-1, -2)),
+    "Softsign": one("Softsign"),
+    "SpaceToDepth": one("SpaceToDepth", blocksize=2),
+    "Tan": one("Tan"),
+    "ThresholdedRelu": one("ThresholdedRelu", alpha=0.4),
+    "Tile": one("Tile", ints(1, 2, 1, 3)),
+    "TopK": make([helper.make_node("TopK", ["x", "k"], ["y", "i"])], {"k": ints(3)}),
+    "TopK, its indices": make(
+        [
+            helper.make_node("TopK", ["x", "k"], ["v", "i"], axis=2),
+            helper.make_node("Cast", ["i"], ["c"], to=1),
+            helper.make_node("Mul", ["c", "v"], ["y"]),
+        ],
+        {"k": ints(3)},
+    ),
+    "MaxPool, of sound": one("MaxPool", kernel_shape=[3], pads=[1, 0], strides=[2], shape=("batch", 3, 9)),
+    "AveragePool, of volumes": one("AveragePool", kernel_shape=[2, 2, 2], strides=[1] * 3, shape=("batch", 3, 6, 5, 4)),
     "Add": one("Add", floats(3, 1, 1)),
     "Add, number": one("Add", f32(2.5)),
     "BatchNormalization": one("BatchNormalization", floats(3), floats(3), floats(3), abs(floats(3)), epsilon=1e-3),
@@ -324,21 +485,25 @@ def test_every_operator_has_its_case() -> None:
 
 
 FORMS: dict[str, tuple[onnx.ModelProto, str]] = {
-    "a 1-D kernel": (one("Conv", floats(4, 3, 3), shape=("b", 3, 8, 8)), "kernel has 1 dimensions"),
+    "a 4-D kernel": (one("Conv", floats(4, 3, 3, 1, 1, 1), shape=("b", 3, 8, 4, 4, 4)), "kernel has 4 dimensions"),
     "training": (
         one("BatchNormalization", floats(3), floats(3), floats(3), abs(floats(3)), training_mode=1),
         "training mode",
     ),
-    "backwards": (one("Slice", ints(-1), ints(-9), ints(3), ints(-1)), "does not slice backwards"),
-    "linear, asymmetric": (
-        one("Resize", None, None, ints(2, 3, 16, 20), mode="linear", coordinate_transformation_mode="asymmetric"),
-        "does not resize linear with asymmetric",
+    "cropped by a region": (
+        one("Resize", np.ones(8, np.float32), None, ints(2, 3, 16, 20), mode="linear", **{PLACE: "tf_crop_and_resize"}),
+        "it resizes with tf_crop_and_resize",
     ),
-    "uneven transposed": (
-        one("ConvTranspose", floats(3, 4, 3, 3), strides=[2, 2], pads=[0, 0, 1, 1]),
-        "even, explicit padding",
+    "a GRU of Keras": (
+        one("GRU", floats(1, 15, 7), floats(1, 15, 5), shape=("batch", 2, 7), hidden_size=5),
+        "linear_before",
     ),
-    "a matrix of indices": (one("Gather", np.zeros((2, 2), np.int64), axis=1), "more than one dimension"),
+    "an LSTM of its own": (
+        one("LSTM", floats(1, 20, 7), floats(1, 20, 5), shape=("batch", 2, 7), hidden_size=5, clip=1.0),
+        "its activations are not Sigmoid and Tanh",
+    ),
+    "sums backwards": (one("CumSum", ints(1), reverse=1), "from the first on"),
+    "the last of the largest": (one("ArgMax", select_last_index=1), "the first of several"),
 }
 
 

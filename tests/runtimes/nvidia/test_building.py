@@ -100,7 +100,7 @@ def test_tactics_skipped_for_memory_are_recorded(fault, request_) -> None:
         ("silent parser", "does not say why"),
         ("none", "cannot build .*(\n.*)*none is about to happen"),
         ("crash", r"crashed \(SIGSEGV\).*(\n.*)*crash is about to happen"),
-        ("exit", "exit code 7 and without an answer.*(\n.*)*exit is about"),
+        ("exit", "the builder ended with exit code 7 .*(\n.*)*exit is about"),
         ("raise", "exit code 1 .*(\n.*)*out of everything"),
         ("profile", "refuses the range of shapes"),
     ],
@@ -115,7 +115,7 @@ def test_a_fault_loses_one_engine_with_the_last_messages(fault, request_, name, 
 @pytest.mark.parametrize("garbage", ["", "{", "[]", "7", "null", "{}", '{"error": "SystemExit"}', '{"version": "1"}'])
 def test_an_answer_that_is_none_is_not_believed(fault, request_, garbage) -> None:
     fault("garbage", GARBAGE=garbage)
-    with pytest.raises(ModelError, match="without an answer"):
+    with pytest.raises(ModelError, match="left no answer"):
         build(request_, 60)
 
 

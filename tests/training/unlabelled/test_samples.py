@@ -57,6 +57,17 @@ def test_names_are_of_no_consequence(folder: Path) -> None:
         torch.testing.assert_close(once, again, rtol=0, atol=0)
 
 
+def test_the_hash_of_the_data_is_of_its_content_wherever_that_lies(folder: Path, tmp_path: Path) -> None:
+    before = unlabelled(folder, Comparing()).data_hash
+    assert unlabelled(folder, Comparing(Preprocessing(mean=(0.1000001,)))).data_hash != before
+    assert unlabelled(folder, Comparing(distances=(("output", "logits"),))).data_hash != before
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    (elsewhere / "0.png").rename(elsewhere / "last.png")
+    assert unlabelled(elsewhere, Comparing()).data_hash == before
+    image.fromarray(pixels(99)).save(elsewhere / "last.png")
+    assert unlabelled(elsewhere, Comparing()).data_hash != before
+
+
 def test_the_same_images_of_a_folder_an_array_and_a_function_are_the_same(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "all.npy", np.stack([pixels(number) for number in range(10)]))
     (tmp_path / "gen.py").write_text(
@@ -97,6 +108,29 @@ def test_a_function_that_never_ends_is_taken_in_part(tmp_path: Path, monkeypatch
     )
     with pytest.warns(Caution, match="the first 12 samples"):
         assert len(unlabelled(tmp_path / "gen.py", Comparing()).samples.digests) == 12
+
+
+def test_a_function_may_fill_one_buffer_again_and_again(tmp_path: Path) -> None:
+    (tmp_path / "gen.py").write_text(
+        "import numpy as np\ndef images():\n    frame = np.empty((4, 4), 'f')\n"
+        "    for n in range(9):\n        frame.fill(n)\n        yield frame\n"
+    )
+    samples = unlabelled(tmp_path / "gen.py", Comparing()).samples
+    assert [float(values[0, 0]) for values in read_all(samples)] == list(range(9))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_upright(folder: Path, orientation: int) -> None:
+    upright, exif = pixels(1), image.Exif()
+    turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 1, 7: 3, 8: 3}[orientation]
+    held = np.rot90(upright, turns)  # what turning back gives the picture
+    held = held[:, ::-1] if orientation in (2, 4) else held[::-1] if orientation in (5, 7) else held
+    exif[0x0112] = orientation
+    image.fromarray(np.ascontiguousarray(held)).save(folder / "1.png", exif=exif)
+    (folder / "deep/er/1.png").unlink()
+    samples = ImageFiles.below(folder, PLAIN)
+    found = samples.read(samples.files.index(folder / "1.png"))[0]
+    torch.testing.assert_close(found, prepared(torch.from_numpy(upright), PLAIN))
 
 
 def broken(folder: Path) -> None:

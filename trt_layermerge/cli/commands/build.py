@@ -18,7 +18,7 @@ from trt_layermerge.delivery.engine_exports import Exports
 from trt_layermerge.delivery.engine_manifest import EngineManifest, manifest_path
 from trt_layermerge.delivery.engines import build_engine, engine_suffix, try_model
 from trt_layermerge.errors import UsageError
-from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.onnxfile import inputs_of, named_model, read_onnx
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.settings import builder_settings
 from trt_layermerge.probe import probe
@@ -105,7 +105,8 @@ def command(
     if model.is_file():
         probe(try_model, model)
     graph = read_onnx(model)
-    options = BuildOptions(threads, precision or graph_precision(graph), batches=batches, settings=told)
+    written_in = precision or graph_precision(graph, named_model(model))
+    options = BuildOptions(threads, written_in, batches=batches, settings=told)
     if print_trtexec:
         click.echo(_benchmark_command(kind, model, graph, options, batch))
         return

@@ -14,12 +14,18 @@ from typing import Any
 
 import torch
 from onnx import TensorProto
+from onnx.numpy_helper import to_array
 from torch import Tensor
 from torch.nn import functional as F
 
 from trt_layermerge.network.onnx_import import spatial
-from trt_layermerge.network.onnx_import.layers import unsupported
+from trt_layermerge.network.onnx_import.convolving import convolve, convolve_transposed
+from trt_layermerge.network.onnx_import.indexing import INDEXING, gather_elements
+from trt_layermerge.network.onnx_import.layers import UnsupportedError
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
+from trt_layermerge.network.onnx_import.recurrent import recurrent
+from trt_layermerge.network.onnx_import.reductions import REDUCTIONS
+from trt_layermerge.network.onnx_import.resizing import resize
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
 BOOL, INT32, INT64 = TensorProto.BOOL, TensorProto.INT32, TensorProto.INT64
@@ -87,35 +93,6 @@ def _softmax(function: Callable[..., Tensor]) -> FunctionRule:
     return translate
 
 
-def _reduce(function: Callable[..., Tensor]) -> FunctionRule:
-    def translate(node: Node) -> OnnxFunction:
-        keep = bool(node.get("keepdims", 1))
-
-        def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
-            found = setting_of(node, "axes", axes)
-            if not found and node.get("noop_with_empty_axes", 0):
-                return x
-            dims = tuple(axis % x.dim() for axis in found or range(x.dim()))
-            if function is torch.mean and keep and x.dim() == 4 and set(dims) == {2, 3}:
-                return F.adaptive_avg_pool2d(x, 1)  # what exporters write for it
-            return function(x, dims, keepdim=keep)
-
-        return run
-
-    return translate
-
-
-def _reduce_prod(node: Node) -> OnnxFunction:
-    keep = bool(node.get("keepdims", 1))
-
-    def run(x: Tensor, axes: OnnxArray | None = None) -> Tensor:
-        for axis in sorted((axis % x.dim() for axis in setting_of(node, "axes", axes) or range(x.dim())), reverse=True):
-            x = x.prod(axis, keepdim=keep)
-        return x
-
-    return run
-
-
 def _reshape(node: Node) -> OnnxFunction:
     def run(x: Tensor, target: OnnxArray) -> Tensor:
         sizes = listed(target) or []
@@ -153,61 +130,12 @@ def _unsqueeze(node: Node) -> OnnxFunction:
     return run
 
 
-def _slice(node: Node) -> OnnxFunction:
-    def run(
-        x: Tensor, starts: OnnxArray | None = None, ends: OnnxArray | None = None, *rest: OnnxArray | None
-    ) -> Tensor:
-        begin, end = setting_of(node, "starts", starts) or [], setting_of(node, "ends", ends) or []
-        axes, steps = (*rest, None, None)[:2]
-        step = listed(steps) or [1] * len(begin)
-        if min(step) < 1:
-            raise unsupported(node, "PyTorch does not slice backwards")
-        spans = [slice(None)] * x.dim()
-        for i, axis in enumerate(setting_of(node, "axes", axes) or range(len(begin))):
-            spans[axis] = slice(begin[i], end[i], step[i])
-        return x[tuple(spans)]
-
-    return run
-
-
-def _split(node: Node) -> OnnxFunction:
-    def run(x: Tensor, sizes: OnnxArray | None = None) -> list[Tensor]:
-        axis, found = node.get("axis", 0), setting_of(node, "split", sizes)
-        if found is None:
-            found = -(-x.shape[axis] // len(node.outputs))
-        return list(torch.split(x, found, axis))
-
-    return run
-
-
-def _split_to_sequence(node: Node) -> OnnxFunction:
-    def run(x: Tensor, sizes: OnnxArray) -> list[Tensor]:
-        return list(torch.split(x, int(sizes) if sizes.ndim == 0 else sizes.tolist(), node.get("axis", 0)))
-
-    return run
-
-
-def _gather(node: Node) -> OnnxFunction:
-    axis = node.get("axis", 0)
-
-    def run(x: Tensor, indices: OnnxArray) -> Tensor:
-        if indices.ndim == 0:
-            return x.select(axis, int(indices))
-        if indices.ndim > 1:
-            raise unsupported(node, "its indices have more than one dimension")
-        spans: list[Any] = [slice(None)] * x.dim()
-        spans[axis] = listed(indices)
-        return x[tuple(spans)]
-
-    return run
-
-
 def _cast(node: Node) -> OnnxFunction:
     kind = {1: float, 10: float, 11: float, 16: float, 9: torch.bool, 6: torch.int32, 7: torch.int64}.get(
         node.get("to")
     )
     if kind is None:
-        raise unsupported(node, "only floats, whole numbers and truth values can be")
+        raise UnsupportedError("only floats, whole numbers and truth values can be")
     if kind is float:
         return lambda x: x if x.is_floating_point() else x.float()  # one width for all floats
     return lambda x: x.to(kind)
@@ -231,6 +159,17 @@ def _depth_to_space(node: Node) -> OnnxFunction:
         _, channels, height, width = x.shape
         x = x.reshape(-1, size, size, channels // size**2, height, width).permute(0, 3, 4, 1, 5, 2)
         return x.reshape(-1, channels // size**2, height * size, width * size)
+
+    return run
+
+
+def _space_to_depth(node: Node) -> OnnxFunction:
+    size = node.get("blocksize")
+
+    def run(x: Tensor) -> Tensor:
+        _, channels, height, width = x.shape
+        x = x.reshape(-1, channels, height // size, size, width // size, size).permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(-1, channels * size**2, height // size, width // size)
 
     return run
 
@@ -266,37 +205,100 @@ def _local_response(node: Node) -> OnnxFunction:
     return lambda x: F.local_response_norm(x, size, *settings)
 
 
+def _normalised(node: Node) -> OnnxFunction:
+    return lambda x: x / torch.linalg.vector_norm(x, node.get("p", 2), node.get("axis", -1), keepdim=True)
+
+
+def _standardised(node: Node) -> OnnxFunction:
+    axes = node.get("axes") or (0, 2, 3)
+
+    def run(x: Tensor) -> Tensor:
+        centred = x - x.mean(axes, keepdim=True)
+        return centred / torch.sqrt((centred * centred).mean(axes, keepdim=True) + 1e-9)
+
+    return run
+
+
+def _shrink(node: Node) -> OnnxFunction:
+    width, bias = node.get("lambd", 0.5), node.get("bias", 0.0)
+    return lambda x: torch.where(x > width, x - bias, torch.where(x < -width, x + bias, torch.zeros_like(x)))
+
+
+def _cumulated(node: Node) -> OnnxFunction:
+    if node.get("exclusive", 0) or node.get("reverse", 0):
+        raise UnsupportedError("only sums up to and with each element, from the first on, can be")
+    return lambda x, axis: x.cumsum(int(axis))
+
+
+def _filled(node: Node) -> OnnxFunction:
+    value = node.get("value")
+    number = to_array(value).item() if value is not None else 0.0
+    return lambda shape: torch.full(listed(shape) or [], number)
+
+
+def _mod(node: Node) -> OnnxFunction:
+    return torch.fmod if node.get("fmod", 0) else torch.remainder
+
+
+def _grid_sample(node: Node) -> OnnxFunction:
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(node.get("mode", "linear"), node.get("mode", "linear"))
+    padding, corners = node.get("padding_mode", "zeros"), bool(node.get("align_corners", 0))
+    return lambda x, grid: F.grid_sample(x, grid, mode, padding, corners)
+
+
 OF_TENSORS: dict[str, FunctionRule] = {
     "Add": _is(operator.add),
     "And": _is(torch.logical_and),
     "Concat": lambda node: lambda *parts: torch.cat(parts, node.get("axis")),
+    "Conv": convolve,
+    "ConvTranspose": convolve_transposed,
     "Div": _is(operator.truediv),
+    "Einsum": lambda node: lambda *parts: torch.einsum(node.get("equation"), *parts),
     "Equal": _is(torch.eq),
+    "GRU": recurrent,
+    "GatherElements": gather_elements,
     "Gemm": _gemm,
     "Greater": _is(torch.gt),
+    "GreaterOrEqual": _is(torch.ge),
+    "GridSample": _grid_sample,
+    "LSTM": recurrent,
     "LayerNormalization": _layer_norm,
     "Less": _is(torch.lt),
+    "LessOrEqual": _is(torch.le),
     "MatMul": _is(operator.matmul),
     "Max": _extremum(torch.maximum, torch.clamp_min),
+    "Mean": _is(lambda *values: reduce(operator.add, values) / len(values)),
     "Min": _extremum(torch.minimum, torch.clamp_max),
+    "Mod": _mod,
     "Mul": _is(operator.mul),
+    "Or": _is(torch.logical_or),
     "PRelu": _is(lambda x, slope: torch.where(x >= 0, x, slope * x)),
     "Pow": _is(operator.pow),
+    "RNN": recurrent,
     "Sub": _is(operator.sub),
     "Sum": _across(operator.add),
     "Where": _is(torch.where),
+    "Xor": _is(torch.logical_xor),
 }
 """Operators all of whose inputs are tensors: constants among them are parameters, or numbers."""
 
 OF_ONE: dict[str, FunctionRule] = {
+    **INDEXING,
+    **REDUCTIONS,
     "Abs": _is(torch.abs),
+    "Acos": _is(torch.acos),
+    "Asin": _is(torch.asin),
+    "Atan": _is(torch.atan),
     "AveragePool": spatial.average_pool,
     "Cast": _cast,
     "CastLike": _is(lambda x, _: x),
     "Ceil": _is(torch.ceil),
     "Celu": lambda node: lambda x: F.celu(x, node.get("alpha", 1.0)),
     "Clip": _clip,
+    "ConstantOfShape": _filled,
     "Cos": _is(torch.cos),
+    "Cosh": _is(torch.cosh),
+    "CumSum": _cumulated,
     "DepthToSpace": _depth_to_space,
     "Dropout": lambda node: (
         lambda x, ratio=None, _=None: F.dropout(
@@ -309,7 +311,6 @@ OF_ONE: dict[str, FunctionRule] = {
     "Expand": _expand,
     "Flatten": _flatten,
     "Floor": _is(torch.floor),
-    "Gather": _gather,
     "Gelu": _gelu,
     "GlobalAveragePool": spatial.global_average,
     "GlobalMaxPool": spatial.global_max,
@@ -320,34 +321,38 @@ OF_ONE: dict[str, FunctionRule] = {
     "LeakyRelu": lambda node: lambda x: F.leaky_relu(x, node.get("alpha", 0.01)),
     "Log": _is(torch.log),
     "LogSoftmax": _softmax(torch.log_softmax),
+    "LpNormalization": _normalised,
     "MaxPool": spatial.max_pool,
+    "MeanVarianceNormalization": _standardised,
     "Mish": _is(F.mish),
     "Neg": _is(torch.neg),
+    "Not": _is(torch.logical_not),
     "Pad": spatial.pad,
     "Reciprocal": _is(torch.reciprocal),
-    "ReduceMax": _reduce(torch.amax),
-    "ReduceMean": _reduce(torch.mean),
-    "ReduceMin": _reduce(torch.amin),
-    "ReduceProd": _reduce_prod,
-    "ReduceSum": _reduce(torch.sum),
     "Relu": _is(F.relu),
     "Reshape": _reshape,
-    "Resize": spatial.resize,
+    "Resize": resize,
+    "Round": _is(torch.round),
     "Selu": _is(F.selu),
     "SequenceAt": _is(lambda values, index: values[int(index)]),
+    "Shrink": _shrink,
     "Sigmoid": _is(torch.sigmoid),
+    "Sign": _is(torch.sign),
     "Sin": _is(torch.sin),
-    "Slice": _slice,
+    "Sinh": _is(torch.sinh),
     "Softmax": _softmax(torch.softmax),
     "Softplus": _is(F.softplus),
-    "Split": _split,
-    "SplitToSequence": _split_to_sequence,
+    "Softsign": _is(F.softsign),
+    "SpaceToDepth": _space_to_depth,
     "Sqrt": _is(torch.sqrt),
     "Squeeze": _squeeze,
     "Swish": _swish,
+    "Tan": _is(torch.tan),
     "Tanh": _is(torch.tanh),
+    "ThresholdedRelu": lambda node: lambda x: torch.where(x > node.get("alpha", 1.0), x, torch.zeros_like(x)),
+    "Tile": _is(lambda x, repeats: x.repeat(listed(repeats))),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
-    "Upsample": spatial.resize,
+    "Upsample": resize,
 }
 """Operators of one tensor; what else they take are settings."""

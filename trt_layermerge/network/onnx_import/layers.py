@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from trt_layermerge.errors import ModelError
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.padding import PaddedConv2d
 
@@ -58,9 +57,8 @@ def parameter(array: OnnxArray) -> nn.Parameter:
     return nn.Parameter(torch.from_numpy(np.array(array, order="C")))
 
 
-def unsupported(node: Node, what: str) -> ModelError:
-    """What to raise of a node that we know, in a form that we do not."""
-    return ModelError(f"{node} cannot be read: {what}")
+class UnsupportedError(ValueError):
+    """A node that we know, in a form that we do not; who reads it says which node."""
 
 
 def same_padding(x: Tensor, extents: Sequence[int], strides: Sequence[int], *, upper: bool) -> list[int]:
@@ -85,9 +83,9 @@ def _filled(module: nn.Module, weight: OnnxArray, bias: OnnxArray | None) -> nn.
     return module
 
 
-def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module:
+def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module | None:
     if weight.ndim != 4:
-        raise unsupported(node, f"its kernel has {weight.ndim - 2} dimensions, not 2")
+        return None
     top, left, bottom, right = explicit_pads(node, 2)
     auto = node.get("auto_pad", "NOTSET")
     kind: type[nn.Conv2d] = SameConv2d if auto.startswith("SAME") else nn.Conv2d
@@ -110,11 +108,11 @@ def _conv(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Mo
     return conv if even or auto != "NOTSET" else PaddedConv2d(conv, (top, left, bottom, right))
 
 
-def _conv_transpose(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module:
+def _conv_transpose(node: Node, weight: OnnxArray, bias: OnnxArray | None = None) -> nn.Module | None:
     pads, groups = explicit_pads(node, 2), node.get("group", 1)
     plain = node.get("auto_pad", "NOTSET") == "NOTSET" and not node.get("output_shape")
     if weight.ndim != 4 or not plain or pads[:2] != pads[2:]:
-        raise unsupported(node, "only 2-D transposed convolutions with even, explicit padding can be")
+        return None
     conv = nn.ConvTranspose2d(
         weight.shape[0],
         weight.shape[1] * groups,
@@ -132,7 +130,7 @@ def _conv_transpose(node: Node, weight: OnnxArray, bias: OnnxArray | None = None
 
 def _batch_norm(node: Node, weight: OnnxArray, bias: OnnxArray, mean: OnnxArray, var: OnnxArray) -> nn.Module:
     if node.get("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
-        raise unsupported(node, "it is in training mode; export the model in evaluation mode")
+        raise UnsupportedError("it is in training mode; export the model in evaluation mode")
     norm = AnyBatchNorm(len(mean), node.get("epsilon", 1e-5), 1 - node.get("momentum", 0.9))
     norm.running_mean, norm.running_var = parameter(mean).data, parameter(var).data
     return _filled(norm, weight, bias)
@@ -186,7 +184,7 @@ def layer(node: Node, constants: Sequence[Any]) -> nn.Module | None:
     """The module of a node, if it is a layer: its inputs but the first are constants.
 
     Raises:
-        ModelError: A layer in a form that PyTorch does not have, or with computed weights.
+        UnsupportedError: It is a layer in a form that PyTorch does not have.
     """
     rule = LAYERS.get(node.op)
     return None if rule is None or any(constant is None for constant in constants) else rule(node, *constants)

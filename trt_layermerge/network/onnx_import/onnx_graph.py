@@ -6,7 +6,7 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from trt_layermerge.errors import ModelError, said
 from trt_layermerge.onnxfile import initial_values, inputs_of
+from trt_layermerge.probe import DAMAGED
 
 OnnxArray = NDArray[Any]
 
@@ -32,6 +33,9 @@ OWN = ("", "ai.onnx")
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _FLATTENED = ("Softmax", "LogSoftmax", "Hardmax")
 """Run over all axes from one on before set 13, along that one alone since; the evaluator knows the latter only."""
+
+_KNOWN_SINCE = {"DequantizeLinear": 19}
+"""What the evaluator knows from a newer set on, where older ones meant the same."""
 
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
@@ -71,7 +75,7 @@ class OnnxGraph:
 
     Attributes:
         inputs: Names of its inputs, in order.
-        shape: Of one sample of the first, such as channels, height, width; ``None`` where the file leaves one open.
+        shapes: Of one sample of each, such as channels, height, width; ``None`` where the file leaves one open.
         outputs: Names of its outputs, in order.
         nodes: In order of execution; every one is needed, and none has constant inputs alone.
         constants: Values that are known, by name.
@@ -80,7 +84,7 @@ class OnnxGraph:
     """
 
     inputs: tuple[str, ...]
-    shape: tuple[int | None, ...]
+    shapes: tuple[tuple[int | None, ...], ...]
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[str, OnnxArray]
@@ -103,20 +107,30 @@ class OnnxGraph:
 
 
 def read_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
-    """Take the graph out of a model of one input, free of its batch size.
+    """Take the graph out of a model, free of its batch size.
 
     Args:
         proto: The model, weights and all.
         where: What to call it in messages.
 
     Raises:
-        ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but one batch of
+        ModelError: It is malformed, of unknown operator sets, has control flow, or takes anything but batches of
             floats, or returns a constant.
     """
     proto, opset = _checked(proto, where)
-    name, batch, shape = _batched_input(proto.graph, where)
-    graph = _graph(proto, where, opset, (name,), shape)
-    return graph if batch is None else _freed(graph, batch)
+    inputs = inputs_of(proto.graph)
+    if not inputs:
+        raise ModelError(f"{where} takes no inputs; a batch of floats is needed")
+    sizes = [_batched_sizes(name, value, where) for name, value in inputs.items()]
+    batches = {batch for batch, *_ in sizes if batch is not None}
+    if len(batches) > 1:
+        raise ModelError(
+            f"{where} takes inputs of several batches ({', '.join(map(str, sorted(batches)))}): the first size of each "
+            "must be that of all",
+            hint="what is the same for all samples belongs into the network, as a constant",
+        )
+    graph = _graph(proto, where, opset, tuple(inputs), tuple(shape for _, *shape in sizes))
+    return _freed(graph, batches.pop()) if batches else graph
 
 
 def read_typed_graph(proto: onnx.ModelProto, where: str) -> OnnxGraph:
@@ -139,7 +153,7 @@ def _checked(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, int]:
     try:
         proto = inline_local_functions(proto) if proto.functions else proto
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{where} has functions that cannot be written out: {said(error)}") from error
+        raise ModelError(f"{where} has functions that cannot be written out", hint=DAMAGED) from error
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, opset, where)
     return proto, opset
@@ -150,7 +164,7 @@ def _graph(
     where: str,
     opset: int,
     inputs: tuple[str, ...],
-    shape: tuple[int | None, ...],
+    shapes: Sequence[Sequence[int | None]],
     *,
     typed: bool = False,
 ) -> OnnxGraph:
@@ -159,10 +173,13 @@ def _graph(
     constants = {name: read(values) for name, values in initial_values(proto.graph, where).items()}
     origins = {name: name for name, array in constants.items() if array.dtype.kind == "f"}
     nodes = _folded(proto.graph, constants, origins, opset, read)
-    graph = OnnxGraph(inputs, shape, outputs, (), constants, origins, typed).with_nodes(nodes)
+    graph = OnnxGraph(inputs, tuple(map(tuple, shapes)), outputs, (), constants, origins, typed).with_nodes(nodes)
     for output in outputs:
         if output not in graph.producers and output not in inputs:
-            raise ModelError(f"{where} returns what does not depend on its input ({output})")
+            raise ModelError(
+                f"{where} returns what does not depend on its input ({output})",
+                hint="export the model without this output",
+            )
     return graph
 
 
@@ -201,24 +218,23 @@ def _check_nodes(proto: onnx.ModelProto, opset: int, where: str) -> None:
             if node.domain in OWN:  # others are not supported, if they matter
                 onnx.checker.check_node(node, context)
         except onnx.checker.ValidationError as error:
-            raise ModelError(f"{where} is malformed at {node.op_type} node {_name(node)!r}: {said(error)}") from error
+            raise ModelError(
+                f"{where} is malformed at {node.op_type} node {_name(node)!r}: {said(error)}", hint=DAMAGED
+            ) from error
         for name in node.input:
             if name not in known:
                 raise ModelError(
-                    f"{where} is malformed: {node.op_type} node {_name(node)!r} reads {name!r} before it is computed"
+                    f"{where} is malformed: {node.op_type} node {_name(node)!r} reads {name!r} before it is computed",
+                    hint=DAMAGED,
                 )
         known.update(node.output)
     for value in proto.graph.output:
         if value.name not in known:
-            raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}")
+            raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}", hint=DAMAGED)
 
 
-def _batched_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None, tuple[int | None, ...]]:
-    """Name of the input, the batch that the file fixes, and the shape of a sample: an image, or sound, or anything."""
-    inputs = inputs_of(graph)
-    if len(inputs) != 1:
-        raise ModelError(f"{where} takes {len(inputs)} inputs ({', '.join(inputs)}); one is needed")
-    ((name, value),) = inputs.items()
+def _batched_sizes(name: str, value: onnx.ValueInfoProto, where: str) -> list[int | None]:
+    """The batch that the file fixes for an input, and the shape of a sample: an image, or sound, or anything."""
     kind = value.type.tensor_type
     sizes = [dim.dim_value or None for dim in kind.shape.dim]
     if kind.elem_type not in _FLOATS or not sizes:
@@ -229,7 +245,7 @@ def _batched_input(graph: onnx.GraphProto, where: str) -> tuple[str, int | None,
             "[batch, channels, height, width]",
             hint="what turns anything else into floats belongs outside of the network",
         )
-    return name, sizes[0], tuple(sizes[1:])
+    return sizes
 
 
 def _folded(
@@ -262,8 +278,9 @@ def _evaluated(
     # As a graph of its own: of a node alone, the evaluator takes the newest meaning, whatever sets it is told.
     given, made = ([onnx.ValueInfoProto(name=name) for name in names if name] for names in (inputs, proto.output))
     graph = helper.make_graph([proto], "constant", given, made)
+    known_since = _KNOWN_SINCE.get(proto.op_type, OLDEST_OPSET)
     try:
-        results = ReferenceEvaluator(graph, opsets={"": opset}).run(None, inputs)
+        results = ReferenceEvaluator(graph, opsets={"": max(opset, known_since)}).run(None, inputs)
     except Exception:  # the evaluator's own, of every kind; if the node matters, its operator says what is wrong
         return None
     return {value.name: read(np.asarray(result)) for value, result in zip(made, results, strict=True)}
@@ -290,9 +307,16 @@ def _node(proto: onnx.NodeProto, opset: int) -> Node:
         _name(proto),
         tuple(proto.input),
         tuple(proto.output),
-        {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()},
+        {name: _text(value) for name, value in attributes.items()},
         opset,
     )
+
+
+def _text(value: Any) -> Any:
+    """An attribute with strings as text, lists of them too."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return [_text(one) for one in value] if isinstance(value, list) else value
 
 
 def _name(proto: onnx.NodeProto) -> str:

@@ -14,18 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError, said
 from trt_layermerge.network.inputs import Values
 from trt_layermerge.network.onnx_import.functions import OF_ONE, OF_TENSORS, typed_cast
 from trt_layermerge.network.onnx_import.gated_products import fuse_activations
-from trt_layermerge.network.onnx_import.layers import LAYERS, layer, parameter, unsupported
+from trt_layermerge.network.onnx_import.layers import LAYERS, UnsupportedError, layer, parameter
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray, OnnxGraph
-from trt_layermerge.network.onnx_import.sizes import SIZES, shape
+from trt_layermerge.network.onnx_import.sizes import SIZES, on_sizes, shape
+from trt_layermerge.network.placing import RESERVED
+from trt_layermerge.probe import DAMAGED
 
-_RESERVED = frozenset({*dir(nn.Module), *dir(fx.GraphModule), "meta", "self", *kwlist})
-"""What modules and traced ones have already, and what the code that torch.fx writes of a module cannot call it."""
+_RESERVED = RESERVED.union(kwlist)
+"""What the code that torch.fx writes of a module cannot call it."""
+
+_WITHOUT = "export the model so that it does without, or the part of it that does"
+_FIT = "if --input says of which shape it was exported, what the file says does not fit together: export it again"
 
 SUPPORTED = sorted({*LAYERS, *OF_TENSORS, *OF_ONE, "Shape"})
 
@@ -73,9 +78,9 @@ class OnnxNetwork(nn.Module):
             with self._at(node):
                 self._steps.append(self._step(node))
 
-    def forward(self, x: Tensor) -> Values:
+    def forward(self, x: Tensor, *others: Tensor) -> Values:
         """Compute the output for samples ``[batch, ...]``, images or others, or a tuple of several."""
-        results = self.computed(x)
+        results = self.computed(x, *others)
         return results[0] if len(results) == 1 else results
 
     def computed(self, *given: Tensor) -> tuple[Tensor, ...]:
@@ -87,12 +92,12 @@ class OnnxNetwork(nn.Module):
                 result = step.call(*(values[name] for name in step.inputs))
             names = step.node.outputs
             if isinstance(result, list) and len(names) > 1:
-                values.update(zip(names, result, strict=False))
+                values.update((name, one) for name, one in zip(names, result, strict=False) if name)
             else:
                 values[names[0]] = result
         results = tuple(values[name] for name in self.output_names)
         if not all(isinstance(result, Tensor) for result in results):
-            raise ModelError(f"{self._where} returns sizes, not a tensor")
+            raise ModelError(f"{self._where} returns sizes, not a tensor", hint="export the model without this output")
         return results
 
     @contextmanager
@@ -100,17 +105,19 @@ class OnnxNetwork(nn.Module):
         """Name the node in whatever goes wrong with it."""
         try:
             yield
+        except UnsupportedError as error:
+            raise ModelError(f"{self._where}: {node} cannot be read: {error}", hint=_WITHOUT) from error
         except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{self._where}: {node} cannot be computed: {said(error)}") from error
+            raise ModelError(f"{self._where}: {node} cannot be computed: {said(error)}", hint=_FIT) from error
         except (LookupError, TypeError) as error:
             why = "it lacks an input or an attribute, or one is of another kind"
-            raise ModelError(f"{self._where}: {node} cannot be computed: {why}") from error
+            raise ModelError(f"{self._where}: {node} cannot be computed: {why}", hint=DAMAGED) from error
 
     def _step(self, node: Node) -> _Step:
         constants = self._graph.constants
         sizes = [name in self._sizes for name in node.inputs]
         known = [size or name in constants or not name for size, name in zip(sizes, node.inputs, strict=True)]
-        if node.op == "Shape" or (node.op in SIZES and any(sizes) and all(known)):
+        if node.op == "Shape" or (on_sizes(node) and any(sizes) and all(known)):
             self._sizes.update(node.outputs)
             objects = {name: constants[name].astype(object) for name in node.inputs if name in constants}
             inputs = tuple(self._setting(name, objects.get(name)) for name in node.inputs)
@@ -120,7 +127,7 @@ class OnnxNetwork(nn.Module):
         if module is not None:
             return _Step(node, module, node.inputs[:1])
         if node.op not in OF_TENSORS | OF_ONE:
-            raise unsupported(node, "its weights are not constant, but computed")
+            raise UnsupportedError("its weights are not constant, but computed")
         if node.op in OF_TENSORS:
             call = _with_numbers(OF_TENSORS[node.op](node))
             return _Step(node, call, tuple(self._operand(node, name) for name in node.inputs))
@@ -204,8 +211,27 @@ def _require_known(graph: OnnxGraph, where: str) -> None:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise ModelError(
             f"{where} has operators that are not supported: {shown}{more}",
-            hint=f"supported, of ONNX's own domain: {', '.join(SUPPORTED)}",
+            hint=next(
+                (hint for ops, hint in _HINTS.items() if any(node.op in ops for node in unknown)),
+                f"supported, of ONNX's own domain: {', '.join(SUPPORTED)}",
+            ),
         )
+
+
+_HINTS = {
+    (
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "QLinearConv",
+        "ConvInteger",
+        "DynamicQuantizeLinear",
+    ): "it is quantised; give the network of floats that it was made from, and --precision int8 quantises the result",
+    (
+        "NonMaxSuppression",
+        "NonZero",
+    ): "let the network end before that, at its boxes and scores: how many there are then depends on their values",
+}
+"""What to do about operators that networks of another kind have."""
 
 
 def _with_numbers(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 
 from trt_layermerge.errors import ModelError
+from trt_layermerge.probe import DAMAGED
 
 MOST_NODES = 100_000
 """Of a graph with its functions written out; networks have thousands."""
@@ -22,13 +23,13 @@ def require_bounded(proto: onnx.ModelProto, where: str) -> None:
     """
     for tensor in proto.graph.initializer:
         if any(size < 0 for size in tensor.dims):
-            raise ModelError(f"{where} is malformed: {tensor.name!r} has the shape {list(tensor.dims)}")
+            raise ModelError(f"{where} is malformed: {tensor.name!r} has the shape {list(tensor.dims)}", hint=DAMAGED)
     bodies = {(one.domain, one.name): list(one.node) for one in proto.functions}
     counts: dict[_Key, int] = {}
     for key in bodies:
         _count(key, bodies, counts, where)
     if (nodes := _nodes(proto.graph.node, counts)) > MOST_NODES:
-        raise ModelError(f"{where} has {min(nodes, 10**18)} nodes or more; {MOST_NODES} can be read")
+        raise ModelError(f"{where} has {min(nodes, 10**18)} nodes or more; {MOST_NODES} can be read", hint=DAMAGED)
 
 
 def _count(start: _Key, bodies: Mapping[_Key, list[onnx.NodeProto]], counts: dict[_Key, int], where: str) -> None:
@@ -39,7 +40,7 @@ def _count(start: _Key, bodies: Mapping[_Key, list[onnx.NodeProto]], counts: dic
         called = [(node.domain, node.op_type) for node in bodies[key]]
         open_ones = [one for one in called if one in bodies and one not in counts]
         if any(one in stack for one in open_ones):
-            raise ModelError(f"{where} has a function that calls itself: {key[1]!r}")
+            raise ModelError(f"{where} has a function that calls itself: {key[1]!r}", hint=DAMAGED)
         if open_ones and key not in counts:
             stack.append(open_ones[0])
             continue

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
+from onnx.numpy_helper import to_array
 from torch import Tensor
 
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
@@ -87,17 +89,35 @@ def _cast(node: Node) -> OnnxFunction:
     return lambda x: np.asarray(np.frompyfunc(convert, 1, 1)(x), object)
 
 
+def on_sizes(node: Node) -> bool:
+    """Whether an operator is computed on sizes where all its inputs are; a constant of a shape may be an image."""
+    value = node.get("value")
+    return node.op in SIZES and (node.op != "ConstantOfShape" or (value is not None and value.data_type == _INT64))
+
+
+_INT64 = 7
+
 SIZES: dict[str, Callable[[Node], OnnxFunction]] = {
+    "Abs": _plain(np.abs),
     "Add": _plain(lambda a, b: a + b),
     "Cast": _cast,
     "Ceil": _plain(np.frompyfunc(math.ceil, 1, 1)),
+    "ConstantOfShape": lambda node: lambda sizes: np.full(listed(sizes), to_array(node.get("value")).item(), object),
     "Concat": lambda _: lambda *parts: np.concatenate(parts),
     "Div": _plain(np.frompyfunc(_divided, 2, 1)),
     "Equal": _plain(np.frompyfunc(lambda a, b: bool(a == b), 2, 1)),
     "Floor": _plain(np.frompyfunc(math.floor, 1, 1)),
     "Gather": _gather,
+    "Greater": _plain(np.frompyfunc(lambda a, b: bool(a > b), 2, 1)),
     "Identity": _plain(lambda a: a),
+    "Less": _plain(np.frompyfunc(lambda a, b: bool(a < b), 2, 1)),
+    "Max": _plain(lambda *values: reduce(np.frompyfunc(max, 2, 1), values)),
+    "Min": _plain(lambda *values: reduce(np.frompyfunc(min, 2, 1), values)),
+    "Mod": _plain(lambda a, b: a % b),
     "Mul": _plain(lambda a, b: a * b),
+    "Neg": _plain(lambda a: -a),
+    "Not": _plain(np.frompyfunc(lambda a: not a, 1, 1)),
+    "Range": _plain(lambda first, end, step: np.arange(first.item(), end.item(), step.item())),
     "ReduceProd": _plain(lambda a, *_: np.prod(a, keepdims=True)),
     "Reshape": _plain(lambda a, target: a.reshape(listed(target))),
     "Slice": _slice,

@@ -1,42 +1,46 @@
-"""Pooling, resizing and padding of images, as ONNX defines them."""
+"""Pooling and padding, as ONNX defines them."""
 
 from __future__ import annotations
 
 import operator
-from math import floor, inf
+from math import inf, prod
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from trt_layermerge.network.onnx_import.layers import explicit_pads, same_padding, unsupported
+from trt_layermerge.network.onnx_import.layers import UnsupportedError, explicit_pads, same_padding
 from trt_layermerge.network.onnx_import.onnx_graph import Node, OnnxArray
 from trt_layermerge.network.onnx_import.sizes import OnnxFunction, listed, setting_of
 
 
-def _pool_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
-    """Padding in the order of ``F.pad``."""
-    auto = node.get("auto_pad", "NOTSET")
+def window_sides(node: Node, x: Tensor, extents: list[int], strides: list[int]) -> list[int]:
+    """Padding of a node that slides a window over its input, in the order of ``F.pad``."""
+    auto, dims = node.get("auto_pad", "NOTSET"), len(extents)
     if auto.startswith("SAME"):
         return same_padding(x, extents, strides, upper=auto == "SAME_UPPER")
-    top, left, bottom, right = [0] * 4 if auto == "VALID" else explicit_pads(node, 2)
-    return [left, right, top, bottom]
+    pads = [0] * (2 * dims) if auto == "VALID" else explicit_pads(node, dims)
+    return [side for axis in reversed(range(dims)) for side in (pads[axis], pads[axis + dims])]
 
 
 def _pool_settings(node: Node) -> tuple[list[int], list[int], list[int], bool]:
     kernel = list(node.get("kernel_shape"))
-    if len(kernel) != 2:
-        raise unsupported(node, f"it pools over {len(kernel)} dimensions, not 2")
-    strides, dilations = list(node.get("strides") or (1, 1)), list(node.get("dilations") or (1, 1))
-    return kernel, strides, dilations, bool(node.get("ceil_mode", 0))
+    if len(kernel) > 3:
+        raise UnsupportedError(f"it pools over {len(kernel)} dimensions, not 1 to 3")
+    ones = [1] * len(kernel)
+    return (
+        kernel,
+        list(node.get("strides") or ones),
+        list(node.get("dilations") or ones),
+        bool(node.get("ceil_mode", 0)),
+    )
 
 
-def _even(sides: list[int], kernel: list[int]) -> tuple[int, int] | None:
+def _even(sides: list[int], kernel: list[int]) -> list[int] | None:
     """Padding as PyTorch's pooling takes it, if it can."""
-    left, right, top, bottom = sides
-    even = left == right and top == bottom and 2 * top <= kernel[0] and 2 * left <= kernel[1]
-    return (top, left) if even else None
+    before, after = sides[-2::-2], sides[::-2]
+    even = before == after and all(2 * side <= size for side, size in zip(before, kernel, strict=True))
+    return before if even else None
 
 
 def _surplus(x: Tensor, sides: list[int], extents: list[int], strides: list[int], *, ceil: bool) -> list[int]:
@@ -46,7 +50,7 @@ def _surplus(x: Tensor, sides: list[int], extents: list[int], strides: list[int]
     """
     surplus: list[int] = []
     for axis, (size, extent, stride) in enumerate(zip(x.shape[2:], extents, strides, strict=True)):
-        before, after = sides[2 - 2 * axis], sides[3 - 2 * axis]
+        before, after = sides[-2 - 2 * axis], sides[-1 - 2 * axis]
         steps = (size + before + after - extent + (stride - 1 if ceil else 0)) // stride
         if ceil and steps * stride >= size + before:
             steps -= 1
@@ -58,14 +62,17 @@ def max_pool(node: Node) -> OnnxFunction:
     """``MaxPool``; padding never wins."""
     kernel, strides, dilations, ceil = _pool_settings(node)
     extents = [1 + (k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+    pool: Any = getattr(F, f"max_pool{len(kernel)}d")
 
     def run(x: Tensor) -> Tensor:
-        sides = _pool_sides(node, x, extents, strides)
+        sides = window_sides(node, x, extents, strides)
         padding = _even(sides, kernel)
         if padding is not None:
-            return F.max_pool2d(x, kernel, strides, padding, dilations, ceil)
+            pooled: Tensor = pool(x, kernel, strides, padding, dilations, ceil)
+            return pooled
         total = map(operator.add, sides, _surplus(x, sides, extents, strides, ceil=ceil))
-        return F.max_pool2d(F.pad(x, list(total), value=-inf), kernel, strides, 0, dilations)
+        pooled = pool(F.pad(x, list(total), value=-inf), kernel, strides, 0, dilations)
+        return pooled
 
     return run
 
@@ -73,22 +80,22 @@ def max_pool(node: Node) -> OnnxFunction:
 def average_pool(node: Node) -> OnnxFunction:
     """``AveragePool``; padding counts only where the node says so."""
     kernel, strides, dilations, ceil = _pool_settings(node)
-    if dilations != [1, 1]:
-        raise unsupported(node, "dilated averages cannot be")
-    count = bool(node.get("count_include_pad", 0))
+    if any(one != 1 for one in dilations):
+        raise UnsupportedError("dilated averages cannot be")
+    count, taps = bool(node.get("count_include_pad", 0)), prod(kernel)
+    pool: Any = getattr(F, f"avg_pool{len(kernel)}d")
 
     def run(x: Tensor) -> Tensor:
-        sides = _pool_sides(node, x, kernel, strides)
+        sides = window_sides(node, x, kernel, strides)
         padding = _even(sides, kernel)
         if padding is not None:
-            return F.avg_pool2d(x, kernel, strides, padding, ceil, count)
+            pooled: Tensor = pool(x, kernel, strides, padding, ceil, count)
+            return pooled
         surplus = _surplus(x, sides, kernel, strides, ceil=ceil)
         ones = F.pad(x.new_ones(1, 1, *x.shape[2:]), sides, value=float(count))
-        total, counted = (
-            F.avg_pool2d(F.pad(values, surplus), kernel, strides, divisor_override=1)
-            for values in (F.pad(x, sides), ones)
-        )
-        return total / counted
+        total, counted = (taps * pool(F.pad(values, surplus), kernel, strides) for values in (F.pad(x, sides), ones))
+        averaged: Tensor = total / counted
+        return averaged
 
     return run
 
@@ -110,7 +117,7 @@ def pad(node: Node) -> OnnxFunction:
     """``Pad``; sides in the order of ``F.pad``, last axis first."""
     mode = node.get("mode", "constant")
     if mode not in _PAD_MODES:
-        raise unsupported(node, f"PyTorch has no padding of mode {mode!r}")
+        raise UnsupportedError(f"PyTorch has no padding of mode {mode!r}")
 
     def run(x: Tensor, pads: OnnxArray | None = None, value: Any = None, axes: OnnxArray | None = None) -> Tensor:
         given = setting_of(node, "pads", pads) or []
@@ -126,92 +133,3 @@ def pad(node: Node) -> OnnxFunction:
         return F.pad(x, flat, value=node.get("value", 0.0) if value is None else float(value))
 
     return run
-
-
-def resize(node: Node) -> OnnxFunction:
-    """``Resize`` and ``Upsample``.
-
-    Nearest neighbours are those of ONNX, whatever its rounding: where PyTorch's differ, they are picked one by one.
-    """
-    mode = node.get("mode", "nearest")
-    place = _coordinates(node)
-    if mode != "nearest" and (place not in ("half_pixel", "pytorch_half_pixel", "align_corners") or _exotic(node)):
-        raise unsupported(node, f"PyTorch does not resize {mode} with {place}, or not with these attributes")
-    if mode == "cubic" and node.get("cubic_coeff_a", -0.75) != -0.75:
-        raise unsupported(node, "PyTorch's cubic coefficient is -0.75")
-    torch_mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}.get(mode)
-    if torch_mode is None or node.get("axes") not in (None, [2, 3], [0, 1, 2, 3]):
-        raise unsupported(node, "only images are resized, by nearest, linear or cubic")
-
-    def run(x: Tensor, *given: OnnxArray | None) -> Tensor:
-        scales, sizes = _targets(node, given)
-        if mode == "nearest":
-            return _nearest(node, x, scales, sizes)
-        corners = place == "align_corners"
-        return F.interpolate(x, sizes, scales, mode=torch_mode, align_corners=corners)
-
-    return run
-
-
-def _coordinates(node: Node) -> str:
-    default = "asymmetric" if node.op == "Upsample" or node.opset < 11 else "half_pixel"
-    return str(node.get("coordinate_transformation_mode", default))
-
-
-def _exotic(node: Node) -> bool:
-    policy = node.get("keep_aspect_ratio_policy", "stretch") != "stretch"
-    return policy or bool(node.get("antialias", 0)) or bool(node.get("exclude_outside", 0))
-
-
-def _targets(node: Node, given: tuple[OnnxArray | None, ...]) -> tuple[list[float] | None, list[int] | None]:
-    """Scales, or else sizes, of height and width; only one of both is given."""
-    if node.op == "Upsample" or node.opset < 11:
-        scales, sizes = setting_of(node, "scales", given[0] if given else None), None
-    else:
-        scales, sizes = (listed(value) for value in (*given, None, None, None)[1:3])
-    if scales:
-        return [float(scale) for scale in scales[-2:]], None
-    return None, list(sizes or [])[-2:]
-
-
-def _nearest(node: Node, x: Tensor, scales: list[float] | None, sizes: list[int] | None) -> Tensor:
-    into = sizes or [floor(size * scale) for size, scale in zip(x.shape[2:], scales or [], strict=True)]
-    ratios = scales or [to / size for size, to in zip(x.shape[2:], into, strict=True)]
-    axes = list(zip(x.shape[2:], into, map(np.float32, ratios), strict=True))  # as wide as runtimes compute with
-    picks = [_picked(node, *axis) for axis in axes]
-    steps = [1 / scale for scale in scales] if scales else [size / to for size, to, _ in axes]
-    for mode, shift in (("nearest", 0.0), ("nearest-exact", 0.5)):
-        theirs = [_interpolated(size, to, step, shift) for (size, to, _), step in zip(axes, steps, strict=True)]
-        if all(np.array_equal(pick, other) for pick, other in zip(picks, theirs, strict=True)):
-            return F.interpolate(x, sizes, scales, mode=mode)
-    return x[:, :, picks[0].tolist()][:, :, :, picks[1].tolist()]
-
-
-def _interpolated(size: int, to: int, step: float, shift: float) -> OnnxArray:
-    """Which input pixels ``F.interpolate`` takes; where a place is near a pixel's edge, the rounding of it decides."""
-    at = (np.arange(to, dtype=np.float32) + np.float32(shift)) * np.float32(step)
-    return np.asarray(np.minimum(np.floor(at), size - 1))
-
-
-def _picked(node: Node, size: int, to: int, ratio: np.float32) -> OnnxArray:
-    """Which input pixel each output pixel of one axis is."""
-    out, half = np.arange(to, dtype=np.float32), np.float32(0.5)
-    place = _coordinates(node)
-    at = out * np.float32(0)
-    if place in ("half_pixel", "pytorch_half_pixel"):
-        at = (out + half) / ratio - half if place == "half_pixel" or to > 1 else at
-    elif place == "align_corners":
-        at = out * np.float32(size - 1) / np.float32(to - 1) if to > 1 else at
-    elif place == "asymmetric":
-        at = out / ratio
-    else:
-        raise unsupported(node, f"it resizes with {place}")
-    rounded = {
-        "round_prefer_floor": np.ceil(at - half),
-        "round_prefer_ceil": np.floor(at + half),
-        "floor": np.floor(at),
-        "ceil": np.ceil(at),
-    }
-    default = "floor" if node.op == "Upsample" or node.opset < 11 else "round_prefer_floor"
-    picked = rounded[node.get("nearest_mode", default)]
-    return np.asarray(picked.clip(0, size - 1), np.int64)

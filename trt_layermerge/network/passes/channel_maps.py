@@ -11,7 +11,15 @@ from torch import Tensor, fx, nn
 from trt_layermerge.network.activations import activation_name
 from trt_layermerge.network.padding import sides_of
 from trt_layermerge.network.passes.parameter_values import ParameterValues
-from trt_layermerge.network.placing import attach, common_owner, free_path, operator_name, reader_counts, shaken
+from trt_layermerge.network.placing import (
+    attach,
+    called_module,
+    common_owner,
+    free_path,
+    operator_name,
+    reader_counts,
+    shaken,
+)
 
 _LINEAR = (
     "mul",
@@ -178,15 +186,13 @@ def _beside_layer(module: fx.GraphModule, node: fx.Node, maps: Mapping[fx.Node, 
         if len(behind.users) != 1:
             break
         behind = next(iter(behind.users))
-    return _called(module, before, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d) or _called(module, behind, nn.Conv2d)
+    makes = isinstance(called_module(module, before), nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)
+    return makes or isinstance(called_module(module, behind), nn.Conv2d)
 
 
 def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and activation_name(module.get_submodule(str(node.target))) is not None
-
-
-def _called(module: fx.GraphModule, node: fx.Node, *kinds: type[nn.Module]) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+    called = called_module(module, node)
+    return called is not None and activation_name(called) is not None
 
 
 def _source(node: fx.Node, found: ChannelMap) -> fx.Node:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -119,7 +120,7 @@ class Depth(TwoStage):
 
 
 def _item(chain: int, interval: Interval, merges: Mapping[Span, Candidate], value: float) -> Item:
-    parts = [merges[block] for block in zip(interval.breaks, interval.breaks[1:], strict=False)]
+    parts = [merges[block] for block in pairwise(interval.breaks)]
     if len(parts) == 1:
         return parts[0].item(value)
     lows = [part.latency_ns if part.low_ns is None else part.low_ns for part in parts]

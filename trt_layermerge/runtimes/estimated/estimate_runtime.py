@@ -19,12 +19,11 @@ import numpy as np
 import onnx
 
 from trt_layermerge import files
-from trt_layermerge.errors import ModelError
 from trt_layermerge.estimation.card import Card
 from trt_layermerge.estimation.device_files import read_card
 from trt_layermerge.estimation.latency_model import Estimate, LatencyModel
 from trt_layermerge.estimation.workload import Workload
-from trt_layermerge.onnxfile import inputs_of, read_onnx
+from trt_layermerge.onnxfile import inputs_of, named_model, read_onnx
 from trt_layermerge.runtimes.base import (
     Array,
     BuildOptions,
@@ -37,8 +36,8 @@ from trt_layermerge.runtimes.base import (
     Shape,
 )
 from trt_layermerge.runtimes.estimate import EstimateSettings
-from trt_layermerge.runtimes.estimated.gpu_kernels import gpu_kernels, inferred
-from trt_layermerge.runtimes.models import shapes_of, with_shapes
+from trt_layermerge.runtimes.estimated.gpu_kernels import gpu_kernels
+from trt_layermerge.runtimes.models import output_shapes, shapes_of, with_shapes
 
 
 class EstimateRuntime(Runtime):
@@ -76,7 +75,8 @@ class EstimateRuntime(Runtime):
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> EstimateEngine:
         """Read the model and estimate it; see ``Runtime.build``."""
         proto = with_shapes(read_onnx(model), shapes or {})
-        return EstimateEngine(proto, self.describe(options), self._estimates(proto, options), options)
+        estimates = self._estimates(proto, options, named_model(model))
+        return EstimateEngine(proto, self.describe(options), estimates, options)
 
     def load(self, path: Path, options: BuildOptions) -> EstimateEngine:
         """Read what ``EstimateEngine.save`` wrote: the model."""
@@ -86,10 +86,10 @@ class EstimateRuntime(Runtime):
         """What of an engine's latency no fit on this card has seen."""
         return engine.doubt if isinstance(engine, EstimateEngine) else None
 
-    def _estimates(self, model: onnx.ModelProto, options: BuildOptions) -> list[Estimate]:
+    def _estimates(self, model: onnx.ModelProto, options: BuildOptions, where: str) -> list[Estimate]:
         """One a kernel, and one of what a run of an engine costs, unless the model stands amid a network."""
         library = EstimateSettings.of(options.settings).library
-        estimates, work = LatencyModel(self._card, library, "amid-network"), gpu_kernels(model)
+        estimates, work = LatencyModel(self._card, library, "amid-network"), gpu_kernels(model, where)
         found = estimates.convolutions([one for one in work if isinstance(one, Workload)])
         found += [estimates.operation(one) for one in work if not isinstance(one, Workload)]
         return found if options.isolated else [*found, LatencyModel(self._card, library).engine_run()]
@@ -110,10 +110,7 @@ class EstimateEngine:
         self._nanoseconds = max(sum(one.latency_ns for one in estimates), 1)
         self.doubt = _doubt(estimates)
         self.inputs: Mapping[str, Shape] = shapes_of(inputs_of(model.graph).values())
-        self.outputs: Mapping[str, Shape] = shapes_of(inferred(model).graph.output)
-        for name, shape in self.outputs.items():
-            if not all(shape):
-                raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")
+        self.outputs: Mapping[str, Shape] = output_shapes(model)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the outputs, on the CPU."""

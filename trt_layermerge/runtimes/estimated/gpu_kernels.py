@@ -23,9 +23,9 @@ from onnx import helper
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.estimation.workload import MemoryOperation, Workload
-from trt_layermerge.onnxfile import infer_types
+from trt_layermerge.probe import DAMAGED
 from trt_layermerge.runtimes.base import Shape
-from trt_layermerge.runtimes.models import shapes_of
+from trt_layermerge.runtimes.models import inferred, shapes_of
 
 _NAMES = {
     "Cast",
@@ -80,37 +80,24 @@ class _Kernel:
 KernelWork = Workload | MemoryOperation
 
 
-def gpu_kernels(model: onnx.ModelProto) -> tuple[KernelWork, ...]:
+def gpu_kernels(model: onnx.ModelProto, where: str = "the model") -> tuple[KernelWork, ...]:
     """What the kernels of a graph do, in order; what a convolution moves besides is a move of no kernel of its own.
 
     Args:
         model: ONNX with all shapes of its inputs fixed.
+        where: What to call it in messages.
 
     Raises:
         ModelError: A shape cannot be known before the model runs, or a convolution is no 2-D one.
     """
-    return _Graph(inferred(model)).kernels()
-
-
-def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the shapes of all its tensors, as far as they follow from those of its inputs.
-
-    Raises:
-        ModelError: The model contradicts itself.
-    """
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
-    for value in bare.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    return infer_types(bare, values=True)
+    return _Graph(inferred(model, where), where).kernels()
 
 
 class _Graph:
     """A graph on its way to kernels."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
+    def __init__(self, model: onnx.ModelProto, where: str) -> None:
+        graph, self._where = model.graph, where
         self._nodes, self._outputs = graph.node, [value.name for value in graph.output]
         values = [*graph.input, *graph.value_info, *graph.output]
         self._shapes: dict[str, Shape] = shapes_of(values)
@@ -186,8 +173,14 @@ class _Graph:
                 columns = self._shape(node.output[0])[-1]
                 return Workload(rows, inner, columns, 1, 1, (1, 1), precision=precision)
             return self._convolution(node, attributes, shape, precision)
-        except (ValueError, LookupError, TypeError) as error:  # too few inputs, dimensions or numbers in an attribute
-            raise ModelError(f"{node.op_type} node {node.name!r} is malformed: {error}") from error
+        except ValueError as error:  # in words of ours
+            raise self._malformed(node, str(error)) from error
+        except (LookupError, TypeError) as error:
+            raise self._malformed(node, "it lacks inputs, dimensions or numbers of an attribute") from error
+
+    def _malformed(self, node: onnx.NodeProto, why: str) -> ModelError:
+        name = node.name or next(iter(node.output), "")
+        return ModelError(f"{self._where} is malformed at {node.op_type} node {name!r}: {why}", hint=DAMAGED)
 
     def _convolution(
         self, node: onnx.NodeProto, attributes: Mapping[str, object], shape: Shape, precision: str
@@ -244,7 +237,10 @@ class _Graph:
     def _shape(self, name: str) -> Shape:
         shape = self._weights.get(name) or self._shapes.get(name)
         if shape is None or not all(shape):
-            raise ModelError(f"the shape of {name!r} cannot be known before the model runs")
+            raise ModelError(
+                f"{self._where}: the shape of {name!r} cannot be known before it runs",
+                hint="export it with fixed shapes, or plan by another runtime",
+            )
         return shape
 
 

@@ -1,7 +1,7 @@
 """Building in a process of its own: a crash, an exhausted memory or a builder that hangs loses one engine and no more.
 
-The process runs ``worker.py``. It gets the request as JSON on its standard input and writes the outcome, as JSON too,
-to a file that it is told. Nothing here imports a builder library.
+The process runs ``build_worker.py``. It gets the request as JSON on its standard input and writes the outcome, as JSON
+too, to a file that it is told. Nothing here imports a builder library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from trt_layermerge.children import child_command, child_environment
+from trt_layermerge.children import child_command, child_environment, ending
 from trt_layermerge.errors import (
     IncompatibleError,
     InputError,
@@ -174,18 +174,9 @@ def _read(answer: Path, request: BuildRequest, code: int, said: str) -> BuildOut
         return BuildOutcome(**fields)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"the builder {_ending(code)} while it built {request.model}{said}",
+            f"the builder {ending(code)} while it built {request.model}, and left no answer{said}",
             hint="if memory ran out, a smaller batch or workspace helps",
         ) from error
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code} and without an answer"
-    try:
-        return f"crashed ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"crashed (signal {-code})"
 
 
 def _last(messages: IO[bytes]) -> str:

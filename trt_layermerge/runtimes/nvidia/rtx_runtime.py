@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 import onnx
 
 from trt_layermerge import files
-from trt_layermerge.errors import IncompatibleError, ModelError, RuntimeNotAvailableError
-from trt_layermerge.onnxfile import infer_types, inputs_of, read_onnx
+from trt_layermerge.errors import IncompatibleError, RuntimeNotAvailableError
+from trt_layermerge.onnxfile import inputs_of, read_onnx
 from trt_layermerge.runtimes.base import (
     PRECISIONS,
     Array,
@@ -32,7 +32,7 @@ from trt_layermerge.runtimes.base import (
     Shape,
     require_computed,
 )
-from trt_layermerge.runtimes.models import shape_ranges, shapes_of, with_shapes
+from trt_layermerge.runtimes.models import output_shapes, shape_ranges, shapes_of, with_shapes
 from trt_layermerge.runtimes.nvidia.building import BuildRequest, build
 from trt_layermerge.runtimes.nvidia.compiler_settings import CompilerSettings
 from trt_layermerge.runtimes.nvidia.library import load_library
@@ -116,7 +116,7 @@ class TensorRtRtx(Runtime):
         self.require_precision(options.precision)
         proto, settings = read_onnx(model), CompilerSettings.of(options.settings)
         fixed = with_shapes(proto, shapes or {})
-        inputs, outputs = shapes_of(inputs_of(fixed.graph).values()), _output_shapes(fixed)
+        inputs, outputs = shapes_of(inputs_of(fixed.graph).values()), output_shapes(fixed)
         compiled = proto if options.batches else fixed
         if self._target in _NO_FLOAT_PRODUCTS:
             compiled = as_convolutions(compiled)
@@ -252,24 +252,6 @@ class RtxEngine:
             "to run it on",
             hint="run it where the GPU is; --runtime onnxruntime runs here",
         )
-
-
-def _output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    """Shapes of the outputs of a model whose inputs are fixed.
-
-    Raises:
-        ModelError: One is still open.
-    """
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
-    for value in bare.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    shapes = shapes_of(infer_types(bare, values=True).graph.output)
-    for name, shape in shapes.items():
-        if not all(shape):
-            raise ModelError(f"the shape {shape} of output {name!r} cannot be known before the model runs")
-    return shapes
 
 
 def _file_name(model: Model) -> str:

@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from trt_layermerge import files
 from trt_layermerge.errors import ModelError, RuntimeNotAvailableError, said
-from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.onnxfile import named_model, read_onnx
 from trt_layermerge.runtimes import machine
 from trt_layermerge.runtimes.base import Array, BuildOptions, Device, Model, Nanoseconds, Runtime, Shape
 from trt_layermerge.runtimes.models import with_shapes
@@ -91,14 +91,16 @@ class OnnxRuntime(Runtime):
         if options.isolated and self._on_cpu:
             proto = isolated(proto, lambda bracketed: self._optimised(bracketed, options))
             return self._engine(proto, options, optimise=False)
-        return self._engine(proto, options, optimise=True)
+        return self._engine(proto, options, named_model(model), optimise=True)
 
     def load(self, path: Path, options: BuildOptions) -> OnnxEngine:
         """Read an engine that ``OnnxEngine.save`` wrote; it is not optimised again."""
-        return self._engine(read_onnx(path), options, optimise=False)
+        return self._engine(read_onnx(path), options, named_model(path), optimise=False)
 
-    def _engine(self, model: onnx.ModelProto, options: BuildOptions, *, optimise: bool) -> OnnxEngine:
-        session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise))
+    def _engine(
+        self, model: onnx.ModelProto, options: BuildOptions, where: str = "the model", *, optimise: bool
+    ) -> OnnxEngine:
+        session = self._session(model.SerializeToString(), _session_options(options, optimise=optimise), where)
         shared = in_place(model) if options.isolated else None
         saved = (lambda: self._optimised(model, options)) if optimise else lambda: model
         return OnnxEngine(session, self.describe(options), saved, shared, memory=self._memory)
@@ -110,8 +112,8 @@ class OnnxRuntime(Runtime):
             self._session(model.SerializeToString(), settings)
             return onnx.load(path)
 
-    def _session(self, model: bytes, settings: ort.SessionOptions) -> ort.InferenceSession:
-        with _model_errors("ONNX Runtime cannot build the model"):
+    def _session(self, model: bytes, settings: ort.SessionOptions, where: str = "the model") -> ort.InferenceSession:
+        with _model_errors(f"ONNX Runtime cannot build {where}"):
             session = ort.InferenceSession(model, settings, providers=[self._provider])
         if session.get_providers()[0] != self._provider:
             raise RuntimeNotAvailableError(
@@ -198,7 +200,9 @@ def _model_errors(what: str) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        raise ModelError(f"{what}: {said(error)}") from error
+        raise ModelError(
+            f"{what}: {said(error)}", hint="if it is no damaged file, another --runtime may know what this one lacks"
+        ) from error
 
 
 def _session_options(options: BuildOptions, *, optimise: bool) -> ort.SessionOptions:

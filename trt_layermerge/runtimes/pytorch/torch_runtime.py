@@ -22,7 +22,7 @@ from trt_layermerge.network.device import device_named
 from trt_layermerge.network.onnx_import.onnx_graph import read_typed_graph
 from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
 from trt_layermerge.network.onnx_import.size_limits import require_bounded
-from trt_layermerge.onnxfile import read_onnx
+from trt_layermerge.onnxfile import named_model, read_onnx
 from trt_layermerge.runtimes import machine
 from trt_layermerge.runtimes.base import (
     BuildOptions,
@@ -85,8 +85,7 @@ class TorchRuntime(Runtime):
     def build(self, model: Model, options: BuildOptions, shapes: Mapping[str, Shape] | None = None) -> TorchEngine:
         """Read a model and run it once; see ``Runtime.build``."""
         self.require_precision(options.precision)
-        where = f"file {model}" if isinstance(model, Path) else "the model"
-        proto = with_shapes(read_onnx(model), shapes or {})
+        where, proto = named_model(model), with_shapes(read_onnx(model), shapes or {})
         require_bounded(proto, where)
         settings = GpuSettings.of(options.settings)
         try:

@@ -142,7 +142,7 @@ class Arrays:
 
 def _as_sample(given: Any, number: int) -> _Sample:
     parts = given if isinstance(given, (tuple, list)) else (given,)
-    arrays = tuple(np.asarray(part) for part in parts)
+    arrays = tuple(np.array(part) for part in parts)  # copies: a function may fill one buffer again and again
     if not arrays or any(array.dtype == object for array in arrays):
         raise TaskError(f"sample {number} is a {type(given).__name__} and no array", hint="yield numpy arrays")
     return arrays

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class ImageFiles:
         with _naming(file), pillow.open(file) as image:
             if image.mode in _WIDE:
                 raise ValueError(f"has more than eight bits a value (mode {image.mode})")
-            pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+            pixels = np.array(_upright(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
             return (prepared(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)), self.preprocessing),)
 
     def _require_one_size(self) -> None:
@@ -77,7 +78,7 @@ class ImageFiles:
         first: tuple[Path, tuple[int, int]] | None = None
         for file in self.files:
             with _naming(file), pillow.open(file) as image:
-                width, height = image.size
+                width, height = image.size if _orientation(image) not in _LYING else image.size[::-1]
                 size = self.preprocessing.size_of(height, width)
             first = first or (file, size)
             if size != first[1]:
@@ -85,6 +86,21 @@ class ImageFiles:
                     f"images are of different sizes: {first[0]} is {_by(first[1])}, {file} is {_by(size)}",
                     hint="bring them to one: --resize HxW; or --resize SHORTER --crop HxW, the middle of each",
                 )
+
+
+_LYING = (5, 6, 7, 8)
+"""Orientations of EXIF at which rows of the file are columns of the picture."""
+
+
+def _orientation(image: Any) -> int:
+    return int(image.getexif().get(0x0112, 1))
+
+
+def _upright(image: Any) -> Any:
+    """As a camera says that it was held, and as viewers and OpenCV show it."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
 @contextmanager

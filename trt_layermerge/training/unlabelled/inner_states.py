@@ -18,6 +18,7 @@ from trt_layermerge.blocks.lowering import lowered_in
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.rewrite import stands_for
 from trt_layermerge.network.network import Network
+from trt_layermerge.network.outputs import output_node
 
 WEIGHT = 1.0
 """Of the mean over all blocks: blocks that miss all of their variance weigh as much as one output that does."""
@@ -62,7 +63,7 @@ def _returning(module: fx.GraphModule, names: Iterable[str]) -> fx.GraphModule:
     """The same network with the values of nodes behind its outputs; it shares all weights."""
     part = fx.GraphModule(module, copy.deepcopy(module.graph))
     nodes = {node.name: node for node in part.graph.nodes}
-    (output,) = (node for node in part.graph.nodes if node.op == "output")
+    output = output_node(part.graph)
     outputs = output.args[0] if isinstance(output.args[0], (tuple, list)) else output.args
     output.args = ((*outputs, *(nodes[name] for name in names)),)
     part.recompile()

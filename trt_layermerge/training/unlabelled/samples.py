@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from trt_layermerge.training.unlabelled.preprocessing import Preprocessing
+
 
 class SampleSet(Protocol):
     """Samples that can be read in any order, in any thread."""
@@ -15,6 +17,11 @@ class SampleSet(Protocol):
     @property
     def digests(self) -> Sequence[bytes]:
         """Hash of the content of each, whatever it is called."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is made of images of bytes."""
         ...
 
     @property

@@ -125,11 +125,16 @@ class Agreement:
 
     @property
     def data_hash(self) -> str:
-        """Hash of the samples, of how they are prepared and split, and of what is compared how."""
+        """Hash of the samples, of how they are prepared and split, and of what is compared how.
+
+        By content alone: where they lie, what they are called and in which order is of no consequence.
+        """
         metric = "" if self.metric_file is None else self.metric_file.digest
-        state = blake2b(repr((self.samples.in_words, self.parts, self.told, metric)).encode(), digest_size=8)
-        for digest in self.samples.digests:
-            state.update(digest)
+        state = blake2b(repr((self.samples.preprocessing, self.told, metric)).encode(), digest_size=8)
+        for part in (self.parts.training, self.parts.held_out, self.parts.test):
+            state.update(f"{len(part)}\n".encode())
+            for index in part:
+                state.update(self.samples.digests[index])
         return state.hexdigest()
 
     @property
@@ -164,10 +169,10 @@ class Agreement:
 
     def loss(self, output: Values, target: Values) -> Tensor:
         """Sum of the distances of all outputs, mean over the batch, and of the inner states that lie behind them."""
-        distances = self.distances.values()
-        both = list(zip(as_tuple(output), as_tuple(target), strict=True))
-        outputs = [distance(*pair).mean() for distance, pair in zip(distances, both, strict=False)]
-        inner = [inner_error(*pair) for pair in both[len(distances) :]]
+        distances, both = self.distances.values(), list(zip(as_tuple(output), as_tuple(target), strict=True))
+        own, inside = both[: len(distances)], both[len(distances) :]
+        outputs = [distance(*pair).mean() for distance, pair in zip(distances, own, strict=True)]
+        inner = [inner_error(*pair) for pair in inside]
         return torch.stack(outputs).sum() + (WEIGHT * torch.stack(inner).mean() if inner else 0.0)
 
     def metric(self, output: Values, target: Values) -> Tensor:
