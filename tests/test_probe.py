@@ -44,6 +44,11 @@ def fills_memory(path: str) -> None:
         held.append(bytearray(1 << 28))
 
 
+def computes(path: str) -> None:
+    while True:
+        pass
+
+
 def hangs(path: str) -> None:
     time.sleep(600)
 
@@ -77,6 +82,14 @@ def test_whatever_happens_there_is_one_message_here(file: Path, function: object
     assert file.read_bytes() == b"content"
 
 
-def test_what_never_ends_is_ended(file: Path) -> None:
+@pytest.mark.skipif(not hasattr(signal, "SIGXCPU"), reason="this system does not limit processor time")
+def test_what_computes_for_ever_is_ended(file: Path) -> None:
+    with pytest.raises(ModelError, match="it took more than 1 s of processor time"):
+        probe(computes, file, seconds=1.0)
+
+
+def test_what_never_ends_is_ended(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little it computes."""
+    monkeypatch.setattr("trt_layermerge.probe.PATIENCE", 1)
     with pytest.raises(ModelError, match="it took more than 1 s"):
         probe(hangs, file, seconds=1.0)

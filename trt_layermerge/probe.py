@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +28,13 @@ MEMORY, MEMORY_PER_BYTE = 4 << 30, 8
 """Bytes that the process may take beyond what its libraries take, and those for each byte of the file."""
 
 SECONDS, BYTES_PER_SECOND = 60.0, 20e6
-"""Of time, and of the file that it takes a second more for."""
+"""Of processor time, and of the file that it takes a second more for."""
+
+PATIENCE = 10
+"""So many times as long it may take beside other work, which is no fault of the file's."""
+
+_OUT_OF_TIME = -signal.SIGXCPU if hasattr(signal, "SIGXCPU") else None
+"""Exit code of a process that has computed for longer than it may, where a system limits that."""
 
 DAMAGED = "the file is damaged, or no exporter has written it; export the model again"
 """What to do about a model's file that cannot be read."""
@@ -37,13 +46,14 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
     Args:
         function: A public function; what it returns is of no interest.
         path: The file.
-        seconds: How long it may take, if the file is small.
+        seconds: Of processor time that it may take, if the file is small.
 
     Raises:
         ModelError: It raises, crashes, or takes too much time or memory.
     """
     size = path.stat().st_size
-    called = (function.__module__, function.__name__, str(path), str(MEMORY + MEMORY_PER_BYTE * size))
+    seconds = max(1, round(seconds + size / BYTES_PER_SECOND))
+    called = (function.__module__, function.__name__, str(path), str(MEMORY + MEMORY_PER_BYTE * size), str(seconds))
     alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONFAULTHANDLER": ""}
     try:
         ran = subprocess.run(
@@ -52,11 +62,13 @@ def probe(function: Callable[[str], object], path: Path, seconds: float = SECOND
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=seconds + size / BYTES_PER_SECOND,
+            timeout=PATIENCE * seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise _refused(path, f"it took more than {error.timeout:.0f} s") from error
+    if ran.returncode == _OUT_OF_TIME:
+        raise _refused(path, f"it took more than {seconds} s of processor time")
     answer = _answer(ran.stdout)
     if answer is None:
         raise _refused(path, f"reading it {ending(ran.returncode)}")
@@ -82,19 +94,27 @@ def _answer(said: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _limit(memory: int) -> None:
+def _limit(memory: int, seconds: int) -> None:
     try:
         import resource  # which not every system has
     except ImportError:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    spent = math.ceil(time.process_time())  # on loading libraries
+    _lower(resource.RLIMIT_CPU, spent + seconds)
     try:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except (OSError, ValueError):
         return
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = taken + memory
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    _lower(resource.RLIMIT_AS, taken + memory)
+
+
+def _lower(limit: int, wanted: int) -> None:
+    """Limit a resource of this process, to no more than somebody has before."""
+    import resource
+
+    _, most = resource.getrlimit(limit)
+    resource.setrlimit(limit, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str, str | None]:
@@ -111,9 +131,9 @@ def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str,
 
 
 def _main() -> None:
-    module, function, path, memory = sys.argv[1:]
+    module, function, path, memory, seconds = sys.argv[1:]
     call = getattr(import_module(module), function)
-    _limit(int(memory))
+    _limit(int(memory), int(seconds))
     print(json.dumps(_outcome(call, path, int(memory))), flush=True)
     os._exit(0)  # threads of libraries may hang in a process that is out of memory
 
