@@ -270,7 +270,7 @@ HINTS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "must not depend on values",
     ),
     "another type": (lambda: Net(lambda m, x: m.a(x.half()), a=conv()), "(?i)half", "weights are float32 here"),
-    "a script": (lambda: torch.jit.trace(conv().eval(), torch.zeros(1, 4, 8, 8)), "ScriptModule", "return the module"),
+    "a script": (lambda: torch.jit.trace(conv().eval(), torch.zeros(1, 4, 8, 8)), "Script", "return the module"),
     "a fixed batch": (
         lambda: torch.export.export(conv(), (torch.zeros(2, 4, 8, 8),)).module(),
         "GraphModule",

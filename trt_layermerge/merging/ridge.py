@@ -48,9 +48,12 @@ def mirror(gram: Float[Tensor, "groups unknowns unknowns"]) -> None:
 
 
 def factored(system: Float[Tensor, "groups unknowns unknowns"]) -> tuple[Tensor, bool]:
-    """The lower Cholesky factor of a symmetric system, in its memory, and whether there is one."""
+    """The lower Cholesky factor of a symmetric system, and whether there is one; on a CPU in its memory."""
+    if system.device.type != "cpu":
+        factor, failed = torch.linalg.cholesky_ex(system)
+        return factor, not failed.any()
     factor = system.mT  # its columns lie as LAPACK wants them, or there would be a copy
-    failed = torch.empty(len(system), dtype=torch.int32, device=system.device)
+    failed = torch.empty(len(system), dtype=torch.int32)
     torch.linalg.cholesky_ex(factor, out=(factor, failed))
     return factor, not failed.any()
 

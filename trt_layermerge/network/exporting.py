@@ -64,7 +64,7 @@ _HINTS = {
     "tensor; torch.where() chooses between tensors",
     "specialized it to be a constant": "forward() must take any batch size: x.shape[0], not len(x) or a number; a "
     "program of torch.export needs dynamic_shapes",
-    "ScriptModule": "return the module that torch.jit was given, not what it made of it",
+    "Script": "return the module that torch.jit was given, not what it made of it",
     "should be the same": (
         _TYPES := "weights are float32 here, and so must be what they meet: take .half(), .bfloat16() and "
         "autocast out of forward(), or write x.to(self.conv.weight.dtype)"

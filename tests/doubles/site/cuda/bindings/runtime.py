@@ -134,7 +134,7 @@ def cudaGetErrorString(error: cudaError_t) -> tuple[cudaError_t, bytes]:
 
 
 def cudaMalloc(size: int) -> tuple[cudaError_t, int | None]:
-    if size + sum(map(len, _memory.values())) > setting("memory_bytes"):
+    if size + sum(map(len, list(_memory.values()))) > setting("memory_bytes"):
         return cudaError_t.cudaErrorMemoryAllocation, None
     block = ctypes.create_string_buffer(size)
     _memory[ctypes.addressof(block)] = block
