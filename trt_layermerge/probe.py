@@ -6,6 +6,7 @@ in memory and time; here it is one message. What went well there is done again h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -94,19 +95,25 @@ def _answer(said: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _limit(memory: int, seconds: int) -> None:
+def _limit(memory: int) -> None:
     try:
         import resource  # which not every system has
     except ImportError:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    spent = math.ceil(time.process_time())  # on loading libraries
-    _lower(resource.RLIMIT_CPU, spent + seconds)
     try:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except (OSError, ValueError):
         return
     _lower(resource.RLIMIT_AS, taken + memory)
+
+
+def _limit_time(seconds: int) -> None:
+    with contextlib.suppress(ImportError):
+        import resource
+
+        spent = math.ceil(time.process_time())  # on loading libraries
+        _lower(resource.RLIMIT_CPU, spent + seconds)
 
 
 def _lower(limit: int, wanted: int) -> None:
@@ -133,7 +140,8 @@ def _outcome(call: Callable[[str], object], path: str, memory: int) -> dict[str,
 def _main() -> None:
     module, function, path, memory, seconds = sys.argv[1:]
     call = getattr(import_module(module), function)
-    _limit(int(memory), int(seconds))
+    _limit(int(memory))
+    _limit_time(int(seconds))
     print(json.dumps(_outcome(call, path, int(memory))), flush=True)
     os._exit(0)  # threads of libraries may hang in a process that is out of memory
 

@@ -146,7 +146,7 @@ def _probe(function: Callable[[str], object], path: Path, seconds: float = 60.0)
     """What ``trt_layermerge.probe`` does in a process that imports everything, in a fork, which has."""
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
-        _limit(MEMORY, int(seconds))
+        _limit(MEMORY)
         signal.alarm(int(seconds))
         os.write(writing, json.dumps(_outcome(function, str(path), MEMORY)).encode())
         os._exit(0)
