@@ -34,7 +34,7 @@ from trt_layermerge.network.geometry import Geometry, Sides
 from trt_layermerge.network.padding import remove_padding
 
 MOST_NUMBERS = 1 << 25
-"""Of all the maps that one is made of; no more are made at a time."""
+"""Numbers of all the maps together that one is made of, at a time."""
 
 _Name = TypeVar("_Name", int, str)
 """What tensors are called: numbers in a chain, nodes in a region."""
@@ -62,10 +62,10 @@ def folded(module: fx.GraphModule, composed: Composition, dtype: torch.dtype = t
             layer=weights,
             skip=lambda skip: reduce(Convolution.then, map(weights, skip.units)),
         )
-        return cropped(whole, size)
+        return cropped(whole, (height, width))
 
-    channels, *size_of_input = composed.chain.shape(composed.block.start)
-    size, at_once = (size_of_input[0], size_of_input[1]), _inputs_at_once(composed)
+    channels, height, width = composed.chain.shape(composed.block.start)
+    at_once = _inputs_at_once(composed)
     if at_once >= channels:
         return made(identity(channels, dtype, device))
     geometry = composed.geometry

@@ -59,16 +59,17 @@ _USUAL_HINT = (
     "check the input shape (--input CxHxW); forward() must take one tensor, or those that INPUTS declares beside the "
     "factory, and any batch size, as x.shape[0], not as len(x)"
 )
+_TYPES = (
+    "weights are float32 here, and so must be what they meet: take .half(), .bfloat16() and autocast out of forward(), "
+    "or write x.to(self.conv.weight.dtype)"
+)
 _HINTS = {
     "data-dependent": "what is computed must not depend on values of the input: no if, while, float() or int() of a "
     "tensor; torch.where() chooses between tensors",
     "specialized it to be a constant": "forward() must take any batch size: x.shape[0], not len(x) or a number; a "
     "program of torch.export needs dynamic_shapes",
     "Script": "return the module that torch.jit was given, not what it made of it",
-    "should be the same": (
-        _TYPES := "weights are float32 here, and so must be what they meet: take .half(), .bfloat16() and "
-        "autocast out of forward(), or write x.to(self.conv.weight.dtype)"
-    ),
+    "should be the same": _TYPES,
     "scalar type": _TYPES,
     "same datatype": _TYPES,
     "same dtype": _TYPES,

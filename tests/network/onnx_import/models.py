@@ -15,6 +15,12 @@ from trt_layermerge.network.onnx_import.onnx_graph import read_graph
 from trt_layermerge.network.onnx_import.onnx_network import OnnxNetwork
 
 Weights = dict[str, np.ndarray]
+RNG = np.random.default_rng(1)
+
+
+def floats(*shape: int) -> np.ndarray:
+    """Numbers at random, others each time."""
+    return RNG.standard_normal(shape).astype(np.float32)
 
 
 def make(
