@@ -310,3 +310,28 @@ def test_an_instance_norm_with_running_statistics_is_a_batch_norm() -> None:
 def test_what_changes_the_type_of_numbers_stays() -> None:
     source = Net(lambda m, x: m.a(x) + (x > 0).sum((2, 3), keepdim=True) / 1, a=conv())
     assert any("div" in str(node.target) for node in normal_form(source, (4, 8, 8)).graph.nodes)
+
+
+class Remembering(nn.Module):
+    """Keeps a grid for as long as the batch has the same shape, as detectors do, a moving average, and what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shape = conv(), None
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shape != x.shape:
+            self.shape, self.grid = x.shape, torch.arange(8.0)
+            self.register_buffer("late", x.sum(), persistent=False)
+        self.mean.mul_(0.9).add_(x.detach().mean((0, 2, 3)), alpha=0.1)
+        return self.conv(x) * self.grid + self.mean[:, None, None] * 0
+
+
+def test_what_a_source_keeps_for_its_next_call_is_as_before() -> None:
+    source = Remembering()
+    module = normal_form(source, (4, 8, 8))
+    assert source.shape is None and not hasattr(source, "grid") and list(source._buffers) == ["mean"]
+    assert not source.mean.any() and not dict(module.named_buffers())["mean"].any()
+    x = torch.randn(3, 4, 8, 8)
+    torch.testing.assert_close(module(x), source(x))

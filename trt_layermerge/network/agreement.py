@@ -92,6 +92,14 @@ def _mixed(name: str, module: fx.GraphModule, example: tuple[Tensor, ...]) -> Mo
     alone, both = (_NodeByNode(module).values(*x) for x in ([value[:1] for value in example], example))
     batched = [node for node in module.graph.nodes if node.meta.get("multiple")]
     returned = output_node(module.graph).all_input_nodes
+    for node in returned:
+        one, two = alone[node].shape, both[node].shape
+        if one[:1] == two[:1] and one != two:
+            sizes = ", ".join("batch" if size != other else str(size) for size, other in zip(one, two, strict=True))
+            return ModelError(
+                f"{name} returns [{sizes}] ({operator_name(node)}); the batch must be the first dimension",
+                hint="transpose what is returned: in a module around it, or by a last node of an ONNX file",
+            )
     guilty = next(node for node in (*batched, *returned) if not _first_agrees(alone[node], both[node]))
     return ModelError(
         f"{name} does not compute each sample of a batch by itself: from {operator_name(guilty)} in "
