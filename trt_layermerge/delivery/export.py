@@ -43,7 +43,11 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
             _program(module.eval(), as_inputs(given)).save(neighbour, external_data=False)
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"the network cannot be written as ONNX: {_why(error)}") from error
+            raise ModelError(
+                f"the network cannot be written as ONNX: {_why(error)}",
+                hint="write that part of forward() with operations that ONNX has; there, groups and strides are fixed "
+                "numbers, none that the batch decides",
+            ) from error
 
 
 def _why(error: BaseException) -> str:
