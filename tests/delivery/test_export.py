@@ -78,7 +78,9 @@ class OfEachSample(nn.Module):
 
 
 def test_the_operator_that_stands_in_the_way_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cannot be written as ONNX: .*\(at torch.ops.aten.conv2d.default\)\n") as caught:
+    with pytest.raises(
+        ModelError, match=r"cannot be written as ONNX: .*\(at torch.ops.aten.conv2d.default\)\n"
+    ) as caught:
         export_onnx(OfEachSample(), (2, 6, 6), tmp_path / "n.onnx")
     assert "groups" in str(caught.value.hint)
 

@@ -19,7 +19,7 @@ from trt_layermerge.network.exporting import exported, hushed, untraceable
 from trt_layermerge.network.inputs import Input, as_inputs, examples
 from trt_layermerge.network.outputs import let_export_return, name_outputs, named_outputs
 from trt_layermerge.network.padding import absorb_padding
-from trt_layermerge.network.passes.batch_sizes import infer_batch_sizes
+from trt_layermerge.network.passes.batch_sizes import divide_batches, infer_batch_sizes
 from trt_layermerge.network.passes.channel_maps import fold_channel_maps
 from trt_layermerge.network.passes.computed_filters import compute_filters
 from trt_layermerge.network.passes.constant_borders import shift_constant_borders
@@ -28,6 +28,7 @@ from trt_layermerge.network.unwrap import in_evaluation
 
 PASSES: tuple[Callable[[fx.GraphModule], fx.GraphModule], ...] = (
     infer_batch_sizes,
+    divide_batches,
     compute_filters,  # before the others, which look at layers
     shift_constant_borders,  # leaves shifts to the next
     fold_channel_maps,  # before padding is part of a convolution, which then takes no shift
