@@ -121,8 +121,8 @@ def trace(
         ModelError: It cannot be traced, or there is no convolution in it that we can work on.
     """
     inputs = as_inputs(given)
-    source, found = unwrapped(source)
     with user_code(f"cannot trace {name}", ModelError):  # forward() is the user's
+        source, found = unwrapped(source)
         module = normal_form(source, inputs)
     chains, breaks = find_chains(module)
     if not chains:
