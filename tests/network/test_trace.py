@@ -200,7 +200,8 @@ def with_gradients(m: Any, x: Tensor) -> Tensor:
         (lambda m, x: m.a(x[:, :3]), "cannot trace Net"),
         (lambda m, x: m.a(x).argmax(1), "returns torch.int64"),
         (lambda m, x: m.a(x) + torch.rand_like(x), "differs from it by"),
-        (lambda m, x: m.a(x) / 0, "differs from it by nan"),
+        (lambda m, x: m.a(x) / 0, "Net returns what is not finite for random inputs\n"),
+        (lambda m, x: m.a(x)[:, :, 8:], r"Net returns a tensor without elements, \[2, 4, 0, 8\]"),
         (with_gradients, "has a graph inside its graph"),
     ],
 )
@@ -335,3 +336,12 @@ def test_what_a_source_keeps_for_its_next_call_is_as_before() -> None:
     assert not source.mean.any() and not dict(module.named_buffers())["mean"].any()
     x = torch.randn(3, 4, 8, 8)
     torch.testing.assert_close(module(x), source(x))
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    source = nn.Sequential(conv(), conv())
+    with torch.no_grad():
+        source[1].weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"not finite for random inputs: its 1\.weight is not") as caught:
+        normal_form(source, (4, 8, 8))
+    assert "did not diverge" in str(caught.value.hint)
