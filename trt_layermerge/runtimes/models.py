@@ -57,14 +57,22 @@ def _is_known(value: onnx.ValueInfoProto) -> bool:
 
 
 def _through_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """With shapes that are computed from those of other tensors, which onnx follows through few operators alone."""
+    """With shapes that are computed from those of other tensors, which onnx follows through few operators alone.
+
+    The steps of ``SymbolicShapeInference.infer_shapes``, which writes a file into the working folder where it fails.
+    """
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # sympy takes long to load
 
     try:
-        found: onnx.ModelProto = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+        inference, known = SymbolicShapeInference(2**31 - 1, True, False, 0), False
+        inference._preprocess(model)
+        while inference.run_:
+            known = inference._infer_impl()
+        inference._update_output_from_vi()
     except Exception:  # its own, of every kind; whoever needs a shape that is open says which
         return model
-    return found
+    found: onnx.ModelProto = inference.out_mp_
+    return found if known else model
 
 
 def output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
