@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing.connection import Client
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -46,6 +48,14 @@ def test_whatever_is_raised_is_one_message_with_its_place(error: BaseException, 
         raise error
     assert caught.value.exit_code == 3 and caught.value.__cause__ is error
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_worker_that_has_ended_is_told_of(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TaskError, match=r"it: FileNotFoundError: .*; a process .* has ended"),
+        user_code("it", TaskError),
+    ):
+        Client(str(tmp_path / "nobody"))  # as tensors are fetched from it
 
 
 def test_recursion_without_end_is_told() -> None:

@@ -131,7 +131,14 @@ def _words(error: BaseException) -> str:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
     except BaseException:  # its own __str__, which is the user's code too
         said = ""
-    return f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
+    words = f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
+    return f"{words}; a process that it waits for, such as a worker that loads data, has ended" * _lost(error) or words
+
+
+def _lost(error: BaseException) -> bool:
+    """Whether it is of reading what another process held."""
+    frames = walk_tb(error.__traceback__) if isinstance(error, OSError | EOFError) else ()
+    return any(str(frame.f_globals.get("__name__")).startswith("multiprocessing.") for frame, _ in frames)
 
 
 def place_of(error: BaseException) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate as running
 from unittest import mock
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from trt_layermerge.blocks.candidates import blocks_of, fit_geometries
 from trt_layermerge.importance.frames import Frame, accumulate, frames_of, in_memory
-from trt_layermerge.merging import patches
+from trt_layermerge.merging import fitting, patches, ridge
 from trt_layermerge.merging.fitting import NormalEquations, Patches
 from trt_layermerge.merging.patches import unknowns_of
 from trt_layermerge.network.geometry import Geometry
@@ -102,8 +104,31 @@ def test_what_equations_hold_once_all_is_solved_is_what_their_frame_says(channel
         *(t for s in equations._solvers.values() for t in (s.gram, s.factor)),
     ):
         held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    said = Frame(full, (), outputs=sum(outputs)).bytes
+    said = Frame(full, (), outputs=outputs).bytes
     assert 0.95 * said <= sum(held.values()) <= said
+
+
+def test_kept_patches_and_fits_from_them_take_no_more_than_their_frame_says():
+    """At the worst moment of all kernels of all blocks, and not much less."""
+    full, outputs, few = Geometry(16, 1, (7, 7), padding=(3, 3, 3, 3)), (8, 200), {"MOST_KEPT": 128}
+    sizes = {"SOLVED_BYTES": 1 << 16, "COLUMNS_AT_ONCE": 64}
+    with (
+        mock.patch.multiple(patches, **few, LARGEST_SYSTEM=16 * 9),
+        mock.patch.multiple(fitting, **few, **sizes),
+        mock.patch.object(ridge, "COLUMNS_AT_ONCE", 64),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
+    ):
+        equations = Patches(full, len(outputs))
+        for _ in range(4):
+            equations.add(torch.randn(2, 16, 9, 9), [torch.randn(2, count, 9, 9) for count in outputs])
+        for index, count in enumerate(outputs):
+            for size in (1, 3, 5, 7):
+                equations.solve(replace(full.middle(size), out_channels=count), of=index)
+        said = Frame(full, (), outputs=outputs).bytes
+    found = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    found.sort(key=lambda event: event.start_ns())
+    most = max(running(event.nbytes() for event in found))
+    assert 0.7 * said <= most <= said
 
 
 def test_large_kernels_keep_patches_beside_the_matrix_of_smaller_ones(network):

@@ -192,6 +192,17 @@ def test_fewer_groups_compute_the_same(a):
             assert_same(regroup(a, groups)(x), a(x))
 
 
+@given(convolutions(), st.data())
+def test_some_outputs_of_each_group_are_those_of_the_whole(a, data):
+    groups, per_group = a.geometry.groups, a.geometry.out_channels // a.geometry.groups
+    first = data.draw(st.integers(0, per_group - 1))
+    some = slice(first, data.draw(st.integers(first + 1, per_group)))
+    a, x = a.shifted(3), noise(a.geometry)
+    shift = torch.randn(len(x), a.geometry.out_channels, 1, 1, dtype=x.dtype)
+    expected = a(x, shift).unflatten(1, (groups, per_group))[:, :, some].flatten(1, 2)
+    assert_same(a.outputs(some)(x, shift), expected)
+
+
 def test_depthwise_stays_depthwise():
     a = of(Geometry(6, 6, (3, 3), padding=(1, 1, 1, 1), groups=6))
     assert compose(a, a).geometry.groups == 6

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import Tensor
@@ -367,3 +367,27 @@ def test_the_part_of_which_a_matrix_is_formed_is_the_largest(geometry, most):
     odd = (geometry.middle(size) for size in (1, 3))
     sizes = [unknowns_of(shape) for shape in (geometry, *odd) if shape and unknowns_of(shape) <= most]
     assert (None if part is None else unknowns_of(part)) == max(sizes, default=None)
+
+
+@settings(max_examples=20)
+@given(geometries(), st.integers(0, 1500), st.booleans())
+def test_outputs_solved_a_few_at_a_time_are_those_of_all_at_once(geometry, at_once, inside):
+    """Whether the large kernel is drawn to a smaller one that is solved with it, or to what it is given."""
+    truth, shifts, values = shifted(geometry, [3])
+    x, prior = noise(geometry, images=16), of(replace(geometry, kernel=(1, 1), padding=(0, 0, 0, 0)), 5)
+    most = unknowns_of(geometry) - 1 if inside else 0
+    targets = truth(x, *values) ** 2
+    few = sample_positions(targets.shape, 40, torch.Generator().manual_seed(0))
+    with mock.patch.object(patches, "LARGEST_SYSTEM", most):
+        equations = equations_for(geometry, shifts=shifts)
+        assert isinstance(equations, Patches)
+        equations.add(x, targets, few, values)
+        drawn_to = admissible_prior(prior, geometry)
+        whole = equations.solve(geometry, drawn_to)
+        with mock.patch.object(fitting, "SOLVED_BYTES", at_once):
+            parts = equations.solve(geometry, drawn_to)
+    torch.testing.assert_close(parts.convolution.weight, whole.convolution.weight, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(parts.convolution.bias, whole.convolution.bias, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(parts.convolution.carries, whole.convolution.carries, rtol=1e-10, atol=1e-10)
+    assert parts.unexplained == pytest.approx(whole.unexplained, rel=1e-9, abs=1e-12)
+    assert max(parts.residual, whole.residual) < 1e-6

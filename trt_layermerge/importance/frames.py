@@ -17,9 +17,8 @@ from torch import Tensor
 from trt_layermerge.blocks.candidates import fit_geometries
 from trt_layermerge.blocks.choice import Choice, Kind, Place
 from trt_layermerge.blocks.lowering import Lowering, Shift, lowered_in
-from trt_layermerge.merging.fitting import Equations, Patches, channels_of, equations_for
+from trt_layermerge.merging.fitting import Equations, Patches, channels_of, equations_for, kept_bytes
 from trt_layermerge.merging.patches import (
-    MOST_KEPT,
     formed_part,
     sample_positions,
     samples_by_batch,
@@ -43,28 +42,30 @@ class Frame:
         geometry: The largest kernel that any of them may be fitted with; its ``out_channels`` say nothing.
         places: The blocks, and what activations are added behind them.
         shifts: What is added to the result of each.
-        outputs: Channels of the blocks' results, of all together.
+        outputs: Channels of the result of each.
     """
 
     geometry: Geometry
     places: tuple[Place, ...]
     shifts: tuple[Shift, ...] = ()
-    outputs: int = 0
+    outputs: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Memory of the matrix, of those for the kernels inside, and of all their factors; of right sides.
 
-        Of kernels that are too large for a matrix, of the patches that are kept, with their products and factors.
+        Of kernels that are too large for a matrix, of the patches that are kept, and of a fit from them.
         """
         groups, part, beside = self.geometry.groups, formed_part(self.geometry), channels_of(self.shifts)
         formed = 0
         if part is not None:
             size = unknowns_of(part) + beside + 1
-            formed = 8 * size * (groups * size * 8 // 3 + self.outputs)  # 1, 3, 5, 7: all are 1.3 times the largest
+            formed = (
+                8 * size * (groups * size * 8 // 3 + sum(self.outputs))
+            )  # 1, 3, 5, 7: all are 1.3 times the largest
         if part == self.geometry:
             return formed
-        return formed + groups * (12 * MOST_KEPT * (unknowns_of(self.geometry) + beside) + 8 * MOST_KEPT**2 * 6)
+        return formed + kept_bytes(self.geometry, beside, max(self.outputs, default=0))
 
 
 def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> list[Frame]:
@@ -82,7 +83,8 @@ def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> lis
         members = found.setdefault((replace(largest, out_channels=largest.groups), shifts), {})
         members[place] = largest.out_channels
     return [
-        Frame(geometry, tuple(members), shifts, sum(members.values())) for (geometry, shifts), members in found.items()
+        Frame(geometry, tuple(members), shifts, tuple(members.values()))
+        for (geometry, shifts), members in found.items()
     ]
 
 

@@ -69,6 +69,15 @@ class Convolution:
         carries = {number: matrix.to(there) for number, matrix in self.carries.items()}
         return replace(self, weight=self.weight.to(there), bias=self.bias.to(there), carries=carries)
 
+    def outputs(self, some: slice) -> Convolution:
+        """The convolution that makes some outputs of each group alone; its weights are views, where they can be."""
+
+        def taken(of_all: Tensor) -> Tensor:
+            return of_all.unflatten(0, (self.geometry.groups, -1))[:, some].flatten(0, 1)
+
+        weight, carries = taken(self.weight), {number: taken(matrix) for number, matrix in self.carries.items()}
+        return Convolution(replace(self.geometry, out_channels=len(weight)), weight, taken(self.bias), carries)
+
     def shifted(self, number: int) -> Convolution:
         """This convolution with a shift added to its result."""
         weight, channels = self.weight, self.geometry.out_channels

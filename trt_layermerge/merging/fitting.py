@@ -8,8 +8,9 @@ ridge term pulls towards a prior (the block's skip, if it has one) and not towar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil
 
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trt_layermerge.blocks.lowering import Shift
-from trt_layermerge.merging.algebra import Convolution, embed
+from trt_layermerge.merging.algebra import Convolution, embed, regroup
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
     all_positions,
@@ -30,8 +31,20 @@ from trt_layermerge.merging.patches import (
     unknowns_of,
     windows,
 )
-from trt_layermerge.merging.ridge import RIDGE, Coefficients, Dual, Primal, add_products, mirror
+from trt_layermerge.merging.ridge import (
+    COLUMNS_AT_ONCE,
+    RIDGE,
+    Coefficients,
+    Dual,
+    Primal,
+    add_products,
+    mirror,
+    relative,
+)
 from trt_layermerge.network.geometry import Geometry
+
+SOLVED_BYTES = 64 << 20
+"""Most that a solution from kept patches takes which is made at a time, in float64: that of some output channels."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,7 @@ class NormalEquations:
         solution = solver.solve(cross, start)
         missed = self.squares[of] - 2 * (solution * cross).sum() + (solution * (solver.gram @ solution)).sum()
         unexplained = unexplained_share(missed, self.squares[of], cross[:, -1], self.samples)
-        found = from_columns(solution, geometry, self.shifts)
+        found = from_columns([solution], geometry, self.shifts)
         return Fitted(found, unexplained, solver.residual(solution, cross, start))
 
 
@@ -212,17 +225,41 @@ class Patches:
         if part not in self._solvers:
             self._solvers[part] = Dual(self._of(geometry))
         solver, targets = self._solvers[part], torch.cat(self._targets[of], 1).double()
-        start = prior_columns(self._inner(geometry, prior, of), geometry, self.shifts).to(targets)
-        ridge = solver.best_ridge(targets, start)
-        solution = solver.solve(targets, start, ridge)
-        missed = targets - solver.predict(solution)
-        unexplained = unexplained_share(missed.square().sum(), targets.square().sum(), targets.sum(1), targets.shape[1])
-        found = from_columns(solution, geometry, self.shifts)
-        return Fitted(found, unexplained, solver.residual(solution, targets, start, ridge))
+        inner, some = self._inner(geometry, prior, of), list(self._at_once(geometry))
+
+        def start(outputs: slice) -> Coefficients:
+            width = len(range(outputs.start, outputs.stop)) * geometry.groups
+            drawn_to = None if inner is None else inner.outputs(outputs)
+            return prior_columns(drawn_to, replace(geometry, out_channels=width), self.shifts).to(targets)
+
+        missed = torch.cat([solver.missed(targets[..., outputs], start(outputs)) for outputs in some], 2)
+        ridge, squares, gradients = solver.best_ridge(missed), targets.new_zeros(()), targets.new_zeros(2)
+
+        def solutions() -> Iterator[Coefficients]:
+            for outputs in some:
+                wanted, begun = targets[..., outputs], start(outputs)
+                solution = solver.solve(missed[..., outputs], begun, ridge)
+                left = wanted - solver.predict(solution)
+                squares.add_(left.square().sum())
+                gradients.add_(solver.gradients(left, solution, wanted, begun, ridge))
+                yield solution
+                del solution, begun  # before the next ones are there
+
+        found = from_columns(solutions(), geometry, self.shifts)
+        unexplained = unexplained_share(squares, targets.square().sum(), targets.sum(1), targets.shape[1])
+        return Fitted(found, unexplained, relative(*gradients))
+
+    def _at_once(self, geometry: Geometry) -> Iterator[slice]:
+        """The outputs of each group, some at a time: whole solutions would be in memory several times."""
+        per_group = geometry.out_channels // geometry.groups
+        size = 8 * geometry.groups * (unknowns_of(geometry) + channels_of(self.shifts) + 1)
+        parts = ceil(per_group / max(1, SOLVED_BYTES // size))
+        bounds = [part * per_group // parts for part in range(parts + 1)]
+        return (slice(first, last) for first, last in pairwise(bounds))
 
     def _of(self, geometry: Geometry) -> Tensor:
         """The kept patches of a kernel; the largest one's are all there is, in one piece and not twice."""
-        self._patches = [torch.cat(self._patches, 1)] if len(self._patches) > 1 else self._patches
+        self._patches = [_joined(self._patches)]
         (whole,) = self._patches
         behind = torch.arange(unknowns_of(self.geometry), whole.shape[2])  # shifts
         taken = torch.cat([part_of(geometry, self.geometry), behind])
@@ -231,7 +268,7 @@ class Patches:
     def _inner(self, geometry: Geometry, prior: Convolution | None, of: int) -> Convolution | None:
         """What a large kernel is drawn to."""
         if self.formed is None:
-            return prior
+            return None if prior is None else regroup(prior, geometry.groups)
         part = replace(self.formed.geometry, out_channels=geometry.out_channels)
         return self.formed.solve(part, admissible_prior(prior, part), of).convolution
 
@@ -244,6 +281,27 @@ def equations_for(geometry: Geometry, blocks: int = 1, shifts: Sequence[Shift] =
     """Empty equations: a matrix, or patches where it would be larger than ``LARGEST_SYSTEM``."""
     formed = formed_part(geometry) == geometry
     return NormalEquations(geometry, blocks, shifts) if formed else Patches(geometry, blocks, shifts)
+
+
+def kept_bytes(geometry: Geometry, shifted: int, outputs: int) -> int:
+    """Memory of ``Patches`` without the matrix that is formed, and of a fit from them.
+
+    Held are the patches, for each kernel that is solved from them in a copy, with products and a factor. A fit takes
+    the solution, and what makes a part of it; or what choosing a ridge takes, before.
+
+    Args:
+        geometry: Of the largest kernel.
+        shifted: Channels of shifts.
+        outputs: Most channels of a result.
+    """
+    part, largest = formed_part(geometry), max(geometry.kernel)
+    inside = {geometry.middle(size) for size in range(1, largest, 2)} - {None}
+    sizes = {unknowns_of(one) for one in (geometry, *inside) if one is not None}
+    kept = [size + shifted for size in sizes if part is None or size > unknowns_of(part)]
+    products = 8 * geometry.groups * MOST_KEPT**2
+    held = 4 * geometry.groups * MOST_KEPT * sum(kept) + 2 * products * len(kept)
+    solving = 8 * max(kept) * outputs + 3 * SOLVED_BYTES + 16 * geometry.groups * MOST_KEPT * COLUMNS_AT_ONCE
+    return held + max(solving, 2 * products)
 
 
 def admissible_prior(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
@@ -274,12 +332,18 @@ def prior_columns(prior: Convolution | None, geometry: Geometry, shifts: Sequenc
     return torch.cat([part.double().reshape(groups, per_group, -1).transpose(1, 2) for part in parts], 1)
 
 
-def from_columns(solution: Coefficients, geometry: Geometry, shifts: Sequence[Shift] = ()) -> Convolution:
-    """The convolution whose weights a solution holds."""
-    sizes = [unknowns_of(geometry), *(shift.channels for shift in shifts), 1]
-    weight, *carries, bias = (
-        part.transpose(1, 2).reshape(geometry.out_channels, -1).contiguous() for part in torch.split(solution, sizes, 1)
-    )
+def from_columns(solutions: Iterable[Coefficients], geometry: Geometry, shifts: Sequence[Shift] = ()) -> Convolution:
+    """The convolution whose weights solutions hold, each those of the next outputs of all groups."""
+    groups, per_group, first = geometry.groups, geometry.out_channels // geometry.groups, 0
+    sizes, parts = [unknowns_of(geometry), *(shift.channels for shift in shifts), 1], list[Tensor]()
+    for solution in solutions:
+        parts = parts or [solution.new_empty(groups, per_group, size) for size in sizes]
+        last = first + solution.shape[2]
+        for part, columns in zip(parts, torch.split(solution, sizes, 1), strict=True):
+            part[:, first:last] = columns.transpose(1, 2)
+        first = last
+        del solution, columns  # before the next one is there
+    weight, *carries, bias = (part.flatten(0, 1) for part in parts)
     weight = weight.reshape(geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
     return Convolution(
         geometry, weight, bias[:, 0], {shift.number: carry for shift, carry in zip(shifts, carries, strict=True)}
@@ -301,6 +365,19 @@ def _require_data(samples: int, finite: bool) -> None:
         raise ValueError("no samples were accumulated")
     if not finite:
         raise ValueError("the samples are not finite")
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Patches in one piece; each part is let go once it is copied, for all of them are large."""
+    if len(parts) == 1:
+        return parts[0]
+    groups, _, unknowns = parts[0].shape
+    whole, first = parts[0].new_empty(groups, sum(part.shape[1] for part in parts), unknowns), 0
+    while parts:
+        part = parts.pop(0)
+        whole[:, first : first + part.shape[1]] = part
+        first += part.shape[1]
+    return whole
 
 
 def _with_ones(patches: Tensor) -> Tensor:

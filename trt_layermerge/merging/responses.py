@@ -98,7 +98,7 @@ def fit_responses(
     unexplained = unexplained_share(
         missed.square().sum(), targets.square().sum(), targets.sum(1), responses.patches.shape[1]
     )
-    return Fitted(from_columns(solution, geometry, responses.shifts), unexplained, solver.residual)
+    return Fitted(from_columns([solution], geometry, responses.shifts), unexplained, solver.residual)
 
 
 class _Formed:
@@ -123,10 +123,10 @@ class _Kept:
 
     def __init__(self, responses: Responses, prior: Coefficients) -> None:
         self.system, self.residual = Dual(responses.patches[..., :-1]), 0.0
-        self.ridge = self.system.best_ridge(responses.wanted.double() - responses.added, prior)
+        self.ridge = self.system.best_ridge(self.system.missed(responses.wanted.double() - responses.added, prior))
 
     def solve(self, targets: Rows, prior: Coefficients) -> Coefficients:
-        solution = self.system.solve(targets, prior, self.ridge)
+        solution = self.system.solve(self.system.missed(targets, prior), prior, self.ridge)
         self.residual = self.system.residual(solution, targets, prior, self.ridge)
         return solution
 

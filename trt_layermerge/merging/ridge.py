@@ -24,13 +24,14 @@ VALIDATED = 5
 LEAST_RIDGE = 1e-30
 """Ridge where patches are all zeros: dividing by it gives large numbers, not infinite ones."""
 
-COLUMNS_AT_ONCE = 4096
+COLUMNS_AT_ONCE = 2048
 """Columns of patches that are converted to float64 at a time."""
 
 TILE = 512
 """Unknowns on a side of the tiles in which a symmetric product is made: half of it is enough."""
 
 Coefficients = Float[Tensor, "groups unknowns_and_bias out_per_group"]
+Targets = Float[Tensor, "groups samples out_per_group"]
 
 
 def add_products(gram: Float[Tensor, "groups unknowns unknowns"], patches: Float[Tensor, "groups _ unknowns"]) -> None:
@@ -123,9 +124,13 @@ class Dual:
         """What ridges are told in: means of the diagonal of ``P^T P`` before centring, as above."""
         self._factored: tuple[float, Tensor] | None = None
 
-    def best_ridge(self, targets: Float[Tensor, "groups samples out_per_group"], prior: Coefficients) -> float:
+    def missed(self, targets: Targets, prior: Coefficients) -> Targets:
+        """What a prior without its bias leaves of the targets, float64: what is solved for."""
+        return targets.double() - self._made(prior[:, :-1], torch.zeros_like(prior[:, -1:]))
+
+    def best_ridge(self, missed: Targets) -> float:
         """Of ``WIDE_RIDGES``, the one that is best on the last samples when only the first ones are solved on."""
-        missed, samples = self._missed_by(prior, targets), targets.shape[1]
+        samples = missed.shape[1]
         count = samples - samples // VALIDATED
         if count == samples:
             return max(WIDE_RIDGES)  # too few samples to tell: the prior is all there is
@@ -143,31 +148,39 @@ class Dual:
 
         return min(WIDE_RIDGES, key=left)
 
-    def solve(
-        self, targets: Float[Tensor, "groups samples out_per_group"], prior: Coefficients, ridge: float
-    ) -> Coefficients:
-        """W for targets, a prior and a ridge."""
-        missed = self._missed_by(prior, targets)
+    def solve(self, missed: Targets, prior: Coefficients, ridge: float) -> Coefficients:
+        """W for what the prior misses of targets, and a ridge."""
         offset = missed.mean(1, keepdim=True)
         if self._factored is None or self._factored[0] != ridge:
             self._factored = ridge, self._factor(self.products.clone(), ridge * self.scale)
-        step = self._gathered(torch.cholesky_solve(missed - offset, self._factored[1]))
-        return torch.cat([prior[:, :-1] + step, offset - self.middle @ step], 1)
+        shares, solution = torch.cholesky_solve(missed - offset, self._factored[1]), torch.empty_like(prior)
+        weights = solution[:, :-1]  # written into their place: each of these is as large as all weights
+        for columns, step in self._gathered(shares):
+            weights[:, columns] = step
+        solution[:, -1:] = offset - self.middle @ weights
+        weights += prior[:, :-1]
+        return solution
 
-    def predict(self, solution: Coefficients) -> Float[Tensor, "groups samples out_per_group"]:
+    def predict(self, solution: Coefficients) -> Targets:
         """What a convolution makes of the patches."""
-        result = solution[:, -1:]
-        for columns in self._parts():
-            result = result + self.patches[..., columns].double() @ solution[:, :-1][:, columns]
-        return result
+        return self._made(solution[:, :-1], solution[:, -1:])
 
-    def residual(self, solution: Coefficients, targets: Tensor, prior: Coefficients, ridge: float) -> float:
-        """The gradient at a solution, relative to the gradient at the prior: how exactly the system was solved."""
-        missed = targets.double() - self.predict(solution)
-        weight = _at_least(ridge * self.scale)
-        gradient = self._gathered(missed) - weight[:, None, None] * (solution - prior)[:, :-1]
-        begun = self._gathered(targets.double() - targets.double().mean(1, keepdim=True)).norm()
-        return float(gradient.norm() / begun.clamp_min(torch.finfo(begun.dtype).tiny))
+    def residual(self, solution: Coefficients, targets: Targets, prior: Coefficients, ridge: float) -> float:
+        """The gradient at a solution, relative to that where nothing is explained: how exactly it was solved."""
+        return relative(*self.gradients(targets.double() - self.predict(solution), solution, targets, prior, ridge))
+
+    def gradients(
+        self, left: Targets, solution: Coefficients, targets: Targets, prior: Coefficients, ridge: float
+    ) -> Float[Tensor, " 2"]:
+        """Sums of squares of the gradient at a solution, which leaves so much of the targets, and at their means."""
+        weight, targets = _at_least(ridge * self.scale)[:, None, None], targets.double()
+        both = torch.cat([left, targets - targets.mean(1, keepdim=True)], 2)
+        squares = left.new_zeros(2)
+        for columns, found in self._gathered(both):
+            here, begun = found.chunk(2, 2)
+            distance = solution[:, :-1][:, columns] - prior[:, :-1][:, columns]
+            squares += torch.stack([(here - weight * distance).square().sum(), begun.square().sum()])
+        return squares
 
     @staticmethod
     def _factor(products: Tensor, ridge: Float[Tensor, " groups"]) -> Tensor:
@@ -176,18 +189,24 @@ class Dual:
         factor: Tensor = torch.linalg.cholesky(products)
         return factor
 
-    def _missed_by(self, prior: Coefficients, targets: Tensor) -> Tensor:
-        """What a prior without its bias leaves of the targets."""
-        return targets.double() - self.predict(torch.cat([prior[:, :-1], torch.zeros_like(prior[:, -1:])], 1))
+    def _made(self, weights: Tensor, bias: Tensor) -> Targets:
+        for columns in self._parts():
+            bias = bias + self.patches[..., columns].double() @ weights[:, columns]
+        return bias
 
-    def _gathered(self, values: Float[Tensor, "groups samples out_per_group"]) -> Coefficients:
-        """Centred ``P^T`` times values."""
-        parts = [(self.patches[..., c].double() - self.middle[..., c]).transpose(1, 2) @ values for c in self._parts()]
-        return torch.cat(parts, 1)
+    def _gathered(self, values: Targets) -> Iterator[tuple[slice, Tensor]]:
+        """Centred ``P^T`` times values, some of its rows at a time."""
+        for columns in self._parts():
+            yield columns, (self.patches[..., columns].double() - self.middle[..., columns]).transpose(1, 2) @ values
 
     def _parts(self) -> Iterator[slice]:
         for first in range(0, self.patches.shape[2], COLUMNS_AT_ONCE):
             yield slice(first, first + COLUMNS_AT_ONCE)
+
+
+def relative(gradient: Tensor, begun: Tensor) -> float:
+    """How exactly a system was solved, from the two sums of squares of :meth:`Dual.gradients`."""
+    return float((gradient / begun.clamp_min(torch.finfo(begun.dtype).tiny)).sqrt())
 
 
 def _at_least(ridge: Tensor) -> Tensor:
