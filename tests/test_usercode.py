@@ -153,3 +153,14 @@ def test_forks_end_as_they_like_and_what_was_there_comes_back() -> None:
         with pytest.raises(TaskError, match=said), user_code("it", TaskError):
             os._exit(0)
     assert (os._exit, os.execv, os.execve) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_fork_of_the_users_code_ends_with_it() -> None:
+    with user_code("it", TaskError):
+        child = os.fork()
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        if not child:
+            os._exit(7)  # it has come through

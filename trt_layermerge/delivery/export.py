@@ -78,7 +78,8 @@ def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgr
         assert program is not None
         _keep_small_terms(program)
         program.optimize()
-    if any(not isinstance(value.shape[0], ir.SymbolicDim) for value in program.model.graph.inputs[: len(inputs)]):
+    shapes = [value.shape for value in program.model.graph.inputs[: len(inputs)]]
+    if not all(shape is not None and isinstance(shape[0], ir.SymbolicDim) for shape in shapes):
         raise ValueError("torch's exporter takes a size that depends on the batch for a fixed one")
     _name_ends(program, [item.name for item in inputs], output_names(module))
     _leave_names_to_the_ends(program)

@@ -73,7 +73,7 @@ class Convolution:
         """The convolution that makes some outputs of each group alone; its weights are views, where they can be."""
 
         def taken(of_all: Tensor) -> Tensor:
-            return of_all.unflatten(0, (self.geometry.groups, -1))[:, some].flatten(0, 1)
+            return of_all.reshape(self.geometry.groups, -1, *of_all.shape[1:])[:, some].flatten(0, 1)
 
         weight, carries = taken(self.weight), {number: taken(matrix) for number, matrix in self.carries.items()}
         return Convolution(replace(self.geometry, out_channels=len(weight)), weight, taken(self.bias), carries)
