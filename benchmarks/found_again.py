@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 THRESHOLD, LEAST_SIDE = 0.3, 3
 """Of a map of text: from where on a pixel is text, and the shortest side of a box; PP-OCR's own settings."""
@@ -39,28 +40,34 @@ def text(outputs: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Tenso
 
 
 def boxes_in(text: Tensor) -> list[Boxes]:
-    """Boxes around the parts of masks ``[batch, height, width]`` that hang together, corners too."""
-    numbers = torch.arange(1.0, text[0].numel() + 1, device=text.device).view(1, *text.shape[1:])
-    parts, before = numbers * text, torch.zeros_like(text, dtype=torch.float32)
-    while not torch.equal(parts, before):  # each pixel takes the largest number that reaches it, and then that one's
-        before, parts = parts, F.max_pool2d(parts[:, None], 3, 1, 1)[:, 0] * text
-        named = (parts.flatten(1).long() - 1).clamp_min(0)
-        parts = parts.flatten(1).gather(1, named).view_as(parts) * text
-    return _around(parts)
+    """Boxes around the parts of masks ``[batch, height, width]`` that hang together, corners too; on the CPU."""
+    return [torch.from_numpy(_boxes_in(mask)) for mask in text.cpu().numpy()]
 
 
-def _around(parts: Tensor) -> list[Boxes]:
-    """Boxes around pixels of one number in one map, small ones left out; on the CPU."""
-    image, row, column = parts.nonzero().unbind(1)
-    pixels = parts[0].numel()
-    whose, part = (image * (pixels + 1) + parts[image, row, column].long()).unique(return_inverse=True)
-    first = torch.full((2, len(whose)), pixels, device=parts.device).scatter_reduce(
-        1, part.expand(2, -1), torch.stack([column, row]), "amin"
-    )
-    last = torch.zeros_like(first).scatter_reduce(1, part.expand(2, -1), torch.stack([column, row]) + 1, "amax")
-    boxes, owners = torch.cat([first, last]).T.cpu(), (whose // (pixels + 1)).cpu()
-    large = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= LEAST_SIDE
-    return [boxes[large & (owners == number)] for number in range(len(parts))]
+def _boxes_in(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Those of one mask: each run of pixels in a row is joined to those that it touches in the row above."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    (row, first), last = np.nonzero(steps == 1), np.nonzero(steps == -1)[1]
+    stride = mask.shape[1] + 2  # no run of another row is found between two places of one row
+    above = (row - 1) * stride
+    begin = np.searchsorted(row * stride + last, above + first)
+    end = np.searchsorted(row * stride + first, above + last, "right")
+    part = list(range(len(row)))
+
+    def root(run: int) -> int:
+        while part[run] != run:
+            part[run] = part[part[run]]
+            run = part[run]
+        return run
+
+    for run, touched in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
+        for other in range(*touched):
+            part[root(other)] = root(run)
+    roots, number = np.unique([root(run) for run in part], return_inverse=True)
+    least, most = np.full((len(roots), 2), mask.size), np.zeros((len(roots), 2), np.int64)
+    np.minimum.at(least, number, np.stack([first, row], 1))
+    np.maximum.at(most, number, np.stack([last, row + 1], 1))
+    return np.concatenate([least, most], 1)[(most - least).min(1, initial=mask.size) >= LEAST_SIDE]
 
 
 def overlap(found: Boxes, wanted: Boxes) -> float:

@@ -66,15 +66,20 @@ def _values() -> list[object]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="there are no such signals")
-def test_the_handler_that_a_loader_with_workers_sets_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_handler_that_a_loader_with_workers_sets_raises_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     before = signal.getsignal(signal.SIGCHLD)
-    try:
-        with user_code("it", TaskError):  # a warning would be an error
-            signal_handling._set_SIGCHLD_handler()
+    with user_code("it", TaskError):  # a warning would be an error
+        signal_handling._set_SIGCHLD_handler()
         assert signal.getsignal(signal.SIGCHLD) != before
-    finally:
-        signal.signal(signal.SIGCHLD, before)
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+@pytest.mark.parametrize("timer", [signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF])
+def test_no_timer_runs_on(timer: signal.Signals) -> None:
+    with pytest.warns(Caution, match="the alarm clock"), user_code("it", TaskError):
+        signal.setitimer(timer, 60)
+    assert signal.getitimer(timer) == (0, 0)
 
 
 @pytest.mark.parametrize("name", TOLD)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing.connection import Client
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -46,6 +48,14 @@ def test_whatever_is_raised_is_one_message_with_its_place(error: BaseException, 
         raise error
     assert caught.value.exit_code == 3 and caught.value.__cause__ is error
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_worker_that_has_ended_is_told_of(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TaskError, match=r"it: FileNotFoundError: .*; a process .* has ended"),
+        user_code("it", TaskError),
+    ):
+        Client(str(tmp_path / "nobody"))  # as tensors are fetched from it
 
 
 def test_recursion_without_end_is_told() -> None:
@@ -143,3 +153,14 @@ def test_forks_end_as_they_like_and_what_was_there_comes_back() -> None:
         with pytest.raises(TaskError, match=said), user_code("it", TaskError):
             os._exit(0)
     assert (os._exit, os.execv, os.execve) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_fork_of_the_users_code_ends_with_it() -> None:
+    with user_code("it", TaskError):
+        child = os.fork()
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        if not child:
+            os._exit(7)  # it has come through

@@ -67,9 +67,14 @@ def _neighbour(path: Path) -> tuple[Path, int]:
         # Not tempfile's, which are private and would have to be opened up whatever the umask says.
         neighbour = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{path.suffix}")
         handle = os.open(neighbour, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        lock(handle, path.parent)
-        if os.fstat(handle).st_nlink:  # else somebody was between the two lines above
-            return neighbour, handle
+        try:
+            lock(handle, path.parent)
+            if os.fstat(handle).st_nlink:  # else somebody was between the two lines above
+                return neighbour, handle
+        except BaseException:
+            neighbour.unlink(missing_ok=True)
+            os.close(handle)
+            raise
         os.close(handle)
 
 

@@ -183,23 +183,33 @@ def _put_loggers(before: list[str]) -> None:
         logging.getLogger(name).disabled = False
 
 
-def _timer() -> bool:
-    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
+_TIMERS = [getattr(signal, name) for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF") if hasattr(signal, name)]
 
 
-def _put_timer(before: bool) -> None:
-    if not before:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+def _timers() -> list[bool]:
+    return [signal.getitimer(timer)[0] > 0 for timer in _TIMERS]
 
 
-_HANDLED = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE") if hasattr(signal, name)]
+def _put_timers(before: list[bool]) -> None:
+    for timer, running in zip(_TIMERS, before, strict=True):
+        if not running:
+            signal.setitimer(timer, 0)
+
+
+_HANDLED = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGPIPE") if hasattr(signal, name)]
 
 
 def _handlers() -> list[Any]:
-    """Those of a DataLoader with workers, which tells when one of them dies, is set once and stays, count as none."""
-    found = (signal.getsignal(number) for number in _HANDLED)
-    loaders = "torch.utils.data._utils.signal_handling"
-    return [signal.SIG_DFL if getattr(one, "__module__", "") == loaders else one for one in found]
+    return [signal.getsignal(number) for number in _HANDLED]
+
+
+def _of_children() -> Any:
+    """A DataLoader's raises wherever it finds us once a worker has died; who waits for that worker is told anyway."""
+    return signal.getsignal(signal.SIGCHLD)
+
+
+def _put_of_children(before: Any) -> None:
+    signal.signal(signal.SIGCHLD, before)
 
 
 def _put_handlers(before: list[Any]) -> None:
@@ -212,7 +222,11 @@ _PROCESS = (
     _Mode("the working directory", os.getcwd, os.chdir),
     _Mode("environment variables", _environment, _put_environment),
     _Mode("handlers of signals", _handlers, _put_handlers),
-    *([_Mode("the alarm clock", _timer, _put_timer)] if hasattr(signal, "setitimer") else []),
+    *(
+        [_Mode("the handler of ended processes", _of_children, _put_of_children, told=False)]
+        * hasattr(signal, "SIGCHLD")
+    ),
+    *([_Mode("the alarm clock", _timers, _put_timers)] if _TIMERS else []),
     _Mode("standard streams", _streams, _put_streams),
     _Mode("filters of warnings", lambda: tuple(warnings.filters), _put_filters, told=False),
     _Mode("the level of all loggers", lambda: logging.root.manager.disable, logging.disable, told=False),

@@ -42,7 +42,7 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
 
     def __enter__(self) -> None:
         """Listen for Ctrl-C, and note what is set for the whole process."""
-        self._modes, self._on = modes_now(), left_on()
+        self._modes, self._on, self._process = modes_now(), left_on(), os.getpid()
         if callable(self._handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._listen)
 
@@ -60,6 +60,8 @@ class user_code:  # noqa: N801  # a context manager, as those of contextlib
             InputError: The code raised; of the given kind.
             KeyboardInterrupt: The user pressed Ctrl-C, or ended the process.
         """
+        if os.getpid() != self._process:  # a fork, which must not do a second time what is done from here on
+            os._exit(error is not None)
         changed = put_back(self._modes)
         if self._handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._handler)
@@ -131,7 +133,14 @@ def _words(error: BaseException) -> str:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
     except BaseException:  # its own __str__, which is the user's code too
         said = ""
-    return f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
+    words = f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
+    return f"{words}; a process that it waits for, such as a worker that loads data, has ended" * _lost(error) or words
+
+
+def _lost(error: BaseException) -> bool:
+    """Whether it is of reading what another process held."""
+    frames = walk_tb(error.__traceback__) if isinstance(error, OSError | EOFError) else ()
+    return any(str(frame.f_globals.get("__name__")).startswith("multiprocessing.") for frame, _ in frames)
 
 
 def place_of(error: BaseException) -> str:

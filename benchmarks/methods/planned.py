@@ -125,6 +125,8 @@ class Planned(Contender):
 
     def rungs(self, bench: Bench) -> Iterator[Rung]:
         """Plans of the frontier around each budget, and its fastest."""
+        if (self.widths or 0) >= len(bench.case.widths):
+            return  # it has fewer to offer
         widths = "" if self.widths is None else bench.case.widths[self.widths]
         session = bench.session(self.method, widths, trained=self.trained)
         if self.trained and not session.job.importance_file.exists():

@@ -23,7 +23,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from trt_layermerge.errors import InputError, LayerMergeError
 from trt_layermerge.files import write_json
@@ -107,17 +107,28 @@ def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int
                 try:
                     with exclusive(place):
                         if not (place / "score.json").exists():
-                            score = _score(maker, variant, rung, seed, steps)
+                            recipe = replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
+                            score = _score(maker, variant, rung, recipe, place / "checkpoint")
                             write_json(place / "score.json", {"variant": variant.name, "network": network} | score)
                             print(f"{place.name}: {score}", flush=True)
                 except InputError:
                     continue  # another process is at it
 
 
-def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | None) -> dict[str, Any]:
-    bench, began = maker.bench, time.monotonic()
-    torch.manual_seed(seed)
-    start, recipe = rung.trainable.start(bench), replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
+def _score(maker: Maker, variant: Variant, rung: Rung, recipe: Recipe, checkpoint: Path) -> dict[str, Any]:
+    """Held-out data's word on a network; trained as rows are, but for what no recipe says."""
+    began = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    as_rows = variant.changes.keys().isdisjoint(("batch", "inner"))
+    module = maker.delivered(rung, recipe, checkpoint) if as_rows else _graphed(maker.bench, variant, rung, recipe)
+    seconds, score = time.monotonic() - began, maker.bench.held_out(module)
+    checkpoint.unlink(missing_ok=True)
+    return {"seed": recipe.seed, "loss": round(score.loss, 5), "accuracy": score.accuracy, "seconds": round(seconds, 1)}
+
+
+def _graphed(bench: Bench, variant: Variant, rung: Rung, recipe: Recipe) -> nn.Module:
+    """With a batch of another size, or inner states to learn from."""
+    start = rung.trainable.start(bench)
     student, teacher, inner = start, fold_norms(bench.widest.network.module), variant.changes.get("inner", 0.0)
     if inner and isinstance(rung, PlannedRung):
         assert isinstance(start, fx.GraphModule)
@@ -125,8 +136,7 @@ def _score(maker: Maker, variant: Variant, rung: Rung, seed: int, steps: int | N
         student, teacher = observed.student, observed.teacher
     GraphedTraining(student, teacher, variant.task(bench.task), recipe, bench.computes_on, inner).run()
     move(start, CPU)
-    seconds, score = time.monotonic() - began, bench.held_out(rung.finish(bench, start.eval()))
-    return {"seed": seed, "loss": round(score.loss, 5), "accuracy": score.accuracy, "seconds": round(seconds, 1)}
+    return rung.finish(bench, start.eval())
 
 
 def table(folder: Path) -> Iterator[str]:

@@ -135,7 +135,7 @@ class Maker:
             with self._alone_in(folder):
                 if not path.exists():
                     with self.bench.cost("trials"):
-                        module = self._delivered(rung, recipe if trained else None, folder / "checkpoint")
+                        module = self.delivered(rung, recipe if trained else None, folder / "checkpoint")
                         loss = self.bench.held_out(module).loss
                     write_json(path, round(loss, 5))
                     (folder / "checkpoint").unlink(missing_ok=True)
@@ -162,7 +162,7 @@ class Maker:
     def _made(self, rung: Rung, seed: Seed, folder: Path) -> dict[str, Any]:
         began, wall = time.process_time(), time.monotonic()
         recipe = None if seed is None else replace(self.bench.case.recipe, seed=seed)
-        module = self._delivered(rung, recipe, folder / "checkpoint")
+        module = self.delivered(rung, recipe, folder / "checkpoint")
         seconds, wall, held_out = time.process_time() - began, time.monotonic() - wall, self.bench.held_out(module)
         if seed in LATENCY_SEEDS:
             self.bench.write(module, folder / "network.onnx")
@@ -175,7 +175,7 @@ class Maker:
             "trained_on": self.bench.trained_on,
         }
 
-    def _delivered(self, rung: Rung, recipe: Recipe | None, checkpoint: Path) -> nn.Module:
+    def delivered(self, rung: Rung, recipe: Recipe | None, checkpoint: Path) -> nn.Module:
         """What a network is when it is trained, if it is."""
         bench, model = self.bench, (rung if recipe is None else rung.trainable).start(self.bench)
         if recipe is not None:

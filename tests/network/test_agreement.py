@@ -85,3 +85,9 @@ def test_rounding_that_depends_on_the_batch_is_no_mixing() -> None:
 
     torch.manual_seed(0)
     assert len(found(rounded, a=conv(), b=conv()).chains) > 0
+
+
+def test_the_batch_is_the_first_dimension_of_what_is_returned() -> None:
+    with pytest.raises(ModelError, match=r"returns \[8, batch, 4\] \(permute\); the batch must be the first") as caught:
+        found(lambda m, x: m.b(m.a(x)).mean(2).permute(2, 0, 1), a=conv(), b=conv())  # time first, as for CTC
+    assert "transpose" in str(caught.value.hint)

@@ -13,6 +13,7 @@ from tests.network.written import Net, conv
 from trt_layermerge.blocks.candidates import choices_of
 from trt_layermerge.blocks.cost import Setting, signatures
 from trt_layermerge.network.count import size_of
+from trt_layermerge.network.inputs import Input
 from trt_layermerge.network.network import trace
 
 
@@ -63,6 +64,26 @@ def test_signatures_have_the_batch_that_their_operations_run_at(
     assert {cost.batch for cost in costs} == {3 * multiple}
     x = torch.randn(5, 4, 8, 8)
     torch.testing.assert_close(network.module(x), source(x))
+
+
+def test_inputs_may_be_stacked_in_the_batch() -> None:
+    """As the two views of a stereo network are."""
+
+    class Stereo(Net):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]
+            one, other = body(self, torch.cat([left, right])).chunk(2)
+            return self.c(one - other)
+
+    torch.manual_seed(0)
+    source = Stereo(body, a=conv(), b=conv(), c=conv())
+    network = trace("net", source, [Input(name, (4, 8, 8)) for name in ("left", "right")])
+    assert {layer.name: chain.multiple for chain in network.chains for layer in chain.layers} == {
+        "a": 2,
+        "b": 2,
+        "c": 1,
+    }
+    views = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8)
+    torch.testing.assert_close(network.module(*views), source(*views))
 
 
 def test_frames_count_for_the_memory_of_activations() -> None:

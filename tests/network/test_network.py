@@ -104,3 +104,17 @@ def test_other_inputs_than_forward_takes_are_one_message(file: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot trace Net for an input of \(2, 3, 8, 8\)") as caught:
         load_network(str(file))
     assert "INPUTS" in str(caught.value)
+
+
+def test_a_trunk_that_several_inputs_share_is_better_given_alone() -> None:
+    class Siamese(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            return self.trunk(left) - self.trunk(right)
+
+    with pytest.raises(ModelError, match="weights are shared") as caught:
+        trace("siamese", Siamese(), [Input(name, (3, 8, 8)) for name in ("left", "right")])
+    assert str(caught.value).count("trunk.0") == 1 and "as a network by itself" in str(caught.value.hint)

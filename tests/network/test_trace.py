@@ -200,7 +200,8 @@ def with_gradients(m: Any, x: Tensor) -> Tensor:
         (lambda m, x: m.a(x[:, :3]), "cannot trace Net"),
         (lambda m, x: m.a(x).argmax(1), "returns torch.int64"),
         (lambda m, x: m.a(x) + torch.rand_like(x), "differs from it by"),
-        (lambda m, x: m.a(x) / 0, "differs from it by nan"),
+        (lambda m, x: m.a(x) / 0, "Net returns what is not finite for random inputs\n"),
+        (lambda m, x: m.a(x)[:, :, 8:], r"Net returns a tensor without elements, \[2, 4, 0, 8\]"),
         (with_gradients, "has a graph inside its graph"),
     ],
 )
@@ -310,3 +311,37 @@ def test_an_instance_norm_with_running_statistics_is_a_batch_norm() -> None:
 def test_what_changes_the_type_of_numbers_stays() -> None:
     source = Net(lambda m, x: m.a(x) + (x > 0).sum((2, 3), keepdim=True) / 1, a=conv())
     assert any("div" in str(node.target) for node in normal_form(source, (4, 8, 8)).graph.nodes)
+
+
+class Remembering(nn.Module):
+    """Keeps a grid for as long as the batch has the same shape, as detectors do, a moving average, and what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shape = conv(), None
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shape != x.shape:
+            self.shape, self.grid = x.shape, torch.arange(8.0)
+            self.register_buffer("late", x.sum(), persistent=False)
+        self.mean.mul_(0.9).add_(x.detach().mean((0, 2, 3)), alpha=0.1)
+        return self.conv(x) * self.grid + self.mean[:, None, None] * 0
+
+
+def test_what_a_source_keeps_for_its_next_call_is_as_before() -> None:
+    source = Remembering()
+    module = normal_form(source, (4, 8, 8))
+    assert source.shape is None and not hasattr(source, "grid") and list(source._buffers) == ["mean"]
+    assert not source.mean.any() and not dict(module.named_buffers())["mean"].any()
+    x = torch.randn(3, 4, 8, 8)
+    torch.testing.assert_close(module(x), source(x))
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    source = nn.Sequential(conv(), conv())
+    with torch.no_grad():
+        source[1].weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"not finite for random inputs: its 1\.weight is not") as caught:
+        normal_form(source, (4, 8, 8))
+    assert "did not diverge" in str(caught.value.hint)

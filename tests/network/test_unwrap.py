@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import weight_norm
 from torch.optim.swa_utils import AveragedModel
 
+from trt_layermerge.errors import ModelError
 from trt_layermerge.network.network import load_network, trace
 from trt_layermerge.network.unwrap import unwrapped
 
@@ -112,3 +113,13 @@ def test_it_is_said_when_a_network_is_loaded(tmp_path: Path, caplog: pytest.LogC
         network = load_network(f"{path}:net", tmp_path / "weights.pth")
     assert [record.getMessage().removeprefix(f"{path}:net: ") for record in caplog.records] == list(network.notes)
     assert len(network.notes) == 3 and "prefix 'module.' taken off" in network.notes[2]
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+def test_lazy_layers_have_to_have_their_shapes() -> None:
+    module = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d())
+    with pytest.raises(ModelError, match=r"without a shape: 0\.weight, 0\.bias, 1\.weight") as caught:
+        unwrapped(module)
+    assert "run it once in its factory" in str(caught.value.hint)
+    module(torch.zeros(1, 3, 8, 8))
+    assert unwrapped(module) == (module, ())

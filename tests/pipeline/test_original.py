@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.pipeline.conftest import QuickJob, Recorder
-from trt_layermerge.errors import ExitCode, ProofError, UsageError
+from trt_layermerge.errors import ExitCode, ModelError, ProofError, UsageError
 from trt_layermerge.network.inputs import Input, examples
 from trt_layermerge.network.network import Network, trace
 from trt_layermerge.pipeline.measuring import baseline_stage, importance_stage, profile_stage
@@ -42,6 +42,39 @@ def test_it_is_not_where_it_differs(tmp_path: Path, bias: float) -> None:
     with pytest.raises(ProofError, match=r"the original as ONNX differs from net by .* nothing was measured") as caught:
         write_original(found, examples(found.inputs, 5), path)
     assert caught.value.exit_code is ExitCode.PROOF_FAILED and not path.exists()
+
+
+class Fickle(nn.Module):
+    """Does something else on inputs of five than on the two that it is traced with."""
+
+    def __init__(self, does: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.does = does
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.does(x)
+
+
+def _end(_: torch.Tensor) -> object:
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (_end, "cannot run net on real inputs: it ends the process"),
+        (lambda x: 1 / 0, r"real inputs: ZeroDivisionError: division by zero \(\S*test_original.py, line \d+\)"),
+        (lambda x: (x, x), "returns 2 tensors for real inputs, 1 when it is traced"),
+        (lambda x: 3, "returns no tensor alone"),
+    ],
+)
+def test_a_source_that_fails_on_real_inputs_is_told(
+    does: Callable[[torch.Tensor], object], said: str, tmp_path: Path
+) -> None:
+    found, path = network(), tmp_path / "original.onnx"
+    with pytest.raises(ModelError, match=said):
+        write_original(replace(found, source=Fickle(does)), examples(found.inputs, 5), path)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("stage", [profile_stage, baseline_stage, importance_stage])

@@ -103,6 +103,38 @@ def test_labels_of_no_class_are_named_where_they_come(task: Classification, data
         read(labels(0, 3, wrong, 1), data)
 
 
+OF_NO_CLASSES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "another type": (lambda y: y.int(), r"labels \[4\] of torch.int32; they must be \[batch\] of torch.int64"),
+    "real numbers": (lambda y: y.float(), r"labels \[4\] of torch.float32"),
+    "decisions": (lambda y: y > 0, r"labels \[4\] of torch.bool"),
+    "a dimension more": (lambda y: y[:, None], r"labels \[4, 1\] of torch.int64"),
+    "one-hot": (lambda y: nn.functional.one_hot(y, 4), r"labels \[4, 4\]"),
+    "shares": (lambda y: nn.functional.one_hot(y, 4).float(), r"labels \[4, 4\] of torch.float32"),
+    "none": (lambda y: y * 0 - 100, "no labels: all are -100"),
+    "two": (lambda y: (y, y), "2 targets; labels are one tensor"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), OF_NO_CLASSES.values(), ids=OF_NO_CLASSES.keys())
+def test_labels_that_are_no_classes_are_told_with_their_batch(
+    task: Classification, change: Callable[[Tensor], Any], words: str
+) -> None:
+    network = trace("net", nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (2, 4, 4))
+    made = Changing("odd", task.train, task.train, 4, 16, 16, made=lambda x, y: (x, change(torch.tensor([0, 1, 2, 3]))))
+    with pytest.raises(TaskError, match=f"batch 3 of held_out_batches yields {words}"):
+        read(CheckedTask(made).for_network(network, torch.device("cpu")), "held_out_batches")
+
+
+def test_shares_of_classes_are_labels_for_a_metric_of_ones_own(task: Classification) -> None:
+    class Mixed(Changing):
+        def metric(self, output: Tensor, target: Tensor) -> Tensor:
+            return (output.argmax(1) == target.argmax(1)).float()
+
+    network = trace("net", nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (2, 4, 4))
+    mixed = Mixed("odd", task.train, task.train, 4, 16, 16, made=lambda x, y: (x, torch.eye(4)))
+    assert read(CheckedTask(mixed).for_network(network, torch.device("cpu")), "held_out_batches")
+
+
 def test_tensors_of_inference_mode_and_of_graphs_can_be_trained_on(task: Classification) -> None:
     weights = nn.Parameter(torch.ones(2, 4, 4))
 

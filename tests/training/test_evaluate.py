@@ -59,15 +59,20 @@ def test_no_data_is_an_error(task: Classification, make_model: MakeModel) -> Non
         evaluate(make_model(), [], task)
 
 
-def test_a_metric_must_be_one_number_a_sample(task: Classification, make_model: MakeModel) -> None:
+@pytest.mark.parametrize(
+    ("turned", "words"), [(Tensor.mean, r"\[\] for"), (lambda numbers: numbers * 1j, r"complex numbers \[20\] for")]
+)
+def test_a_metric_must_be_one_number_a_sample(
+    task: Classification, make_model: MakeModel, turned: Callable[[Tensor], Tensor], words: str
+) -> None:
     @dataclass(frozen=True)
-    class Averaging(Classification):
+    class Other(Classification):
         def metric(self, output: Tensor, target: Tensor) -> Tensor:
-            return super().metric(output, target).mean()
+            return turned(super().metric(output, target))
 
-    averaging = Averaging("averaging", task.train, task.test, held_out=1)
-    with pytest.raises(TaskError, match=r"metric returns \[\] for a batch of 20"):
-        evaluate(make_model(), averaging.test_batches(), averaging)
+    other = Other("other", task.train, task.test, held_out=1)
+    with pytest.raises(TaskError, match=f"metric returns {words} a batch of 20"):
+        evaluate(make_model(), other.test_batches(), other)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

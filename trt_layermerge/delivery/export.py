@@ -43,7 +43,11 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
             _program(module.eval(), as_inputs(given)).save(neighbour, external_data=False)
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"the network cannot be written as ONNX: {_why(error)}") from error
+            raise ModelError(
+                f"the network cannot be written as ONNX: {_why(error)}",
+                hint="write that part of forward() with operations that ONNX has; there, groups and strides are fixed "
+                "numbers, none that the batch decides",
+            ) from error
 
 
 def _why(error: BaseException) -> str:
@@ -74,6 +78,9 @@ def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgr
         assert program is not None
         _keep_small_terms(program)
         program.optimize()
+    shapes = [value.shape for value in program.model.graph.inputs[: len(inputs)]]
+    if not all(shape is not None and isinstance(shape[0], ir.SymbolicDim) for shape in shapes):
+        raise ValueError("torch's exporter takes a size that depends on the batch for a fixed one")
     _name_ends(program, [item.name for item in inputs], output_names(module))
     _leave_names_to_the_ends(program)
     return program

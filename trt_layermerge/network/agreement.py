@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from trt_layermerge.errors import ModelError
 from trt_layermerge.network.inputs import Values, as_tuple
@@ -46,14 +46,33 @@ def require_agreement(name: str, module: fx.GraphModule, example: tuple[Tensor, 
                 f"{name} returns {other.dtype}, which cannot be trained",
                 hint="return the scores themselves, before argmax or the like",
             )
+        if not other.numel():
+            raise ModelError(f"{name} returns a tensor without elements, {list(other.shape)}", hint=_EMPTY)
+        if not bool(other.isfinite().all()):
+            raise ModelError(f"{name} returns what is not finite for random inputs{_infinite(module)}", hint=_INFINITE)
         error = difference(one, other)
         if not error <= SOURCE_TOLERANCE:  # also true for NaN
             raise ModelError(
                 f"the normal form of {name} differs from it by {error:.1e} of its largest output",
-                hint="random operations in evaluation mode, and outputs that are not finite, cannot be worked with",
+                hint="random operations in evaluation mode cannot be worked with",
             )
     if not all(map(_first_agrees, alone, actual)) and not _apart_in_double(module, example):
         raise _mixed(name, module, example)
+
+
+_EMPTY = "give an input that is large enough (--input CxHxW)"
+_INFINITE = (
+    "give weights of a training that did not diverge; logarithms, roots and quotients must be finite for any input, as "
+    "with .clamp(min=1e-6)"
+)
+
+
+def _infinite(module: nn.Module) -> str:
+    """The first weight that is not finite, in words; empty where all are."""
+    for name, value in module.state_dict().items():
+        if not bool(value.isfinite().all()):
+            return f": its {name} is not"
+    return ""
 
 
 def _apart_in_double(module: fx.GraphModule, example: tuple[Tensor, ...]) -> bool:
@@ -92,6 +111,14 @@ def _mixed(name: str, module: fx.GraphModule, example: tuple[Tensor, ...]) -> Mo
     alone, both = (_NodeByNode(module).values(*x) for x in ([value[:1] for value in example], example))
     batched = [node for node in module.graph.nodes if node.meta.get("multiple")]
     returned = output_node(module.graph).all_input_nodes
+    for node in returned:
+        one, two = alone[node].shape, both[node].shape
+        if one[:1] == two[:1] and one != two:
+            sizes = ", ".join("batch" if size != other else str(size) for size, other in zip(one, two, strict=True))
+            return ModelError(
+                f"{name} returns [{sizes}] ({operator_name(node)}); the batch must be the first dimension",
+                hint="transpose what is returned: in a module around it, or by a last node of an ONNX file",
+            )
     guilty = next(node for node in (*batched, *returned) if not _first_agrees(alone[node], both[node]))
     return ModelError(
         f"{name} does not compute each sample of a batch by itself: from {operator_name(guilty)} in "

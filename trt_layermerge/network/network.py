@@ -22,6 +22,7 @@ from trt_layermerge.network.region import Gap, Region
 from trt_layermerge.network.regions import find_regions
 from trt_layermerge.network.source import load_source
 from trt_layermerge.network.trace import normal_form
+from trt_layermerge.network.units import SHARED
 from trt_layermerge.network.unwrap import unwrapped
 from trt_layermerge.usercode import user_code
 
@@ -120,15 +121,17 @@ def trace(
         ModelError: It cannot be traced, or there is no convolution in it that we can work on.
     """
     inputs = as_inputs(given)
-    source, found = unwrapped(source)
     with user_code(f"cannot trace {name}", ModelError):  # forward() is the user's
+        source, found = unwrapped(source)
         module = normal_form(source, inputs)
     chains, breaks = find_chains(module)
     if not chains:
-        reasons = "; ".join(f"{item.after}: {item.reason}" for item in breaks)
+        reasons = "; ".join(dict.fromkeys(f"{item.after}: {item.reason}" for item in breaks))
         raise ModelError(
             f"{name} has no convolution to work on" + (f" ({reasons})" if reasons else ""),
-            hint="only 2-D convolutions can be merged",
+            hint="only 2-D convolutions can be merged"
+            if any(item.reason != SHARED for item in breaks) or not breaks
+            else "give what is called several times as a network by itself, and call what is delivered as often",
         )
     return Network(
         name, module, inputs, chains, breaks, content, source, (*notes, *found), *find_regions(module, chains)

@@ -237,11 +237,13 @@ def _source_name(node: fx.Node) -> str:
 
 
 def _multiple(size: int | torch.SymInt) -> int | None:
-    """How many times the batch a first dimension is, as where frames are folded into it; ``None`` if it is not."""
-    if isinstance(size, int) or len(symbols := size.node.expr.free_symbols) != 1:
+    """How many times the batch a first dimension is, as where frames are folded into it; ``None`` if it is not.
+
+    Several inputs, which a source may stack, have a symbol each; their batches are of one size.
+    """
+    if isinstance(size, int) or not (batches := size.node.expr.free_symbols):
         return None
-    (batch,) = symbols
-    two, three = (int(size.node.expr.subs(batch, samples)) for samples in (2, 3))
+    two, three = (int(size.node.expr.subs(dict.fromkeys(batches, samples))) for samples in (2, 3))
     return two // 2 if two % 2 == 0 and three * 2 == two * 3 else None
 
 

@@ -76,10 +76,11 @@ def load_source(spec: str, weights: Path | None = None) -> Source:
         module, shape = _timm(name)
     else:
         module, shape, inputs = _factory(spec)
-    module, notes = unwrapped(module, own=True)
-    if weights is not None:
-        notes += load_weights(module, weights)
-    module = _guarded(f"put {spec} into evaluation mode", lambda: in_evaluation(module))
+    with user_code(f"cannot load {spec}", ModelError):  # a module may have methods of its own for all of this
+        module, notes = unwrapped(module, own=True)
+        if weights is not None:
+            notes += load_weights(module, weights)
+        module = in_evaluation(module)
     return Source(spec, module, shape, content, inputs, input_name, notes)
 
 

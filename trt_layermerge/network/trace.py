@@ -19,7 +19,7 @@ from trt_layermerge.network.exporting import exported, hushed, untraceable
 from trt_layermerge.network.inputs import Input, as_inputs, examples
 from trt_layermerge.network.outputs import let_export_return, name_outputs, named_outputs
 from trt_layermerge.network.padding import absorb_padding
-from trt_layermerge.network.passes.batch_sizes import infer_batch_sizes
+from trt_layermerge.network.passes.batch_sizes import divide_batches, infer_batch_sizes
 from trt_layermerge.network.passes.channel_maps import fold_channel_maps
 from trt_layermerge.network.passes.computed_filters import compute_filters
 from trt_layermerge.network.passes.constant_borders import shift_constant_borders
@@ -28,6 +28,7 @@ from trt_layermerge.network.unwrap import in_evaluation
 
 PASSES: tuple[Callable[[fx.GraphModule], fx.GraphModule], ...] = (
     infer_batch_sizes,
+    divide_batches,
     compute_filters,  # before the others, which look at layers
     shift_constant_borders,  # leaves shifts to the next
     fold_channel_maps,  # before padding is part of a convolution, which then takes no shift
@@ -51,8 +52,11 @@ def normal_form(source: nn.Module, given: Sequence[int] | Sequence[Input]) -> fx
     """
     example = examples(as_inputs(given), batch=2)
     with _evaluating(source):
-        expected = _outputs(source, example)
-        module = with_modules(source, exported(source, example))
+        with _remembering_nothing(source):
+            expected = _outputs(source, example)
+        with _remembering_nothing(source):
+            program = exported(source, example)
+        module = with_modules(source, program)
         for rewrite in PASSES:
             module = rewrite(module)
         module.eval()
@@ -72,6 +76,26 @@ def _outputs(source: nn.Module, example: tuple[Tensor, ...]) -> dict[str, Tensor
     names = getattr(source, "output_names", None)  # a file has names for what it returns
     found = named_outputs(result)
     return dict(zip(names, found.values(), strict=True)) if names else found
+
+
+@contextmanager
+def _remembering_nothing(source: nn.Module) -> Iterator[None]:
+    """Take back what ``forward()`` keeps for its next call, such as a grid for this very batch, or a moving average."""
+    modules = [module for module in source.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    before = [(module, vars(module).copy(), dict(module._buffers)) for module in modules]
+    copies = {value: value.clone() for value in source.buffers()}
+    for module, _, buffers in before:
+        module._buffers.update({name: copies.get(value) for name, value in buffers.items() if value is not None})
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in before:
+            for name in vars(module).keys() - attributes:
+                del vars(module)[name]
+            vars(module).update(attributes)
+            for name in module._buffers.keys() - buffers:
+                del module._buffers[name]
+            module._buffers.update(buffers)
 
 
 @contextmanager

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
+
+from trt_layermerge.errors import ModelError
 
 _WRAPPERS: dict[type[nn.Module], str] = {
     nn.DataParallel: "module",
@@ -40,7 +43,15 @@ def unwrapped(module: nn.Module, *, own: bool = False) -> tuple[nn.Module, tuple
     Args:
         module: The module.
         own: It may be changed in place; else what has to be changed is a copy.
+
+    Raises:
+        ModelError: Parameters of it have no shape yet.
     """
+    if lazy := [name for name, value in chain(module.named_parameters(), module.named_buffers()) if is_lazy(value)]:
+        raise ModelError(
+            f"{type(module).__name__} has parameters without a shape: {', '.join(lazy[:3])}",
+            hint="run it once in its factory, which gives lazy layers their shapes: net(torch.zeros(1, *INPUT_SHAPE))",
+        )
     notes = []
     while (inner := _inside(module)) is not None:
         notes.append(f"taken out of {type(module).__name__}")

@@ -45,7 +45,34 @@ def inferred(model: onnx.ModelProto, where: str = "the model") -> onnx.ModelProt
     del bare.graph.value_info[:]  # what the file says of an open batch would stand in the way
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
-    return infer_types(bare, where, values=True)
+    result = infer_types(bare, where, values=True)
+    known = {value.name for value in (*result.graph.value_info, *result.graph.output) if _is_known(value)}
+    made = {name for node in result.graph.node for name in node.output if name}
+    return result if known.issuperset(made) else _through_sizes(result)
+
+
+def _is_known(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return kind.HasField("shape") and all(size.dim_value for size in kind.shape.dim)
+
+
+def _through_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With shapes that are computed from those of other tensors, which onnx follows through few operators alone.
+
+    The steps of ``SymbolicShapeInference.infer_shapes``, which writes a file into the working folder where it fails.
+    """
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # sympy takes long to load
+
+    try:
+        inference, known = SymbolicShapeInference(2**31 - 1, True, False, 0), False
+        inference._preprocess(model)
+        while inference.run_:
+            known = inference._infer_impl()
+        inference._update_output_from_vi()
+    except Exception:  # its own, of every kind; whoever needs a shape that is open says which
+        return model
+    found: onnx.ModelProto = inference.out_mp_
+    return found if known else model
 
 
 def output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
@@ -54,14 +81,14 @@ def output_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     Raises:
         ModelError: One is still open.
     """
-    shapes = shapes_of(inferred(model).graph.output)
-    for name, shape in shapes.items():
-        if not all(shape):
+    outputs = inferred(model).graph.output
+    for value in outputs:
+        if not _is_known(value):
             raise ModelError(
-                f"the shape {shape} of output {name!r} cannot be known before the model runs",
+                f"the shape of output {value.name!r} cannot be known before the model runs",
                 hint="export it with fixed shapes",
             )
-    return shapes
+    return shapes_of(outputs)
 
 
 def shape_ranges(shapes: Mapping[str, Shape], batches: tuple[int, int] | None) -> dict[str, tuple[Shape, Shape, Shape]]:

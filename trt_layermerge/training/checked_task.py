@@ -37,15 +37,17 @@ class CheckedTask:
     Args:
         task: The user's.
         inputs: What the network takes, once that is known.
-        classes: How many classes the network has, where the task's labels are numbers of them.
+        scores: Shape of what the network makes of a sample, where the task's labels are classes of it.
         source: Hash of its code, where there is a file of it.
 
     Raises:
         TaskError: It has no name.
     """
 
-    def __init__(self, task: Task, inputs: Sequence[Input] = (), source: str = "", classes: int | None = None) -> None:
-        self.given, self._inputs, self._source, self._classes = task, tuple(inputs), source, classes
+    def __init__(
+        self, task: Task, inputs: Sequence[Input] = (), source: str = "", scores: tuple[int, ...] = ()
+    ) -> None:
+        self.given, self._inputs, self._source, self._scores = task, tuple(inputs), source, scores
         with user_code("the task's name", TaskError):
             self.name = task.name
         if not isinstance(self.name, str):
@@ -72,12 +74,12 @@ class CheckedTask:
         if isinstance(given, Agreement):
             check_task(given, network.inputs)  # before the network is run on its data
             given = given.compared_with(network, device)
-        return CheckedTask(given, network.inputs, self._source, _classes(given, network))
+        return CheckedTask(given, network.inputs, self._source, _scores(given, network))
 
     def as_trained(self, batch_size: int | None, temperature: float) -> CheckedTask:
         """The same task in batches of another size and with softened distances, if it has no labels."""
         given = self.given.as_trained(batch_size, temperature) if isinstance(self.given, Agreement) else self.given
-        return CheckedTask(given, self._inputs, self._source, self._classes)
+        return CheckedTask(given, self._inputs, self._source, self._scores)
 
     def _expected_loss(self, output: Tensor, original: Tensor) -> Tensor:
         assert isinstance(self.given, Expecting)
@@ -87,7 +89,7 @@ class CheckedTask:
     def _shared(self, rank: int, size: int) -> Task:
         assert isinstance(self.given, Shareable)
         with asking(self, "shared"):
-            return CheckedTask(self.given.shared(rank, size), self._inputs, self._source, self._classes)
+            return CheckedTask(self.given.shared(rank, size), self._inputs, self._source, self._scores)
 
     @cached_property
     def content(self) -> str:
@@ -121,8 +123,9 @@ class CheckedTask:
     def _checked(self, data: str, skipped: int = 0, **asked: int) -> Iterator[Checked]:
         batches = checked_batches(self, data, lambda: getattr(self.given, data)(**asked), self._inputs, skipped)
         for number, (inputs, target) in enumerate(batches, skipped + 1):
-            if self._classes is not None and data != "calibration_batches":  # which may have none: fits need no labels
-                require_labels(target, self._classes, self, f"batch {number} of {data}")
+            if self._scores and data != "calibration_batches":  # which may have none: fits need no labels
+                numbered = getattr(type(self.given), "metric", None) is Classification.metric
+                require_labels(target, self._scores, self, f"batch {number} of {data}", numbered=numbered)
             yield inputs, target
 
     def loss(self, output: Any, target: Any) -> Tensor:
@@ -146,11 +149,11 @@ def expects(task: Task) -> bool:
     return isinstance(task, Expecting) and place("expected_loss") <= min(place("loss"), len(known) - 1)
 
 
-def _classes(task: Task, network: Network) -> int | None:
-    """The classes of a network whose outputs are compared with labels by the ready-made loss, which takes no others."""
+def _scores(task: Task, network: Network) -> tuple[int, ...]:
+    """What a network makes of a sample, if it is compared with labels by the ready-made loss, which takes no others."""
     if len(network.outputs) > 1 or getattr(type(task), "loss", None) is not Classification.loss:
-        return None
-    return next(iter(network.output_shape), None)
+        return ()
+    return network.output_shape
 
 
 def content_of(task: Task) -> str:

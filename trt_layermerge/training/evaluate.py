@@ -85,10 +85,11 @@ def score(outputs: Iterable[tuple[Values, Values]], task: Scoring, data: str = "
         count = samples_in(target)
         with torch.inference_mode(), asking(task, f"loss or metric of batch {number} of {data}"):
             metric = task.metric(output, target)
-            if metric.shape != (count,):
+            if metric.shape != (count,) or metric.is_complex():
+                kind = "complex numbers " if metric.is_complex() else ""
                 raise TaskError(
-                    f"task {task.name!r}: metric returns {list(metric.shape)} for a batch of {count}",
-                    hint="return one number for each sample",
+                    f"task {task.name!r}: metric returns {kind}{list(metric.shape)} for a batch of {count}",
+                    hint="return one real number for each sample",
                 )
             loss += float(task.loss(output, target)) * count
             quality += float(metric.double().sum())

@@ -21,6 +21,9 @@ Checked = tuple[tuple[Tensor, ...], Values]
 NO_LABEL = -100
 """What ``torch.nn.functional.cross_entropy`` passes over."""
 
+_LABELS = (torch.int64, torch.uint8)
+"""What ``cross_entropy`` takes for numbers of classes."""
+
 DataSet = Literal["training_batches", "calibration_batches", "held_out_batches", "test_batches"]
 
 
@@ -80,19 +83,46 @@ def odd_targets(target: Values) -> str:
     return ", ".join(f"targets {list(v.shape)} of which {count} are nan or infinite" for v, count in odd if count)
 
 
-def require_labels(target: Values, classes: int, task: Scoring, which: str) -> None:
+def require_labels(target: Values, scores: tuple[int, ...], task: Scoring, which: str, *, numbered: bool) -> None:
     """See that labels are among the classes of a network, or -100, which stands for none.
 
+    Args:
+        target: The labels: of each score but along the first dimension, which is that of classes; or shares of classes.
+        scores: Shape of what the network makes of a sample.
+        task: Whose labels they are.
+        which: What yields them.
+        numbered: Whether shares of classes do not do.
+
     Raises:
-        TaskError: One is not; the message says of which batch, and from where to where they go.
+        TaskError: They are not; the message says of which batch, and what they are.
     """
-    for values in as_tuple(target):
-        if not values.is_floating_point() and not _within(values[values != NO_LABEL], classes):
-            raise TaskError(
-                f"{_named(task)}: {which} yields labels from {values.min()} to {values.max()}; the network has "
-                f"{classes} classes, 0 to {classes - 1}",
-                hint="number the classes as the network's outputs are, or take a network that has them all",
-            )
+    says = f"{_named(task)}: {which} yields"
+    if not isinstance(target, Tensor):
+        raise TaskError(
+            f"{says} {len(target)} targets; labels are one tensor", hint="write a loss and a metric for more"
+        )
+    shares = target.is_floating_point() and not numbered
+    if target.shape[1:] != (scores if shares else scores[1:]) or not (shares or target.dtype in _LABELS):
+        wanted = ", ".join(map(str, ("batch", *scores[1:])))
+        raise TaskError(
+            f"{says} labels {list(target.shape)} of {target.dtype}; they must be [{wanted}] of torch.int64",
+            hint="convert with .long(), and drop what is too much with .squeeze(1), or for one-hot labels .argmax(1); "
+            "labels of other kinds need a loss and a metric of your own",
+        )
+    if shares:
+        return
+    told = target[target != NO_LABEL]
+    if not len(told):
+        raise TaskError(
+            f"{says} no labels: all are {NO_LABEL}, which stands for none",
+            hint="leave such batches out; the mean loss of none is no number",
+        )
+    if not _within(told, scores[0]):
+        raise TaskError(
+            f"{says} labels from {target.min()} to {target.max()}; the network has {scores[0]} classes, 0 to "
+            f"{scores[0] - 1}",
+            hint="number the classes as the network's outputs are, or take a network that has them all",
+        )
 
 
 def _of_samples(rows: int, samples: int, task: Task | None) -> bool:
@@ -116,7 +146,7 @@ def require_steps(task: Task) -> int:
     """
     with asking(task, "steps_per_epoch"):
         steps = task.steps_per_epoch
-    if not isinstance(steps, int):
+    if not isinstance(steps, int) or isinstance(steps, bool):
         raise TaskError(f"task {task.name!r}: steps_per_epoch is {steps!r}; it must be a whole number")
     if steps < 1:
         raise TaskError(

@@ -66,6 +66,16 @@ def control_flow() -> onnx.ModelProto:
     )
 
 
+def doubled(what: str) -> onnx.ModelProto:
+    model = make([node("Mine", ["x"], ["y"], domain="own")])
+    model.opset_import.add(domain="own", version=1)
+    body = [node("Relu", ["a"], ["b"])]
+    model.functions.append(helper.make_function("own", "Mine", ["a"], ["b"], body, [helper.make_opsetid("", 18)]))
+    having = model.graph if what == "output" else model
+    getattr(having, what).append(getattr(having, what)[0])
+    return model
+
+
 BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "two inputs": (lambda: with_input(two_inputs), "takes inputs of several batches (1, 2): the first size of each"),
     "no inputs": (lambda: with_input(lambda model: model.graph.ClearField("input")), "net.onnx"),
@@ -111,6 +121,14 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "malformed: Relu node 'r' reads 'z' before it is computed",
     ),
     "no output": (lambda: make([node("Relu", ["x"], ["z"])]), "malformed: nothing computes its output 'y'"),
+    "an output twice": (lambda: doubled("output"), "malformed: it returns 'y' twice"),
+    "a function twice": (lambda: doubled("functions"), "functions that cannot be written out: Model contains multiple"),
+    "a filter that is a number": (lambda: one("Conv", np.float32(1)), "Conv node 'it' cannot be computed"),
+    "a division by a block of none": (lambda: one("SpaceToDepth", blocksize=0), "SpaceToDepth node 'it' cannot be"),
+    "a size of none": (
+        lambda: one("Resize", None, np.array([1, 1, 0, 0], np.float32)),
+        "Resize node 'it' cannot be computed",
+    ),
     "computed weights": (
         lambda: make(
             [node("ReduceMax", ["x"], ["k"]), node("InstanceNormalization", ["x", "k", "k"], ["y"], name="c")]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import onnx
+import pytest
 import torch
 from torch import Tensor
 
 from tests.network.written import conv, found
+from trt_layermerge.delivery.export import export_onnx
 from trt_layermerge.network.network import Network
 
 
@@ -40,3 +45,24 @@ def test_frames_keep_their_place() -> None:
     network = found(framed, a=conv(1), b=conv(16))
     assert [chain.multiple for chain in network.chains] == [4, 1]
     assert_same(network)
+
+
+DIVIDED: dict[str, Callable[[Tensor], Any]] = {
+    "chunks": lambda y: y.chunk(3),
+    "of a size": lambda y: y.split(y.shape[0] // 3),
+    "of sizes": lambda y: y.split([y.shape[0] // 3] * 3, -4),
+}
+
+
+@pytest.mark.parametrize("divide", DIVIDED.values(), ids=DIVIDED.keys())
+def test_what_takes_a_batch_apart_does_not_fix_it(divide: Callable[[Tensor], Any], tmp_path: Path) -> None:
+    def pyramid(m: Any, x: Tensor) -> Tensor:
+        one, two, _ = divide(m.b(m.a(torch.cat([x, x.flip(-1), x + 1]))))
+        return one - 2 * two
+
+    network = found(pyramid, a=conv(), b=conv())
+    assert [chain.multiple for chain in network.chains] == [3]
+    assert_same(network)
+    export_onnx(network.module, network.inputs, tmp_path / "pyramid.onnx")
+    (image,) = onnx.load(tmp_path / "pyramid.onnx").graph.input
+    assert image.type.tensor_type.shape.dim[0].dim_param == "batch"

@@ -152,8 +152,8 @@ def _checked(proto: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, int]:
     opset = _opset(proto, where)
     try:
         proto = inline_local_functions(proto) if proto.functions else proto
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{where} has functions that cannot be written out", hint=DAMAGED) from error
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{where} has functions that cannot be written out: {said(error)}", hint=DAMAGED) from error
     _refuse_control_flow(proto.graph, where)
     _check_nodes(proto, opset, where)
     return proto, opset
@@ -228,9 +228,12 @@ def _check_nodes(proto: onnx.ModelProto, opset: int, where: str) -> None:
                     hint=DAMAGED,
                 )
         known.update(node.output)
-    for value in proto.graph.output:
-        if value.name not in known:
-            raise ModelError(f"{where} is malformed: nothing computes its output {value.name!r}", hint=DAMAGED)
+    outputs = [value.name for value in proto.graph.output]
+    for name in outputs:
+        if name not in known:
+            raise ModelError(f"{where} is malformed: nothing computes its output {name!r}", hint=DAMAGED)
+        if outputs.count(name) > 1:
+            raise ModelError(f"{where} is malformed: it returns {name!r} twice", hint=DAMAGED)
 
 
 def _batched_sizes(name: str, value: onnx.ValueInfoProto, where: str) -> list[int | None]:

@@ -109,7 +109,7 @@ class OnnxNetwork(nn.Module):
             raise ModelError(f"{self._where}: {node} cannot be read: {error}", hint=_WITHOUT) from error
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{self._where}: {node} cannot be computed: {said(error)}", hint=_FIT) from error
-        except (LookupError, TypeError) as error:
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             why = "it lacks an input or an attribute, or one is of another kind"
             raise ModelError(f"{self._where}: {node} cannot be computed: {why}", hint=DAMAGED) from error
 
