@@ -389,8 +389,15 @@ def test_sizes_that_one_of_several_inputs_leaves_open_are_named(tmp_path: Path) 
         load_network(str(tmp_path / "in.onnx"))
 
 
-def test_numbers_beyond_32_bits_in_a_header_are_no_matter() -> None:
+def test_the_version_of_operators_that_nothing_uses_is_no_matter() -> None:
     model = conv_model()
-    model.ir_version = 2**40
     model.opset_import.append(helper.make_opsetid("other", 2**40))
     assert imported(model)(torch.zeros(2, 3, 8, 10)) is not None
+
+
+@pytest.mark.parametrize("version", [-1, 2**31, 2**40])
+def test_a_version_of_the_format_that_there_cannot_be_is_refused(version: int) -> None:
+    model = conv_model()
+    model.ir_version = version
+    with pytest.raises(ModelError, match=f"version {version} of the ONNX format"):
+        imported(model)

@@ -209,8 +209,10 @@ def _check_nodes(proto: onnx.ModelProto, opset: int, where: str) -> None:
 
     The checker for whole models would also refuse files that every runtime takes, such as those without output shapes.
     """
+    if not 0 <= proto.ir_version < 2**31:  # 0 where a file says none
+        raise ModelError(f"{where} says that it is of version {proto.ir_version} of the ONNX format", hint=DAMAGED)
     context = onnx.checker.C.CheckerContext()
-    context.ir_version = min(proto.ir_version, 2**31 - 1)  # which the checker keeps in 32 bits
+    context.ir_version = proto.ir_version
     context.opset_imports = dict.fromkeys(OWN, opset)  # nodes of other domains are not checked
     known = {"", *inputs_of(proto.graph), *(tensor.name for tensor in proto.graph.initializer)}
     for node in proto.graph.node:
