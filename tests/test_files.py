@@ -66,6 +66,17 @@ with files.replacing(Path(sys.argv[1])) as neighbour:
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", Path(os.devnull)):
+        before = path.lstat()
+        with pytest.raises(InputError, match="a device, a pipe or a socket"):
+            files.write_bytes(path, b"new")
+        assert path.lstat() == before
+
+
 def test_a_whole_file_replaces_and_may_be_read_by_others(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "file"
     files.write_bytes(path, b"old")

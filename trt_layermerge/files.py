@@ -42,12 +42,26 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: no permission to write to {existing}", hint="name another folder")
 
 
+def require_replaceable(path: Path) -> None:
+    """See that no device, pipe or socket is where a file is to be: that would be gone, for everybody.
+
+    Raises:
+        InputError: There is one.
+    """
+    if any((path.is_char_device(), path.is_block_device(), path.is_fifo(), path.is_socket())):
+        raise InputError(f"cannot write to {path}: it is a device, a pipe or a socket", hint="name a file")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary neighbour of ``path`` to write to; on success it is fsynced and takes the place of ``path``.
 
     What a killed process left of an earlier try is removed.
+
+    Raises:
+        InputError: ``path`` is none that a file may take the place of.
     """
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(path)
     neighbour, handle = _neighbour(path)

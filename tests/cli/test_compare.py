@@ -113,6 +113,15 @@ def test_json_is_complete_and_alone(run: Any, baseline: Path, tmp_path: Path) ->
     assert worst["simultaneous_ci"][0] < worst["ci"][0] < worst["ratio"] < worst["ci"][1] < worst["simultaneous_ci"][1]
 
 
+@pytest.mark.parametrize("option", ["--html", "--summary"])
+def test_an_object_says_nothing_where_a_file_cannot_be_written(
+    run: Any, baseline: Path, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    ran = run("compare", baseline, baseline, "--json", option, tmp_path / "folder")
+    assert ran.code == 3 and ran.out == "" and "folder" in ran.err
+
+
 def test_what_ci_reads_is_written_before_the_command_fails(run: Any, baseline: Path, tmp_path: Path) -> None:
     names = {"--summary": "s.md", "--junit": "j.xml", "--benchmark-json": "b.json"}
     files = [part for option, name in names.items() for part in (option, tmp_path / name)]

@@ -50,6 +50,13 @@ def test_a_log_that_cannot_be_written_is_told_before_anything_begins(run: Any, d
     assert ran.code in (2, 3) and "job.log" in ran.err and not (desk.folder / "out").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_a_log_whose_disk_is_full_is_told_and_ends_nothing(run: Any, desk: Any) -> None:
+    ran = run("profile", *desk.stage, "--log-json", "/dev/full")
+    assert ran.code == 0 and ran.err.count("/dev/full is written no further") == 1
+    assert "Traceback" not in ran.err and "Logging error" not in ran.err
+
+
 def test_people_see_as_much_as_they_ask_for(run: Any, desk: Any) -> None:
     plain = run("profile", *desk.stage)
     assert plain.err.startswith("measure latencies") and plain.err.count("\n") == 1

@@ -243,6 +243,7 @@ ARGUMENTS: dict[str, tuple[list[object], str]] = {
     "alpha nan": (["--method", "depth", "--alpha", "nan"], "alpha of nan"),
     "resolution": (["--resolution", 0], "resolution of 0"),
     "resolution nan": (["--resolution", "nan"], "resolution of nan"),
+    "resolution huge": (["--resolution", "1e308"], r"resolution of 1e\+308"),
     "confidence": (["--confidence", 1], "confidence of 1"),
     "original": (["--original", "0.5"], "has no unit"),
     "plot": (["--plot", "frontier.pdf"], r"neither \.png nor \.svg"),

@@ -51,6 +51,8 @@ class CiFiles:
         for path in (self.summary, self.junit, self.benchmark_json):
             if path is not None:
                 files.require_writable(path.parent)
+        for path in filter(None, (self.junit, self.benchmark_json)):  # the summary is appended to
+            files.require_replaceable(path)
 
     def write(self, make: Callable[[], CiReport]) -> None:
         """Write those that are wanted."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,22 @@ class _ForPeople(logging.Handler):
             self._warned.add(message)
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         click.echo(f"{prefix}{message}", err=True)
+
+
+class _ForPrograms(logging.FileHandler):
+    """Appends one JSON object a line; where that fails, once people are told, and nothing else ends with it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(JsonLines())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        LOGGER.removeHandler(self)
+        LOGGER.warning("the log %s is written no further: %s", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written is still to be written
+            super().close()
 
 
 class Logs:
@@ -76,10 +94,9 @@ class Logs:
             InputError: The file cannot be written.
         """
         try:
-            self._file = logging.FileHandler(path, encoding="utf-8")
+            self._file = _ForPrograms(path)
         except OSError as error:
             raise InputError(f"cannot write the log {path}: {error.strerror}") from error
-        self._file.setFormatter(JsonLines())
         LOGGER.addHandler(self._file)
         self._set_level()
 

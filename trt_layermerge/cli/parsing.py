@@ -12,7 +12,7 @@ def read_shape(_ctx: click.Context, _param: click.Parameter, text: str | None) -
     if text is None:
         return None
     sizes = text.split("x")
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+    if not all(re.fullmatch(r"[0-9]{1,9}", size) and int(size) > 0 for size in sizes):
         raise click.BadParameter(f"{text!r} is not a shape like 3x224x224")
     return tuple(int(size) for size in sizes)
 

@@ -52,15 +52,17 @@ def command(
     Exit code 7 says that something became slower by more than the tolerance, 8 that it cannot be told, 9 that the two
     are of different devices or settings, 0 that nothing was found to be slower.
     """
+    for_ci = CiFiles(**ci_files)
+    for_ci.require_writable()
     found = compare_files(baseline, new, tolerance, accuracy_tolerance, across)
-    if as_json:
-        print_json(comparison_fields(found))
-    else:
-        click.echo("\n".join(comparison_lines(found)))
     if html is not None:
         from trt_layermerge.ci.comparison_page import write_comparison  # it loads torch and matplotlib
 
         write_comparison(html, found)
-    CiFiles(**ci_files).write(lambda: report_of_comparison(found))
+    for_ci.write(lambda: report_of_comparison(found))
+    if as_json:
+        print_json(comparison_fields(found))
+    else:
+        click.echo("\n".join(comparison_lines(found)))
     if found.objection is not None:
         raise found.objection

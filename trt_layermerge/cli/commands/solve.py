@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +191,6 @@ def _original_ns(text: str) -> int:
 
 
 def _resolution_ns(resolution: float) -> int:
-    if not (math.isfinite(resolution) and resolution >= 1e-6):
+    if not 1e-6 <= resolution <= 1e6:
         raise UsageError(f"a resolution of {resolution} ms cannot be", hint="write 0.01 for hundredths of a ms")
     return round(resolution * 1e6)
