@@ -116,7 +116,9 @@ class TensorRtRtx(Runtime):
         self.require_precision(options.precision)
         proto, settings = read_onnx(model), CompilerSettings.of(options.settings)
         fixed = with_shapes(proto, shapes or {})
-        inputs, outputs = shapes_of(inputs_of(fixed.graph).values()), output_shapes(fixed)
+        inputs = shapes_of(inputs_of(fixed.graph).values())
+        standard = all(onnx.defs.has(node.op_type, node.domain) for node in fixed.graph.node)
+        outputs = output_shapes(fixed) if standard else None  # of plugins, and what is misspelt, the compiler knows more
         compiled = proto if options.batches else fixed
         if self._target in _NO_FLOAT_PRODUCTS:
             compiled = as_convolutions(compiled)
@@ -135,7 +137,7 @@ class TensorRtRtx(Runtime):
             onnx.save(compiled, request.model)
             build(request, settings.build_seconds)
             plan = self._checked(request.plan, options)
-        return self._engine(plan, options, inputs, outputs)
+        return self._engine(plan, options, inputs, outputs or output_shapes(fixed))
 
     def load(self, path: Path, options: BuildOptions) -> RtxEngine:
         """Read an engine that ``RtxEngine.save`` wrote.
