@@ -118,9 +118,7 @@ class TensorRtRtx(Runtime):
         fixed = with_shapes(proto, shapes or {})
         inputs = shapes_of(inputs_of(fixed.graph).values())
         standard = all(onnx.defs.has(node.op_type, node.domain) for node in fixed.graph.node)
-        outputs = (
-            output_shapes(fixed) if standard else None
-        )  # of plugins, and what is misspelt, the compiler knows more
+        outputs = output_shapes(fixed) if standard else None  # of other operators the compiler knows more
         compiled = proto if options.batches else fixed
         if self._target in _NO_FLOAT_PRODUCTS:
             compiled = as_convolutions(compiled)
