@@ -60,9 +60,8 @@ class Frame:
         formed = 0
         if part is not None:
             size = unknowns_of(part) + beside + 1
-            formed = (
-                8 * size * (groups * size * 8 // 3 + sum(self.outputs))
-            )  # 1, 3, 5, 7: all are 1.3 times the largest
+            matrices = groups * size * 8 // 3  # of kernels 1, 3, 5, 7: all are 1.3 times the largest
+            formed = 8 * size * (matrices + sum(self.outputs))
         if part == self.geometry:
             return formed
         return formed + kept_bytes(self.geometry, beside, max(self.outputs, default=0))
