@@ -1,4 +1,4 @@
-"""Fine-tuning on a GPU as ``training/loop.py`` does it, a step being one CUDA graph: small networks wait for launches.
+"""Training on a GPU as ``training/loop.py`` does it, a step being one CUDA graph: small networks wait for launches.
 
 All that is random is drawn before the first step, so it is other random numbers than the loop's; what is minimised, the
 schedule and the optimiser are the same. Without CUDA a step runs as it is written.
@@ -24,14 +24,14 @@ SHIFT = 2
 
 
 class GraphedTraining:
-    """Training of a student by labels and its teacher, both left on the device, in evaluation mode.
+    """Training of a student by labels and its teacher, if it has one; both are left on the device, in evaluation mode.
 
     Args:
         student: Returns logits, or a tuple of them and inner states; what fades in it is gone from the first step on.
-        teacher: Returns the same of the original.
+        teacher: Returns the same of the original; ``None`` where labels are all there is to learn from.
         task: Images ``[n, channels, height, width]`` and labels, as tensors; what it has a method ``enlarged`` for is
             enlarged after its augmentation.
-        recipe: Steps, rate, momentum, decay, average, distillation, temperature and seed are heard.
+        recipe: Steps, rate, momentum, decay, longest gradient, average, distillation, temperature and seed are heard.
         device: Where to.
         inner: Weight of the mean error of inner states.
     """
@@ -39,16 +39,17 @@ class GraphedTraining:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | None,
         task: Classification,
         recipe: Recipe,
         device: torch.device,
         inner: float = 0.0,
     ) -> None:
         for module in (student, teacher):
-            move(module, device)
+            if module is not None:
+                move(module.train(module is student), device)
         fade(student, 1.0)
-        self.student, self.teacher, self.recipe, self.inner = student.train(), teacher.eval(), recipe, inner
+        self.student, self.teacher, self.recipe, self.inner = student, teacher, recipe, inner
         self.device, self.steps = device, recipe.steps_of(task.steps_per_epoch)
         images, labels = task.train.tensors  # type: ignore[attr-defined]
         self.enlarged = getattr(task, "enlarged", None)
@@ -101,7 +102,16 @@ class GraphedTraining:
         return graph.replay
 
     def _step(self) -> None:
-        images, labels = self._batch()
+        loss = self._loss(*self._batch())
+        slopes = torch.autograd.grad(loss, self.weights, allow_unused=True)
+        with torch.no_grad():
+            self._descend(slopes)
+            self.number += 1
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What labels say, what the teacher says, and the mean error of inner states, each as the recipe weighs it."""
+        if self.teacher is None:
+            return functional.cross_entropy(_tuple(self.student(images))[0], labels)
         with torch.no_grad():
             taught = _tuple(self.teacher(images))
         made, share = _tuple(self.student(images)), self.recipe.distillation
@@ -110,10 +120,7 @@ class GraphedTraining:
         if self.inner and len(made) > 1:
             errors = [inner_error(one, other) for one, other in zip(made[1:], taught[1:], strict=True)]
             loss = loss + self.inner * torch.stack(errors).mean()
-        slopes = torch.autograd.grad(loss, self.weights, allow_unused=True)
-        with torch.no_grad():
-            self._descend(slopes)
-            self.number += 1
+        return loss
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """Images, each flipped with probability one half and shifted, and labels."""
@@ -129,6 +136,10 @@ class GraphedTraining:
 
     def _descend(self, slopes: tuple[Tensor | None, ...]) -> None:
         """Nesterov's step, as ``torch.optim.SGD`` has it."""
+        if self.recipe.clip_norm is not None:
+            length = torch.stack(torch._foreach_norm([one for one in slopes if one is not None])).norm()
+            share = (self.recipe.clip_norm / (length + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            slopes = tuple(one if one is None else one * share for one in slopes)
         found = zip(slopes, self.decays, self.weights, strict=True)
         pulled = [decay * one if slope is None else slope + decay * one for slope, decay, one in found]
         torch._foreach_mul_(self.momenta, self.recipe.momentum)
