@@ -22,8 +22,8 @@ known before anything is trained:
 9. ``page``: docs/results.md and its picture, from benchmarks/results/ (``page``).
 
 With ``--device cuda`` fits are solved, networks trained and scored there, a step being one CUDA graph (``graphed``).
-Several processes of the same command share trials and rows. A machine that only trains needs no latencies: plans,
-shapes and speeds are files of the folder, which two machines may hand to each other.
+Several processes of the same command share trials and rows. A machine that only trains needs no latencies: plans, what
+is pruned in steps, shapes and speeds are files of the folder, which two machines may hand to each other.
 
 Everything is kept in runs/methods/NETWORK; the same command goes on where it was stopped. Finished rows are in
 results.json there, with machine, versions and date. Latencies are those of ONNX Runtime on one thread.

@@ -23,7 +23,8 @@ INSTALLED = importlib.util.find_spec("torch_pruning") is not None
 TAYLOR_IMAGES = 1024
 """That gradients are summed over."""
 
-SHARES = tuple(round(0.02 * number, 2) for number in range(4, 41))
+STEP = 0.02
+SHARES = tuple(round(STEP * number, 2) for number in range(4, 41))
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,11 @@ class PrunedRung(Rung):
             "bn-scale": tp.importance.BNScaleImportance,
             "magnitude": tp.importance.GroupMagnitudeImportance,
         }[self.criterion]()
-        model = load_source(bench.case.model, bench.case.weights).module.eval()
-        example = bench.calibration(1)[0]
+        model = unpruned(bench)
         pruner = tp.pruner.BasePruner(
-            model, example if isinstance(example, Tensor) else example[0], importance=importance,
+            model, example_of(bench), importance=importance,
             pruning_ratio=self.share, global_pruning=self.everywhere, round_to=self.round_to,
-            ignored_layers=[part for part in model.modules() if isinstance(part, nn.Linear)],
+            ignored_layers=classifiers(model),
         )  # fmt: skip
         if self.criterion == "taylor":
             for name, gradient in _gradients(bench).items():
@@ -106,11 +106,32 @@ class TorchPruning(Contender):
                     yield cls(words, criterion, round_to, everywhere)
 
 
+def unpruned(bench: Bench) -> nn.Module:
+    """The original, in evaluation mode."""
+    return load_source(bench.case.model, bench.case.weights).module.eval()
+
+
+def example_of(bench: Bench) -> Tensor:
+    """One image, that dependencies between layers are traced with."""
+    example = bench.calibration(1)[0]
+    return example if isinstance(example, Tensor) else example[0]
+
+
+def classifiers(model: nn.Module) -> list[nn.Module]:
+    """Layers whose outputs stay."""
+    return [part for part in model.modules() if isinstance(part, nn.Linear)]
+
+
+def sum_gradients(bench: Bench, model: nn.Module, images: int) -> None:
+    """Leave the gradient of the loss by each parameter there, summed over calibration images; always on the CPU."""
+    torch.manual_seed(0)
+    model.zero_grad()
+    for inputs, target in first(bench.task.calibration_batches(), images):
+        bench.task.loss(model(*inputs), target).backward()
+
+
 @cache
 def _gradients(bench: Bench) -> dict[str, Tensor]:
-    """Of the loss by each parameter, summed over calibration images."""
-    torch.manual_seed(0)
-    model, task = load_source(bench.case.model, bench.case.weights).module.eval(), bench.task
-    for inputs, target in first(task.calibration_batches(), TAYLOR_IMAGES):
-        task.loss(model(*inputs), target).backward()
+    model = unpruned(bench)
+    sum_gradients(bench, model, TAYLOR_IMAGES)
     return {name: part.grad for name, part in model.named_parameters() if part.grad is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .contender import Contender
+from .iterative_pruning import IterativePruning
 from .planned import Planned
 from .pruning import TorchPruning
 from .ruled import EvenCut, WholeBlocks
@@ -33,7 +34,7 @@ METHODS = {
         "ours, depth and width",
         (Planned("all widths", "joint", widths=0), Planned("half of the channels or all", "joint", widths=1)),
     ),
-    "torch-pruning": Method("Torch-Pruning 1.6", tuple(TorchPruning.settings())),
+    "torch-pruning": Method("Torch-Pruning 1.6", (*TorchPruning.settings(), *IterativePruning.settings())),
     "width": Method("ours, width alone", (Planned("", "width", widths=0),)),
     "layermerge": Method(
         "LayerMerge (ICML 2024)",
