@@ -37,8 +37,8 @@ FADING = 0.5
 FEW = 16
 """Images that shapes are made with: their weights mean nothing."""
 
-REACH, STEP = 0.86, 1.02
-"""Networks come out faster than predicted: at a budget, plans from so much of it on are tried, in such steps."""
+REACH, BEYOND, STEP = 0.86, 1.12, 1.02
+"""Networks come out faster than predicted, or slower: at a budget, plans from so much of it up to so much are tried."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def speeds(budgets: Sequence[float]) -> list[float]:
     found: list[float] = []
     for budget in sorted(set(budgets)):
         speed = max(REACH * budget, found[-1] * STEP if found else 0.0)
-        while speed <= budget * 1.001:
+        while speed <= BEYOND * budget:
             found.append(speed)
             speed *= STEP
     return found
