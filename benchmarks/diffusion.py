@@ -58,7 +58,7 @@ REAL = 5000
 """Of the training images, whose distance is what is left to be had."""
 SETTINGS = ("--cooled", "--average", "0.999", "--half")
 WEIGHED = ("--heaviest", "5")
-"""Of a network for all time steps: that was better than to weigh all alike, by images of another seed."""
+"""Of compressed networks: for all time steps that was better than to weigh all alike, by images of another seed."""
 KEPT = 64
 """Images of each network and sampler that are kept as such; of the others their features are."""
 
@@ -136,7 +136,7 @@ def rows(args: argparse.Namespace) -> Rows:
     for speedup in args.speedup:
         found[f"compressed {speedup:g}x"] = (compressed("task", speedup, *WEIGHED),)
     if args.ranges:
-        found[f"two plans {listed(args.ranges)}"] = halves(args.ranges)
+        found[f"two plans {listed(args.ranges)}"] = halves(args.ranges, *WEIGHED)
     if not args.no_control:
         start = ["--weights", str(original), "--start", str(original), *batch]
         control = trained(cache, "control", steps, *start)
