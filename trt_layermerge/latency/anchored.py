@@ -146,12 +146,13 @@ def _require_trustworthy(found: _Reading, profile: Profile, policy: MeasurementP
             hint=_QUIET,
         )
     if found.ratios and not found.sure(policy):
+        low_ms, high_ms = found.then.ci_low_ns / 1e6, found.then.ci_high_ns / 1e6
         raise InconclusiveError(
-            f"the original takes {now_ms:.4g} ms now, and what that is at the speed of profile {profile.path} is known "
-            f"to {found.then.relative_ci:.0%}, not to {max(UNSURE, policy.relative_ci):.0%}: {len(found.ratios)} of "
-            f"its operations, timed again, take {min(found.ratios):.2f} to {max(found.ratios):.2f} times as long as "
-            "their rows",
-            hint=f"{_QUIET}; if rows disagree even then, they are of a machine at different speeds: {_ANEW}",
+            f"the original takes {now_ms:.4g} ms now, which may be anything from {low_ms:.3g} to {high_ms:.3g} ms at "
+            f"the speed of profile {profile.path}: known to {found.then.relative_ci:.0%}, and plans rest on "
+            f"{max(UNSURE, policy.relative_ci):.0%}. {len(found.ratios)} operations, timed again, take "
+            f"{min(found.ratios):.2f} to {max(found.ratios):.2f} times as long as their rows",
+            hint=f"{_QUIET}; if rows disagree even then, they were measured at different speeds: {_ANEW}",
         )
     if found.pace > 1 + policy.spread:
         raise InconclusiveError(
