@@ -183,6 +183,7 @@ def test_anchors_are_the_longest_that_are_sure(tmp_path: Path) -> None:
     assert len(found) == ANCHORS and next(iter(found)) == longest
     assert doubtful not in found and SIGNATURES[5] not in found
     assert anchors(profile, SIGNATURES[4:6]) == {doubtful: 9 * RUN_NS}, "better than none"
+    assert len(anchors(profile, SIGNATURES, RUN_NS)) == ANCHORS and longest not in anchors(profile, SIGNATURES, RUN_NS)
 
 
 @given(st.floats(0.01, 100))

@@ -203,16 +203,22 @@ class _Stretch:
         return median(self.single)
 
 
-def anchors(profile: Profile, signatures: Iterable[Signature]) -> dict[Signature, int]:
+def anchors(profile: Profile, signatures: Iterable[Signature], most_ns: int | None = None) -> dict[Signature, int]:
     """The blocks that take longest of those that a profile knows, with their latencies in ns.
 
     Those that it is sure of; others only where it is sure of none.
+
+    Args:
+        profile: Of the device.
+        signatures: The blocks.
+        most_ns: Those that take longer are none; ``None`` for no limit.
     """
     rows = {one: profile.get(one) for one in dict.fromkeys(signatures) if not one.empty}
-    timed = {one: (row.status, row.timing.median_ns) for one, row in rows.items() if row and row.timing}
-    sure = {one: ns for one, (status, ns) in timed.items() if status == "ok" and ns}
-    found = sure or {one: ns for one, (_, ns) in timed.items() if ns}
-    return dict(sorted(found.items(), key=lambda item: -item[1])[:ANCHORS])
+    timed = {one: row for one, row in rows.items() if row is not None and row.timing is not None}
+    sure = {one: row for one, row in timed.items() if row.status == "ok"}
+    found = {one: row.timing.median_ns for one, row in (sure or timed).items() if row.timing is not None}
+    fit = [(one, ns) for one, ns in found.items() if ns > 0 and (most_ns is None or ns <= most_ns)]
+    return dict(sorted(fit, key=lambda item: -item[1])[:ANCHORS])
 
 
 def scaled(timing: Timing, factor: float) -> Timing:

@@ -22,7 +22,6 @@ from trt_layermerge.locks import exclusive
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.fleet_rows import importance_rows
-from trt_layermerge.pipeline.job_frontier import worthwhile
 from trt_layermerge.pipeline.keyed_file import read_keyed, write_keyed
 from trt_layermerge.pipeline.profiling import profile_networks
 from trt_layermerge.pipeline.session import Session, block_options
@@ -74,11 +73,17 @@ def _anchors(session: Session) -> dict[Signature, int]:
 
     Both, for the profile may know them from different days.
     """
-    choices = worthwhile(session)
-    kept = [choice for choice in choices if choice.kind is Kind.KEEP]
-    replacing = [choice for choice in choices if choice.kind is not Kind.KEEP]
-    of_both = ((one for choice in some for one in session.sized[choice][0].signatures) for some in (kept, replacing))
-    return {one: ns for signatures in of_both for one, ns in anchors(session.profile, signatures).items()}
+    kept, others = (
+        [one for choice in session.choices if (choice.kind is Kind.KEEP) == keep for one in _executed(session, choice)]
+        for keep in (True, False)
+    )
+    layers = anchors(session.profile, kept)
+    return anchors(session.profile, others, max(layers.values(), default=0)) | layers
+
+
+def _executed(session: Session, choice: Choice) -> Iterable[Signature]:
+    """What a choice executes with all channels."""
+    return session.sized[choice][0].signatures
 
 
 def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
