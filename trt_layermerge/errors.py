@@ -154,7 +154,7 @@ class RegressionError(LayerMergeError):
 
 
 class InconclusiveError(LayerMergeError):
-    """The machine is too noisy for the question, or an engine is slower than planned."""
+    """The machine is too noisy for the question, a profile is of another speed, or an engine slower than planned."""
 
     exit_code = ExitCode.INCONCLUSIVE
 

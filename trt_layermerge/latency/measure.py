@@ -31,7 +31,7 @@ from trt_layermerge.latency.trial import WINDOW, Burst, Round, Sentinel, Trial, 
 from trt_layermerge.log import record
 from trt_layermerge.network.geometry import Geometry
 from trt_layermerge.progress import Progress
-from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime
+from trt_layermerge.runtimes.base import BuildOptions, Condition, Engine, Runtime, Timed
 
 _LOG = logging.getLogger(__name__)
 
@@ -175,12 +175,12 @@ def rebuilt(signatures: Iterable[AnySignature], policy: MeasurementPolicy) -> fr
     return frozenset(sorted(keys, key=lambda key: sha256(key.encode()).digest())[: ceil(len(keys) / _ONE_OF)])
 
 
-def compare(engines: Mapping[str, Engine], policy: MeasurementPolicy) -> dict[str, Timing]:
+def compare(engines: Mapping[str, Timed], policy: MeasurementPolicy) -> dict[str, Timing]:
     """Time engines end to end, interleaved, until all latencies are sure enough or the time is up."""
     return compare_builds({name: [engine] for name, engine in engines.items()}, policy)
 
 
-def compare_builds(engines: Mapping[str, Sequence[Engine]], policy: MeasurementPolicy) -> dict[str, Timing]:
+def compare_builds(engines: Mapping[str, Sequence[Timed]], policy: MeasurementPolicy) -> dict[str, Timing]:
     """The same of networks that were built several times; a network's engines take turns.
 
     The engines are each other's sentinels: a round in which one of them was slower than at its best by more than
@@ -250,7 +250,7 @@ def _seconds_per_mac(profile: Profile) -> float:
 def _measured(group: Sequence[AnySignature], runner: DeviceRunner, sentinel: Sentinel) -> Iterator[ProfileRow]:
     """The rows of a group, each as soon as it is known."""
     runtime, policy, options, gap_model = runner.runtime, runner.policy, runner.options, runner.gap_model
-    trials: dict[AnySignature, Trial] = {}
+    trials: dict[AnySignature, Trial[Engine]] = {}
     for signature in group:
         try:
             again = signature.key in runner.rebuilt
@@ -284,7 +284,7 @@ def _built(signature: AnySignature, runtime: Runtime, options: BuildOptions, gap
 
 
 def _row(
-    signature: AnySignature, trial: Trial, sentinel: Sentinel, runtime: Runtime, policy: MeasurementPolicy
+    signature: AnySignature, trial: Trial[Engine], sentinel: Sentinel, runtime: Runtime, policy: MeasurementPolicy
 ) -> ProfileRow:
     reason = trial.doubt
     clocks = [one.condition.clock_mhz for one in trial.rounds if one.condition.clock_mhz is not None]
@@ -301,7 +301,7 @@ def _row(
     )
 
 
-def _host_ns(runtime: Runtime, trial: Trial, policy: MeasurementPolicy) -> int | None:
+def _host_ns(runtime: Runtime, trial: Trial[Engine], policy: MeasurementPolicy) -> int | None:
     """Latency of a request by the host's clock; in no more time than its runs took, for large tensors take long."""
     engine = trial.engines[0]
     first = runtime.host_times(engine, 1)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 SMALLEST_SAMPLE = 6
 """Fewer samples than this have no 95 % interval: all of them lie on one side of the median with probability 2^(1-n)."""
 
-_HALF = 1.96
+HALF_WIDTH = 1.96
 """Half the width of a 95 % interval, in standard deviations."""
 
 
@@ -99,10 +99,11 @@ class Timing:
             spread: From build to build, as a share of the median; ``None`` for what these builds differ by.
         """
         share = self.build_spread if spread is None else spread
-        if not share:
-            return self
-        between = _HALF * share * self.median_ns
-        low, high = (hypot(between, end - self.median_ns) for end in (self.ci_low_ns, self.ci_high_ns))
+        return self.widened(HALF_WIDTH * share) if share else self
+
+    def widened(self, share: float) -> Timing:
+        """With an interval that also holds what it is unsure by besides: so large a share of the median, either way."""
+        low, high = (hypot(share * self.median_ns, end - self.median_ns) for end in (self.ci_low_ns, self.ci_high_ns))
         return replace(self, ci_low_ns=max(floor(self.median_ns - low), 0), ci_high_ns=ceil(self.median_ns + high))
 
 
@@ -117,7 +118,7 @@ def pooled_spread(timings: Sequence[Timing]) -> float | None:
 def _spread(parts: Sequence[NDArray[np.float64]]) -> float:
     """Standard deviation between the medians of builds, in ns, less what each median is unsure by."""
     medians = [float(np.median(part)) for part in parts]
-    unsure = [(high - low) / 2 / _HALF for low, high in map(median_interval, parts)]
+    unsure = [(high - low) / 2 / HALF_WIDTH for low, high in map(median_interval, parts)]
     return sqrt(max(float(np.var(medians, ddof=1)) - float(np.mean(np.square(unsure))), 0.0))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from trt_layermerge.latency.policy import MeasurementPolicy
 from trt_layermerge.latency.statistics import SMALLEST_SAMPLE, Timing
-from trt_layermerge.runtimes.base import Condition, Engine, Nanoseconds
+from trt_layermerge.runtimes.base import Condition, Engine, Nanoseconds, Timed
+
+TimedT = TypeVar("TimedT", bound=Timed)
 
 WINDOW = 5
 """Readings in a row whose median is a standard; one lucky reading is none."""
@@ -50,14 +53,14 @@ class Round:
     disturbed: bool
 
 
-class Trial:
+class Trial(Generic[TimedT]):
     """A candidate under measurement.
 
     Attributes:
         spent_ns: What its bursts have taken.
     """
 
-    def __init__(self, engines: Sequence[Engine], policy: MeasurementPolicy, doubt: str | None = None) -> None:
+    def __init__(self, engines: Sequence[TimedT], policy: MeasurementPolicy, doubt: str | None = None) -> None:
         """Warm the engines up, which also tells how many runs make a burst.
 
         Args:

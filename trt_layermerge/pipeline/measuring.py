@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trt_layermerge.blocks.choice import Choice, Kind
+from trt_layermerge.blocks.signature import Signature
 from trt_layermerge.errors import say
 from trt_layermerge.fleet.fleet import Fleet
 from trt_layermerge.importance.filling import RowsOf, measure, table_key
 from trt_layermerge.importance.table import ImportanceTable
-from trt_layermerge.latency.anchored import anchored
-from trt_layermerge.latency.profile import read_timing, timing_fields
+from trt_layermerge.latency.anchored import anchored, anchors
+from trt_layermerge.latency.profile import Profile, read_timing, timing_fields
 from trt_layermerge.latency.statistics import Timing
+from trt_layermerge.locks import exclusive
 from trt_layermerge.network.device import placed
 from trt_layermerge.network.inputs import batched_shapes
 from trt_layermerge.pipeline.fleet_rows import importance_rows
@@ -35,29 +38,52 @@ def profile_stage(session: Session, reporter: Reporter) -> None:
 def baseline_stage(session: Session, reporter: Reporter) -> Timing:
     """Measured end-to-end latency of the original, at the speed that the machine had when its profile was filled.
 
-    It is kept, so that a plan made later rests on the same figure.
+    It is kept, so that a plan made later rests on the same figure, for as long as the profile says the same of the
+    operations that told the speed.
+
+    Raises:
+        InconclusiveError: It cannot be told; nothing is kept.
     """
     if (known := known_baseline(session)) is not None:
         return known
-    job = session.job
+    job, profile = session.job, session.profile
     reporter.stage("baseline")
     shapes = batched_shapes(session.network.inputs, job.batch)
     engine = session.runtime.build(session.typed(session.original).path, job.options, shapes)
-    kept = (sizes[0] for choice, sizes in session.sized.items() if choice.kind is Kind.KEEP)
-    blocks = (signature for one in kept for signature in one.signatures)
-    options = block_options(job, session.runtime)
-    timing, pace = anchored(engine, session.profile, blocks, session.runtime, options, job.policy)
-    write_keyed(job.baseline_file, _BASELINE, session.timed_key, timing_fields(timing) | {"pace": round(pace, 4)})
+    told = _anchors(session)
+    with exclusive(profile.path.parent, wait=True):  # what measures beside it would be measured, too
+        timing, pace = anchored(engine, profile, told, session.runtime, block_options(job, session.runtime), job.policy)
+    about = {"pace": round(pace, 4), "anchors": {one.key: latency_ns for one, latency_ns in told.items()}}
+    write_keyed(job.baseline_file, _BASELINE, session.timed_key, timing_fields(timing) | about)
     return timing
 
 
 def known_baseline(session: Session) -> Timing | None:
-    """The original's latency as it was measured before; ``None`` where it was not.
+    """The original's latency as it was measured before; ``None`` where it was not, or beside rows that are no more.
 
     Raises:
         TableError: Its file is damaged.
     """
-    return _read_baseline(session.job.baseline_file, session.timed_key)
+    found = _read_baseline(session.job.baseline_file, session.timed_key)
+    return found.timing if found is not None and found.is_of(session.profile) else None
+
+
+def _anchors(session: Session) -> dict[Signature, int]:
+    """What tells how fast the machine is: layers as they are, and what may take their places.
+
+    Both, for the profile may know them from different days.
+    """
+    kept, others = (
+        [one for choice in session.choices if (choice.kind is Kind.KEEP) == keep for one in _executed(session, choice)]
+        for keep in (True, False)
+    )
+    layers = anchors(session.profile, kept)
+    return anchors(session.profile, others, max(layers.values(), default=0)) | layers
+
+
+def _executed(session: Session, choice: Choice) -> Iterable[Signature]:
+    """What a choice executes with all channels."""
+    return session.sized[choice][0].signatures
 
 
 def importance_stage(session: Session, reporter: Reporter, choices: Iterable[Choice] | None = None) -> ImportanceTable:
@@ -96,6 +122,31 @@ def importance_table(session: Session) -> ImportanceTable:
     return ImportanceTable.open(session.job.importance_file, key)
 
 
-def _read_baseline(path: Path, key: Mapping[str, Any]) -> Timing | None:
+@dataclass(frozen=True)
+class _Baseline:
+    """A kept latency of the original, and what its profile said of operations then, in ns, where that is told."""
+
+    timing: Timing
+    anchors: Mapping[str, int] | None
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> _Baseline:
+        """The one in a record.
+
+        Raises:
+            ValueError: There is none; goes on from "it".
+        """
+        told = record.get("anchors")
+        if told is not None and (not isinstance(told, dict) or not all(type(one) is int for one in told.values())):
+            raise ValueError("has anchors that are no latencies")
+        return cls(read_timing(record), told)
+
+    def is_of(self, profile: Profile) -> bool:
+        """Whether a profile says the same still."""
+        says = {row.signature.key: row.timing.median_ns for row in profile if row.timing is not None}
+        return self.anchors is not None and self.anchors.items() <= says.items()
+
+
+def _read_baseline(path: Path, key: Mapping[str, Any]) -> _Baseline | None:
     """The baseline of these very weights, device, batch and inputs; that of others is measured again."""
-    return read_keyed(path, _BASELINE, key, read_timing, hint="remove it to have the original timed again")
+    return read_keyed(path, _BASELINE, key, _Baseline.read, hint="remove it to have the original timed again")

@@ -124,7 +124,18 @@ class Device:
     compute_capability: str | None = None
 
 
-class Engine(Protocol):
+class Timed(Protocol):
+    """What can be timed."""
+
+    def time(self, repeats: int) -> Nanoseconds:
+        """Time single runs, one after the other, on inputs that are already in place.
+
+        Returns:
+            Nanoseconds of each run; nothing is allocated, copied or left unfinished within them.
+        """
+
+
+class Engine(Timed, Protocol):
     """A model made ready for one device and one shape of each input."""
 
     @property
@@ -140,13 +151,6 @@ class Engine(Protocol):
 
         Raises:
             ModelError: The inputs are not the engine's.
-        """
-
-    def time(self, repeats: int) -> Nanoseconds:
-        """Time single runs, one after the other, on inputs that are already in place.
-
-        Returns:
-            Nanoseconds of each run; nothing is allocated, copied or left unfinished within them.
         """
 
     def save(self, path: Path) -> None:

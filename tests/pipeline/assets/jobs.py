@@ -27,6 +27,6 @@ def quick_job(folder: Path, **changes: object) -> Job:
         samples=Samples(64, 64),
         fit_samples=64,
         recipe=Recipe(epochs=1, distillation=0.5, checkpoint_seconds=0),
-        policy=MeasurementPolicy(relative_ci=1e3, min_samples=6, burst_seconds=1e-4, disturbance=1e3),
+        policy=MeasurementPolicy(relative_ci=1e3, min_samples=6, burst_seconds=1e-4, disturbance=1e3, spread=1e3),
     )
     return replace(job, **changes)
