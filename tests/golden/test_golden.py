@@ -59,9 +59,9 @@ def _refinement(golden: Path, new: Path) -> None:
 def _baseline(golden: Path, new: Path) -> None:
     fields = json.loads(golden.read_bytes())
     key = {name: fields[name] for name in ("weights", "device", "batch", "inputs")}
-    timing = _read_baseline(golden, key)
-    assert timing is not None and _read_baseline(golden, key | {"batch": 1}) is None
-    assert timing_fields(timing).items() <= fields.items()
+    found = _read_baseline(golden, key)
+    assert found is not None and _read_baseline(golden, key | {"batch": 1}) is None
+    assert timing_fields(found.timing).items() <= fields.items()
     new.write_bytes(golden.read_bytes())
 
 

@@ -18,6 +18,7 @@ from trt_layermerge.latency.profile import Profile, ProfileRow
 from trt_layermerge.latency.statistics import Timing
 from trt_layermerge.merging.fold import fold_norms
 from trt_layermerge.merging.sequential import execute
+from trt_layermerge.pipeline import measuring
 from trt_layermerge.pipeline.compression import whole_job
 from trt_layermerge.pipeline.job import Job
 from trt_layermerge.pipeline.job_frontier import frontier_of, kept_ns, latency_ns, most_saved_ns, worthwhile
@@ -102,7 +103,15 @@ def set_ns(session: Session, signature: Any, latency: int) -> None:
     session.profile.add(ProfileRow(signature, Timing.of([float(latency)] * 6)))
 
 
-def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: Path) -> None:
+def set_original_ns(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as its layers, each a millisecond: by the clock it would be none of this profile's network."""
+    layers = sum(map(len, session.network.chains))
+    monkeypatch.setattr(measuring, "anchored", lambda *_: (Timing.of([layers * 1e6] * 6), 1.0))
+
+
+def test_the_whole_job_delivers_a_region_that_was_replaced(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With latencies by which nothing but regions meets the budget."""
     session = open_session(
         replace(job, output=tmp_path / "out", profiles=tmp_path / "profiles", budget=Budget.parse("0.5"))
@@ -112,6 +121,7 @@ def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: P
             set_ns(session, signature, 1_000 if choice.block.region is not None else 1_000_000)
     for number, signature in session.gap_signatures.items():
         set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))
+    set_original_ns(session, monkeypatch)
     result = whole_job(session, Silent())
     items = read_plan(session.job.plan_file).plan.items
     assert any(item.end_chain is not None for item in items)
@@ -120,7 +130,9 @@ def test_the_whole_job_delivers_a_region_that_was_replaced(job: Job, tmp_path: P
     assert [choice.key for choice in executed] == [one.key for one in items]
 
 
-def test_the_whole_job_delivers_a_region_that_was_merged(job: Job, tmp_path: Path) -> None:
+def test_the_whole_job_delivers_a_region_that_was_merged(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With latencies by which nothing but the merge of the two depthwise convolutions pays."""
     job = replace(job, model=MIXED, output=tmp_path / "out", profiles=tmp_path / "profiles")
     session = open_session(replace(job, budget=Budget.parse("0.9")))
@@ -132,6 +144,7 @@ def test_the_whole_job_delivers_a_region_that_was_merged(job: Job, tmp_path: Pat
         set_ns(session, signature, 1_000)
     for number, signature in session.gap_signatures.items():
         set_ns(session, signature, 1_000_000 * len(session.network.gaps[number].layers))
+    set_original_ns(session, monkeypatch)
     proof = whole_job(session, Silent()).manifest.proof
     assert merge.key in [item.key for item in read_plan(session.job.plan_file).plan.items]
     assert proof.merged_blocks == 1 and proof.worst_block < 1e-10 and proof.engine < 1e-4
