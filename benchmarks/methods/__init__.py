@@ -11,7 +11,8 @@ known before anything is trained:
 1. ``tables``: one profile and one importance table a network, for all methods that plan (``bench``).
 2. ``shapes``: each setting of each method gives a *ladder* of networks, the least changed first (``ladder``).
 3. ``climb``: all of them are timed, interleaved with the original. At a budget, a setting stands for its first rung
-   that is measured to meet it: a method that knows only how much it prunes is aimed as well as one that plans.
+   that is measured to meet it, and again when it is timed for longer: a method that knows only how much it prunes is
+   aimed as well as one that plans.
 4. ``trials``: where a method has several settings, at each budget the one is taken that has the least held-out loss
    after a short training, the same for all (``rows``).
 5. ``rows``: all train alike, and the test data is read once a row (``rows``).

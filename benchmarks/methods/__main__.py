@@ -58,7 +58,7 @@ def main() -> None:
         if "shapes" in args.stage:
             Ladder(bench).make(args.methods)
         if "climb" in args.stage:
-            Ladder(bench).climb()
+            Ladder(bench).climb(args.methods, args.budget)
         if "trials" in args.stage:
             Maker(bench).settle(args.methods, args.budget)
         if "rows" in args.stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from trt_layermerge.training.task import Classification
 from .bench import Bench
 from .contender import Rung
 from .graphed import GraphedTraining
-from .ladder import Ladder, shape_file
+from .ladder import Ladder
 from .registry import METHODS
 
 Seed = int | None
@@ -212,15 +212,6 @@ class Maker:
     def _conversion_batches(self) -> list[Any]:
         parts = zip(*(values.split(CONVERSION_BATCH) for values in _joined(self.bench)), strict=True)
         return list(parts)
-
-
-def onnx_of(bench: Bench, row: Mapping[str, Any]) -> tuple[Path, str]:
-    """The file of a row's network, and its precision; of one that was trained elsewhere, a file of its shape."""
-    network, precision = row["network"], "int8" if row["network"].endswith("-int8") else "fp32"
-    name = network.removesuffix("-int8")
-    files = [outcome_folder(bench, name, seed) / "network.onnx" for seed in LATENCY_SEEDS]
-    files = [bench.original] if name == "original" else [path for path in files if path.exists()]
-    return typed_path(files[0] if files else shape_file(bench, row["shape"]), precision), precision
 
 
 def outcome_folder(bench: Bench, network: str, seed: Seed) -> Path:
