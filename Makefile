@@ -129,7 +129,7 @@ $(TOOLS)/installed: Makefile
 # What users get, and what "make" installs; versions are those of constraints.txt, hashes those of every file of a version.
 LOCK = $(TOOLS)/bin/uv pip compile pyproject.toml --quiet --native-tls --constraint constraints.txt --generate-hashes \
 	--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
-EXTRAS := zoo diffusion sign images tensorrt-rtx dev
+EXTRAS := zoo diffusion sign images tensorrt-rtx peers dev
 lock: $(TOOLS)/installed  ## lock the dependencies, with hashes
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) $(EXTRAS:%=--extra %) --output-file requirements-dev.lock
