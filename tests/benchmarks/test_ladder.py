@@ -19,6 +19,7 @@ from benchmarks.methods.contender import Contender, Rung
 from benchmarks.methods.final_timing import onnx_of
 from benchmarks.methods.ladder import FIRST, ORIGINAL, SURE, Ladder
 from benchmarks.methods.registry import Method
+from trt_layermerge.errors import InputError
 from trt_layermerge.latency.policy import MeasurementPolicy
 
 SPEEDS = {"wide": 1.90, "lucky": 1.96, "fast": 2.02, "tiny": 9.0}
@@ -127,3 +128,9 @@ def test_a_row_that_was_trained_elsewhere_is_timed_as_it_would_be_delivered(benc
         bench.folder / "original.int8.onnx",
         "int8",
     )
+
+
+def test_a_row_of_a_network_that_its_method_has_not_any_more_is_named(bench: Any) -> None:
+    with pytest.raises(InputError, match="a row of narrow is of gone") as caught:
+        onnx_of(Ladder(bench), {"method": "narrow", "network": "gone"})
+    assert str(bench.trained / "rows") in str(caught.value.hint)
