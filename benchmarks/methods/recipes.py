@@ -5,8 +5,8 @@
 
 What is compared is held-out data alone; test data is not read. A variant is the recipe's fields that it changes;
 ``batch=64`` changes the task's, ``start=...`` what the fits of our plans make use of, and ``inner=1`` adds the error of
-replaced blocks' outputs (ours alone). Several processes of the same
-command share the work, and what is finished is kept in runs/methods/NETWORK.
+replaced blocks' outputs (ours alone). Several processes of the same command share the work: each waits for what the
+others are at, so that its table is complete. What is finished is kept in runs/methods/NETWORK.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from trt_layermerge.errors import InputError, LayerMergeError
+from trt_layermerge.errors import DivergedError, InputError, LayerMergeError
 from trt_layermerge.files import write_json
 from trt_layermerge.locks import exclusive
 from trt_layermerge.merging.fold import fold_norms
@@ -93,26 +94,64 @@ class Variant:
         return replace(rung, name=f"{rung.name}-{start}", strength=STARTS[start])
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A network to train by a variant, and the folder of what comes out."""
+
+    variant: Variant
+    network: str
+    rung: Rung
+    seed: int
+    place: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether its score is there."""
+        return (self.place / "score.json").exists()
+
+
 def train(bench: Bench, variants: list[Variant], networks: list[str], seeds: int, steps: int | None) -> None:
-    """Train what is not done yet and no other process is at, seed after seed."""
-    maker, folder = Maker(bench), bench.trained / "variants"
+    """Train what is not done yet, seed after seed; what another process is at is waited for when all else is done.
+
+    Where that one ends before it is done, it is trained here.
+    """
+    maker = Maker(bench)
+    trials = list(_trials(maker, variants, networks, seeds, steps))
+    for wait in (False, True):
+        for trial in trials:
+            if not trial.done:
+                _train(maker, trial, steps, wait=wait)
+
+
+def _trials(
+    maker: Maker, variants: list[Variant], networks: list[str], seeds: int, steps: int | None
+) -> Iterator[Trial]:
+    folder = maker.bench.trained / "variants"
     rungs = {one: rung for one in networks if (rung := _rung(maker, one)) is not None}
     for seed in range(seeds):
         for variant in variants:
             for network, base in rungs.items():
-                rung = variant.rung(base)
-                place = folder / f"{variant.name} {network} {steps or 'all'} {seed}".replace(" ", "_")
-                if rung is None or (place / "score.json").exists():
-                    continue
-                try:
-                    with exclusive(place):
-                        if not (place / "score.json").exists():
-                            recipe = replace(variant.recipe(bench.case.recipe), seed=seed, steps=steps)
-                            score = _score(maker, variant, rung, recipe, place / "checkpoint")
-                            write_json(place / "score.json", {"variant": variant.name, "network": network} | score)
-                            print(f"{place.name}: {score}", flush=True)
-                except InputError:
-                    continue  # another process is at it
+                if (rung := variant.rung(base)) is not None:
+                    name = f"{variant.name} {network} {steps or 'all'} {seed}".replace(" ", "_")
+                    yield Trial(variant, network, rung, seed, folder / name)
+
+
+def _train(maker: Maker, trial: Trial, steps: int | None, *, wait: bool) -> None:
+    """Train it, unless another process is at it and is not waited for."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(trial.place, wait=wait))
+        except InputError:  # of the lock alone: training has such errors, too
+            return
+        if trial.done:
+            return
+        recipe = replace(trial.variant.recipe(maker.bench.case.recipe), seed=trial.seed, steps=steps)
+        try:
+            score = _score(maker, trial.variant, trial.rung, recipe, trial.place / "checkpoint")
+        except DivergedError as error:  # which is what a variant can do, and would do again
+            score = {"seed": trial.seed, "diverged": error.message}
+        write_json(trial.place / "score.json", {"variant": trial.variant.name, "network": trial.network} | score)
+        print(f"{trial.place.name}: {score}", flush=True)
 
 
 def _score(maker: Maker, variant: Variant, rung: Rung, recipe: Recipe, checkpoint: Path) -> dict[str, Any]:
@@ -141,21 +180,29 @@ def _graphed(bench: Bench, variant: Variant, rung: Rung, recipe: Recipe) -> nn.M
 
 def table(folder: Path) -> Iterator[str]:
     """The mean of each variant over the seeds, by network; the best by accuracy first."""
-    scores: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    scores: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.glob("*/score.json")):
         one = json.loads(path.read_bytes())
-        scores[one["variant"]][one["network"]].append((one["loss"], one["accuracy"]))
+        scores[one["variant"]][one["network"]].append(one)
     networks = sorted({network for found in scores.values() for network in found})
     yield f"| variant | {' | '.join(networks)} |"
     yield "|---|" + "---|" * len(networks)
-    for variant, found in sorted(scores.items(), key=lambda one: -mean(mean(x[1] for x in y) for y in one[1].values())):
-        cells = [
-            f"{mean(x[1] for x in found[one]):.2%}, {mean(x[0] for x in found[one]):.4f} ({len(found[one])})"
-            if one in found
-            else ""
-            for one in networks
-        ]
-        yield f"| {variant} | {' | '.join(cells)} |"
+    for variant, found in sorted(scores.items(), key=lambda one: -_accuracy(one[1].values())):
+        yield f"| {variant} | {' | '.join(_cell(found[one]) if one in found else '' for one in networks)} |"
+
+
+def _accuracy(found: Iterable[list[dict[str, Any]]]) -> float:
+    """The mean over networks; what diverged knows nothing."""
+    return mean(mean(one.get("accuracy", 0.0) for one in of_network) for of_network in found)
+
+
+def _cell(found: list[dict[str, Any]]) -> str:
+    trained = [one for one in found if "diverged" not in one]
+    lost = f"{len(found) - len(trained)} diverged" if len(trained) < len(found) else ""
+    if not trained:
+        return lost
+    accuracy, loss = (mean(one[name] for one in trained) for name in ("accuracy", "loss"))
+    return f"{accuracy:.2%}, {loss:.4f} ({len(trained)}){lost and f', {lost}'}"
 
 
 def _value(text: str) -> Any:

@@ -112,6 +112,16 @@ def test_calibration_data_of_zeros_are_refused(run: Any, desk: Any, command: str
     assert not (desk.folder / "out" / "importance.jsonl").exists()
 
 
+def test_labels_that_are_all_alike_are_said_before_anything_is_measured(run: Any, desk: Any) -> None:
+    """They may stand for none, so that losses by the original's own outputs are worth measuring."""
+    task = desk.folder / "task.py"
+    task.write_text(task.read_text().replace("1, 1, 1), labels)", "1, 1, 1), 0 * labels + 1)"))
+    ran = run("importance", *desk.stage)
+    assert ran.code == 0, ran.err
+    told = "warning: the targets of the held-out data of task 'bright or dark' are all alike, each of the first 64 is 1"
+    assert ran.err.startswith(told)
+
+
 ONE_OUTPUT = {
     ("compress", "--distillation", "0.9"): r"the recipe distils, and the network has one output[^$]*--distillation 0",
     ("importance", "--method", "depth", "--estimator", "gates", "--gates-distillation", "0.5"): (

@@ -27,7 +27,7 @@ def test_inspect_tells_layers_skips_breaks_and_counts(run: Any, desk: Any) -> No
     assert found.keys() == {
         "model", "inputs", "outputs", "notes", "layers", "skips", "breaks", "convolutions", "replaceable",
         "replaceable_in_chains", "irreplaceable", "regions", "choices", "admitted", "signatures", "largest_merge",
-        "channel_groups", "fixed_channels",
+        "channel_groups", "fixed_channels", "no_onnx",
     }  # fmt: skip
     assert [item["shape"] for item in found["inputs"]] == [[1, 8, 8]]
     assert [layer["name"] for layer in found["layers"]] == ["stem", "one", "two", "down"]
@@ -57,6 +57,17 @@ def test_inspect_says_of_convolutions_what_is_not_usual(run: Any, tmp_path: Path
         line.split("│")[4].strip() for line in run("inspect", tmp_path / "model.py").out.splitlines() if ">" in line
     ]
     assert rows == ["4>8 k3x5", "8>8 k3x3 s1x2 d2x2 g8", "8>4 k2x2 s2x2"]
+
+
+def test_inspect_says_what_compress_cannot_write(run: Any, desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passed, and compress failed."""
+    monkeypatch.setenv("COLUMNS", "400")
+    model = desk.folder / "model.py"
+    assert run("inspect", model, "--json").json["no_onnx"] == []
+    model.write_text(model.read_text().replace("x = self.down(x)", "x = self.down(torch.special.bessel_j0(x))"))
+    (found,) = run("inspect", model, "--json").json["no_onnx"]
+    assert found["operator"] == "aten.special_bessel_j0.default" and "No ONNX function found" in found["reason"]
+    assert f"no form in ONNX, without which compress cannot begin: {found['operator']} at " in run("inspect", model).out
 
 
 @pytest.mark.parametrize("name", ["[bold]", "[/x]"])

@@ -143,6 +143,15 @@ def test_the_estimator_and_its_options() -> None:
             job_of("m", option, "2")
 
 
+@pytest.mark.parametrize("name", ["output", "profiles", "weights", "task", "metric", "recipe", "device"])
+def test_an_empty_setting_is_none(config: Any, name: str) -> None:
+    """As a path, it was the folder that the process is in."""
+    with pytest.raises(UsageError, match=rf"c\.toml: {name} is empty"):
+        job_of("m", "--config", config(f'{name} = ""'))
+    with pytest.raises(UsageError, match=f"the setting '{name}' is empty"):
+        settings.job_of("m", **{name: ""})
+
+
 def test_settings_of_the_method_are_options(config: Any) -> None:
     job = job_of("m", "--method", "depth", "--alpha", "0.5")
     assert job.planner == Depth(alpha=0.5)
@@ -210,7 +219,7 @@ def test_budget_and_speedup_are_the_same_thing(config: Any) -> None:
     assert job_of("m", "--config", config("speedup = 2"), "--budget", "0.5").budget == Budget.parse("0.5")
 
 
-@pytest.mark.parametrize("shape", ["3x8x", "3xx8", "x", "0x8x8", "-1x8x8", "3,8,8", "", "9" * 5000])
+@pytest.mark.parametrize("shape", ["3x8x", "3xx8", "x", "0x8x8", "-1x8x8", "3,8,8", "9" * 5000])
 def test_a_shape_is_written_with_an_x(shape: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a shape like 3x224x224"):
         job_of("m", "--input", shape)

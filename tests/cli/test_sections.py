@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from tests.cli.refusal import refused
 from trt_layermerge.cli.main import COMMANDS, INTERRUPTED, cli
 
 PROFILES = [f"profile_{name}" for name in ("validate", "show", "merge", "export", "estimate")]
@@ -66,6 +68,26 @@ def test_every_option_of_every_command_is_a_sentence(name: str) -> None:
 def test_defaults_are_told_once(name: str) -> None:
     for line in re.split(r"\n  -", command_of(name).get_help(click.Context(command_of(name)))):
         assert line.count("default:") <= 1, line
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *PROFILES])
+def test_what_is_empty_is_refused_by_its_name(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As ``--output "$FOLDER"`` without the variable is: it was the current folder, or as if it were not there."""
+    monkeypatch.chdir(tmp_path)
+    command, before = command_of(name), list[str]()
+    for parameter in command.params:
+        called = parameter.make_metavar(click.Context(command))
+        if isinstance(parameter, click.Argument):
+            given = [*before, ""]
+            before.append("x")
+        elif parameter.is_flag or parameter.count:
+            continue
+        else:
+            given, called = [parameter.opts[0], ""], parameter.opts[0]
+        refused(run(*name.split("_"), *given), 2, rf"'{re.escape(called)}'.*: it is empty; give it a value")
+    assert not list(tmp_path.iterdir())
 
 
 HELPFUL = {

@@ -32,7 +32,7 @@ class Given(Classification):
 
 def cautions(made: Made, shape: tuple[int, ...] = (3, 8, 8)) -> tuple[str, ...]:
     images = torch.rand(192, *shape, generator=torch.Generator().manual_seed(0))
-    data, given = TensorDataset(images, torch.zeros(192, dtype=torch.long)), (Input("input", shape),)
+    data, given = TensorDataset(images, torch.arange(192) % 2), (Input("input", shape),)
     return data_cautions(Given("it", data, data, batch_size=16, held_out=64, calibration=64, made=made), given)
 
 
@@ -86,9 +86,69 @@ def test_channels_are_found_in_any_layout(shape: tuple[int, ...], axis: int, cha
 
 
 def test_numbers_that_are_no_images_are_passed_over() -> None:
-    times = torch.zeros(32, dtype=torch.long)
-    task = Classification("it", TensorDataset(times, times), TensorDataset(times, times), held_out=8, calibration=8)
+    data = TensorDataset(torch.zeros(32, dtype=torch.long), torch.arange(32))
+    task = Classification("it", data, data, held_out=8, calibration=8)
     assert data_cautions(task, (Input("time", (), below=9),)) == ()
+
+
+def labelled(targets: Any) -> tuple[str, ...]:
+    """What is said of 64 held-out samples, in batches of 16, with the targets of ``targets``."""
+    images = torch.rand(192, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Task(Classification):
+        def held_out_batches(self) -> Any:
+            for first in range(0, 64, 16):
+                some = [part[first : first + 16] for part in targets]
+                yield images[first : first + 16], some[0] if len(some) == 1 else tuple(some)
+
+    data = TensorDataset(images, torch.arange(192))
+    return data_cautions(
+        Task("it", data, data, batch_size=16, held_out=64, calibration=64), (Input("input", (3, 8, 8)),)
+    )
+
+
+ALIKE: dict[str, tuple[list[Tensor], str]] = {
+    "labels": ([torch.full((64,), 3)], "each of the first 64 is 3:"),
+    "labels, and samples without": (
+        [torch.full((64,), 3).index_fill(0, torch.arange(20), -100)],
+        "each of the first 44 is 3:",
+    ),
+    "shares of classes": ([torch.tensor([[0.0, 1.0, 0.0]]).repeat(64, 1)], "each of the first 64 has the same:"),
+    "masks": ([torch.zeros(64, 8, 8, dtype=torch.long)], "each of the first 64 has the same:"),
+    "several": ([torch.zeros(64), torch.ones(64, 2)], "each of the first 64 is 0:"),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_targets_that_are_all_alike_are_said(name: str) -> None:
+    """A network that is one constant would be the best; nothing was said."""
+    targets, words = ALIKE[name]
+    (caution,) = labelled(targets)
+    assert "targets of the held-out data of task 'it' are all alike" in caution and words in caution
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [torch.full((64,), 3).index_fill(0, torch.tensor(63), 2)],
+        [torch.zeros(64), torch.arange(64.0)],
+        [torch.full((64,), -100)],
+        [torch.full((64, 2), torch.nan)],
+    ],
+    ids=["one differs, in the last batch", "one of several differs", "there are none", "there are none, of numbers"],
+)
+def test_targets_that_differ_anywhere_need_no_caution(targets: list[Tensor]) -> None:
+    assert labelled(targets) == ()
+
+
+def test_a_network_that_makes_the_same_of_everything_is_said() -> None:
+    """Without labels, what it makes are the targets."""
+    images = torch.rand(192, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(images, torch.zeros(192, dtype=torch.long))
+    task = Classification("it", data, data, batch_size=16, held_out=64, calibration=64)
+    object.__setattr__(task, "distances", {"output": None})
+    (caution,) = data_cautions(task, (Input("input", (3, 8, 8)),))
+    assert "the network makes the same of all held-out samples of task 'it', of the first 64" in caution
 
 
 def normed(variance: list[float]) -> Any:

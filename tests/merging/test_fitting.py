@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from trt_layermerge.blocks.lowering import Shift
 from trt_layermerge.errors import TaskError
-from trt_layermerge.merging import fitting, patches
+from trt_layermerge.merging import columns, fitting, patches
 from trt_layermerge.merging.algebra import Convolution
 from trt_layermerge.merging.fitting import Fitted, NormalEquations, Patches, admissible_prior, equations_for
 from trt_layermerge.merging.patches import formed_part, sample_positions, samples_by_batch, samples_needed, unknowns_of
@@ -370,21 +370,21 @@ def test_the_part_of_which_a_matrix_is_formed_is_the_largest(geometry, most):
 
 
 @settings(max_examples=20)
-@given(geometries(), st.integers(0, 1500), st.booleans())
-def test_outputs_solved_a_few_at_a_time_are_those_of_all_at_once(geometry, at_once, inside):
-    """Whether the large kernel is drawn to a smaller one that is solved with it, or to what it is given."""
+@given(geometries(), st.integers(0, 1500), st.sampled_from([0, -1, 1 << 20]))
+def test_outputs_solved_a_few_at_a_time_are_those_of_all_at_once(geometry, at_once, most):
+    """From a matrix, or patches: drawn to a smaller kernel that is solved with them (-1), or to what is given."""
     truth, shifts, values = shifted(geometry, [3])
     x, prior = noise(geometry, images=16), of(replace(geometry, kernel=(1, 1), padding=(0, 0, 0, 0)), 5)
-    most = unknowns_of(geometry) - 1 if inside else 0
+    most = unknowns_of(geometry) - 1 if most < 0 else most
     targets = truth(x, *values) ** 2
     few = sample_positions(targets.shape, 40, torch.Generator().manual_seed(0))
     with mock.patch.object(patches, "LARGEST_SYSTEM", most):
         equations = equations_for(geometry, shifts=shifts)
-        assert isinstance(equations, Patches)
+        assert isinstance(equations, NormalEquations if most > unknowns_of(geometry) else Patches)
         equations.add(x, targets, few, values)
         drawn_to = admissible_prior(prior, geometry)
         whole = equations.solve(geometry, drawn_to)
-        with mock.patch.object(fitting, "SOLVED_BYTES", at_once):
+        with mock.patch.object(columns, "SOLVED_BYTES", at_once):
             parts = equations.solve(geometry, drawn_to)
     torch.testing.assert_close(parts.convolution.weight, whole.convolution.weight, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(parts.convolution.bias, whole.convolution.bias, rtol=1e-10, atol=1e-10)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_layermerge.merging import ridge
-from trt_layermerge.merging.ridge import Dual, Primal, factored
+from trt_layermerge.merging.ridge import Dual, Primal, factored, solve_factored
 
 
 @settings(max_examples=30)
@@ -61,6 +61,20 @@ def test_a_system_is_factored_where_it_lies(groups, size, seed):
     factor, sound = factored(system)
     assert sound and factor.data_ptr() == place and torch.equal(factor, expected)
     assert not factored(-torch.eye(size, dtype=torch.float64)[None])[1]
+
+
+@given(groups=st.integers(1, 3), size=st.integers(1, 9), outputs=st.integers(1, 4), seed=st.integers(0, 99))
+def test_a_factor_is_not_copied_to_solve_with_it(groups, size, outputs, seed):
+    """It may be the largest thing there is; what comes out is LAPACK's to the last bit, in memory of the right side."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(groups, 2 * size, size, generator=generator, dtype=torch.float64)
+    factor, sound = factored(rows.mT @ rows)
+    right = torch.randn(groups, outputs, size, generator=generator, dtype=torch.float64).mT
+    expected, kept = torch.cholesky_solve(right, factor), factor.clone()
+    with mock.patch.object(torch, "cholesky_solve", side_effect=AssertionError("it copies the factor")):
+        found = solve_factored(factor, right)
+    assert sound and torch.equal(found, expected) and torch.equal(factor, kept)
+    assert found.data_ptr() == right.data_ptr()
 
 
 def test_patches_of_zeros_leave_the_prior_and_fit_the_mean():

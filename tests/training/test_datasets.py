@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trt_layermerge.errors import RuntimeNotAvailableError, TaskError
 from trt_layermerge.training import datasets
-from trt_layermerge.training.datasets import CIFAR_MEAN, CIFAR_STD, CropAndFlip, Normalise, Settings, cifar10
+from trt_layermerge.training.datasets import CIFAR_MEAN, CIFAR_STD, NAMED, CropAndFlip, Normalise, Settings, cifar10
 from trt_layermerge.training.denoising import Denoising
 from trt_layermerge.training.load_task import load_task
 from trt_layermerge.training.task import Classification
@@ -99,6 +99,13 @@ def test_what_the_recipe_says_of_the_data_holds_for_named_tasks(images: Path, ci
         task = named(text, batch_size=7, label_smoothing=0.2)
         assert (task.batch_size, task.label_smoothing) == (7, 0.2)
     assert next(iter(named(f"imagefolder:{images}").test_batches()))[0].shape[1:] == (3, 224, 224)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_no_folder_is_not_the_current_one(name: str) -> None:
+    with pytest.raises(TaskError, match=f"{name}: names no folder") as caught:
+        load_task(Path(f"{name}:"))
+    assert f"{name}:. for the folder" in str(caught.value)
 
 
 def grey(number: int) -> Tensor:

@@ -30,7 +30,7 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
     """Take defaults of a command from a TOML file; keys are the options' names.
 
     Raises:
-        UsageError: The file cannot be read, is no TOML, or has a key that no command of a job has.
+        UsageError: The file cannot be read, is no TOML, or has a key that no command of a job has, or an empty value.
     """
     if path is None:
         return
@@ -47,6 +47,8 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) 
             raise UsageError(f"{path}: there is no option {key!r}", hint=did_you_mean(name, known))
         if not isinstance(value, (str, int, float)):
             raise UsageError(f"{path}: {key} is neither text nor a number")
+        if value == "":
+            raise UsageError(f"{path}: {key} is empty", hint="give it a value, or leave it out")
         if name in own:
             # As text, so that it is read as it would be on the command line.
             told = str(value) if own[name].nargs == 1 else (str(value),)

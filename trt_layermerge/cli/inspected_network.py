@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +16,7 @@ from trt_layermerge.blocks.copies import without_copies
 from trt_layermerge.blocks.cost import signatures
 from trt_layermerge.blocks.coverage import convolutions, irreplaceable, replaceable
 from trt_layermerge.cli.show import print_json
+from trt_layermerge.delivery.onnx_sketch import unwritable
 from trt_layermerge.network.chain import Chain, Layer, Skip
 from trt_layermerge.network.channel_group import ChannelGroup, FixedChannels
 from trt_layermerge.network.network import Network, load_network
@@ -54,6 +56,7 @@ def inspect_network(job: Job, *, as_json: bool) -> None:
         "admitted": len(without_copies(network, for_method(choices, job.planner))),
         "signatures": len(distinct),
         "largest_merge": _largest_merge(network, choices),
+        "no_onnx": [asdict(one) for one in unwritable(network)],
     }
     if as_json:
         print_json(found)
@@ -153,6 +156,12 @@ def _show(found: dict[str, Any], method: str) -> None:
         f"{found['choices']} candidate choices, {found['admitted']} of them for method {method}; "
         f"{found['signatures']} distinct signatures"
     )
+    for item in found["no_onnx"]:
+        console.print(
+            f"no form in ONNX, without which compress cannot begin: {item['operator']} at {item['name']}: "
+            f"{item['reason']}",
+            markup=False,
+        )
 
 
 _CONVOLUTION = re.compile(r"(\d+>\d+ k(\d+)x(\d+))( s\S+)( p\S+)( d(\d+)x(\d+))( g\d+)")

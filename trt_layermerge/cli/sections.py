@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -74,13 +74,28 @@ class SectionedCommand(click.Command):
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; of a budget and a speed-up, the one on the command line goes before that of a file."""
+        """Read the arguments; of a budget and a speed-up, the one on the command line goes before that of a file.
+
+        Raises:
+            BadParameter: One is empty, which is told before any of them has an effect.
+        """
+        if not ctx.resilient_parsing:  # a shell that completes asks about what is not written yet
+            self._require_values(ctx, args)
         rest = super().parse_args(ctx, args)
         given = [name for name in ("budget", "speedup") if ctx.params.get(name) is not None]
         told = [name for name in given if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if len(given) == 2 and len(told) == 1:
             ctx.params[next(name for name in given if name not in told)] = None
         return rest
+
+    def _require_values(self, ctx: click.Context, args: Sequence[str]) -> None:
+        """See that nothing is empty, as ``--output "$FOLDER"`` is without the variable: as a path, that is here."""
+        told, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for parameter in self.get_params(ctx):
+            values = told.get(str(parameter.name))
+            if "" in (values if isinstance(values, (list, tuple)) else (values,)):
+                otherwise = "" if parameter.required else ", or leave it out"
+                raise click.BadParameter(f"it is empty; give it a value{otherwise}.", ctx, parameter)
 
 
 class Count(click.ParamType[int]):

@@ -44,13 +44,13 @@ def export_onnx(module: nn.Module, given: Sequence[int] | Sequence[Input], path:
             onnx.checker.check_model(neighbour, full_check=True)
         except (RuntimeError, TypeError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(
-                f"the network cannot be written as ONNX: {_why(error)}",
+                f"the network cannot be written as ONNX: {why_not(error)}",
                 hint="write that part of forward() with operations that ONNX has; there, groups and strides are fixed "
                 "numbers, none that the batch decides",
             ) from error
 
 
-def _why(error: BaseException) -> str:
+def why_not(error: BaseException) -> str:
     """What torch's exporter fails at: it says of itself that it fails, and in the causes of that at what and why."""
     operator = None
     while error.__cause__ is not None:
@@ -63,7 +63,7 @@ def _why(error: BaseException) -> str:
 def _program(module: nn.Module, inputs: Sequence[Input]) -> torch.onnx.ONNXProgram:
     """What is written; it depends on nothing else."""
     batch = Dim("batch")
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             module,
             examples(inputs, batch=2),  # one would be taken for a fixed batch
@@ -144,7 +144,7 @@ def _leave_names_to_the_ends(program: torch.onnx.ONNXProgram) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch's exporter from printing its progress and internal warnings."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

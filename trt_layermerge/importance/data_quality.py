@@ -8,6 +8,8 @@ Looked at are the first images of both data sets, of the inputs that take real n
    prepared as the other: a caution.
 4. If the network is right less often than by guessing, classes are likely to be numbered otherwise than its outputs,
    as those of folders are by their names: a caution.
+5. If all held-out targets are the same, a network that says the same of everything is right, and no figure tells it
+   from a good one: a caution, for labels may be stand-ins of somebody who has none.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from torch import Tensor, nn
 
 from trt_layermerge.errors import ModelError, TaskError
 from trt_layermerge.importance.evaluator import first
-from trt_layermerge.network.inputs import Input
+from trt_layermerge.network.inputs import Input, Values, as_tuple
 from trt_layermerge.network.network import Network
-from trt_layermerge.training.task import Task, metric_name
+from trt_layermerge.training.datasets import UNLABELLED
+from trt_layermerge.training.task import Task, Unlabelled, metric_name
+from trt_layermerge.training.task_check import NO_LABEL
 
 IMAGES = 256
 """Of each data set that are looked at; reading all of them may take as long as using them."""
@@ -56,7 +60,7 @@ def data_cautions(task: Task, inputs: Sequence[Input]) -> tuple[str, ...]:
         for name, values in both.items():
             cautions += _repeated(values, f"{name} data {of}")
         cautions += _apart(both["calibration"], both["held-out"], of)
-    return tuple(cautions)
+    return (*cautions, *_targets_alike(task, [targets for _, targets in found["held-out"]]))
 
 
 def label_cautions(network: Network, task: Task) -> tuple[str, ...]:
@@ -129,6 +133,34 @@ def _repeated(values: Tensor, what: str) -> list[str]:
     if count - distinct <= _REPEATED * count:
         return []
     return [f"the {what} repeat themselves: of the first {count}, {distinct} are different"]
+
+
+def _targets_alike(task: Task, batches: Sequence[Values]) -> list[str]:
+    """Rule 5; of several targets, one that differs is enough."""
+    of_each = [_labelled(values) for values in zip(*map(as_tuple, batches), strict=False)]
+    if not of_each or not all(len(rows) > 1 and _same(rows) for rows in of_each):
+        return []
+    count, one = len(of_each[0]), of_each[0][0]
+    if isinstance(task, Unlabelled):
+        return [
+            f"the network makes the same of all held-out samples of task {task.name!r}, of the first {count}: any "
+            "other that does so is as near to it as can be; are these its weights, and samples that it is for?"
+        ]
+    each = f"is {one.item():g}" if one.ndim == 0 else "has the same"
+    return [
+        f"the targets of the held-out data of task {task.name!r} are all alike, each of the first {count} {each}: a "
+        "network that always says so is right, and training makes it one; are they read as they should be? Where there "
+        f"are none, --task {UNLABELLED}:FOLDER needs none"
+    ]
+
+
+def _labelled(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Targets of single samples, but of those that have none."""
+    return [row for values in batches for row in values if row.is_floating_point() or bool((row != NO_LABEL).any())]
+
+
+def _same(rows: Sequence[Tensor]) -> bool:
+    return all(torch.equal(rows[0], row) for row in rows[1:])
 
 
 def _apart(calibration: Tensor, held_out: Tensor, of: str) -> list[str]:

@@ -17,14 +17,9 @@ from torch import Tensor
 from trt_layermerge.blocks.candidates import fit_geometries
 from trt_layermerge.blocks.choice import Choice, Kind, Place
 from trt_layermerge.blocks.lowering import Lowering, Shift, lowered_in
-from trt_layermerge.merging.fitting import Equations, Patches, channels_of, equations_for, kept_bytes
-from trt_layermerge.merging.patches import (
-    formed_part,
-    sample_positions,
-    samples_by_batch,
-    samples_needed,
-    unknowns_of,
-)
+from trt_layermerge.merging.columns import channels_of
+from trt_layermerge.merging.fitting import Equations, Patches, equations_bytes, equations_for
+from trt_layermerge.merging.patches import sample_positions, samples_by_batch, samples_needed
 from trt_layermerge.network.count import bytes_of, pass_bytes
 from trt_layermerge.network.cut import up_to
 from trt_layermerge.network.device import device_of, moved
@@ -52,19 +47,8 @@ class Frame:
 
     @property
     def bytes(self) -> int:
-        """Memory of the matrix, of those for the kernels inside, and of all their factors; of right sides.
-
-        Of kernels that are too large for a matrix, of the patches that are kept, and of a fit from them.
-        """
-        groups, part, beside = self.geometry.groups, formed_part(self.geometry), channels_of(self.shifts)
-        formed = 0
-        if part is not None:
-            size = unknowns_of(part) + beside + 1
-            matrices = groups * size * 8 // 3  # of kernels 1, 3, 5, 7: all are 1.3 times the largest
-            formed = 8 * size * (matrices + sum(self.outputs))
-        if part == self.geometry:
-            return formed
-        return formed + kept_bytes(self.geometry, beside, max(self.outputs, default=0))
+        """Memory of the equations of its blocks, and of a fit from them."""
+        return equations_bytes(self.geometry, channels_of(self.shifts), self.outputs)
 
 
 def frames_of(network: Network, places: Iterable[Place], max_kernel: int) -> list[Frame]:

@@ -8,9 +8,8 @@ ridge term pulls towards a prior (the block's skip, if it has one) and not towar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import ceil
 
 import torch
@@ -18,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from trt_layermerge.blocks.lowering import Shift
-from trt_layermerge.merging.algebra import Convolution, embed, regroup
+from trt_layermerge.merging.algebra import Convolution, regroup
+from trt_layermerge.merging.columns import SOLVED_BYTES, channels_of, from_columns, some_columns, some_outputs
 from trt_layermerge.merging.patches import (
     MOST_KEPT,
     all_positions,
@@ -42,9 +42,6 @@ from trt_layermerge.merging.ridge import (
     relative,
 )
 from trt_layermerge.network.geometry import Geometry
-
-SOLVED_BYTES = 64 << 20
-"""Most that a solution from kept patches takes which is made at a time, in float64: that of some output channels."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class NormalEquations:
         self.geometry, self.shifts = geometry, tuple(shifts)
         size = unknowns_of(geometry) + channels_of(shifts) + 1
         self.gram = torch.zeros(geometry.groups, size, size, dtype=torch.float64)
-        self.cross: list[Tensor] = [torch.zeros(())] * blocks  # broadcast to its shape by the first batch
+        self.cross: list[Tensor] = [torch.zeros(())] * blocks  # of its shape from the first batch on
         self.squares = [torch.zeros((), dtype=torch.float64)] * blocks
         self.samples, self.finite = 0, True
         self._solvers: dict[Geometry, Primal] = {}
@@ -113,7 +110,9 @@ class NormalEquations:
             add_products(self.gram, patches)
             for index, target in enumerate(targets):
                 wanted = at(target, some, groups).double()
-                self.cross[index] = self.cross[index].to(wanted) + patches.transpose(1, 2) @ wanted
+                if not self.cross[index].dim():
+                    self.cross[index] = wanted.new_zeros(groups, patches.shape[2], wanted.shape[2])
+                self.cross[index].baddbmm_(patches.transpose(1, 2), wanted)
                 self.squares[index] = self.squares[index].to(wanted) + wanted.square().sum()
         mirror(self.gram)
         self.finite = all(bool(total.isfinite().all()) for total in (self.gram, *self.cross))
@@ -139,16 +138,28 @@ class NormalEquations:
         behind = torch.arange(unknowns_of(self.geometry), self.gram.shape[1])  # shifts and the 1
         taken = torch.cat([part_of(geometry, self.geometry), behind]).to(self.gram.device)
         part = replace(geometry, out_channels=geometry.groups)  # blocks that differ in this share a factor
+        whole = len(taken) == self.gram.shape[1]  # in the same order: there is no need for copies
         if part not in self._solvers:
-            whole = len(taken) == self.gram.shape[1]  # in the same order: there is no need for a copy
-            self._solvers[part] = Primal(self.gram if whole else self.gram[:, taken][:, :, taken], RIDGE)
-        solver, cross = self._solvers[part], self.cross[of][:, taken]
-        start = prior_columns(prior, geometry, self.shifts).to(cross)
-        solution = solver.solve(cross, start)
-        missed = self.squares[of] - 2 * (solution * cross).sum() + (solution * (solver.gram @ solution)).sum()
+            self._solvers[part] = Primal(self.gram if whole else self.gram[:, taken[:, None], taken], RIDGE)
+        solver, cross = self._solvers[part], self.cross[of]
+        drawn_to = None if prior is None else regroup(prior, geometry.groups)
+        explained, gradients = cross.new_zeros(2), cross.new_zeros(2)
+
+        def solutions() -> Iterator[Coefficients]:
+            for outputs in some_outputs(geometry, self.shifts):
+                wanted = cross[..., outputs] if whole else cross[..., outputs][:, taken]
+                begun = some_columns(drawn_to, geometry, outputs, self.shifts).to(cross)
+                solution = solver.solve(wanted, begun)
+                product = solver.gram @ solution
+                explained.add_(torch.stack([(solution * wanted).sum(), (solution * product).sum()]))
+                gradients.add_(solver.gradients(product, solution, wanted, begun))
+                yield solution
+                del wanted, begun, solution, product  # before the next ones are there
+
+        found = from_columns(solutions(), geometry, self.shifts)
+        missed = self.squares[of] - 2 * explained[0] + explained[1]
         unexplained = unexplained_share(missed, self.squares[of], cross[:, -1], self.samples)
-        found = from_columns([solution], geometry, self.shifts)
-        return Fitted(found, unexplained, solver.residual(solution, cross, start))
+        return Fitted(found, unexplained, relative(*gradients))
 
 
 class Patches:
@@ -225,12 +236,10 @@ class Patches:
         if part not in self._solvers:
             self._solvers[part] = Dual(self._of(geometry))
         solver, targets = self._solvers[part], torch.cat(self._targets[of], 1).double()
-        inner, some = self._inner(geometry, prior, of), list(self._at_once(geometry))
+        inner, some = self._inner(geometry, prior, of), list(some_outputs(geometry, self.shifts))
 
         def start(outputs: slice) -> Coefficients:
-            width = len(range(outputs.start, outputs.stop)) * geometry.groups
-            drawn_to = None if inner is None else inner.outputs(outputs)
-            return prior_columns(drawn_to, replace(geometry, out_channels=width), self.shifts).to(targets)
+            return some_columns(inner, geometry, outputs, self.shifts).to(targets)
 
         missed = torch.cat([solver.missed(targets[..., outputs], start(outputs)) for outputs in some], 2)
         ridge, squares, gradients = solver.best_ridge(missed), targets.new_zeros(()), targets.new_zeros(2)
@@ -248,14 +257,6 @@ class Patches:
         found = from_columns(solutions(), geometry, self.shifts)
         unexplained = unexplained_share(squares, targets.square().sum(), targets.sum(1), targets.shape[1])
         return Fitted(found, unexplained, relative(*gradients))
-
-    def _at_once(self, geometry: Geometry) -> Iterator[slice]:
-        """The outputs of each group, some at a time: whole solutions would be in memory several times."""
-        per_group = geometry.out_channels // geometry.groups
-        size = 8 * geometry.groups * (unknowns_of(geometry) + channels_of(self.shifts) + 1)
-        parts = ceil(per_group / max(1, SOLVED_BYTES // size))
-        bounds = [part * per_group // parts for part in range(parts + 1)]
-        return (slice(first, last) for first, last in pairwise(bounds))
 
     def _of(self, geometry: Geometry) -> Tensor:
         """The kept patches of a kernel; the largest one's are all there is, in one piece and not twice."""
@@ -283,25 +284,35 @@ def equations_for(geometry: Geometry, blocks: int = 1, shifts: Sequence[Shift] =
     return NormalEquations(geometry, blocks, shifts) if formed else Patches(geometry, blocks, shifts)
 
 
-def kept_bytes(geometry: Geometry, shifted: int, outputs: int) -> int:
-    """Memory of ``Patches`` without the matrix that is formed, and of a fit from them.
+def equations_bytes(geometry: Geometry, shifted: int, outputs: Sequence[int]) -> int:
+    """Memory of equations that everything was solved from, and of a fit from them.
 
-    Held are the patches, for each kernel that is solved from them in a copy, with products and a factor. A fit takes
-    the solution, and what makes a part of it; or what choosing a ridge takes, before.
+    Held are a matrix, those of the kernels inside, all their factors, and right sides; or beside them patches, for each
+    kernel that is solved from them in a copy, with products and a factor, and targets. A fit takes the solution, and
+    what makes a part of it: of a matrix a right side, a prior, a product, and two of what is in hand; of patches what
+    these are drawn to, too; or what choosing a ridge takes, before.
 
     Args:
         geometry: Of the largest kernel.
         shifted: Channels of shifts.
-        outputs: Most channels of a result.
+        outputs: Channels of the result of each block.
     """
-    part, largest = formed_part(geometry), max(geometry.kernel)
-    inside = {geometry.middle(size) for size in range(1, largest, 2)} - {None}
+    part, most, formed, inner = formed_part(geometry), max(outputs, default=0), 0, 0
+    if part is not None:
+        size = unknowns_of(part) + shifted + 1
+        matrices = part.groups * size * 8 // 3  # of kernels 1, 3, 5, 7: all are 1.3 times the largest
+        formed, inner = 8 * size * (matrices + sum(outputs)), 8 * size * most
+    fit = inner + 5 * min(inner, SOLVED_BYTES)
+    if part == geometry:
+        return formed + fit
+    inside = {geometry.middle(size) for size in range(1, max(geometry.kernel), 2)} - {None}
     sizes = {unknowns_of(one) for one in (geometry, *inside) if one is not None}
     kept = [size + shifted for size in sizes if part is None or size > unknowns_of(part)]
     products = 8 * geometry.groups * MOST_KEPT**2
-    held = 4 * geometry.groups * MOST_KEPT * sum(kept) + 2 * products * len(kept)
-    solving = 8 * max(kept) * outputs + 3 * SOLVED_BYTES + 16 * geometry.groups * MOST_KEPT * COLUMNS_AT_ONCE
-    return held + max(solving, 2 * products)
+    held = 4 * MOST_KEPT * (geometry.groups * sum(kept) + sum(outputs)) + 2 * products * len(kept)
+    targets = 16 * MOST_KEPT * most  # in float64, and what is missed of them
+    solving = 8 * max(kept) * most + 3 * SOLVED_BYTES + 16 * geometry.groups * MOST_KEPT * COLUMNS_AT_ONCE
+    return formed + held + max(fit, targets + inner + solving, targets + 2 * products)
 
 
 def admissible_prior(prior: Convolution | None, geometry: Geometry) -> Convolution | None:
@@ -313,46 +324,6 @@ def admissible_prior(prior: Convolution | None, geometry: Geometry) -> Convoluti
     except ValueError:
         return None
     return prior if (both.kernel, both.groups) == (geometry.kernel, geometry.groups) else None
-
-
-def prior_columns(prior: Convolution | None, geometry: Geometry, shifts: Sequence[Shift] = ()) -> Coefficients:
-    """The weights of a prior in the frame of a solution, float64; zeros without one, and for shifts it does not carry.
-
-    Raises:
-        ValueError: It does not fit in.
-    """
-    groups, per_group = geometry.groups, geometry.out_channels // geometry.groups
-    if prior is None:
-        unknowns = unknowns_of(geometry) + channels_of(shifts) + 1
-        return torch.zeros(groups, unknowns, per_group, dtype=torch.float64)
-    weight = embed(prior, geometry)
-    nothing = (weight.new_zeros(geometry.out_channels, shift.channels) for shift in shifts)
-    carries = (prior.carries.get(shift.number, zeros) for shift, zeros in zip(shifts, nothing, strict=True))
-    parts = (weight, *carries, prior.bias)
-    return torch.cat([part.double().reshape(groups, per_group, -1).transpose(1, 2) for part in parts], 1)
-
-
-def from_columns(solutions: Iterable[Coefficients], geometry: Geometry, shifts: Sequence[Shift] = ()) -> Convolution:
-    """The convolution whose weights solutions hold, each those of the next outputs of all groups."""
-    groups, per_group, first = geometry.groups, geometry.out_channels // geometry.groups, 0
-    sizes, parts = [unknowns_of(geometry), *(shift.channels for shift in shifts), 1], list[Tensor]()
-    for solution in solutions:
-        parts = parts or [solution.new_empty(groups, per_group, size) for size in sizes]
-        last = first + solution.shape[2]
-        for part, columns in zip(parts, torch.split(solution, sizes, 1), strict=True):
-            part[:, first:last] = columns.transpose(1, 2)
-        first = last
-        del solution, columns  # before the next one is there
-    weight, *carries, bias = (part.flatten(0, 1) for part in parts)
-    weight = weight.reshape(geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
-    return Convolution(
-        geometry, weight, bias[:, 0], {shift.number: carry for shift, carry in zip(shifts, carries, strict=True)}
-    )
-
-
-def channels_of(shifts: Sequence[Shift]) -> int:
-    """Channels of shifts together: what they are to a row of the least-squares problem."""
-    return sum(shift.channels for shift in shifts)
 
 
 def _require_dense(geometry: Geometry) -> None:

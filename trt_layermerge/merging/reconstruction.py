@@ -18,8 +18,9 @@ from trt_layermerge.blocks.lowering import Lowering, input_of, layers_of, lower,
 from trt_layermerge.errors import ModelError
 from trt_layermerge.merging.algebra import Convolution, from_modules
 from trt_layermerge.merging.calibration import CalibrationRuns
+from trt_layermerge.merging.columns import prior_columns
 from trt_layermerge.merging.filter_lengths import filter_length, lengthening
-from trt_layermerge.merging.fitting import Fitted, admissible_prior, prior_columns
+from trt_layermerge.merging.fitting import Fitted, admissible_prior
 from trt_layermerge.merging.heads import HEAD_RIDGE, heads_of, solve_head
 from trt_layermerge.merging.linear import called, folded
 from trt_layermerge.merging.norms import correct_norms, joined_batches, norm_inputs

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from trt_layermerge.blocks.lowering import Shift
 from trt_layermerge.merging.algebra import Convolution
-from trt_layermerge.merging.fitting import Fitted, from_columns, prior_columns, unexplained_share
+from trt_layermerge.merging.columns import from_columns, prior_columns
+from trt_layermerge.merging.fitting import Fitted, unexplained_share
 from trt_layermerge.merging.patches import AT_ONCE, formed_part
 from trt_layermerge.merging.ridge import RIDGE, VALIDATED, Coefficients, Dual, Primal, add_products, mirror
 from trt_layermerge.network.geometry import Geometry

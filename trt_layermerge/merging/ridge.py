@@ -59,6 +59,17 @@ def factored(system: Float[Tensor, "groups unknowns unknowns"]) -> tuple[Tensor,
     return factor, not failed.any()
 
 
+def solve_factored(factor: Float[Tensor, "groups unknowns unknowns"], right: Tensor) -> Tensor:
+    """The solution of the system of a Cholesky factor, in the memory of the right side where its columns lie apart.
+
+    As ``torch.cholesky_solve`` to the last bit, which copies the factor.
+    """
+    solution = right.mT.contiguous().mT
+    torch.linalg.solve_triangular(factor, solution, upper=False, out=solution)
+    torch.linalg.solve_triangular(factor.mT, solution, upper=True, out=solution)
+    return solution
+
+
 class Primal:
     """``(A + r I) W = B + r W_prior`` with ``A = P^T P`` and ``B = P^T T``: as many equations as unknowns.
 
@@ -83,18 +94,31 @@ class Primal:
 
     def solve(self, cross: Coefficients, prior: Coefficients) -> Coefficients:
         """W for B and a prior."""
-        right = cross + self.ridge[..., None] * prior
+        right = self._right(cross, prior)
         if self.sound:
-            return torch.cholesky_solve(right, self.factor)
+            return solve_factored(self.factor, right)
         # The ridge was lost in rounding. On a GPU torch has no driver for systems without full rank.
         least: Tensor = torch.linalg.lstsq(self.system.cpu(), right.cpu(), driver="gelsd").solution
         return least.to(right.device)
 
     def residual(self, solution: Coefficients, cross: Coefficients, prior: Coefficients) -> float:
         """Of the system, relative to its right side: how exactly it was solved."""
-        right = cross + self.ridge[..., None] * prior
-        missed = (self.gram @ solution + self.ridge[..., None] * solution - right).norm()
-        return float(missed / right.norm().clamp_min(torch.finfo(right.dtype).tiny))
+        return relative(*self.gradients(self.gram @ solution, solution, cross, prior))
+
+    def gradients(
+        self, product: Coefficients, solution: Coefficients, cross: Coefficients, prior: Coefficients
+    ) -> Float[Tensor, " 2"]:
+        """Sums of squares of what a solution misses of the right side, and of that; ``product`` is A W, and used up."""
+        product.addcmul_(self.ridge[..., None], solution)
+        right = self._right(cross, prior)
+        product -= right
+        return torch.stack([product.square_().sum(), right.square_().sum()])
+
+    def _right(self, cross: Coefficients, prior: Coefficients) -> Coefficients:
+        """``B + r W_prior``, in memory of its own, with columns as LAPACK wants them."""
+        groups, unknowns, outputs = prior.shape
+        right = prior.new_empty(groups, outputs, unknowns).mT
+        return torch.mul(self.ridge[..., None], prior, out=right).add_(cross)
 
 
 class Dual:
@@ -140,9 +164,8 @@ class Dual:
 
         def left(ridge: float) -> float:
             centred = among - means - means.transpose(1, 2) + means.mean(2, keepdim=True)
-            shares = torch.cholesky_solve(
-                missed[:, :count] - offset, self._factor(centred, ridge * count / samples * self.scale)
-            )
+            factor = self._factor(centred, ridge * count / samples * self.scale)
+            shares = solve_factored(factor, missed[:, :count] - offset)
             # The shares add up to 0, so that of centring the rows nothing is left.
             return float((missed[:, count:] - offset - (onto - means) @ shares).square().sum())
 
@@ -153,7 +176,7 @@ class Dual:
         offset = missed.mean(1, keepdim=True)
         if self._factored is None or self._factored[0] != ridge:
             self._factored = ridge, self._factor(self.products.clone(), ridge * self.scale)
-        shares, solution = torch.cholesky_solve(missed - offset, self._factored[1]), torch.empty_like(prior)
+        shares, solution = solve_factored(self._factored[1], missed - offset), torch.empty_like(prior)
         weights = solution[:, :-1]  # written into their place: each of these is as large as all weights
         for columns, step in self._gathered(shares):
             weights[:, columns] = step

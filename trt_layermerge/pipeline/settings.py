@@ -113,7 +113,7 @@ def job_of(model: str | Path, **settings: Any) -> Job:
     """The job that settings say; those that are left out, or ``None``, are what ``Job`` has.
 
     Raises:
-        UsageError: There is no such setting, one is out of range, or some contradict each other.
+        UsageError: There is no such setting, one is empty or out of range, or some contradict each other.
         RuntimeNotAvailableError: ``also`` names a runtime that does not have the precision.
     """
     given = {name: value for name, value in settings.items() if value is not None}
@@ -177,9 +177,11 @@ def _require_known(given: Mapping[str, Any]) -> None:
     known = {*JobSettings.__annotations__, *method_setting_names()}
     known |= {option.key for _, _, option, _ in builder_options()}
     known |= {setting_key(kind, field.name) for kind in estimators().values() for field in fields(kind)}
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             raise UsageError(f"there is no setting {name!r}", hint=did_you_mean(name, known))
+        if value == "":  # as a path, it would be the folder that the process is in
+            raise UsageError(f"the setting {name!r} is empty", hint="give it a value, or leave it out")
 
 
 def _sure_or_measured(job: Job) -> Job:

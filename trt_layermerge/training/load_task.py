@@ -45,12 +45,14 @@ def load_task(path: Path, settings: Settings | None = None) -> Task:
         settings: For a named task; a file says these things for itself.
 
     Raises:
-        TaskError: There is no such file or function, the code in it raises, or what it returns is not a task.
+        TaskError: There is no such folder, file or function, the code in it raises, or what it returns is not a task.
     """
     if is_named(path):
         name, _, place = str(path).partition(":")
         if name not in NAMED:
             name, place = UNLABELLED, str(path)
+        if not place:
+            raise TaskError(f"{path} names no folder", hint=f"write {name}:. for the folder that you are in")
         return NAMED[name](Path(place), settings or Settings())
     file, factory = file_and_function(path, FACTORY)
     if not file.is_file():
