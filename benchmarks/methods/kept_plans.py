@@ -15,18 +15,21 @@ ANY = Budget.parse("1.0")
 """Of the original's latency: plan files name a budget, and these were made for many."""
 
 
-def kept_plans(bench: Bench, name: str, session: Session, make: Callable[[], Iterable[Plan]]) -> Sequence[Plan]:
+def kept_plans(
+    bench: Bench, name: str, session: Session, speeds: Sequence[float], make: Callable[[], Iterable[Plan]]
+) -> Sequence[Plan]:
     """The plans of a name, made once for the tables that there are; on a machine without latencies, those that came.
 
     Args:
         bench: The network.
-        name: Says what decides the plans beside tables and budgets.
+        name: Says what decides the plans beside tables and speeds.
         session: Its tables.
+        speeds: How fast they are to be.
         make: Makes them.
     """
     folder = bench.folder / "plans" / name
     index, rests_on = folder / "tables.json", {"importance": sha256(session.job.importance_file)}
-    rests_on["budgets"] = repr((bench.case.budgets, bench.case.untrained))
+    rests_on["speeds"] = " ".join(f"{speed:.4f}" for speed in speeds)
     if session.job.correction_file.exists():
         rests_on["correction"] = sha256(session.job.correction_file)
     if len(session.profile):

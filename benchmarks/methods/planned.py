@@ -133,15 +133,16 @@ class Planned(Contender):
             return  # which takes long, and is left out for most networks
         letter = "" if session.job.strength == Strength() else "p"
         name = " ".join(filter(None, (self.method, widths, "trained" * self.trained)))
-        for plan in kept_plans(bench, name, session, lambda: self._plans(bench, session)):
+        asked = speeds((*bench.case.budgets, *bench.case.untrained))
+        for plan in kept_plans(bench, name, session, asked, lambda: self._plans(bench, session, asked)):
             name = f"plan-{digest_of(plan)}{letter}-{self.way}"
             yield PlannedRung(name, plan.speedup, chosen(session, plan), self.way, session.job.strength)
 
-    def _plans(self, bench: Bench, session: Session) -> Iterator[Plan]:
+    def _plans(self, bench: Bench, session: Session, asked: Sequence[float]) -> Iterator[Plan]:
         frontier, table = bench.frontier(session), importance_table(session)
         original, fastest = frontier.problem.original_ns, int(frontier.latency_ns[0])
         plans: dict[str, Plan] = {}
-        for speed in speeds((*bench.case.budgets, *bench.case.untrained)):
+        for speed in asked:
             if original / speed >= fastest:
                 plan = frontier.best(int(original / speed))
                 plans.setdefault(digest_of(plan), plan)
