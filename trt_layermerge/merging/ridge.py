@@ -62,7 +62,7 @@ def factored(system: Float[Tensor, "groups unknowns unknowns"]) -> tuple[Tensor,
 def solve_factored(factor: Float[Tensor, "groups unknowns unknowns"], right: Tensor) -> Tensor:
     """The solution of the system of a Cholesky factor, in the memory of the right side where its columns lie apart.
 
-    As ``torch.cholesky_solve`` to the last bit, which copies the factor.
+    As ``torch.cholesky_solve``, which copies the factor.
     """
     solution = right.mT.contiguous().mT
     torch.linalg.solve_triangular(factor, solution, upper=False, out=solution)
